@@ -1,0 +1,34 @@
+# `make demo` and `make test` set up what they need; everything lives in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test lint proof bench clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: install  ## the whole road on a synthetic landscape, ends with demo/report.html
+	$(BIN)/landscale demo --out demo
+
+lint: install  ## style, types, and the direction of the imports
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -m "not slow"
+
+proof: install  ## the long forms: 20 kills of prepare and of train
+	$(BIN)/pytest -m slow
+
+bench: install  ## store reads, preparation and the training loop against their floors
+	$(BIN)/python benchmarks/store_reads.py
+	$(BIN)/python benchmarks/training_loop.py
+
+clean:
+	rm -rf .venv demo build dist

@@ -1,0 +1,91 @@
+"""Several processes: who am I, and sums over all. Started by torchrun, srun or mpirun; alone without them."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of a training."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, in order, on every rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def share(self, value: Any) -> Any:
+        """The first rank's value, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def _from_environment() -> Ranks:
+    e = os.environ
+    if "RANK" in e and "WORLD_SIZE" in e:  # torchrun
+        return Ranks(int(e["RANK"]), int(e["WORLD_SIZE"]), int(e.get("LOCAL_RANK", "0")))
+    if int(e.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # srun; a batch script alone has no step
+        _meet_at(_first_slurm_host(), 20000 + int(e["SLURM_JOB_ID"]) % 20000)
+        return Ranks(int(e["SLURM_PROCID"]), int(e["SLURM_STEP_NUM_TASKS"]), int(e["SLURM_LOCALID"]))
+    if int(e.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:  # Open MPI
+        _meet_at("127.0.0.1", 29500)  # on several nodes: mpirun -x MASTER_ADDR=…
+        keys = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK")
+        return Ranks(*(int(e[key]) for key in keys))
+    return Ranks()
+
+
+def _meet_at(host: str, port: int) -> None:
+    os.environ.setdefault("MASTER_ADDR", host)
+    os.environ.setdefault("MASTER_PORT", str(port))
+
+
+def _first_slurm_host() -> str:
+    nodes = os.environ["SLURM_STEP_NODELIST"]
+    listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)  # noqa: S607
+    return listed.stdout.split()[0]
+
+
+def start() -> Ranks:
+    """Join the process group that the environment announces (NCCL with GPUs, else gloo)."""
+    ranks = _from_environment()
+    if ranks.world > 1 and not dist.is_initialized():
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(ranks.local)
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            rank=ranks.rank,
+            world_size=ranks.world,
+            timeout=datetime.timedelta(minutes=5),
+        )
+    return ranks
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def device(ranks: Ranks) -> torch.device:
+    return torch.device("cuda", ranks.local) if torch.cuda.is_available() else torch.device("cpu")

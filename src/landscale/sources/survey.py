@@ -1,0 +1,85 @@
+"""What every source answers: which patches there are, before any pixel is read, and how to read one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landscale.errors import BadInput
+from landscale.geotiff import Place
+from landscale.store import SPLITS, Layout
+
+
+@dataclass(frozen=True)
+class Found:
+    """What only reading a patch tells."""
+
+    place: Place = field(default_factory=Place)
+    tile: str = ""
+
+
+class Reader(Protocol):
+    """Reads the patch at `where` into its planes (bands, side, side) and, unless the survey knew them, its classes (C,).
+
+    Raises:
+        BadInput: a file is missing or damaged. UnknownName: a label outside the nomenclature.
+    """
+
+    def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found: ...
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The patches of a source. Needs to be cheap for 600,000 of them and to cross process borders in slices.
+
+    table: a row a patch with `name` (unique), `where` (for the reader), `split` (code), and where known `tile`, `date`,
+    `country`, `snow`, `cloud`. classes (N, C) uint8, or None where the reader finds them.
+    """
+
+    layout: Layout
+    table: pd.DataFrame
+    classes: NDArray[np.uint8] | None
+    read: Reader
+    provenance: dict[str, Any]
+
+
+def split_code(name: str, where: Path | str) -> int:
+    """The code of a split by the names people give it (`validation` is `val`)."""
+    name = {"validation": "val", "valid": "val", "training": "train"}.get(name.lower(), name.lower())
+    if name not in SPLITS:
+        raise BadInput(where, f"has the split '{name}', expected {', '.join(SPLITS[1:])}")
+    return SPLITS.index(name)
+
+
+def check_names(table: pd.DataFrame, where: Path) -> None:
+    """Refuse an empty survey and patches that stand in it twice."""
+    if table.empty:
+        raise BadInput(where, "holds no patch")
+    twice = table["name"][table["name"].duplicated()]
+    if len(twice):
+        raise BadInput(where, f"lists the patch {twice.iloc[0]} more than once")
+
+
+def read_list(path: Path) -> list[str]:
+    """The first column of a csv, txt, or csv.bz2 without header: names of patches."""
+    try:
+        table = pd.read_csv(path, header=None, usecols=[0], dtype=str, compression="infer")
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(path, f"is no list of patch names ({str(error).splitlines()[0]})") from None
+    return [str(name) for name in table[0]]
+
+
+def split_lists(folder: Path) -> dict[str, Path]:
+    """The lists in a folder by the split they are named after: `train.csv`, `val.csv.bz2`, `eurosat-test.txt`."""
+    found = {}
+    for path in sorted(folder.glob("*")):
+        word = path.name.split(".")[0].lower().split("-")[-1]
+        if path.suffix in {".csv", ".bz2", ".txt"} and word in {"train", "val", "validation", "test"}:
+            found["val" if word == "validation" else word] = path
+    return found

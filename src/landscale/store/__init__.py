@@ -1,0 +1,22 @@
+"""The patch store: one HDF5 file that many write at once and training reads at memory speed."""
+
+from landscale.store.layout import BAD, PENDING, SPLITS, WHOLE, Layout, Plane, Planes, checksum, moments
+from landscale.store.reader import PatchStore, open_store
+from landscale.store.writer import Writer, create, train_statistics
+
+__all__ = [
+    "BAD",
+    "PENDING",
+    "SPLITS",
+    "WHOLE",
+    "Layout",
+    "PatchStore",
+    "Plane",
+    "Planes",
+    "Writer",
+    "checksum",
+    "create",
+    "moments",
+    "open_store",
+    "train_statistics",
+]

@@ -1,0 +1,86 @@
+"""What a patch store holds: one HDF5 file, contiguous and uncompressed, allocated when it is created.
+
+    data_10m, data_20m, data_60m   (N, bands, side, side)   digital numbers; `bands` in the dataset's attributes
+    classes                        (N, C) uint8             multi-hot (one-hot in a single-label store)
+    name, tile, crs, date, country (N,) fixed-length text
+    split, state                   (N,) uint8 enumerations
+    origin                         (N, 2) float64           x, y of the outer upper left corner, in units of the CRS
+    snow, cloud                    (N,) uint8               flags
+    moments                        (N, bands, 2) float64    sum and sum of squares of the pixels of every band
+    checksum                       (N,) uint64              xxh3-64 of the pixels, plane by plane, and of the row of classes
+    statistics                     (bands, 2) float64       mean and standard deviation over the train split
+
+Every dataset is a plain byte range, so many processes write it without HDF5, and training maps it into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+FORMAT = 1
+SPLITS = ("none", "train", "val", "test")
+STATES = ("pending", "whole", "bad")
+PENDING, WHOLE, BAD = range(3)
+
+Planes = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One dataset of pixels: bands that share a sampling distance, a side in pixels and a dtype."""
+
+    key: str
+    bands: tuple[str, ...]
+    side: int
+    dtype: str = "uint16"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (len(self.bands), self.side, self.side)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Planes and classes: all that decides the shape of a store but its number of patches."""
+
+    planes: tuple[Plane, ...]
+    classes: tuple[str, ...]
+    nomenclature: str
+    multi_label: bool
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """All bands, plane by plane: the order of `moments` and `statistics`."""
+        return tuple(band for plane in self.planes for band in plane.bands)
+
+    @property
+    def side(self) -> int:
+        """Pixels a side at the finest resolution."""
+        return max(plane.side for plane in self.planes)
+
+    def buffers(self, patches: int) -> dict[str, NDArray[np.generic]]:
+        """Empty arrays for so many patches, by plane."""
+        return {p.key: np.empty((patches, *p.shape), p.dtype) for p in self.planes}
+
+
+def checksum(planes: list[NDArray[np.generic]], classes: NDArray[np.uint8]) -> int:
+    """xxh3-64 over the bytes of a patch's planes, in the layout's order, and its row of classes."""
+    digest = xxhash.xxh3_64()
+    for plane in planes:
+        digest.update(plane.data)
+    digest.update(classes.data)
+    return digest.intdigest()
+
+
+def moments(plane: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Sum and sum of squares of each band of a plane (bands, side, side) → (bands, 2).
+
+    In float64, sums of squared 16-bit numbers stay below 2⁵³ and thus exact, whatever the order of addition.
+    """
+    values = plane.reshape(len(plane), -1).astype(np.float64)
+    return np.stack([values.sum(1), np.einsum("bp,bp->b", values, values)], axis=1)

@@ -1,0 +1,139 @@
+"""Creating a store and filling it from any number of processes, without locks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.files import sync
+from landscale.store.layout import FORMAT, SPLITS, STATES, WHOLE, Layout
+
+_TEXT = {"tile": 8, "crs": 16, "date": 20, "country": 40}
+
+
+def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attributes: dict[str, Any]) -> None:
+    """Write an empty store whose space is all allocated and whose patches are all pending.
+
+    Args:
+        path: the file; its folder exists.
+        layout: planes and classes.
+        columns: what is known before pixels are read: `name`, `split`, and any of `tile`, `date`, `country`, `snow`, `cloud`.
+        attributes: of the file.
+
+    Raises:
+        OSError: no room for it on the disk; nothing is left behind.
+    """
+    names = np.char.encode(np.asarray(columns["name"], dtype=str), "utf-8")
+    n = len(names)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with h5py.File(temporary, "w", libver="latest") as file:
+
+            def dataset(key: str, shape: tuple[int, ...], dtype: Any) -> Any:
+                plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                plist.set_layout(h5py.h5d.CONTIGUOUS)
+                plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # the file system's zeros serve
+                dtype = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+                h5py.h5d.create(file.id, key.encode(), dtype, h5py.h5s.create_simple(shape), plist)
+                return file[key]
+
+            for plane in layout.planes:
+                dataset(plane.key, (n, *plane.shape), plane.dtype).attrs["bands"] = list(plane.bands)
+            dataset("classes", (n, len(layout.classes)), np.uint8)
+            dataset("name", (n,), names.dtype)
+            split = h5py.enum_dtype({s: k for k, s in enumerate(SPLITS)}, basetype="u1")
+            dataset("split", (n,), split)
+            for key, length in _TEXT.items():
+                dataset(key, (n,), f"S{length}")
+            dataset("origin", (n, 2), np.float64)
+            dataset("snow", (n,), np.uint8)
+            dataset("cloud", (n,), np.uint8)
+            dataset("moments", (n, len(layout.bands), 2), np.float64)
+            dataset("checksum", (n,), np.uint64)
+            dataset("statistics", (len(layout.bands), 2), np.float64)
+            dataset("state", (n,), h5py.enum_dtype({s: k for k, s in enumerate(STATES)}, basetype="u1"))
+            for key, values in columns.items():
+                text = file[key].dtype.kind == "S"
+                file[key][...] = np.char.encode(np.asarray(values, dtype=str), "utf-8") if text else values
+            file.attrs.update(
+                format=FORMAT, layout=json.dumps(asdict(layout)), **attributes, classes=list(layout.classes)
+            )
+        size = temporary.stat().st_size
+        with temporary.open("r+b") as raw:
+            os.posix_fallocate(raw.fileno(), 0, size)  # a full disk shows now, not after hours
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Writer:
+    """Writes ranges of a created store. Any number of them, in any processes, may write disjoint patches at once."""
+
+    def __init__(self, path: Path) -> None:
+        with h5py.File(path, "r") as file:
+            self._place = {
+                key: (file[key].id.get_offset(), file[key].dtype, int(np.prod(file[key].shape[1:], dtype=np.int64)))
+                for key in file
+            }
+        self._file = os.open(path, os.O_RDWR)
+
+    def put(self, start: int, columns: dict[str, NDArray[np.generic]]) -> None:
+        """Write consecutive patches from `start` on; the states of whole patches follow only after their bytes are on disk."""
+        columns = dict(columns)
+        state = columns.pop("state")
+        for key, values in columns.items():
+            self._write(key, start, values)
+        os.fdatasync(self._file)
+        self._write("state", start, state)
+
+    def put_statistics(self, statistics: NDArray[np.float64]) -> None:
+        self._write("statistics", 0, statistics)
+        os.fsync(self._file)
+
+    def _write(self, key: str, start: int, values: NDArray[np.generic]) -> None:
+        offset, dtype, items = self._place[key]
+        data = memoryview(np.ascontiguousarray(values, dtype=dtype)).cast("B")
+        position = offset + start * items * dtype.itemsize
+        while data:
+            written = os.pwrite(self._file, data, position)
+            data, position = data[written:], position + written
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def train_statistics(path: Path) -> NDArray[np.float64]:
+    """Mean and standard deviation of each band over the whole patches of the train split (bands, 2); NaN without any."""
+    with h5py.File(path, "r") as file:
+        layout_bands = file["moments"].shape[1]
+        planes = json.loads(file.attrs["layout"])["planes"]
+        pixels = np.concatenate([[p["side"] ** 2] * len(p["bands"]) for p in planes])
+        chosen = np.flatnonzero((file["split"][...] == SPLITS.index("train")) & (file["state"][...] == WHOLE))
+        total = [[0.0, 0.0] for _ in range(layout_bands)]
+        for start in range(0, len(chosen), 4096):
+            rows = chosen[start : start + 4096]
+            part = file["moments"][rows[0] : rows[-1] + 1][rows - rows[0]]
+            for b in range(layout_bands):
+                for k in range(2):
+                    # Integers have no limit: exact, so the order of patches cannot show. Radar's floats are summed in order.
+                    exact = bool((part[:, b, k] % 1 == 0).all())
+                    total[b][k] += sum(int(v) for v in part[:, b, k]) if exact else float(part[:, b, k].sum())
+        if not len(chosen):
+            return np.full((layout_bands, 2), np.nan)
+        result = np.empty((layout_bands, 2))
+        for b, (first, second) in enumerate(total):
+            count = int(pixels[b]) * len(chosen)
+            mean = first / count
+            result[b] = mean, max(second / count - mean * mean, 0.0) ** 0.5
+        return result
