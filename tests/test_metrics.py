@@ -264,7 +264,7 @@ def test_a_frequent_class_gets_its_own_threshold_and_a_rare_one_nearly_the_share
     chosen, shared = choose_thresholds(p, t, "per_class"), choose_thresholds(p, t, "one")[0]
     assert 0 < t[:, 2].sum() < SHRINKAGE
     assert [f1(p[:, i], t[:, i], chosen[i]) for i in (0, 1)] == [1, 1]
-    assert f1(p[:, 1], t[:, 1], shared) < 0.7
+    assert f1(p[:, 0], t[:, 0], shared) < 0.1
     assert abs(chosen[2] - shared) < abs(chosen[2] - parted_at[2])
 
 
@@ -307,5 +307,5 @@ def test_bigearthnet_is_scored_in_seconds() -> None:
     start = time.perf_counter()
     thresholds = choose_thresholds(p, t, "per_class")
     result = score((p, t), thresholds)
-    assert time.perf_counter() - start < 60  # about 10 s on one core; a loop over patches would take minutes
+    assert time.perf_counter() - start < 60  # about 3 s on one core; a loop over patches would take minutes
     assert sum(row["support"] for row in result["counts"]) == t.sum()

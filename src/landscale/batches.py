@@ -54,9 +54,7 @@ def train_steps(order: NDArray[np.int64], batch: int, rank: int = 0, world: int 
     return [order[k : k + size][rank::world] for k in range(0, len(order) - size + 1, size)]
 
 
-def evaluation_steps(
-    patches: NDArray[np.int64], batch: int, rank: int = 0, world: int = 1
-) -> list[NDArray[np.int64]]:
+def evaluation_steps(patches: NDArray[np.int64], batch: int, rank: int = 0, world: int = 1) -> list[NDArray[np.int64]]:
     """All patches once, dealt to the ranks without padding."""
     mine = patches[rank::world]
     return [mine[k : k + batch] for k in range(0, len(mine), batch)]
@@ -92,7 +90,9 @@ def batches(
         return
     planes = store.planes_for(bands)
     size = max(len(first), 1)
-    rings = [_Buffers({p.bands: (store.planes[p.key], p.shape) for p in planes}, size, device) for _ in range(ahead + 1)]
+    rings = [
+        _Buffers({p.bands: (store.planes[p.key], p.shape) for p in planes}, size, device) for _ in range(ahead + 1)
+    ]
     free = deque(rings)
 
     with ThreadPoolExecutor(ahead) as pool:
@@ -118,13 +118,17 @@ class _Buffers:
     """Memory for one batch, pinned where a GPU will fetch it."""
 
     def __init__(
-        self, sources: dict[tuple[str, ...], tuple[NDArray[np.generic], tuple[int, ...]]], size: int, device: torch.device
+        self,
+        sources: dict[tuple[str, ...], tuple[NDArray[np.generic], tuple[int, ...]]],
+        size: int,
+        device: torch.device,
     ) -> None:
         self._device = device
         self._pinned = device.type == "cuda"
         self._sources = {bands: source for bands, (source, _) in sources.items()}
         self._host = {
-            bands: torch.from_numpy(np.zeros((size, *shape), source.dtype)) for bands, (source, shape) in sources.items()
+            bands: torch.from_numpy(np.zeros((size, *shape), source.dtype))
+            for bands, (source, shape) in sources.items()
         }
         if self._pinned:
             self._host = {bands: tensor.pin_memory() for bands, tensor in self._host.items()}

@@ -61,12 +61,8 @@ class InputStage(nn.Module):
             wanted = [band for band in names if band in self.bands]
             if not wanted:
                 continue
-            here = torch.tensor([names.index(band) for band in wanted], device=tensor.device)
             there = torch.tensor([self.bands.index(band) for band in wanted], device=tensor.device)
-            if len(wanted) == len(names):
-                values = tensor.float()
-            else:  # uint16 tensors cannot be indexed on every device; their int16 view can
-                values = tensor.view(torch.int16)[:, here].view(torch.uint16).float() if tensor.dtype == torch.uint16 else tensor[:, here].float()
+            values = _select(tensor, [names.index(band) for band in wanted]).float()
             values = (values - self.mean[there, None, None]) / self.std[there, None, None]
             out[:, there] = resize(values, side, self.upsample)
             filled += len(wanted)
@@ -74,6 +70,14 @@ class InputStage(nn.Module):
             have = {band for names in planes for band in names}
             raise LandscaleError(f"the input lacks {', '.join(b for b in self.bands if b not in have)}")
         return out
+
+
+def _select(tensor: Tensor, channels: list[int]) -> Tensor:
+    if channels == list(range(tensor.shape[1])):
+        return tensor
+    if tensor.dtype == torch.uint16:  # which torch converts but does not index
+        return tensor.view(torch.int16)[:, channels].view(torch.uint16)
+    return tensor[:, channels]
 
 
 def resize(values: Tensor, side: int, upsample: str) -> Tensor:
@@ -90,8 +94,3 @@ def turn(values: Tensor, k: int) -> Tensor:
     """One of the 8 symmetries of the square: k % 4 quarter turns, mirrored for k ≥ 4."""
     values = torch.rot90(values, k % 4, (-2, -1))
     return values.flip(-1) if k >= 4 else values
-
-
-def turn_planes(planes: Native, k: int) -> Native:
-    """All planes turned alike: turning commutes with upsampling, and native planes are smaller."""
-    return {bands: turn(tensor, k) for bands, tensor in planes.items()} if k else planes

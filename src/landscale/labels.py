@@ -195,7 +195,9 @@ def columns_by_name(wanted: Sequence[str], available: Sequence[str]) -> list[lis
     finer = next((n.sources for n in NOMENCLATURES.values() if n.names == tuple(wanted)), {})
     found = []
     for name in wanted:
-        columns = [k for k, have in enumerate(available) if name == have or (name not in available and finer.get(have) == name)]
+        columns = [
+            k for k, have in enumerate(available) if name == have or (name not in available and finer.get(have) == name)
+        ]
         if not columns:
             raise UnknownName("class", name, available)
         found.append(columns)

@@ -23,9 +23,33 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def bar(what: str, total: int, unit: str = "patches") -> Iterator[Callable[[int], None]]:
+def bar(what: str, total: int, unit: str = "patches", *, visible: bool = True) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr; the value is a function that advances it."""
     columns = (TextColumn(f"{what:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+    with Progress(*columns, console=console, refresh_per_second=4, disable=not visible) as progress:
         task = progress.add_task(what, total=total)
         yield lambda n: progress.update(task, advance=n)
+
+
+@contextmanager
+def training_bar(total: int, done: int, *, visible: bool) -> Iterator[Callable[[int, int, float, int], None]]:
+    """A bar over the steps of a training; the value takes the step, the planned steps, the loss and the step's patches."""
+    columns = (
+        TextColumn("train       "),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps  {task.fields[rate]}  loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, refresh_per_second=2, disable=not visible) as progress:
+        task = progress.add_task("train", total=total, completed=done, rate="– patches/s", loss="–")
+        smoothed = float("nan")
+
+        def show(step: int, planned: int, loss: float, patches: int) -> None:
+            nonlocal smoothed
+            smoothed = loss if smoothed != smoothed else 0.95 * smoothed + 0.05 * loss  # noqa: PLR0124  NaN at first
+            speed = progress.tasks[task].speed
+            rate = f"{speed * patches:,.0f} patches/s" if speed else "– patches/s"
+            progress.update(task, completed=step, total=planned, rate=rate, loss=f"{smoothed:.4f}")
+
+        yield show

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from timm.layers import SEModule
+from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 
 from landscale.errors import UnknownName
@@ -15,9 +15,9 @@ from landscale.errors import UnknownName
 class Eca(nn.Module):
     """Efficient channel attention: every channel is weighted by what its neighbours in channel order hold.
 
-    A 1-D convolution over the channel means, then a sigmoid; the kernel grows with the number of channels C as the odd
-    number next to (log2 C + 1) / 2 (Wang et al. 2020, ECA-Net, eq. 5 and 12). timm's `EcaModule` is the same without the
-    bias; the networks of Papoutsis et al. 2022 have one.
+    A 1-D convolution over the channel means, then a sigmoid; the kernel grows with the number of channels C as the
+    odd number next to (log2 C + 1) / 2 (Wang et al. 2020, ECA-Net, section 3.2). timm's `EcaModule` is the same without
+    the bias; the networks of Papoutsis et al. 2022 have one.
 
     Shapes: (N, C, H, W) → (N, C, H, W).
     """

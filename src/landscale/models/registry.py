@@ -1,4 +1,4 @@
-"""The zoo: the networks landscale knows by name, what they are and where they come from; any other timm model works too."""
+"""The zoo: the networks landscale knows by name and where they come from; any other timm model works too."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PATCH_SIDE = 120  # of a BigEarthNet patch at 10 m
 class ZooEntry:
     """One row of the zoo.
 
-    `source` is the paper, `side` the input side in pixels that a patch is resampled to (a 1.2 km patch at 10 m has 120),
-    `published` what others report: dataset and protocol → figure → value.
+    `source` is the paper, `side` the input side in pixels that a patch is resampled to (a 1.2 km patch at 10 m has
+    120), `published` what others report: dataset and protocol → figure → value.
     """
 
     name: str
@@ -99,9 +99,13 @@ def zoo(name: str | None = None) -> list[ZooEntry]:
     if not timm.is_model(name):
         raise UnknownName("model", name, [*ZOO, *timm.list_models()])
     family = timm.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
+    return [ZooEntry(name, family, "timm", _fixed_side(name) or PATCH_SIDE)]
+
+
+def _fixed_side(name: str) -> int | None:
+    """The side that a network is built for when it cannot take any (most transformers), else None."""
     cfg = timm.get_pretrained_cfg(name)
-    fixed = cfg is not None and cfg.fixed_input_size
-    return [ZooEntry(name, family, "timm", cfg.input_size[-1] if fixed else PATCH_SIDE)]
+    return cfg.input_size[-1] if cfg is not None and cfg.fixed_input_size else None
 
 
 def create(name: str, bands: int, classes: int, **kwargs: Any) -> nn.Module:
@@ -118,29 +122,31 @@ def create(name: str, bands: int, classes: int, **kwargs: Any) -> nn.Module:
     if bands < 1 or classes < 0:
         raise LandscaleError(f"model '{name}' needs at least 1 band and 0 classes, got {bands} and {classes}")
     if reserved := kwargs.keys() & {"pretrained", "in_chans", "num_classes"}:
-        raise LandscaleError(f"model '{name}' takes no option '{min(reserved)}' here; weights are loaded, bands and classes given")
+        raise LandscaleError(
+            f"model '{name}' takes no option '{min(reserved)}'; bands and classes say the shape, weights start fresh"
+        )
     try:
         return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=classes, **kwargs)
     except TypeError as error:
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if refused and refused[1] in kwargs:
-            raise LandscaleError(f"model '{name}' takes no option '{refused[1]}'") from None
+        if refused:
+            raise LandscaleError(f"model '{name}' takes no option '{refused[1]}'") from error
         raise
 
 
 def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = None) -> dict[str, Any]:
     """What a network is and costs, ready for JSON.
 
-    `parameters` counts the trainable ones. `flops` is the forward pass of one patch of (bands, side, side), a multiply-add
-    counted as two; convolutions, matrix products and attention count, normalisation and activations do not (torch's
-    FlopCounterMode). No memory is allocated and the random state is left alone.
+    `parameters` counts the trainable ones. `flops` is the forward pass of one patch of (bands, side, side) with a
+    multiply-add counted as two; convolutions, matrix products and attention count, normalisation and activations do
+    not (torch's FlopCounterMode). No memory is allocated and the random state is left alone.
 
     Raises:
         UnknownName: neither the zoo nor timm has it.
     """
     entry = zoo(name)[0]
-    options = {} if side in (None, entry.side) or not _is_fixed(name) else {"img_size": side}
     side = side or entry.side
+    options = {"img_size": side} if _fixed_side(name) else {}
     with torch.device("meta"):
         model = create(name, bands, classes, **options).eval()
         with FlopCounterMode(display=False) as counter:

@@ -1,7 +1,7 @@
 """Compound scaling: depth, width and resolution of a network grow together.
 
-Tan & Le 2019 (EfficientNet, eq. 3): depth α^φ, width β^φ, resolution γ^φ with α, β, γ ≥ 1. The cost of a convolutional network
-grows with α·β²·γ²; a small search at φ = 1 under α·β²·γ² ≈ 2 fixes the three, then φ alone sets the size.
+Tan & Le 2019 (EfficientNet, eq. 3): depth α^φ, width β^φ, resolution γ^φ with α, β, γ ≥ 1. The cost of a convolutional
+network grows with α·β²·γ²; a small search at φ = 1 under α·β²·γ² ≈ 2 fixes the three, then φ alone sets the size.
 Papoutsis et al. 2022 scale their Wide ResNet so.
 """
 
@@ -34,10 +34,11 @@ class Scaling:
         return math.ceil(round(base * self.resolution / step, 9)) * step  # 12.000000000000002 is 12, not 13
 
 
-# B4 is published (configs/base.json of github.com/Orion-AI-Lab/EfficientBigEarthNet); the others are not, and are RECONSTRUCTED:
-# B4's (α, β) are columns 1 and 2 of EfficientNet-B4's row in Tan & Le's released code, and its γ equals its α. The same reading
-# of the other rows gives the table below. It agrees with a search in steps of 0.1: B2 (φ = 1) is (1.1, 1.2, 1.1), whose cost is
-# 1.92 ≈ 2, and B7's input is exactly a BigEarthNet patch at 10 m, 120 px.
+# B4 is published (configs/base.json of github.com/Orion-AI-Lab/EfficientBigEarthNet). The others are in none of its
+# files that we could read, and are OUR RECONSTRUCTION: B4's (α, β) are the first two columns of EfficientNet-B4's row in
+# Tan & Le's released code (there width and depth), and its γ equals its α. The same reading of the other rows gives
+# this table. It agrees with a search in steps of 0.1, for B2 (φ = 1) is (1.1, 1.2, 1.1) of cost 1.92 ≈ 2, and it takes
+# B7 to 120 px, exactly a BigEarthNet patch at 10 m.
 WIDE_RESNET = {
     "b1": Scaling(1.0, 1.1, 1.0),
     "b2": Scaling(1.1, 1.2, 1.1),
@@ -50,7 +51,7 @@ WIDE_RESNET = {
 
 
 def candidates(cost: float = 2.0, tolerance: float = 0.1, step: float = 0.1) -> list[Scaling]:
-    """Every (α, β, γ) on a grid of `step` from 1 up whose cost is within `tolerance` of `cost`: what a search at φ = 1 tries."""
+    """What a search at φ = 1 tries: every (α, β, γ) on a grid of `step` from 1 up that costs `cost` ± `tolerance`."""
     reach = cost + tolerance
     grid = [round(1 + i * step, 10) for i in range(math.floor((reach - 1) / step) + 1)]
     scalings = itertools.starmap(Scaling, itertools.product(grid, repeat=3))

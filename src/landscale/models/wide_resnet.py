@@ -1,17 +1,18 @@
 """Wide residual networks, plain and with channel attention, unscaled and compound-scaled.
 
-Zagoruyko & Komodakis 2016 (Wide Residual Networks), in the form that Papoutsis et al. 2022 train on BigEarthNet: WRN-10-2 on
-60 px, with efficient channel attention (Wang et al. 2020) on every block's output before the sum, scaled after Tan & Le 2019.
+Zagoruyko & Komodakis 2016 (Wide Residual Networks), in the form that Papoutsis et al. 2022 train on BigEarthNet:
+WRN-10-2 on 60 px, with efficient channel attention (Wang et al. 2020) on every block's output before the sum, scaled
+after Tan & Le 2019 (EfficientNet). Trainable parameters equal those of the authors' code for `wide_resnet`, `…_eca`
+and `…_eca_b4`. Where this differs from it:
 
-Where this differs from the authors' code, the trainable parameters of `wide_resnet`, `wide_resnet_eca` and `…_b4` staying the same:
-
-- Depth is scaled by α once, ⌊(10α − 4) / 6⌋ blocks a stage. Their code multiplies by α again, which changes nothing up to B4 but
-  gives 3, 3 and 4 blocks in B5, B6 and B7 instead of 2: `create_model("wide_resnet_eca_b5", depth=22)`, 22 and 28 are theirs.
-- No 8×8 average pool before the global one. It drops the rows and columns that do not fill a window: of a 60 px input, whose last
-  map is 15×15, only the 8×8 in the top left corner reached their classifier. It also refuses inputs under 29 px.
-- Batch norm averages its statistics with torch's momentum 0.1. Theirs says 0.1 too, but to Keras that means the opposite: 90% new.
-- Dropout between the convolutions (`conv_drop_rate`) acts in every block, as in Zagoruyko & Komodakis; theirs skips the first
-  block of a stage, which up to B4 is the only one.
+- Depth is scaled by α once: ⌊(10α − 4) / 6⌋ blocks a stage. They multiply by α again, which changes nothing up to B4
+  but gives B5, B6 and B7 3, 3 and 4 blocks instead of 2: `create_model("wide_resnet_eca_b5", depth=22)`, 22 and 28.
+- No 8×8 average pool before the global one. It drops the rows and columns that fill no window: of a 60 px input, whose
+  last map is 15×15, only the top left 8×8 reached their classifier. It also refuses inputs under 29 px.
+- Batch norm's momentum is 0.1 as torch means it. Theirs is 0.1 as Keras means it: the last batch makes up 90%.
+- Dropout between the convolutions (`conv_drop_rate`) acts in every block, as in Zagoruyko & Komodakis; theirs leaves
+  out the first block of a stage, which up to B4 is the only one. It is 0 unless asked for.
+- A convolution of stride 2 pads both sides alike; TensorFlow pads an even side at its end only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
-from timm.layers import ClassifierHead, DropPath, make_divisible
+from timm.layers.classifier import ClassifierHead
+from timm.layers.drop import DropPath
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -39,17 +41,31 @@ def _norm_relu(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
+def _channels(value: float) -> int:
+    """The multiple of 4 nearest to `value`, but never more than 10% below it, as MobileNet rounds."""
+    rounded = max(4, int(value + 2) // 4 * 4)
+    return rounded if rounded >= 0.9 * value else rounded + 4
+
+
 class Block(nn.Module):
     """Two 3×3 convolutions and a shortcut, pre-activated: BN–ReLU–conv–dropout–BN–ReLU–conv–attention, plus the input.
 
-    The `first` block of a stage changes width and stride, so its shortcut is a 1×1 convolution; it starts with its convolution,
-    since what it is given (the stem, or a stage's closing BN–ReLU) is activated already.
+    The `first` block of a stage changes width and stride, so its shortcut is a 1×1 convolution; it starts with its
+    convolution, since what it is given (by the stem, or a stage's closing BN–ReLU) is activated already.
 
     Shapes: (N, inputs, H, W) → (N, outputs, ⌈H / stride⌉, ⌈W / stride⌉).
     """
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int, first: bool, attention: str, drop_rate: float, drop_path_rate: float
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        *,
+        first: bool,
+        attention: str,
+        drop_rate: float,
+        drop_path_rate: float,
     ) -> None:
         super().__init__()
         self.shortcut = _conv(inputs, outputs, 1, stride) if first else nn.Identity()
@@ -74,8 +90,8 @@ class WideResNet(nn.Module):
     Args:
         num_classes: width of the output; 0 leaves the classifier out.
         in_chans: number of bands.
-        depth: convolutions on the longest path, 2·n·stages + 4 with n blocks a stage (10, 16, 22, 28 … for three stages).
-        width: widening factor k: stage i has 16·2^i·k channels, rounded to a multiple of 4.
+        depth: as Zagoruyko & Komodakis count it, 2·n·stages + 4 with n blocks a stage (three stages: 10, 16, 22 …).
+        width: widening factor k; stage i has 16·2^i·k channels, rounded to a multiple of 4.
         strides: one for each stage, so their number is the number of stages.
         attention: `none`, `eca` or `se`, on every block's output before the sum.
         conv_drop_rate: dropout between the two convolutions of a block.
@@ -94,6 +110,7 @@ class WideResNet(nn.Module):
         self,
         num_classes: int = 19,
         in_chans: int = 10,
+        *,
         depth: int = 10,
         width: float = 2.0,
         strides: Sequence[int] = (1, 2, 2),
@@ -104,31 +121,42 @@ class WideResNet(nn.Module):
         global_pool: str = "avg",
     ) -> None:
         super().__init__()
-        blocks, rest = divmod(depth - 4, 2 * len(strides))
-        if rest or blocks < 1:
-            raise LandscaleError(f"wide ResNet: depth {depth} is not {2 * len(strides)}·n + 4 with n ≥ 1 blocks a stage")
+        if not strides:
+            raise LandscaleError("wide ResNet: no strides, hence no stages")
+        step = 2 * len(strides)
+        per_stage, rest = divmod(depth - 4, step)
+        if rest or per_stage < 1:
+            raise LandscaleError(f"wide ResNet: depth {depth} is not {step}·n + 4 with n ≥ 1 blocks a stage")
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
 
         self.stem = nn.Sequential(_conv(in_chans, STEM_CHANNELS, 3), _norm_relu(STEM_CHANNELS))
         self.feature_info: list[dict[str, Any]] = []
-        last_block = max(1, blocks * len(strides) - 1)
-        stages: list[nn.Module] = []
+        self.stages = nn.Sequential()
+        last_block = max(1, per_stage * len(strides) - 1)
         channels, reduction = STEM_CHANNELS, 1
         for i, stride in enumerate(strides):
-            inputs, channels = channels, make_divisible(STEM_CHANNELS * 2**i * width, divisor=4)
+            stage = nn.Sequential()
+            for n in range(per_stage):
+                inputs, channels = channels, _channels(STEM_CHANNELS * 2**i * width)
+                stage.append(
+                    Block(
+                        inputs,
+                        channels,
+                        stride if n == 0 else 1,
+                        first=n == 0,
+                        attention=attention,
+                        drop_rate=conv_drop_rate,
+                        drop_path_rate=drop_path_rate * (i * per_stage + n) / last_block,
+                    )
+                )
+            self.stages.append(stage.append(_norm_relu(channels)))
             reduction *= stride
-            stage: list[nn.Module] = []
-            for n in range(blocks):
-                drop_path = drop_path_rate * (i * blocks + n) / last_block
-                shape = (inputs, channels, stride) if n == 0 else (channels, channels, 1)
-                stage.append(Block(*shape, n == 0, attention, conv_drop_rate, drop_path))
-            stages.append(nn.Sequential(*stage, _norm_relu(channels)))
             self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": f"stages.{i}"})
-        self.stages = nn.Sequential(*stages)
 
         self.num_features = self.head_hidden_size = channels
+        # pooled over the whole map at once; the authors' 8×8 pool before it would cut off what fills no window (above)
         self.head = ClassifierHead(channels, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # fan_out, as in Zagoruyko & Komodakis; the rest keeps torch's defaults
@@ -148,7 +176,8 @@ class WideResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def get_classifier(self) -> nn.Module:
-        return self.head.fc
+        classifier: nn.Module = self.head.fc
+        return classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh classifier for `num_classes` (0: none); the pooling stays unless `global_pool` names another."""
@@ -190,7 +219,9 @@ def _register(name: str, side: int, settings: dict[str, Any]) -> None:
         raise ValueError(f"model '{name}' is registered with timm already")
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        overlay = {"input_size": (kwargs.get("in_chans", 10), side, side)} | (kwargs.pop("pretrained_cfg_overlay", None) or {})
+        overlay = {"input_size": (kwargs.get("in_chans", 10), side, side)} | (
+            kwargs.pop("pretrained_cfg_overlay", None) or {}
+        )
         return build_model_with_cfg(
             WideResNet,
             name,
@@ -208,4 +239,8 @@ def _register(name: str, side: int, settings: dict[str, Any]) -> None:
 for _name, _scaling in _SCALINGS.items():
     _register(_name, _scaling.side(), _settings(_scaling, "eca" if "eca" in _name else "none"))
 
-__all__ = ["Block", "WideResNet", "blocks"]  # after registration: timm appends every entry point, and they are no attributes
+__all__ = [
+    "Block",
+    "WideResNet",
+    "blocks",
+]  # after registration: timm appends every entry point, and they are no attributes

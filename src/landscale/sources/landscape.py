@@ -10,22 +10,23 @@ arrangement in space do help: as in nature, and with numbers as plausible as it 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from landscale.bands import BAND_SETS
-from landscale.labels import CLC43
 
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.floating[Any]]  # float32
+Integers = npt.NDArray[np.integer[Any]]
+Bytes = npt.NDArray[np.uint8]
 Interval = tuple[float, float]
 
 BANDS = BAND_SETS["s2-12"].bands
 STRIP = 120  # px: a landscape is drawn in strips as high as a patch
 
 # Surface reflectance × 10,000 of each cover, lush and dry, in the order of BANDS; its roughness, the relative deviation
-# of its brightness from pixel to pixel. Sea and lake, the woods, the grasslands, scrub and fen differ little in B02 to B04.
+# of its brightness from pixel to pixel. Sea and lake, the woods, the grasslands, scrub and fen hardly differ in colour.
 _SPECTRA = """
 sea       .04  330  310  300  190  160  140  130  120  110  100   80   60 |  380  370  380  240  190  160  150  140  130  120   90   70
 lake      .05  320  300  310  200  210  190  180  160  140  130   70   50 |  370  360  390  260  300  270  260  230  210  190  110   80
@@ -77,62 +78,47 @@ class LandUse:
     fine: bool = False
 
 
-_LAND, _SHORE = (0.15, 1.0), (0.105, 0.15)
-_WOODS, _HILLS = (0.3, 1.0), (0.75, 1.0)
+# A share is only a weight: a class is as rare as its niche is narrow and its rivals are many.
+_SEA, _SHORE, _LOW, _LAND, _WOODS, _HILLS = (0, 0.105), (0.105, 0.135), (0.15, 0.5), (0.15, 1), (0.3, 1), (0.82, 1)
+_WILD, _CALM = (0, 0.5), (0.4, 0.05)
 USES = (
-    LandUse(111, 2.0, {"roof": 0.8, "orchard": 0.1, "grass": 0.1}, people=(0.965, 1), fine=True),
-    LandUse(112, 3.0, {"roof": 0.4, "grass": 0.3, "broadleaf": 0.2, "orchard": 0.1}, people=(0.88, 1), fine=True),
-    LandUse(121, 0.7, {"hall": 0.6, "grass": 0.2, "crop": 0.2}, people=(0.85, 1), fine=True),
-    LandUse(123, 0.5, {"hall": 0.6, "sea": 0.4}, height=_SHORE, people=(0.85, 1)),
-    LandUse(131, 0.04, {"rock": 0.8, "lake": 0.1, "scrub": 0.1}, height=_WOODS),
+    LandUse(111, 1.5, {"roof": 0.8, "orchard": 0.1, "grass": 0.1}, people=(0.965, 1), fine=True),
+    LandUse(112, 2.5, {"roof": 0.4, "grass": 0.3, "broadleaf": 0.2, "orchard": 0.1}, people=(0.9, 1), fine=True),
+    LandUse(121, 0.4, {"hall": 0.6, "grass": 0.2, "crop": 0.2}, people=(0.85, 1), fine=True),
+    LandUse(131, 0.03, {"rock": 0.8, "lake": 0.1, "scrub": 0.1}, _WOODS),
     LandUse(141, 0.2, {"grass": 0.6, "broadleaf": 0.4}, people=(0.93, 1), fine=True),
-    LandUse(142, 0.15, {"grass": 0.8, "roof": 0.1, "broadleaf": 0.1}, people=(0.8, 1), season=(0.1, 0.1)),
-    LandUse(211, 2.2, {"crop": 1}, height=(0.15, 0.65), people=(0.25, 0.9), season=(0.5, 0.4)),
-    LandUse(212, 0.5, {"crop": 1}, height=(0.15, 0.5), people=(0.3, 0.9), warm=(0.7, 1), season=(0.1, 0.2)),
-    LandUse(213, 1.5, {"paddy": 1}, height=(0.15, 0.4), wet=(0.75, 1), warm=(0.7, 1), season=(0.5, 0.4)),
-    LandUse(221, 0.7, {"orchard": 1}, people=(0.4, 0.9), warm=(0.6, 1), season=(0.6, 0.2)),
+    LandUse(142, 0.1, {"grass": 0.8, "roof": 0.1, "broadleaf": 0.1}, people=(0.8, 1), season=(0.1, 0.1)),
+    LandUse(211, 2.6, {"crop": 1}, (0.15, 0.65), people=(0.25, 0.9), season=(0.5, 0.4)),
+    LandUse(212, 0.4, {"crop": 1}, _LOW, people=(0.3, 0.9), warm=(0.7, 1), season=(0.1, 0.2)),
+    LandUse(213, 1.5, {"paddy": 1}, _LOW, wet=(0.75, 1), warm=(0.7, 1), season=(0.5, 0.4)),
+    LandUse(221, 0.4, {"orchard": 1}, people=(0.4, 0.9), warm=(0.6, 1), season=(0.6, 0.2)),
+    LandUse(222, 0.2, {"orchard": 0.9, "grass": 0.1}, people=(0.4, 0.9), warm=(0.5, 1), season=(0.2, 0.2)),
+    LandUse(223, 0.4, {"orchard": 0.8, "scrub": 0.2}, people=(0.3, 0.8), warm=(0.7, 1), season=(0.8, 0.2)),
+    LandUse(231, 1.1, {"grass": 1}, (0.15, 0.75), wet=(0.35, 1), people=(0.1, 0.8), warm=(0, 0.7)),
+    LandUse(242, 1.0, {"crop": 0.4, "grass": 0.3, "orchard": 0.3}, people=(0.5, 0.95), season=(0.5, 0.4), fine=True),
     LandUse(
-        222, 0.4, {"orchard": 0.9, "grass": 0.1}, wet=(0.3, 1), people=(0.4, 0.9), warm=(0.5, 1), season=(0.2, 0.2)
+        243, 0.9, {"crop": 0.4, "grass": 0.2, "broadleaf": 0.2, "scrub": 0.2}, people=(0.2, 0.7), season=(0.5, 0.4)
     ),
-    LandUse(
-        223, 0.7, {"orchard": 0.8, "scrub": 0.2}, wet=(0, 0.6), people=(0.3, 0.8), warm=(0.7, 1), season=(0.8, 0.2)
-    ),
-    LandUse(231, 1.2, {"grass": 1}, height=(0.15, 0.75), wet=(0.35, 1), people=(0.1, 0.8), warm=(0, 0.7)),
-    LandUse(
-        242,
-        1.2,
-        {"crop": 0.4, "grass": 0.3, "orchard": 0.2, "roof": 0.1},
-        people=(0.5, 0.95),
-        season=(0.5, 0.4),
-        fine=True,
-    ),
-    LandUse(
-        243, 1.1, {"crop": 0.4, "grass": 0.2, "broadleaf": 0.2, "scrub": 0.2}, people=(0.2, 0.7), season=(0.5, 0.4)
-    ),
-    LandUse(
-        244, 1.4, {"grass": 0.6, "broadleaf": 0.4}, people=(0.1, 0.6), warm=(0.75, 1), season=(0.8, 0.2), fine=True
-    ),
-    LandUse(311, 1.4, {"broadleaf": 0.95, "grass": 0.05}, height=_WOODS, people=(0, 0.5), warm=(0.3, 1)),
-    LandUse(312, 1.6, {"conifer": 0.95, "heath": 0.05}, height=_WOODS, people=(0, 0.5), warm=(0, 0.6)),
-    LandUse(313, 1.5, {"conifer": 0.5, "broadleaf": 0.5}, height=_WOODS, people=(0, 0.5), warm=(0.1, 0.8), fine=True),
-    LandUse(321, 0.8, {"heath": 1}, height=_HILLS, people=(0, 0.6)),
-    LandUse(322, 0.8, {"scrub": 0.9, "heath": 0.1}, height=_HILLS, wet=(0.3, 1), warm=(0, 0.6)),
-    LandUse(
-        323, 0.7, {"scrub": 0.7, "broadleaf": 0.3}, wet=(0, 0.5), people=(0, 0.6), warm=(0.7, 1), season=(0.8, 0.2)
-    ),
-    LandUse(324, 1.1, {"scrub": 0.4, "conifer": 0.3, "broadleaf": 0.3}, people=(0, 0.5), fine=True),
-    LandUse(331, 2.0, {"sand": 1}, height=_SHORE, wet=(0, 0.5)),
-    LandUse(332, 0.6, {"rock": 1}, height=(0.95, 1)),
-    LandUse(333, 0.8, {"rock": 0.4, "heath": 0.6}, height=(0.9, 1), wet=(0, 0.6), fine=True),
-    LandUse(334, 0.05, {"ash": 0.9, "scrub": 0.1}, people=(0, 0.5), warm=(0.6, 1)),
-    LandUse(411, 1.5, {"fen": 0.8, "lake": 0.2}, height=(0.15, 0.5), wet=(0.85, 1)),
-    LandUse(412, 1.2, {"fen": 0.9, "conifer": 0.1}, height=(0.3, 0.9), wet=(0.8, 1), warm=(0, 0.4)),
-    LandUse(421, 2.0, {"saltmarsh": 0.9, "mud": 0.1}, height=_SHORE, wet=(0.4, 1)),
-    LandUse(423, 1.0, {"mud": 0.9, "sea": 0.1}, height=_SHORE, wet=(0.2, 0.8)),
-    LandUse(511, 0, {"lake": 1}),  # rivers are lines, drawn over the zones
-    LandUse(512, 2.0, {"lake": 1}, height=(0.15, 0.7), wet=(0.9, 1)),
-    LandUse(521, 1.0, {"sea": 0.8, "lake": 0.2}, height=_SHORE, wet=(0.7, 1)),
-    LandUse(523, 9.0, {"sea": 1}, height=(0, 0.105)),
+    LandUse(244, 1.0, {"grass": 0.6, "broadleaf": 0.4}, people=(0, 0.6), warm=(0.75, 1), season=(0.8, 0.2), fine=True),
+    LandUse(311, 1.5, {"broadleaf": 0.95, "grass": 0.05}, _WOODS, people=_WILD, warm=(0.3, 1)),
+    LandUse(312, 1.8, {"conifer": 0.95, "heath": 0.05}, _WOODS, people=_WILD, warm=(0, 0.6)),
+    LandUse(313, 1.7, {"conifer": 0.5, "broadleaf": 0.5}, _WOODS, people=_WILD, warm=(0.1, 0.8), fine=True),
+    LandUse(321, 0.7, {"heath": 1}, _HILLS, people=(0, 0.6)),
+    LandUse(322, 0.7, {"scrub": 0.9, "heath": 0.1}, _HILLS, wet=(0.3, 1), warm=(0, 0.6)),
+    LandUse(323, 0.4, {"scrub": 0.7, "broadleaf": 0.3}, wet=_WILD, people=_WILD, warm=(0.7, 1), season=(0.8, 0.2)),
+    LandUse(324, 0.9, {"scrub": 0.4, "conifer": 0.3, "broadleaf": 0.3}, people=_WILD, fine=True),
+    LandUse(331, 1.5, {"sand": 1}, _SHORE, wet=_WILD, season=(0.4, 0.1)),
+    LandUse(332, 0.4, {"rock": 1}, (0.95, 1)),
+    LandUse(333, 0.8, {"rock": 0.4, "heath": 0.6}, (0.9, 1), wet=(0, 0.6), fine=True),
+    LandUse(334, 0.05, {"ash": 0.9, "scrub": 0.1}, people=_WILD, warm=(0.6, 1)),
+    LandUse(411, 1.5, {"fen": 0.8, "lake": 0.2}, _LOW, wet=(0.85, 1)),
+    LandUse(412, 1.5, {"fen": 0.9, "conifer": 0.1}, (0.3, 0.9), wet=(0.8, 1), warm=(0, 0.4)),
+    LandUse(421, 2.0, {"saltmarsh": 0.9, "mud": 0.1}, _SHORE, wet=(0.4, 1)),
+    LandUse(423, 1.0, {"mud": 0.9, "sea": 0.1}, _SHORE, wet=(0.2, 0.8)),
+    LandUse(511, 0, {"lake": 1}, season=(0.6, 0.05)),  # rivers are lines, drawn over the zones
+    LandUse(512, 2.0, {"lake": 1}, (0.15, 0.7), wet=(0.88, 1), season=_CALM),
+    LandUse(521, 1.0, {"sea": 0.8, "lake": 0.2}, _SHORE, wet=(0.7, 1), season=_CALM),
+    LandUse(523, 9.0, {"sea": 1}, _SEA, season=_CALM),
 )
 CODES = np.array([use.code for use in USES], np.int32)
 _NICHES = np.array([[use.height, use.wet, use.people, use.warm] for use in USES], np.float32)  # (uses, axes, 2)
@@ -141,7 +127,7 @@ _FINE = np.array([use.fine for use in USES])
 _RIVER = int(np.flatnonzero(CODES == 511)[0])
 
 
-def _deal(parts: dict[str, float]) -> npt.NDArray[np.uint8]:
+def _deal(parts: dict[str, float]) -> Bytes:
     """64 cards that name covers in proportion to their parts: a parcel's cover is the card it drew."""
     cover = np.array([COVERS.index(name) for name in parts], np.uint8)
     return cover[np.searchsorted(np.cumsum([*parts.values()]), (np.arange(64) + 0.5) / 64.001)]
@@ -199,7 +185,7 @@ class Strip:
     bands: uint16 digital numbers (reflectance × 10,000, at least 1) of each band at native resolution.
     """
 
-    uses: npt.NDArray[np.uint8]
+    uses: Bytes
     cloud: Floats
     snow: Floats
     bands: dict[str, npt.NDArray[np.uint16]]
@@ -217,11 +203,11 @@ class Landscape:
         self._slope = np.gradient(self._smooth(rng, 8, 4.0) + 4 * self._relief, axis=1)
         self._slope = np.clip(self._slope / self._slope.std(), -2.5, 2.5).astype(np.float32)
         self._haze, self._season, self._river = (self._smooth(rng, s, 4.0) for s in (40, 60, 30))
-        self._cloud = self._smooth(rng, 6, 4.0)
+        self._cloud = self._smooth(rng, 4, 4.0)
         self._fine, self._middle, *self._warp = (
             _gaussian(rng, (_TEXTURE, _TEXTURE), scale, 2.5) for scale in (0.4, 2.5, 14, 14)
         )
-        self._zones, self._fields, self._plots = (Parcels(rng, height, width, size) for size in (66, 18, 6))
+        self._zones, self._fields, self._plots = (Parcels(rng, height, width, size) for size in (80, 18, 6))
         self._zone_uses = self._settle(rng)
         parcels = self._fields.count + self._plots.count
         self._card = rng.integers(0, 64, parcels)
@@ -232,7 +218,7 @@ class Landscape:
         rows, columns = self._nodes
         return _ranks(_gaussian(rng, (2 * rows, 2 * columns), scale, slope)[:rows, :columns])
 
-    def _settle(self, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    def _settle(self, rng: np.random.Generator) -> Bytes:
         """The class of each zone: of those whose niche it lies in (or almost), one at random by their shares."""
         row = np.clip((self._zones.y / _NODE).astype(int) + _RIM, 0, self._nodes[0] - 1)
         column = np.clip((self._zones.x / _NODE).astype(int) + _RIM, 0, self._nodes[1] - 1)
@@ -241,7 +227,8 @@ class Landscape:
         misfit = ((outside / (0.02, 0.05, 0.03, 0.05)) ** 2).sum(-1)
         with np.errstate(divide="ignore"):  # a share of 0 never wins
             share = np.log([use.share for use in USES])
-        return (share - misfit + rng.gumbel(size=misfit.shape)).argmax(1).astype(np.uint8)
+        chosen: Integers = (share - misfit + rng.gumbel(size=misfit.shape)).argmax(1)
+        return chosen.astype(np.uint8)
 
     def draw(self, number: int) -> Strip:
         """The strip `number` from the north."""
@@ -250,7 +237,7 @@ class Landscape:
         uses, cover, season, tint = self._ground(y, x)
         light = 1 + 0.08 * self._between(self._slope, y, x) + _ROUGHNESS[cover] * _window(self._fine, y, x)
         haze = self._between(self._haze, y, x) ** 2
-        cloud = np.clip((self._between(self._cloud, y, x) - 0.985) / 0.01, 0, 1)
+        cloud = np.clip((self._between(self._cloud, y, x) - 0.985) / 0.015, 0, 1)
         snow = np.clip((self._between(self._relief, y, x) - 0.985) / 0.01, 0, 1)
         rng = np.random.default_rng([self._seed, number])
         bands = {}
@@ -266,10 +253,10 @@ class Landscape:
             bands[band.name] = np.rint(np.maximum(value, 1)).astype(np.uint16)
         return Strip(uses[1:-1, 1:-1], cloud[1:-1, 1:-1], snow[1:-1, 1:-1], bands)
 
-    def _ground(self, y: Integers, x: Integers) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], Floats, Floats]:
+    def _ground(self, y: Integers, x: Integers) -> tuple[Bytes, Bytes, Floats, Floats]:
         """Of each point of the grid: class, cover, season in 0…1, and tint, about a standard normal, one a parcel."""
         v, u = y[:, None].astype(np.float32), x[None].astype(np.float32)
-        bent = [6 * _window(warp, y, x) for warp in self._warp]
+        bent = [10 * _window(warp, y, x) for warp in self._warp]
         uses = self._zone_uses[self._zones.at(v + bent[0], u + bent[1])]
         river = np.abs(self._between(self._river, y, x) - 0.5) < 0.003
         uses[river & (self._between(self._relief, y, x) > _LAND[0])] = _RIVER
@@ -280,7 +267,9 @@ class Landscape:
         rows = np.nonzero(cover == COVERS.index("orchard"))  # trees and the soil between them, in rows of 40 m
         angle = self._angle[parcel[rows]]
         season[rows] += 0.3 * np.sin(np.pi / 2 * (y[rows[0]] * np.cos(angle) + x[rows[1]] * np.sin(angle)))
-        return uses, cover, np.clip(season, 0, 1), self._tint[parcel]
+        tint = self._tint[parcel]
+        tint[cover < 2] = 0  # water has no parcels
+        return uses, cover, np.clip(season, 0, 1), tint
 
     def _between(self, nodes: Floats, y: Integers, x: Integers) -> Floats:
         """A smooth field at the points of the grid, bilinear between its nodes."""

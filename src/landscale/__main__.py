@@ -1,0 +1,5 @@
+import sys
+
+from landscale.cli import main
+
+sys.exit(main())

@@ -1,0 +1,65 @@
+"""A classifier on a split of a store: probabilities of every patch, once, and the Scores they give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from landscale.batches import batches, evaluation_steps, targets_by_name
+from landscale.distributed import Ranks
+from landscale.metrics import scores
+from landscale.models.classifier import Classifier
+from landscale.progress import bar
+from landscale.store import PatchStore
+
+
+def infer(
+    classifier: Classifier, store: PatchStore, patches: NDArray[np.int64], ranks: Ranks, batch: int = 64, *, show: bool
+) -> NDArray[np.float32]:
+    """Probabilities (len(patches), C) float32, in the order of `patches`, on every rank. Each patch is seen by one rank."""
+    device = next(classifier.network.parameters()).device
+    targets = np.empty((len(store.states), 0), np.uint8)
+    classes = len(classifier.description.classes)
+    mine = np.empty((len(patches[ranks.rank :: ranks.world]), classes), np.float32)
+    steps = evaluation_steps(patches, batch, ranks.rank, ranks.world)
+    classifier.eval()
+    with bar("evaluate", len(mine), visible=show and ranks.first) as advance:
+        done = 0
+        for part in batches(store, classifier.description.bands, targets, steps, device):
+            mine[done : done + len(part.rows)] = classifier.probabilities(part.planes).cpu().numpy()
+            done += len(part.rows)
+            advance(len(part.rows))
+    together = np.empty((len(patches), classes), np.float32)
+    for rank, theirs in enumerate(ranks.gather(mine)):
+        together[rank :: ranks.world] = theirs
+    return together
+
+
+def evaluate(
+    classifier: Classifier,
+    store: PatchStore,
+    split: str,
+    ranks: Ranks | None = None,
+    batch: int = 64,
+    *,
+    show: bool = True,
+) -> dict[str, Any]:
+    """Scores of a split, at the classifier's thresholds and at 0.5; labels are matched by class name.
+
+    Raises:
+        BadStore: the store has no such split, lacks a band or a class. UnknownName: no such split.
+    """
+    d = classifier.description
+    patches = store.patches(split)
+    store.planes_for(d.bands)
+    targets = targets_by_name(store, d.classes)[patches]
+    probabilities = infer(classifier, store, patches, ranks or Ranks(), batch, show=show)
+    thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))
+    return scores(probabilities, targets, d.classes, thresholds, multi_label=d.multi_label, split=split)
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,86 @@
+"""A network with its input stage, its classes and its thresholds: raw digital numbers in, probabilities by name out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscale.batches import Native
+from landscale.inputs import InputStage, turn
+from landscale.models.registry import create
+
+VIEWS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that makes a classifier but its parameters; what `config.json` holds beside the weights.
+
+    statistics: mean and standard deviation of each band in digital numbers. thresholds: by class, in 0…1; empty in a
+    single-label classifier. ground: metres a side of the patches it was trained on. views: how many of the 8 turns are averaged.
+    """
+
+    model: str
+    bands: tuple[str, ...]
+    classes: tuple[str, ...]
+    nomenclature: str
+    multi_label: bool
+    statistics: Mapping[str, tuple[float, float]]
+    side: int
+    upsample: str = "bilinear"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: tuple[float, ...] = ()
+    views: int = 1
+
+
+class Classifier(nn.Module):
+    """forward: planes of raw numbers → logits (n, C)."""
+
+    def __init__(self, description: Description) -> None:
+        super().__init__()
+        d = description
+        self.description = d
+        self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample)
+        self.network = create(d.model, len(d.bands), len(d.classes), **d.options)
+
+    def forward(self, planes: Native) -> Tensor:
+        logits: Tensor = self.network(self.inputs(planes))
+        return logits
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Logits → probabilities in 0…1, float32."""
+        logits = logits.float()
+        return logits.sigmoid() if self.description.multi_label else logits.softmax(-1)
+
+    @torch.inference_mode()
+    def probabilities(self, planes: Native) -> Tensor:
+        """(n, C) float32, the mean over the description's views. The module should be in eval mode."""
+        values = self.inputs(planes)
+        device = values.device.type
+        step = 8 // self.description.views
+        total: Tensor | None = None
+        with torch.autocast(device, torch.bfloat16, enabled=reduced_precision(device)):
+            for k in range(0, 8, step):
+                part = self.activate(self.network(turn(values, k).contiguous(memory_format=torch.channels_last)))
+                total = part if total is None else total + part
+        assert total is not None
+        return total / self.description.views
+
+
+def reduced_precision(device: str) -> bool:
+    """Whether bfloat16 is faster here: on GPUs that have it and CPUs with AVX-512 BF16 or AMX."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
+
+
+def _cpu_flags() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+            return next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return ""

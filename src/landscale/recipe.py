@@ -1,0 +1,152 @@
+"""A recipe: one typed, complete description of a training. Shipped ones are YAML files, every key is a flag as well."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+
+from landscale.errors import BadInput, LandscaleError, UnknownName
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained."""
+
+    name: str = "custom"
+    """what the recipe is called, after its paper"""
+    model: str = "resnet50"
+    """any model of `landscale models`, or of timm"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """keyword arguments of the model, such as drop_rate"""
+    bands: str = "s2-12"
+    """band set or list of bands, in the order of the network's channels"""
+    labels: str | None = None
+    """nomenclature to learn, where it is coarser than the store's"""
+    side: int | None = None
+    """pixels a side of the network's input; by default the store's"""
+    upsample: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    """how the 20 m and 60 m bands are brought to that side"""
+
+    epochs: int = 30
+    """times that every patch is seen; with --max-time, the most of them"""
+    batch: int = 128
+    """patches a step and process"""
+    optimizer: str = "adamw"
+    """any of timm's: sgd (Nesterov), adam, adamw, lamb, lars …"""
+    rate: float = 1e-3
+    """learning rate at its highest"""
+    rate_batch: int | None = None
+    """global batch for which `rate` holds: it grows in proportion to the batch; None: it never does"""
+    momentum: float = 0.9
+    """of SGD"""
+    weight_decay: float = 0.05
+    """on weights of convolutions and dense layers, not on norms and biases"""
+    schedule: Literal["cosine", "step", "polynomial", "constant"] = "cosine"
+    """how the rate falls after the warm-up"""
+    milestones: list[float] = field(default_factory=list)
+    """for `step`: epochs after which the rate falls to a tenth"""
+    warmup_epochs: float = 0.0
+    """epochs in which the rate rises from nothing"""
+    clip_grad: float | None = None
+    """largest norm of the gradient"""
+
+    loss: Literal["bce", "asymmetric", "focal"] = "bce"
+    """of a multi-label store; a single-label one has cross-entropy"""
+    smoothing: float = 0.0
+    """label smoothing"""
+    balance: float = 0.0
+    """weight of positive labels by (negatives/positives) to this power, from the train split's counts; 0: none"""
+    turns: bool = True
+    """each patch in one of the 8 rotations and reflections"""
+    shift: int = 0
+    """largest random shift in pixels of the input"""
+    jitter: float = 0.0
+    """standard deviation of a random gain and offset per band"""
+    mixup: float = 0.0
+    """parameter of mixup's beta distribution"""
+    cutmix: float = 0.0
+    """parameter of cutmix's beta distribution"""
+    ema: float = 0.0
+    """decay of the averaged weights that are evaluated and kept; 0: the weights themselves"""
+
+    views: Literal[1, 2, 4, 8] = 1
+    """turns of a patch whose probabilities are averaged in evaluation and prediction"""
+    thresholds: Literal["half", "one", "per_class"] = "one"
+    """decision thresholds: 0.5, or chosen on the validation split"""
+    select: Literal["micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy", "last"] = "last"
+    """validation figure whose best epoch is kept"""
+    evaluate_every: int = 1
+    """epochs between evaluations"""
+
+    seed: int = 0
+    """of initial weights, order, augmentation and dropout"""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 where the device computes in it"""
+    save_minutes: float = 5.0
+    """minutes between checkpoints inside an epoch; each epoch ends with one"""
+
+
+def shipped() -> dict[str, Path]:
+    folder = files("landscale") / "recipes"
+    return {path.stem: path for path in sorted(Path(str(folder)).glob("*.yaml"))}
+
+
+def parser() -> ArgumentParser:
+    """The flags of all keys of a recipe."""
+    p = ArgumentParser(exit_on_error=False, add_help=False)
+    p.add_class_arguments(Recipe, as_group=True)
+    return p
+
+
+def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
+    """The recipe of a shipped name or YAML file, with `--key value` overrides.
+
+    Raises:
+        UnknownName: no such recipe or key. BadInput: a file that is no recipe. LandscaleError: a value of a wrong type.
+    """
+    content: dict[str, Any] = {}
+    where = ""
+    if name is not None:
+        path = shipped().get(name, Path(name))
+        where = f"{path}: "
+        if not path.is_file():
+            raise UnknownName("recipe", name, shipped())
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise BadInput(path, f"is not valid YAML ({str(error).splitlines()[0]})") from None
+        if not isinstance(content, dict):
+            raise BadInput(path, "is no recipe: expected keys and values")
+    keys = Recipe.__dataclass_fields__
+    flags = [word[2:].split("=")[0].split(".")[0] for word in overrides if word.startswith("--")]
+    for key in [*content, *flags]:
+        if key.replace("-", "_") not in keys:
+            raise UnknownName("recipe key", key, keys)
+    p = parser()
+    try:
+        merged = p.parse_object(content, defaults=True)
+        settings: Namespace = p.parse_args([_underscored(word) for word in overrides], namespace=merged)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise LandscaleError(f"{where}{_first_line(error)}") from None
+    return Recipe(**settings.as_dict())
+
+
+def _underscored(word: str) -> str:
+    key, equals, value = word.partition("=")
+    return key.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) if lines else type(error).__name__
+
+
+def as_yaml(recipe: Recipe) -> str:
+    return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,110 @@
+"""The folder of one training: recipe, environment, metrics, events, checkpoints, weights, scores."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from landscale.errors import BadInput, LandscaleError
+from landscale.files import read_json, write_json, write_text
+from landscale.recipe import Recipe, as_yaml
+from landscale.store import PatchStore
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths of a run. `recipe.yaml` and `run.json` are written when it begins, `scores.json` and `weights` when it ends."""
+
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints" / "best.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights"
+
+    @property
+    def ended(self) -> bool:
+        return (self.folder / "scores.json").exists()
+
+    def begin(self, recipe: Recipe, store: PatchStore, world: int) -> bool:
+        """Write what describes the run, or, where it has begun before, make sure that it is the same. True if it goes on.
+
+        Raises:
+            LandscaleError: the folder holds a run of another recipe or store.
+        """
+        about = {"store": str(store.path), "plan": store.attributes["plan"], "ranks": world}
+        if (self.folder / "run.json").exists():
+            self._same(recipe, about)
+            return True
+        if self.folder.exists() and any(self.folder.iterdir()):
+            raise BadInput(self.folder, "is neither empty nor a run; choose another --run")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "recipe.yaml", as_yaml(recipe))
+        write_json(self.folder / "environment.json", environment())
+        write_json(self.folder / "run.json", about)
+        return False
+
+    def _same(self, recipe: Recipe, about: dict[str, Any]) -> None:
+        before = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+        for key, value in asdict(recipe).items():
+            if before.get(key) != value:
+                raise LandscaleError(
+                    f"{self.folder}: holds a run with {key} {before.get(key)}, not {value}; choose another --run"
+                )
+        if read_json(self.folder / "run.json")["plan"] != about["plan"]:
+            raise LandscaleError(
+                f"{self.folder}: holds a run on another store than {about['store']}; choose another --run"
+            )
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """The metrics table: a row an evaluated epoch, written anew each time so that no kill can tear or double it."""
+        write_text(self.folder / "metrics.csv", pd.DataFrame(history).to_csv(index=False))
+
+    def log(self, row: dict[str, Any]) -> None:
+        """An epoch's figures as TensorBoard events."""
+        from torch.utils.tensorboard import SummaryWriter  # a second to import
+
+        with SummaryWriter(str(self.folder), purge_step=row["epoch"]) as writer:  # type: ignore[no-untyped-call]
+            for key, value in row.items():
+                if key not in ("epoch", "step"):
+                    writer.add_scalar(key, value, row["epoch"])  # type: ignore[no-untyped-call]
+
+
+def environment() -> dict[str, Any]:
+    """What a figure depends on besides the recipe."""
+    packages = ("landscale", "torch", "timm", "numpy", "h5py", "rasterio")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "command": " ".join(Path(word).name if k == 0 else word for k, word in enumerate(sys.argv)),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

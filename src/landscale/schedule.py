@@ -1,0 +1,33 @@
+"""The learning rate as a function of the fraction of the training that is done."""
+
+from __future__ import annotations
+
+import math
+
+from landscale.recipe import Recipe
+
+
+def highest_rate(recipe: Recipe, world: int) -> float:
+    """The rate at its highest for a global batch of `recipe.batch · world` (linear scaling, Goyal et al. 2017)."""
+    if recipe.rate_batch is None:
+        return recipe.rate
+    return recipe.rate * recipe.batch * world / recipe.rate_batch
+
+
+def rate_factor(recipe: Recipe, progress: float) -> float:
+    """Share of the highest rate, in 0…1, when `progress` in 0…1 of the training is done.
+
+    Epochs of warm-up and milestones count as fractions of `recipe.epochs`, so that a plan shortened by --max-time keeps
+    the shape.
+    """
+    warm = recipe.warmup_epochs / recipe.epochs
+    if progress < warm:
+        return (progress + 1e-3) / (warm + 1e-3)
+    done = (progress - warm) / max(1.0 - warm, 1e-9)
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if recipe.schedule == "polynomial":
+        return float((1 - min(done, 1.0)) ** 2)
+    if recipe.schedule == "step":
+        return float(0.1 ** sum(progress * recipe.epochs >= epoch for epoch in recipe.milestones))
+    return 1.0

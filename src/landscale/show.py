@@ -1,0 +1,95 @@
+"""Tables for people: what `info`, `models`, `train` and `evaluate` print."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_console = Console(width=None if sys.stdout.isatty() else 140)
+
+
+def show_scores(figures: dict[str, Any]) -> None:
+    """Averages, then a row a class."""
+    if "accuracy" in figures:
+        _console.print(
+            f"[bold]{figures['split']}[/], {figures['patches']:,} patches: accuracy [bold]{figures['accuracy']:.4f}[/]"
+        )
+    table = Table(title=f"{figures['split']}: {figures['patches']:,} patches", title_justify="left")
+    for column in ("average", "precision", "recall", "F1", "F2", "Jaccard", "AP"):
+        table.add_column(column, justify="left" if column == "average" else "right")
+    for name, row in figures["averages"].items():
+        ap = figures.get(f"{name}_ap")
+        cells = [f"{row[key]:.4f}" for key in ("precision", "recall", "f1", "f2", "jaccard")]
+        table.add_row(name, *cells, f"{ap:.4f}" if ap is not None else "")
+    _console.print(table)
+    table = Table()
+    for column in ("class", "support", "precision", "recall", "F1", "F2", "AP", "threshold"):
+        table.add_column(column, justify="left" if column == "class" else "right", no_wrap=True, max_width=56)
+    for row in figures["counts"]:
+        cells = [
+            f"{row[key]:.3f}" if row.get(key) is not None else ""
+            for key in ("precision", "recall", "f1", "f2", "ap", "threshold")
+        ]
+        table.add_row(row["name"], f"{row['support']:,}", *cells)
+    _console.print(table)
+
+
+def show_store(summary: dict[str, Any]) -> None:
+    splits = ", ".join(f"{n:,} {name}" for name, n in summary["splits"].items())
+    kind = "multi-label" if summary["multi_label"] else "single-label"
+    skipped = f", {summary['skipped']:,} skipped" if summary["skipped"] else ""
+    synthetic = " [bold red]synthetic[/]" if summary["provenance"].get("synthetic") else ""
+    _console.print(
+        f"[bold]{summary['path']}[/]{synthetic}: {summary['patches']:,} patches ({splits}{skipped}), {kind}, {summary['nomenclature']}"
+    )
+    for key, shape in summary["planes"].items():
+        _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}")
+    table = Table("band", "mean", "std", title="train split, digital numbers", title_justify="left")
+    for band in summary["bands"]:
+        if band in summary["statistics"]:
+            row = summary["statistics"][band]
+            table.add_row(band, f"{row['mean']:.2f}", f"{row['std']:.2f}")
+    if summary["statistics"]:
+        _console.print(table)
+    table = Table("class", "patches")
+    for name, count in summary["counts"].items():
+        table.add_row(name, f"{count:,}")
+    _console.print(table)
+
+
+def show_weights(config: dict[str, Any]) -> None:
+    scores = config.get("provenance", {}).get("scores", {})
+    _console.print(
+        f"[bold]{config['model']}[/]: {', '.join(config['bands'])}; {len(config['classes'])} classes ({config['nomenclature']})"
+    )
+    _console.print(
+        f"  input {config['side']}×{config['side']} px, {config['upsample']}; digest {config['digest'][:12]}"
+    )
+    for key in ("accuracy", "micro_f1", "macro_f1", "micro_ap", "macro_ap"):
+        if scores.get(key) is not None:
+            _console.print(f"  {scores['split']} {key} {scores[key]:.4f}")
+
+
+def show_models(rows: list[dict[str, Any]]) -> None:
+    table = Table(
+        "model",
+        "family",
+        "parameters",
+        "GFLOPs",
+        "input",
+        "source",
+        title="at 12 bands, 19 classes",
+        title_justify="left",
+    )
+    for row in rows:
+        shape = "×".join(str(n) for n in row["input"])
+        table.add_row(
+            row["name"], row["family"], f"{row['parameters']:,}", f"{row['flops'] / 1e9:.2f}", shape, row["source"]
+        )
+    _console.print(table)
+    if len(rows) == 1:
+        for where, figures in rows[0]["published"].items():
+            _console.print(f"{where}: " + ", ".join(f"{key} {value:g}" for key, value in figures.items()))

@@ -1,0 +1,384 @@
+"""Training, top to bottom: prepare the parts, then for every step a batch, the input stage, the network, the update.
+
+Order, augmentation and dropout are pure functions of the seed and the step, so a checkpoint needs no random state, and a
+training that was killed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import timm.optim
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from landscale.augment import Augmentation
+from landscale.bands import band_set
+from landscale.batches import Batch, batches, epoch_order, targets_by_name, train_steps
+from landscale.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
+from landscale.distributed import Ranks
+from landscale.errors import BadStore, Diverged, UnknownName
+from landscale.evaluate import evaluate, infer
+from landscale.files import write_json
+from landscale.labels import NOMENCLATURES, nomenclature
+from landscale.losses import build_loss
+from landscale.metrics import choose_thresholds
+from landscale.models.classifier import Classifier, Description, reduced_precision
+from landscale.models.registry import PATCH_SIDE, zoo
+from landscale.progress import console, training_bar
+from landscale.recipe import Recipe
+from landscale.runs import Run
+from landscale.schedule import highest_rate, rate_factor
+from landscale.store import PatchStore
+from landscale.weights import save_weights
+
+SHARE_OF_TIME = 0.9  # of --max-time that is planned for; the rest is for a machine that slows down
+
+
+class Stopped(Exception):  # noqa: N818  no error: the state is saved
+    """Ctrl-C or a signal: the step was finished and the state saved."""
+
+
+@dataclass
+class State:
+    """Where a training stands. All of it, with the tensors, is in every checkpoint."""
+
+    total: int
+    """steps that are planned in all"""
+    step: int = 0
+    """steps that are done"""
+    progress: float = 0.0
+    """share of the plan that is done, as the schedule sees it"""
+    loss: float = 0.0
+    """sum over the steps of this epoch"""
+    seconds: float = 0.0
+    """time spent, over all sessions"""
+    best: float = -math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(
+    recipe: Recipe, store: PatchStore, run: Run, ranks: Ranks, device: torch.device, max_time: float | None = None
+) -> dict[str, Any]:
+    """Train by a recipe on a store's train split, into a run folder; called again, go on where it was left.
+
+    Args:
+        max_time: seconds for all of it; the number of steps is planned to end well within.
+
+    Returns:
+        Scores on the val split, or without one an empty dict.
+
+    Raises:
+        BadStore: the store lacks the train split, a band or a class. Diverged: the loss is no longer finite.
+        Stopped: by a signal, with the state saved.
+    """
+    classifier = build_classifier(recipe, store)
+    goes_on = run.begin(recipe, store, ranks.world)
+    trainer = _Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time)
+    if goes_on and run.last.exists():
+        trainer.load()
+    trainer.fit()
+    return trainer.finish()
+
+
+def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
+    """A fresh classifier for a recipe and a store, its weights drawn from the recipe's seed."""
+    bands = band_set(recipe.bands).names
+    store.planes_for(bands)
+    if not store.statistics:
+        raise BadStore(store.path, "has no train split to train on, and so no statistics")
+    if recipe.labels is None:
+        classes, name = store.layout.classes, store.layout.nomenclature
+    else:
+        classes, name = nomenclature(recipe.labels).names, recipe.labels
+        targets_by_name(store, classes)
+    side = recipe.side or round(zoo(recipe.model)[0].side * store.layout.side / PATCH_SIDE)
+    description = Description(
+        model=recipe.model,
+        bands=bands,
+        classes=classes,
+        nomenclature=name,
+        multi_label=NOMENCLATURES[name].multi_label if name in NOMENCLATURES else store.layout.multi_label,
+        statistics={band: store.statistics[band] for band in bands},
+        side=side,
+        upsample=recipe.upsample,
+        options=recipe.options,
+        views=recipe.views,
+    )
+    torch.manual_seed(recipe.seed)
+    return Classifier(description)
+
+
+class _Trainer:
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: PatchStore,
+        run: Run,
+        ranks: Ranks,
+        classifier: Classifier,
+        device: torch.device,
+        max_time: float | None,
+    ) -> None:
+        self.recipe, self.store, self.run, self.ranks = recipe, store, run, ranks
+        self.classifier, self.device, self.max_time = classifier, device, max_time
+        self.description = classifier.description
+        self.patches = store.patches("train")
+        self.targets = targets_by_name(store, self.description.classes)
+        self.steps_an_epoch = len(train_steps(self.patches, recipe.batch, 0, ranks.world))
+        self.validates = store.has_split("val")
+        if recipe.select != "last" and not self.validates:
+            raise BadStore(store.path, f"has no val split, which select={recipe.select} needs; use --select last")
+        if recipe.select == "accuracy" and self.description.multi_label:
+            raise UnknownName(
+                "figure of a multi-label store", "accuracy", ("micro_f1", "macro_f1", "micro_ap", "macro_ap")
+            )
+
+        network = classifier.network.to(memory_format=torch.channels_last)
+        self.network: nn.Module = DistributedDataParallel(network) if ranks.world > 1 else network
+        self.average = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+        self.optimizer = timm.optim.create_optimizer_v2(
+            network, opt=recipe.optimizer, lr=recipe.rate, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+        )
+        self.highest_rate = highest_rate(recipe, ranks.world)
+        multi_label = self.description.multi_label
+        self.loss = build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
+        self.augment = Augmentation(recipe.turns, recipe.shift, recipe.jitter, recipe.mixup, recipe.cutmix)
+        self.reduced = recipe.precision == "bf16" or (recipe.precision == "auto" and reduced_precision(device.type))
+        self.state = State(total=recipe.epochs * self.steps_an_epoch)
+        self.evaluation_seconds = 0.0
+
+    # ---- the loop
+
+    def fit(self) -> None:
+        recipe, state = self.recipe, self.state
+        self._announce()
+        planner = _Planner(self)
+        saved = time.monotonic()
+        with _signals() as caught, training_bar(state.total, state.step, visible=self.ranks.first) as show:
+            while state.step < state.total:
+                epoch, position = divmod(state.step, self.steps_an_epoch)
+                order = epoch_order(self.patches, recipe.seed, epoch)
+                steps = train_steps(order, recipe.batch, self.ranks.rank, self.ranks.world)[position:]
+                for batch in batches(self.store, self.description.bands, self.targets, steps, self.device):
+                    begun = time.monotonic()
+                    loss = self.learn(batch)
+                    state.step += 1
+                    state.progress += (1 - state.progress) / (state.total - state.step + 1)
+                    state.loss += loss
+                    state.seconds += time.monotonic() - begun
+                    planner.after_step()
+                    show(state.step, state.total, loss, len(batch.rows) * self.ranks.world)
+                    if caught() and self.ranks.world == 1:
+                        self.save()
+                        raise Stopped(f"stopped after step {state.step} of {state.total}; the same command goes on")
+                    if state.step >= state.total:
+                        break
+                    if time.monotonic() - saved > 60 * recipe.save_minutes and state.step % self.steps_an_epoch:
+                        self.save()
+                        saved = time.monotonic()
+                self.end_epoch(epoch + 1)
+                planner.after_epoch()
+                self.save()
+                saved = time.monotonic()
+
+    def learn(self, batch: Batch) -> float:
+        """One step: raw numbers in, updated weights out. Returns the loss."""
+        recipe, state = self.recipe, self.state
+        torch.manual_seed(_seed(recipe.seed, state.step, self.ranks.rank))  # dropout
+        generator = torch.Generator().manual_seed(_seed(recipe.seed + 1, state.step, self.ranks.rank))
+        rate = self.highest_rate * rate_factor(recipe, state.progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+
+        self.network.train()
+        with torch.no_grad():
+            values = self.classifier.inputs(batch.planes)
+            values, wanted = self.augment(values, batch.targets, generator)
+            values = values.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
+            logits = self.network(values)
+        loss: Tensor = self.loss(logits, wanted)
+        number = loss.item()
+        if not math.isfinite(number):
+            raise Diverged(
+                f"{self.run.folder}: diverged, the loss of step {state.step + 1} is {number} at rate {rate:.2g};"
+                " lower --rate or lengthen --warmup-epochs"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        if recipe.clip_grad:
+            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.classifier.network, step=state.step)
+        return number
+
+    def end_epoch(self, epoch: int) -> None:
+        """Evaluate, note the epoch, keep the best weights."""
+        state, recipe = self.state, self.recipe
+        last = state.step >= state.total
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": state.step,
+            "seconds": round(state.seconds, 1),
+            "rate": self.optimizer.param_groups[0]["lr"],
+            "loss": state.loss / max((state.step - 1) % self.steps_an_epoch + 1, 1),
+        }
+        state.loss = 0.0
+        if self.validates and (epoch % recipe.evaluate_every == 0 or last):
+            begun = time.monotonic()
+            quick = self.classifier_with(self.averaged(), views=1, thresholds=())
+            figures = evaluate(quick, self.store, "val", self.ranks, show=False)
+            self.evaluation_seconds = time.monotonic() - begun
+            state.seconds += self.evaluation_seconds
+            keys = ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
+            row |= {f"val_{key}": figures[key] for key in keys if key in figures}
+            if recipe.select != "last" and figures[recipe.select] > state.best:
+                state.best = figures[recipe.select]
+                if self.ranks.first:
+                    save_checkpoint(self.run.best, self.averaged().state_dict(), {"epoch": epoch})
+        state.history.append(row)
+        if self.ranks.first:
+            self.run.write_history(state.history)
+            self.run.log(row)
+
+    def finish(self) -> dict[str, Any]:
+        """Choose thresholds on val, score it with all views, write weights and scores."""
+        recipe = self.recipe
+        network = self.averaged()
+        if recipe.select != "last" and self.run.best.exists():
+            network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
+        classifier = self.classifier_with(network, recipe.views, ())
+        figures: dict[str, Any] = {}
+        if self.validates:
+            patches = self.store.patches("val")
+            if self.description.multi_label:
+                probabilities = infer(classifier, self.store, patches, self.ranks, show=False)
+                thresholds = choose_thresholds(probabilities, self.targets[patches], recipe.thresholds)
+                classifier = self.classifier_with(network, recipe.views, tuple(float(t) for t in thresholds))
+            figures = evaluate(classifier, self.store, "val", self.ranks)
+        if self.ranks.first:
+            provenance = self.store.attributes["provenance"]
+            about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures}
+            save_weights(self.run.weights, classifier, about | {"synthetic": bool(provenance.get("synthetic"))})
+            write_json(self.run.folder / "scores.json", figures)
+        return figures
+
+    # ---- the state
+
+    def averaged(self) -> nn.Module:
+        """The network that is evaluated and kept."""
+        return self.classifier.network if self.average is None else self.average.module
+
+    def classifier_with(self, network: nn.Module, views: int, thresholds: tuple[float, ...]) -> Classifier:
+        """This classifier with other parameters, views and thresholds, in eval mode; nothing is copied."""
+        twin = Classifier.__new__(Classifier)
+        nn.Module.__init__(twin)
+        twin.description = replace(self.description, views=views, thresholds=thresholds)
+        twin.inputs, twin.network = self.classifier.inputs, network
+        return twin.eval()
+
+    def save(self) -> None:
+        if not self.ranks.first:
+            return
+        tensors = {f"network.{k}": v for k, v in self.classifier.network.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{k}": v for k, v in self.average.module.state_dict().items()}
+        save_checkpoint(self.run.last, tensors | pack_optimizer(self.optimizer), asdict(self.state))
+
+    def load(self) -> None:
+        tensors, state = load_checkpoint(self.run.last, self.device)
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.classifier.network.load_state_dict(part("network."))
+        if self.average is not None:
+            self.average.module.load_state_dict(part("average."))
+        unpack_optimizer(self.optimizer, tensors)
+        self.state = State(**state)
+
+    def _announce(self) -> None:
+        if not self.ranks.first:
+            return
+        d, recipe, state = self.description, self.recipe, self.state
+        millions = sum(p.numel() for p in self.classifier.network.parameters()) / 1e6
+        begun = f", goes on at step {state.step}" if state.step else ""
+        console.print(
+            f"[bold]{recipe.name}[/]: {d.model} ({millions:.2f} M parameters), {len(d.bands)} bands at {d.side} px,"
+            f" {len(d.classes)} classes; {len(self.patches):,} patches, {self.ranks.world}×{recipe.batch} a step,"
+            f" rate {self.highest_rate:.3g}, {'bf16' if self.reduced else 'fp32'} on {self.device.type}{begun}"
+        )
+
+
+class _Planner:
+    """Shortens the plan so that training and scoring end within --max-time."""
+
+    def __init__(self, trainer: _Trainer) -> None:
+        self._trainer = trainer
+        self._longest = trainer.recipe.epochs * trainer.steps_an_epoch
+        self._from = (trainer.state.step, trainer.state.seconds)
+        self._evaluations = 0.0
+
+    def after_step(self) -> None:
+        """Early in the first epoch there is only the pace of the steps to go by."""
+        state = self._trainer.state
+        if self._trainer.max_time is not None and state.step - self._from[0] in (5, 20, 100, 300):
+            self._plan()
+
+    def after_epoch(self) -> None:
+        if self._trainer.max_time is not None and self._trainer.state.step < self._trainer.state.total:
+            self._evaluations += self._trainer.evaluation_seconds
+            self._plan()
+
+    def _plan(self) -> None:
+        t = self._trainer
+        assert t.max_time is not None
+        state, recipe = t.state, t.recipe
+        pace = (state.seconds - self._from[1] - self._evaluations) / (state.step - self._from[0])
+        # Before the first evaluation: a forward pass is a third of a step.
+        images = len(t.store.patches("val")) if t.validates else 0
+        evaluation = t.evaluation_seconds or pace / 3 * images / recipe.batch / t.ranks.world
+        scoring = evaluation * recipe.views * (2 if t.description.multi_label else 1)
+        left = SHARE_OF_TIME * t.max_time - state.seconds - scoring
+        a_step = pace + evaluation / (t.steps_an_epoch * recipe.evaluate_every)
+        planned = state.step + max(1, int(left / a_step))
+        state.total = t.ranks.share(min(self._longest, planned))
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def _signals() -> Iterator[Any]:
+    """Ctrl-C and SIGTERM wait for the end of the step; the value tells whether one came."""
+    caught: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if caught:  # asked twice: at once
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def default_run(recipe: Recipe) -> Path:
+    return Path("runs") / f"{recipe.name}-{recipe.model}-{recipe.seed}"

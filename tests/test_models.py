@@ -1,0 +1,411 @@
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from landscale.errors import LandscaleError, UnknownName
+from landscale.models import ZOO, Scaling, ZooEntry, candidates, create, describe, list_models, register, zoo
+from landscale.models.layers import ATTENTION, Eca, attention
+from landscale.models.scaling import WIDE_RESNET
+from landscale.models.wide_resnet import WideResNet, blocks
+
+NAMES = list_models()
+OURS = [name for name in NAMES if name.startswith("wide_resnet")]
+every_model = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def patch(n: int, bands: int, side: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, bands, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- counts and scaling
+
+COUNTS = {  # 10 bands, 19 classes; the first, second and sixth are the authors'
+    "wide_resnet": 305_875,
+    "wide_resnet_eca": 305_889,
+    "wide_resnet_eca_b1": 372_357,
+    "wide_resnet_eca_b2": 432_105,
+    "wide_resnet_eca_b3": 589_053,
+    "wide_resnet_eca_b4": 984_313,
+    "wide_resnet_eca_b5": 3_301_067,
+    "wide_resnet_eca_b6": 4_653_431,
+    "wide_resnet_eca_b7": 6_606_647,
+}
+
+
+@pytest.mark.parametrize("name,count", COUNTS.items())
+def test_parameters_are_exact(name, count):
+    assert parameters(timm.create_model(name, in_chans=10, num_classes=19)) == count
+    assert describe(name, bands=10, classes=19)["parameters"] == count
+    assert set(COUNTS) == set(OURS)
+
+
+def test_published_counts_of_our_families_are_met():
+    published = {
+        name: figures["parameters"]
+        for name in OURS
+        for figures in ZOO[name].published.values()
+        if "parameters" in figures
+    }
+    assert published == {name: COUNTS[name] for name in ("wide_resnet", "wide_resnet_eca", "wide_resnet_eca_b4")}
+
+
+def test_squeeze_excite_is_the_authors():
+    assert parameters(create("wide_resnet", 10, 19, attention="se")) == 308_801
+
+
+def test_blocks_scale_with_alpha_once():
+    assert [blocks(s.depth) for s in WIDE_RESNET.values()] == [1, 1, 1, 1, 2, 2, 2]
+    assert blocks(1.0) == 1
+    assert blocks(2.2) == 3
+
+
+def test_sides():
+    assert [s.side() for s in WIDE_RESNET.values()] == [60, 70, 80, 90, 100, 110, 120]
+    assert Scaling(resolution=1.4).side(base=60, step=10) == 90
+    assert Scaling(resolution=1.1).side(base=100) == 110  # 110.00000000000001 / 10 is not rounded up to 120
+
+
+def test_power_and_cost():
+    base = Scaling(1.1, 1.2, 1.1)
+    assert base.power(0) == Scaling()
+    assert base.power(3).cost == pytest.approx(base.cost**3)
+
+
+def test_candidates_are_all_that_fit():
+    found = candidates(cost=2.0, tolerance=0.1, step=0.1)
+    assert Scaling(1.1, 1.2, 1.1) in found
+    assert all(abs(s.cost - 2) <= 0.1 and min(s.depth, s.width, s.resolution) >= 1 for s in found)
+    assert Scaling(2.0, 1.0, 1.0) in found  # the corners of the grid are in it
+    assert Scaling(1.0, 1.4, 1.0) in found
+    assert len(set(found)) == len(found)
+
+
+# ---- the contract, over every name
+
+
+@every_model
+def test_features_and_head(name):
+    model = create(name, 10, 19).eval()
+    x = patch(2, 10, 64)
+    with torch.no_grad():
+        features = model.forward_features(x)
+        pooled = model.forward_head(features, pre_logits=True)
+        logits = model.forward_head(features)
+        assert features.shape[:2] == (2, model.num_features)
+        assert pooled.shape == (2, model.head_hidden_size)
+        assert logits.shape == (2, 19)
+        torch.testing.assert_close(model(x), logits)
+        torch.testing.assert_close(model.get_classifier()(pooled), logits)
+
+
+@every_model
+def test_classifier_is_replaced_and_removed(name):
+    model = create(name, 3, 19, drop_rate=0.5).eval()
+    assert model.drop_rate == 0.5
+    x = patch(2, 3, 32)
+    with torch.no_grad():
+        pooled = model.forward_head(model.forward_features(x), pre_logits=True)
+        model.reset_classifier(7)
+        assert (model.num_classes, model(x).shape) == (7, (2, 7))
+        assert model.get_classifier().out_features == 7
+        model.reset_classifier(0)
+        assert model.num_classes == 0
+        torch.testing.assert_close(model(x), pooled)
+        torch.testing.assert_close(create(name, 3, 0).eval()(x).shape, pooled.shape)
+
+
+@every_model
+@pytest.mark.parametrize("bands,side", [(1, 60), (3, 64), (10, 90), (12, 120)])
+def test_any_bands_and_side(name, bands, side):
+    with torch.no_grad():
+        assert create(name, bands, 5).eval()(patch(1, bands, side)).shape == (1, 5)
+
+
+@every_model
+def test_gradient_reaches_every_parameter(name):
+    model = create(name, 10, 19).train()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.ones_(
+                norm.weight
+            )  # timm's ResNets start their blocks' last norm at 0, which stops the first gradient
+    model(patch(4, 10, 32)).square().sum().backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@every_model
+def test_seed_decides_the_weights(name):
+    def weights(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        return create(name, 10, 19).state_dict()
+
+    first, same, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@every_model
+def test_safetensors_round_trip(name, tmp_path: Path):
+    model, copy = create(name, 12, 19), create(name, 12, 19)
+    model.train()(patch(4, 12, 32))  # running statistics are part of the state
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    copy.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+    x = patch(1, 12, 32, seed=1)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), copy.eval()(x))
+
+
+@every_model
+def test_eval_does_not_depend_on_the_batch(name):
+    model = create(name, 10, 19).eval()
+    x = patch(3, 10, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-4, atol=1e-4)
+
+
+@every_model
+def test_channels_last_gives_the_same(name):
+    model = create(name, 10, 19).eval()
+    x = patch(2, 10, 32)
+    with torch.no_grad():
+        plain = model(x)
+        last = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, plain, rtol=1e-4, atol=1e-4)
+
+
+@every_model
+def test_feature_info_tells_the_maps(name):
+    backbone = timm.create_model(name, in_chans=4, features_only=True).eval()
+    x = patch(1, 4, 64)
+    with torch.no_grad():
+        maps = backbone(x)
+    told = [(i["num_chs"], 64 // i["reduction"]) for i in backbone.feature_info.get_dicts()]
+    assert [(m.shape[1], m.shape[2]) for m in maps] == told
+
+
+# ---- our networks
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_config_says_the_input(name):
+    side = ZOO[name].side
+    assert timm.create_model(name).pretrained_cfg["input_size"] == (10, side, side)
+    model = create(name, 12, 19)
+    assert model.default_cfg["input_size"] == (12, side, side)
+    assert model.default_cfg["num_classes"] == 19
+    assert isinstance(model, WideResNet)
+    assert dict(model.named_modules())[model.default_cfg["first_conv"]].in_channels == 12
+    assert dict(model.named_modules())[model.default_cfg["classifier"]] is model.get_classifier()
+
+
+@given(
+    n=st.integers(1, 3),
+    width=st.sampled_from([0.25, 1.0, 1.3, 2.0]),
+    strides=st.lists(st.sampled_from([1, 2]), min_size=1, max_size=4),
+    name=st.sampled_from(sorted(ATTENTION)),
+    bands=st.integers(1, 13),
+    classes=st.integers(1, 45),
+    height=st.integers(8, 40),
+    wide=st.integers(8, 40),
+)
+@settings(max_examples=15, deadline=None)
+def test_any_wide_resnet(n, width, strides, name, bands, classes, height, wide):
+    model = create(
+        "wide_resnet",
+        bands,
+        classes,
+        depth=2 * n * len(strides) + 4,
+        width=width,
+        strides=strides,
+        attention=name,
+        drop_path_rate=0.1,
+        conv_drop_rate=0.1,
+    ).eval()
+    x = torch.zeros(2, bands, height, wide)
+    features = model.forward_features(x)
+    for stride in strides:
+        height, wide = -(-height // stride), -(-wide // stride)
+    assert features.shape == (2, model.num_features, height, wide)
+    assert model(x).shape == (2, classes)
+    assert all(info["num_chs"] % 4 == 0 for info in model.feature_info)
+
+
+def test_the_whole_patch_is_seen():
+    """The authors' 8×8 pool looks at the top left corner alone; here every corner moves the output."""
+    model = create("wide_resnet", 10, 19).eval()
+    for corner in ((0, 0), (0, 59), (59, 0), (59, 59)):
+        x = patch(1, 10, 60).requires_grad_()
+        model(x).sum().backward()
+        assert x.grad[0, :, corner[0], corner[1]].abs().sum() > 0
+
+
+def test_dropout_and_stochastic_depth_act_in_training_only():
+    for option in ("drop_rate", "conv_drop_rate", "drop_path_rate"):
+        model = create("wide_resnet", 3, 5, depth=16, **{option: 0.5})
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.momentum = 0.0
+        x = patch(4, 3, 16)
+        with torch.no_grad():
+            assert not torch.equal(model.train()(x), model(x)), option
+            assert torch.equal(model.eval()(x), model(x)), option
+
+
+def test_no_stages_is_refused():
+    with pytest.raises(LandscaleError, match="strides"):
+        create("wide_resnet", 10, 19, strides=[])
+
+
+@pytest.mark.parametrize("depth", [4, 3, 11, 0, -2])
+def test_a_depth_without_whole_blocks_is_refused(depth):
+    with pytest.raises(LandscaleError, match="depth"):
+        create("wide_resnet", 10, 19, depth=depth)
+
+
+# ---- attention
+
+
+def test_eca_mixes_neighbouring_channels():
+    layer = Eca(64)
+    assert layer.conv.kernel_size == (3,)
+    nn.init.ones_(layer.conv.weight)
+    x = torch.ones(1, 64, 4, 4)
+    raised = x.clone()
+    raised[:, 20] += 1
+    changed = (layer(raised) - layer(x)).abs().amax((0, 2, 3)).nonzero().flatten().tolist()
+    assert changed == [19, 20, 21]  # the channel and its neighbours, nothing beyond the kernel
+
+
+def test_eca_weighs_by_channel_means():
+    layer = Eca(128)
+    x = patch(2, 128, 6)
+    scale = layer(x) / x
+    torch.testing.assert_close(scale, scale[:, :, :1, :1].expand_as(x), rtol=1e-3, atol=1e-3)
+    assert ((scale > 0) & (scale < 1)).all()
+    kernel, bias = layer.conv.weight[0, 0], layer.conv.bias
+    means = nn.functional.pad(x.mean((2, 3)), (2, 2))
+    expected = torch.sigmoid(sum(kernel[i] * means[:, i : i + 128] for i in range(5)) + bias)
+    torch.testing.assert_close(scale[:, :, 0, 0], expected, rtol=1e-3, atol=1e-3)
+
+
+@given(channels=st.integers(1, 2048))
+@settings(max_examples=30, deadline=None)
+def test_eca_kernel_is_odd_and_keeps_the_shape(channels):
+    layer = Eca(channels)
+    assert layer.conv.kernel_size[0] % 2 == 1
+    assert layer(torch.ones(1, channels, 2, 3)).shape == (1, channels, 2, 3)
+
+
+def test_unknown_attention():
+    with pytest.raises(UnknownName, match="did you mean eca"):
+        attention("ecaa", 16)
+
+
+# ---- the zoo
+
+
+def test_names_are_registered_with_timm():
+    assert all(timm.is_model(name) for name in NAMES)
+    assert [entry.name for entry in zoo()] == NAMES
+    assert zoo("resnet50") == [ZOO["resnet50"]]
+
+
+def test_a_second_registration_raises():
+    with pytest.raises(ValueError, match="already"):
+        register(ZooEntry("wide_resnet", "wide_resnet", "nobody"))
+    with pytest.raises(ValueError, match="not registered"):
+        register(ZooEntry("no_such_network", "none", "nobody"))
+
+
+@pytest.mark.parametrize(
+    "wrong,nearest",
+    [("wide_resnet_eca_b9", "wide_resnet_eca_b"), ("resnet5", "resnet50"), ("vit_tini_patch16_224", "vit_tiny")],
+)
+def test_unknown_name_suggests_the_nearest(wrong, nearest):
+    for call in (lambda: create(wrong, 10, 19), lambda: describe(wrong), lambda: zoo(wrong)):
+        with pytest.raises(UnknownName, match=f"unknown model '{wrong}'; did you mean .*{nearest}"):
+            call()
+
+
+def test_unlike_anything_lists_the_zoo_first():
+    with pytest.raises(UnknownName, match="known: wide_resnet, wide_resnet_eca,"):
+        create("§§§", 10, 19)
+
+
+@pytest.mark.parametrize("name", ["wide_resnet_eca_b4", "resnet18", "vgg11"])
+def test_an_option_it_does_not_take_is_one_line(name):
+    with pytest.raises(LandscaleError, match=f"^model '{name}' takes no option 'colour'$"):
+        create(name, 10, 19, colour="red")
+
+
+@pytest.mark.parametrize("option", ["pretrained", "in_chans", "num_classes"])
+def test_nothing_pretrained_is_fetched(option):
+    with pytest.raises(LandscaleError, match=f"takes no option '{option}'"):
+        create("resnet18", 3, 10, **{option: True})
+
+
+@pytest.mark.parametrize("bands,classes", [(0, 19), (10, -1)])
+def test_impossible_shapes(bands, classes):
+    with pytest.raises(LandscaleError, match="at least"):
+        create("resnet18", bands, classes)
+
+
+def test_other_timm_models_work():
+    model = create("mobilenetv3_small_050", 12, 19).eval()
+    assert model(patch(1, 12, 64)).shape == (1, 19)
+    described = describe("vit_tiny_patch16_224", side=112)
+    assert described["input"] == [12, 112, 112]
+    assert described["family"] == "vision_transformer"
+    assert describe("vit_tiny_patch16_224")["input"] == [12, 224, 224]
+
+
+@every_model
+def test_describe(name):
+    state = torch.get_rng_state()
+    described = describe(name)
+    assert torch.equal(state, torch.get_rng_state())
+    assert json.loads(json.dumps(described)) == described
+    assert set(described) == {"name", "family", "parameters", "flops", "input", "source", "published"}
+    assert described["input"] == [12, ZOO[name].side, ZOO[name].side]
+    assert described["parameters"] == parameters(create(name, 12, 19))
+    assert described["source"]
+
+
+def test_flops_count_a_multiply_add_as_two():
+    # WRN-10-2 by hand: stem, then for each stage two 3×3 and a 1×1 convolution at its resolution, then the classifier
+    macs = 60**2 * 9 * 12 * 16 + 128 * 19
+    for inputs, outputs, side in ((16, 32, 60), (32, 64, 30), (64, 128, 15)):
+        macs += side**2 * (9 * inputs * outputs + 9 * outputs * outputs + inputs * outputs)
+    assert describe("wide_resnet")["flops"] == 2 * macs
+    assert describe("wide_resnet", side=120)["flops"] == pytest.approx(8 * macs, rel=1e-3)
+    assert describe("resnet50")["flops"] == pytest.approx(2.72e9, rel=0.01)
+
+
+def test_creating_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in OURS:
+            create(name, 10, 19)
