@@ -206,6 +206,11 @@ def test_feature_info_tells_the_maps(name):
     assert [(m.shape[1], m.shape[2]) for m in maps] == told
 
 
+def test_features_of_other_strides():
+    backbone = timm.create_model("wide_resnet", in_chans=4, strides=[2, 2, 2, 2], depth=12, features_only=True)
+    assert [m.shape[2] for m in backbone(patch(1, 4, 64))] == [32, 16, 8, 4]
+
+
 # ---- our networks
 
 

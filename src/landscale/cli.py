@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--patches", type=int, default=600, help="synthetic: how many patches to make")
     p.add_argument("--json", action="store_true")
 
-    p = add("info", _info, "what is inside a store, run or weights", "landscale info ben.h5 --json")
+    p = add("info", _info, "what is inside a store, run, weights or scene", "landscale info ben.h5 --json")
     p.add_argument("path", type=Path, metavar="PATH")
     p.add_argument("--json", action="store_true")
 
@@ -230,11 +230,16 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from landscale.show import show_store, show_weights
+    from landscale.show import show_scene, show_store, show_weights
     from landscale.store import open_store
     from landscale.weights import read_config
 
     path: Path = options.path
+    if path.is_dir() and not (path / "config.json").exists() and not (path / "recipe.yaml").exists():
+        from landscale.sources.scene import open_scene
+
+        scene = open_scene(path).summary()
+        return _tell(options, scene, lambda: show_scene(scene))
     if path.is_dir():
         config = {"kind": "weights", **read_config(path)}
         return _tell(options, config, lambda: show_weights(config))

@@ -73,6 +73,12 @@ def show_weights(config: dict[str, Any]) -> None:
             _console.print(f"  {scores['split']} {key} {scores[key]:.4f}")
 
 
+def show_scene(summary: dict[str, Any]) -> None:
+    offset = f", offset {summary['offset']} of its processing baseline is taken off" if summary["offset"] else ""
+    _console.print(f"[bold]{summary['path']}[/]: {', '.join(summary['bands'])}")
+    _console.print(f"  {summary['width']}×{summary['height']} px at {summary['pixel']:g} m, {summary['crs']}{offset}")
+
+
 def show_models(rows: list[dict[str, Any]]) -> None:
     table = Table(
         "model",

@@ -112,6 +112,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         multi_label=NOMENCLATURES[name].multi_label if name in NOMENCLATURES else store.layout.multi_label,
         statistics={band: store.statistics[band] for band in bands},
         side=side,
+        ground=10 * store.layout.side,  # the finest plane is at 10 m
         upsample=recipe.upsample,
         options=recipe.options,
         views=recipe.views,

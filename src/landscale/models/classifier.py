@@ -31,6 +31,7 @@ class Description:
     multi_label: bool
     statistics: Mapping[str, tuple[float, float]]
     side: int
+    ground: int
     upsample: str = "bilinear"
     options: Mapping[str, Any] = field(default_factory=dict)
     thresholds: tuple[float, ...] = ()

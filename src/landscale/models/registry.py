@@ -134,12 +134,22 @@ def create(name: str, bands: int, classes: int, **kwargs: Any) -> nn.Module:
         raise
 
 
+def _without_storage(name: str, bands: int, classes: int, **kwargs: Any) -> nn.Module:
+    """`create` on torch's meta device: shapes only, and the random state is left alone."""
+    try:
+        with torch.device("meta"):
+            return create(name, bands, classes, **kwargs)
+    except RuntimeError:  # it reads a tensor's values while it is built, as older timm's transformers do
+        with torch.random.fork_rng(devices=[]):
+            return create(name, bands, classes, **kwargs).to("meta")
+
+
 def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = None) -> dict[str, Any]:
     """What a network is and costs, ready for JSON.
 
     `parameters` counts the trainable ones. `flops` is the forward pass of one patch of (bands, side, side) with a
     multiply-add counted as two; convolutions, matrix products and attention count, normalisation and activations do
-    not (torch's FlopCounterMode). No memory is allocated and the random state is left alone.
+    not (torch's FlopCounterMode). The random state is left alone.
 
     Raises:
         UnknownName: neither the zoo nor timm has it.
@@ -147,10 +157,9 @@ def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = N
     entry = zoo(name)[0]
     side = side or entry.side
     options = {"img_size": side} if _fixed_side(name) else {}
-    with torch.device("meta"):
-        model = create(name, bands, classes, **options).eval()
-        with FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, bands, side, side))
+    model = _without_storage(name, bands, classes, **options).eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, bands, side, side, device="meta"))
     return {
         "name": entry.name,
         "family": entry.family,

@@ -35,8 +35,8 @@ class Scaling:
 
 
 # B4 is published (configs/base.json of github.com/Orion-AI-Lab/EfficientBigEarthNet). The others are in none of its
-# files that we could read, and are OUR RECONSTRUCTION: B4's (α, β) are the first two columns of EfficientNet-B4's row in
-# Tan & Le's released code (there width and depth), and its γ equals its α. The same reading of the other rows gives
+# files that we could read, and are OUR RECONSTRUCTION: B4's (α, β) are the first two columns of EfficientNet-B4's row
+# in Tan & Le's released code (there width and depth), and its γ equals its α. The same reading of the other rows gives
 # this table. It agrees with a search in steps of 0.1, for B2 (φ = 1) is (1.1, 1.2, 1.1) of cost 1.92 ≈ 2, and it takes
 # B7 to 120 px, exactly a BigEarthNet patch at 10 m.
 WIDE_RESNET = {

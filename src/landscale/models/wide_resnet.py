@@ -31,6 +31,7 @@ from landscale.models.layers import attention as attention_layer
 from landscale.models.scaling import WIDE_RESNET, Scaling
 
 STEM_CHANNELS = 16
+BANDS, CLASSES = 10, 19  # unless told otherwise, as Papoutsis et al.: the bands at 10 and 20 m, BigEarthNet-19
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -108,8 +109,8 @@ class WideResNet(nn.Module):
 
     def __init__(
         self,
-        num_classes: int = 19,
-        in_chans: int = 10,
+        num_classes: int = CLASSES,
+        in_chans: int = BANDS,
         *,
         depth: int = 10,
         width: float = 2.0,
@@ -191,7 +192,8 @@ def blocks(depth: float) -> int:
 
 
 def _settings(scaling: Scaling, attention: str) -> dict[str, Any]:
-    return {"depth": 6 * blocks(scaling.depth) + 4, "width": 2 * scaling.width, "attention": attention}
+    depth = 6 * blocks(scaling.depth) + 4
+    return {"depth": depth, "width": 2 * scaling.width, "strides": (1, 2, 2), "attention": attention}
 
 
 _SCALINGS = {"wide_resnet": Scaling(), "wide_resnet_eca": Scaling()} | {
@@ -200,8 +202,8 @@ _SCALINGS = {"wide_resnet": Scaling(), "wide_resnet_eca": Scaling()} | {
 default_cfgs = generate_default_cfgs(
     {
         name: {
-            "num_classes": 19,
-            "input_size": (10, scaling.side(), scaling.side()),  # paper 2: the ten bands at 10 and 20 m
+            "num_classes": CLASSES,
+            "input_size": (BANDS, scaling.side(), scaling.side()),
             "crop_pct": 1.0,
             "interpolation": "bicubic",
             "first_conv": "stem.0",
@@ -219,16 +221,15 @@ def _register(name: str, side: int, settings: dict[str, Any]) -> None:
         raise ValueError(f"model '{name}' is registered with timm already")
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        overlay = {"input_size": (kwargs.get("in_chans", 10), side, side)} | (
-            kwargs.pop("pretrained_cfg_overlay", None) or {}
-        )
+        options = settings | kwargs
+        overlay = options.pop("pretrained_cfg_overlay", None) or {}
         return build_model_with_cfg(
             WideResNet,
             name,
             pretrained,
-            pretrained_cfg_overlay=overlay,
-            feature_cfg={"flatten_sequential": True, "out_indices": range(3)},
-            **settings | kwargs,
+            pretrained_cfg_overlay={"input_size": (options.get("in_chans", BANDS), side, side), **overlay},
+            feature_cfg={"flatten_sequential": True, "out_indices": range(len(options["strides"]))},
+            **options,
         )
 
     entrypoint.__name__ = entrypoint.__qualname__ = name  # timm registers an entry point under its function's name
@@ -239,8 +240,5 @@ def _register(name: str, side: int, settings: dict[str, Any]) -> None:
 for _name, _scaling in _SCALINGS.items():
     _register(_name, _scaling.side(), _settings(_scaling, "eca" if "eca" in _name else "none"))
 
-__all__ = [
-    "Block",
-    "WideResNet",
-    "blocks",
-]  # after registration: timm appends every entry point, and they are no attributes
+# set after the registration, for timm appends every entry point to it, and those are no attributes of this module
+__all__ = ["Block", "WideResNet", "blocks"]

@@ -130,7 +130,7 @@ _RIVER = int(np.flatnonzero(CODES == 511)[0])
 def _deal(parts: dict[str, float]) -> Bytes:
     """64 cards that name covers in proportion to their parts: a parcel's cover is the card it drew."""
     cover = np.array([COVERS.index(name) for name in parts], np.uint8)
-    return cover[np.searchsorted(np.cumsum([*parts.values()]), (np.arange(64) + 0.5) / 64.001)]
+    return cover[np.searchsorted(np.cumsum([*parts.values()]), (np.arange(64) + 0.5) / 64)]
 
 
 _CARDS = np.stack([_deal(use.covers) for use in USES])
@@ -144,8 +144,8 @@ def _gaussian(rng: np.random.Generator, shape: tuple[int, int], scale: float, sl
     """Periodic Gaussian noise of unit deviation, correlated over `scale` samples, smoother for a larger `slope`."""
     frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
     spectrum = np.fft.rfft2(rng.standard_normal(shape)) * (1 + (2 * np.pi * scale * frequency) ** 2) ** (-slope / 2)
-    noise = np.fft.irfft2(spectrum, shape)
-    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+    noise: Floats = np.fft.irfft2(spectrum, shape)
+    return np.asarray((noise - noise.mean()) / noise.std(), np.float32)
 
 
 def _ranks(values: Floats) -> Floats:
@@ -277,15 +277,17 @@ class Landscape:
         column, right = np.divmod(x + _RIM * _NODE, _NODE)
         down, right = (down / _NODE).astype(np.float32)[:, None], (right / _NODE).astype(np.float32)
         across = nodes[row] * (1 - down) + nodes[row + 1] * down
-        return across[:, column] * (1 - right) + across[:, column + 1] * right
+        value: Floats = across[:, column] * (1 - right) + across[:, column + 1] * right
+        return value
 
 
 def _window(texture: Floats, y: Integers, x: Integers) -> Floats:
-    return texture[y % _TEXTURE][:, x % _TEXTURE]
+    window: Floats = texture[y % _TEXTURE][:, x % _TEXTURE]
+    return window
 
 
 def _spill(value: Floats) -> Floats:
-    """What the optics blur: each pixel gets half of its value from its neighbours; one pixel less on each side."""
+    """What the optics blur: a pixel keeps a quarter of its light, the rest is its neighbours'. One px less on each side."""
     value = value[:-2] + 2 * value[1:-1] + value[2:]
     return (value[:, :-2] + 2 * value[:, 1:-1] + value[:, 2:]) / 16
 

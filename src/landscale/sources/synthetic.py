@@ -147,7 +147,7 @@ def _write(folder: Path, patches: int, seed: int, layout: Literal["v1", "v2"]) -
 
 
 def _splits(rows: int, columns: int, seed: int) -> npt.NDArray[np.str_]:
-    """The split of each patch (rows, columns): of the blocks a quarter validation, a quarter test, the rest training."""
+    """The split of each patch (rows, columns): a quarter of the blocks validation, a quarter test, the rest train."""
     side = max(1, min(3, columns // 4))  # smaller blocks in a small archive, so that it has all three
     across = math.ceil(columns / side)
     block = np.arange(rows)[:, None] // side * across + np.arange(columns) // side
@@ -186,7 +186,7 @@ class _PatchHeader:
                 nodata=nodata,
             ) as file:
                 file.update_tags(TIFFTAG_IMAGEDESCRIPTION="synthetic")  # before the pixels: the header stays in front
-                file.write(np.zeros((1, side, side), np.uint16))
+                file.write(np.ones((1, side, side), np.uint16))  # GDAL would leave blocks of zeros out
             content = memory.read()
         self._header = bytearray(content[: len(content) - 2 * side**2])
         self._tie = self._header.index(struct.pack("<2d", _LEFT, _TOP))

@@ -1,0 +1,169 @@
+"""A scene → a map: one band of probability per class, on the scene's own finest grid, as a cloud-optimised GeoTIFF.
+
+The classifier looks at windows of the ground it was trained on, a stride apart; a pixel's probability is the mean over the
+windows that hold it. The last windows of a row and of the scene are moved inward, so that every pixel is seen and none is
+made up; a scene smaller than a window is continued by its border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import lcm
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+import torch
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from landscale.batches import Native
+from landscale.files import whole
+from landscale.models.classifier import Classifier
+from landscale.progress import bar
+from landscale.sources.scene import ScenePixels, open_scene
+
+BATCH = 64
+_PROFILE = {
+    "driver": "GTiff",
+    "tiled": True,
+    "blockxsize": 512,
+    "blockysize": 512,
+    "compress": "deflate",
+    "BIGTIFF": "IF_SAFER",
+}
+
+
+def starts(length: int, side: int, stride: int, grid: int) -> list[int]:
+    """Where windows of `side` begin so that they cover `length` pixels, all at multiples of `grid`.
+
+    The rest that a multiple cannot reach is at most `grid` − 1 pixels at the end; `predict` gives it the nearest value.
+    """
+    last = max(0, (length - side) // grid * grid)
+    return [*range(0, last, stride), last]
+
+
+def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int | None = None) -> dict[str, Any]:
+    """Write the map of a scene.
+
+    Args:
+        classifier: in eval mode; its device does the work.
+        scene_folder: folder of band rasters at native resolution; numbers are harmonised (see `sources.scene`).
+        out: GeoTIFF, float32, a band a class, in 0…1; NaN where the scene has no data (every band of its finest grid is 0).
+        stride: pixels of the finest grid between windows, rounded down to whole pixels of the coarsest band;
+            by default half a window.
+
+    Returns:
+        What was written: size, CRS, classes, windows, offset.
+
+    Raises:
+        BadInput: the scene lacks bands or cannot be read; nothing is left at `out`.
+    """
+    d = classifier.description
+    scene = open_scene(scene_folder)
+    with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(scene, d.bands) as pixels, whole(out) as temporary:
+        grid = lcm(*pixels.ratios.values())
+        side = max(grid, round(d.ground / pixels.gsd) // grid * grid)
+        stride = max(grid, (stride or side // 2) // grid * grid)
+        rows, columns = starts(pixels.height, side, stride, grid), starts(pixels.width, side, stride, grid)
+        profile = _PROFILE | {
+            "width": pixels.width,
+            "height": pixels.height,
+            "count": len(d.classes),
+            "dtype": "float32",
+            "nodata": float("nan"),
+            "crs": pixels.crs,
+            "transform": pixels.transform,
+        }
+        plain = temporary.with_name(temporary.name + ".plain")
+        try:
+            with (
+                rasterio.open(plain, "w", **profile) as file,
+                bar("predict", len(rows) * len(columns), "windows") as advance,
+            ):
+                file.descriptions = d.classes
+                for top, values in _strips(classifier, pixels, rows, columns, side, advance):
+                    file.write(values, window=Window(0, top, values.shape[2], values.shape[1]))
+            rasterio.shutil.copy(
+                plain, temporary, driver="COG", compress="DEFLATE", bigtiff="IF_SAFER", overview_resampling="average"
+            )
+        finally:
+            plain.unlink(missing_ok=True)
+    return {
+        "map": str(out),
+        "width": pixels.width,
+        "height": pixels.height,
+        "crs": str(pixels.crs),
+        "pixel": pixels.gsd,
+        "classes": list(d.classes),
+        "windows": len(rows) * len(columns),
+        "stride": stride,
+        "offset": scene.offset,
+    }
+
+
+def _strips(
+    classifier: Classifier, pixels: ScenePixels, rows: list[int], columns: list[int], side: int, advance: Any
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Finished rows of the map from top to bottom: the first row, and probabilities (C, rows, width)."""
+    classes = len(classifier.description.classes)
+    width, height = pixels.width, pixels.height
+    across = max(width, side)
+    total = np.zeros((classes, side, across), np.float32)  # over the rows that windows still reach
+    seen = np.zeros((side, across), np.float32)
+    nodata = np.zeros((height, width), bool)
+    for k, top in enumerate(rows):
+        strip, missing = _read_strip(pixels, top, side, across)
+        nodata[top : top + side] = missing
+        for places, probabilities in _windows(classifier, strip, columns, side, pixels):
+            for left, values in zip(places, probabilities, strict=True):
+                total[:, :, left : left + side] += values[:, None, None]
+                seen[:, left : left + side] += 1
+            advance(len(places))
+        last = k + 1 == len(rows)
+        done = side if last else rows[k + 1] - top
+        values = total[:, :done] / np.maximum(seen[:done], 1)
+        if width > columns[-1] + side:  # what no whole coarse pixel covers takes its neighbour's value
+            values[:, :, columns[-1] + side :] = values[:, :, columns[-1] + side - 1, None]
+        if last and top + done < height:
+            values = np.concatenate([values, np.repeat(values[:, -1:], height - top - done, axis=1)], axis=1)
+        values = values[:, : height - top, :width]
+        values[:, nodata[top : top + values.shape[1]]] = np.nan
+        yield top, values
+        total[:, : side - done], seen[: side - done] = total[:, done:].copy(), seen[done:].copy()
+        total[:, side - done :], seen[side - done :] = 0, 0
+
+
+def _read_strip(
+    pixels: ScenePixels, top: int, side: int, across: int
+) -> tuple[dict[str, NDArray[np.uint16]], NDArray[np.bool_]]:
+    """Harmonised rows of every band in its own pixels, and where the finest grid has no data."""
+    strip, missing = {}, None
+    for band, ratio in pixels.ratios.items():
+        raw = pixels.read(band, top // ratio, side // ratio)
+        if ratio == 1:
+            missing = (raw == 0) if missing is None else missing & (raw == 0)
+        down, right = side // ratio - raw.shape[0], max(0, across // ratio - raw.shape[1])
+        strip[band] = np.pad(pixels.harmonise(raw), ((0, down), (0, right)), mode="edge")
+    assert missing is not None
+    return strip, missing
+
+
+def _windows(
+    classifier: Classifier, strip: dict[str, NDArray[np.uint16]], columns: list[int], side: int, pixels: ScenePixels
+) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Columns of windows of a strip and their probabilities (n, C), a batch at a time."""
+    device = next(classifier.network.parameters()).device
+    groups: dict[int, list[str]] = {}
+    for band, ratio in pixels.ratios.items():
+        groups.setdefault(ratio, []).append(band)
+    for k in range(0, len(columns), BATCH):
+        places = columns[k : k + BATCH]
+        planes: Native = {}
+        for ratio, bands in groups.items():
+            edge = side // ratio
+            cut = [[strip[b][:, x // ratio : x // ratio + edge] for b in bands] for x in places]
+            planes[tuple(bands)] = torch.from_numpy(np.array(cut)).to(device)
+        yield places, classifier.probabilities(planes).cpu().numpy()

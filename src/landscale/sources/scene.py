@@ -1,0 +1,155 @@
+"""A scene: one Sentinel-2 product as a folder of band rasters at native resolution, read by windows.
+
+Products of processing baseline 04.00 and later add 1000 to every digital number (`BOA_ADD_OFFSET` −1000; ESA, Sentinel-2
+Products Specification Document, level 2A). It is taken off here, so that a scene has the numbers that models were trained on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from landscale.bands import ALIASES, BANDS
+from landscale.errors import BadInput
+
+_FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_\d\dm)?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
+_BASELINE = re.compile(r"_N(\d{4})_")
+_OFFSET = re.compile(r"<BOA_ADD_OFFSET[^>]*>\s*(-?\d+)\s*<")
+REPROCESSED = 9999  # BigEarthNet v2's own baseline, without the offset
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where the bands of a scene lie and what its digital numbers mean. `offset` is what its product added to them."""
+
+    folder: Path
+    files: dict[str, Path]
+    offset: int
+
+    def summary(self) -> dict[str, Any]:
+        with ScenePixels(self, sorted(self.files, key=list(BANDS).index)) as pixels:
+            return {
+                "kind": "scene",
+                "path": str(self.folder),
+                "bands": list(pixels.files),
+                "width": pixels.width,
+                "height": pixels.height,
+                "pixel": pixels.gsd,
+                "crs": str(pixels.crs),
+                "bounds": list(pixels.bounds),
+                "offset": self.offset,
+            }
+
+
+def open_scene(folder: Path) -> Scene:
+    """The scene in a folder: files named after bands (`B02.tif`, `T33UUP_…_B02_10m.jp2`), at their native resolution.
+
+    Raises:
+        BadInput: no folder, or no band in it.
+    """
+    if not folder.is_dir():
+        raise BadInput(folder, "no such scene; expected a folder of band rasters such as B02.tif")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        match = _FILE.search(path.name)
+        if match and match[1].upper() in ALIASES:
+            found.setdefault(ALIASES[match[1].upper()], []).append(path)
+    if not found:
+        raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
+    files = {band: _native(band, paths) for band, paths in found.items()}
+    return Scene(folder, files, _offset(folder))
+
+
+def _native(band: str, paths: list[Path]) -> Path:
+    """Products hold bands at several resolutions; the file of the band's own is meant."""
+    named = [path for path in paths if f"_{BANDS[band].gsd}m" in path.name]
+    return (named or paths)[0]
+
+
+def _offset(folder: Path) -> int:
+    """From the product's metadata, or else from the baseline in its name."""
+    for path in folder.glob("MTD_MSIL2A.xml"):
+        offsets = {int(value) for value in _OFFSET.findall(path.read_text(encoding="utf-8"))}
+        if len(offsets) > 1:
+            raise BadInput(path, f"has different offsets for different bands: {sorted(offsets)}")
+        if offsets:
+            return -offsets.pop()
+    match = _BASELINE.search(folder.resolve().name + "_")
+    return 1000 if match and 400 <= int(match[1]) < REPROCESSED else 0
+
+
+class ScenePixels:
+    """Open rasters of some bands of a scene. The grid is that of the finest of them: `width`, `height`, `gsd`, `transform`."""
+
+    def __init__(self, scene: Scene, bands: Sequence[str]) -> None:
+        missing = [band for band in bands if band not in scene.files]
+        if missing:
+            raise BadInput(scene.folder, f"lacks {', '.join(missing)}; it has {', '.join(scene.files)}")
+        self._scene = scene
+        self.files: dict[str, Any] = {}
+        try:
+            for band in bands:
+                path = scene.files[band]
+                self.files[band] = rasterio.open(path)
+        except RasterioError as error:
+            self.close()
+            raise BadInput(path, f"cannot be read ({str(error).splitlines()[0]})") from None
+        finest = min(self.files.values(), key=lambda file: file.transform.a)
+        self.width, self.height = int(finest.width), int(finest.height)
+        self.transform, self.crs, self.bounds = finest.transform, finest.crs, finest.bounds
+        self.gsd = float(finest.transform.a)
+        self.ratios = {band: round(file.transform.a / self.gsd) for band, file in self.files.items()}
+        for band, file in self.files.items():
+            self._check(scene.files[band], file, self.ratios[band])
+
+    def _check(self, path: Path, file: Any, ratio: int) -> None:
+        corner = (file.transform.c, file.transform.f)
+        if np.hypot(corner[0] - self.transform.c, corner[1] - self.transform.f) > self.gsd / 2 or file.crs != self.crs:
+            raise BadInput(path, f"lies at {corner} in {file.crs}, the other bands at another place")
+        for size, fine in ((file.width, self.width), (file.height, self.height)):
+            if abs(size * ratio - fine) >= ratio:
+                raise BadInput(
+                    path,
+                    f"is {file.width}×{file.height} px, which does not fit {self.width}×{self.height} px at {self.gsd:g} m",
+                )
+
+    def read(self, band: str, row: int, rows: int) -> NDArray[np.uint16]:
+        """Full-width rows of one band as the product has them, in its own pixels; (rows', width') uint16.
+
+        Raises:
+            BadInput: the file is damaged there.
+        """
+        file = self.files[band]
+        first = min(row, file.height - 1)
+        window = Window(0, first, file.width, max(1, min(rows, file.height - first)))
+        try:
+            values: NDArray[np.uint16] = file.read(1, window=window)
+        except RasterioError as error:
+            raise BadInput(self._scene.files[band], f"cannot be decoded ({str(error).splitlines()[0]})") from None
+        return values
+
+    def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """Digital numbers without the product's offset, at least 0."""
+        if not self._scene.offset:
+            return values
+        return values - np.minimum(values, np.uint16(self._scene.offset))
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+    def __enter__(self) -> ScenePixels:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
