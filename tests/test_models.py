@@ -355,6 +355,13 @@ def test_unknown_name_suggests_the_nearest(wrong, nearest):
             call()
 
 
+def test_no_name_is_suggested_twice():
+    with pytest.raises(UnknownName) as caught:
+        create("wide_resnt", 10, 19)
+    near = str(caught.value).split("did you mean ")[1].rstrip("?").split(" or ")
+    assert len(set(near)) == len(near) == 3
+
+
 def test_unlike_anything_lists_the_zoo_first():
     with pytest.raises(UnknownName, match="known: wide_resnet, wide_resnet_eca,"):
         create("§§§", 10, 19)

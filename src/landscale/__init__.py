@@ -1,7 +1,11 @@
-"""Land-cover classification for Sentinel-2 at scale: tiles → patch store → measured models → maps."""
+"""Land-cover classification for Sentinel-2 at scale: tiles → patch store → measured models → maps.
+
+Importing it registers landscale's families with timm: `timm.create_model("wide_resnet_eca_b4", in_chans=10)`.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -11,9 +15,13 @@ if TYPE_CHECKING:
     from landscale.store import open_store
     from landscale.weights import load_model
 
+# The command and its worker processes import what they need when they need it: `landscale info` waits for no torch.
+_IS_COMMAND = sys.argv and sys.argv[0].endswith(("landscale", "-m"))
+if not _IS_COMMAND:
+    import landscale.models  # noqa: F401
+
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported when first used: the command line and the workers of `prepare` start without torch."""
     if name == "load_model":
         from landscale.weights import load_model
 

@@ -84,8 +84,8 @@ def batches(
     ahead: int = 2,
 ) -> Iterator[Batch]:
     """The batches of `steps` (rows of the store), each gathered while the ones before it are used."""
-    steps = iter(steps)
-    first = next(steps, None)
+    remaining = iter(steps)
+    first = next(remaining, None)
     if first is None:
         return
     planes = store.planes_for(bands)
@@ -103,12 +103,12 @@ def batches(
             waiting.append((buffers, pool.submit(buffers.gather, rows, targets)))
 
         ask(first)
-        for rows in islice(steps, ahead - 1):
+        for rows in islice(remaining, ahead - 1):
             ask(rows)
         while waiting:
             buffers, future = waiting.popleft()
             batch = future.result()
-            if (rows := next(steps, None)) is not None:
+            for rows in islice(remaining, 1):
                 ask(rows)
             yield batch
             free.append(buffers)
@@ -144,6 +144,6 @@ class _Buffers:
             planes[bands] = out.to(self._device, non_blocking=True) if self._pinned else out
         wanted = torch.from_numpy(targets[rows].astype(np.float32)).to(self._device)
         if self._pinned:
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
         return Batch(rows, planes, wanted)

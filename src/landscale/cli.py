@@ -288,7 +288,8 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     recipe = load_recipe(options.recipe, overrides)
     seconds = _seconds(options.max_time) if options.max_time else None
     store = open_store(options.store)
-    from landscale.train import Stopped, default_run, train
+    from landscale.interrupt import Stopped
+    from landscale.train import default_run, train
 
     run = Run(options.run or default_run(recipe))
     ranks = start()

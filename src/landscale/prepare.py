@@ -9,7 +9,6 @@ import ctypes
 import hashlib
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -25,7 +24,7 @@ from landscale.errors import BadStore, LandscaleError
 from landscale.files import sync
 from landscale.progress import bar
 from landscale.sources.survey import Reader, Survey
-from landscale.store import BAD, PENDING, WHOLE, Layout, Writer, checksum, create, moments, open_store, train_statistics
+from landscale.store import BAD, WHOLE, Layout, Writer, checksum, create, moments, open_store, train_statistics
 
 CHUNK = 64  # patches written, synced and counted together: 10 MB of BigEarthNet
 

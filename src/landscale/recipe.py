@@ -149,4 +149,4 @@ def _first_line(error: BaseException) -> str:
 
 
 def as_yaml(recipe: Recipe) -> str:
-    return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+    return str(yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True))

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 import yaml
 
-from landscale.errors import BadInput, LandscaleError
+from landscale.errors import BadInput
 from landscale.files import read_json, write_json, write_text
 from landscale.recipe import Recipe, as_yaml
 from landscale.store import PatchStore
@@ -42,35 +42,35 @@ class Run:
     def ended(self) -> bool:
         return (self.folder / "scores.json").exists()
 
-    def begin(self, recipe: Recipe, store: PatchStore, world: int) -> bool:
-        """Write what describes the run, or, where it has begun before, make sure that it is the same. True if it goes on.
+    def scores(self) -> dict[str, Any]:
+        return dict(read_json(self.folder / "scores.json"))
+
+    def begin(self, recipe: Recipe, store: PatchStore) -> None:
+        """Write what describes the run, or, where it has begun before, make sure that it is the same.
 
         Raises:
-            LandscaleError: the folder holds a run of another recipe or store.
+            LandscaleError: the folder holds something else, or a run of another recipe or store.
         """
-        about = {"store": str(store.path), "plan": store.attributes["plan"], "ranks": world}
-        if (self.folder / "run.json").exists():
-            self._same(recipe, about)
-            return True
-        if self.folder.exists() and any(self.folder.iterdir()):
+        about = {"store": str(store.path), "plan": store.attributes["plan"]}
+        described = self.folder / "recipe.yaml"
+        if described.exists():
+            self._check_recipe(recipe, yaml.safe_load(described.read_text(encoding="utf-8")))
+        elif self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
             raise BadInput(self.folder, "is neither empty nor a run; choose another --run")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "recipe.yaml", as_yaml(recipe))
-        write_json(self.folder / "environment.json", environment())
-        write_json(self.folder / "run.json", about)
-        return False
+        else:
+            write_text(described, as_yaml(recipe))
+        if not (self.folder / "run.json").exists():
+            write_json(self.folder / "environment.json", environment())
+            write_json(self.folder / "run.json", about)
+        elif read_json(self.folder / "run.json")["plan"] != about["plan"]:
+            raise BadInput(self.folder, f"holds a run on another store than {store.path}; choose another --run")
 
-    def _same(self, recipe: Recipe, about: dict[str, Any]) -> None:
-        before = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+    def _check_recipe(self, recipe: Recipe, before: dict[str, Any]) -> None:
         for key, value in asdict(recipe).items():
             if before.get(key) != value:
-                raise LandscaleError(
-                    f"{self.folder}: holds a run with {key} {before.get(key)}, not {value}; choose another --run"
+                raise BadInput(
+                    self.folder, f"holds a run with {key} {before.get(key)}, not {value}; choose another --run"
                 )
-        if read_json(self.folder / "run.json")["plan"] != about["plan"]:
-            raise LandscaleError(
-                f"{self.folder}: holds a run on another store than {about['store']}; choose another --run"
-            )
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """The metrics table: a row an evaluated epoch, written anew each time so that no kill can tear or double it."""

@@ -42,9 +42,8 @@ def show_store(summary: dict[str, Any]) -> None:
     kind = "multi-label" if summary["multi_label"] else "single-label"
     skipped = f", {summary['skipped']:,} skipped" if summary["skipped"] else ""
     synthetic = " [bold red]synthetic[/]" if summary["provenance"].get("synthetic") else ""
-    _console.print(
-        f"[bold]{summary['path']}[/]{synthetic}: {summary['patches']:,} patches ({splits}{skipped}), {kind}, {summary['nomenclature']}"
-    )
+    _console.print(f"[bold]{summary['path']}[/]{synthetic}: {summary['patches']:,} patches ({splits}{skipped})")
+    _console.print(f"  {kind}, {len(summary['classes'])} classes of {summary['nomenclature']}")
     for key, shape in summary["planes"].items():
         _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}")
     table = Table("band", "mean", "std", title="train split, digital numbers", title_justify="left")

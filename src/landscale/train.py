@@ -7,19 +7,15 @@ training that was killed ends with the weights of one that was not.
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
-import timm.optim
 import torch
-from timm.utils import ModelEmaV3
+from timm.optim._optim_factory import create_optimizer_v2
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,23 +27,19 @@ from landscale.distributed import Ranks
 from landscale.errors import BadStore, Diverged, UnknownName
 from landscale.evaluate import evaluate, infer
 from landscale.files import write_json
+from landscale.interrupt import Stopped, signals_wait
 from landscale.labels import NOMENCLATURES, nomenclature
 from landscale.losses import build_loss
 from landscale.metrics import choose_thresholds
 from landscale.models.classifier import Classifier, Description, reduced_precision
 from landscale.models.registry import PATCH_SIDE, zoo
+from landscale.planner import Planner
 from landscale.progress import console, training_bar
 from landscale.recipe import Recipe
 from landscale.runs import Run
 from landscale.schedule import highest_rate, rate_factor
 from landscale.store import PatchStore
 from landscale.weights import save_weights
-
-SHARE_OF_TIME = 0.9  # of --max-time that is planned for; the rest is for a machine that slows down
-
-
-class Stopped(Exception):  # noqa: N818  no error: the state is saved
-    """Ctrl-C or a signal: the step was finished and the state saved."""
 
 
 @dataclass
@@ -84,9 +76,13 @@ def train(
         Stopped: by a signal, with the state saved.
     """
     classifier = build_classifier(recipe, store)
-    goes_on = run.begin(recipe, store, ranks.world)
-    trainer = _Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time)
-    if goes_on and run.last.exists():
+    if ranks.first:
+        run.begin(recipe, store)
+    ranks.share(None)
+    if run.ended:
+        return run.scores()
+    trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time)
+    if run.last.exists():
         trainer.load()
     trainer.fit()
     return trainer.finish()
@@ -121,7 +117,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     return Classifier(description)
 
 
-class _Trainer:
+class Trainer:
     def __init__(
         self,
         recipe: Recipe,
@@ -146,10 +142,11 @@ class _Trainer:
                 "figure of a multi-label store", "accuracy", ("micro_f1", "macro_f1", "micro_ap", "macro_ap")
             )
 
-        network = classifier.network.to(memory_format=torch.channels_last)
+        network = classifier.network
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = DistributedDataParallel(network) if ranks.world > 1 else network
         self.average = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-        self.optimizer = timm.optim.create_optimizer_v2(
+        self.optimizer = create_optimizer_v2(
             network, opt=recipe.optimizer, lr=recipe.rate, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
         self.highest_rate = highest_rate(recipe, ranks.world)
@@ -158,16 +155,15 @@ class _Trainer:
         self.augment = Augmentation(recipe.turns, recipe.shift, recipe.jitter, recipe.mixup, recipe.cutmix)
         self.reduced = recipe.precision == "bf16" or (recipe.precision == "auto" and reduced_precision(device.type))
         self.state = State(total=recipe.epochs * self.steps_an_epoch)
-        self.evaluation_seconds = 0.0
 
     # ---- the loop
 
     def fit(self) -> None:
         recipe, state = self.recipe, self.state
         self._announce()
-        planner = _Planner(self)
+        planner = self._planner()
         saved = time.monotonic()
-        with _signals() as caught, training_bar(state.total, state.step, visible=self.ranks.first) as show:
+        with signals_wait() as caught, training_bar(state.total, state.step, visible=self.ranks.first) as show:
             while state.step < state.total:
                 epoch, position = divmod(state.step, self.steps_an_epoch)
                 order = epoch_order(self.patches, recipe.seed, epoch)
@@ -179,7 +175,8 @@ class _Trainer:
                     state.progress += (1 - state.progress) / (state.total - state.step + 1)
                     state.loss += loss
                     state.seconds += time.monotonic() - begun
-                    planner.after_step()
+                    if planner is not None and planner.is_early(state.step):
+                        state.total = self.ranks.share(planner.total(state.step, state.seconds))
                     show(state.step, state.total, loss, len(batch.rows) * self.ranks.world)
                     if caught() and self.ranks.world == 1:
                         self.save()
@@ -189,8 +186,10 @@ class _Trainer:
                     if time.monotonic() - saved > 60 * recipe.save_minutes and state.step % self.steps_an_epoch:
                         self.save()
                         saved = time.monotonic()
-                self.end_epoch(epoch + 1)
-                planner.after_epoch()
+                evaluation_seconds = self.end_epoch(epoch + 1)
+                if planner is not None and state.step < state.total:
+                    planner.evaluated(evaluation_seconds)
+                    state.total = self.ranks.share(planner.total(state.step, state.seconds))
                 self.save()
                 saved = time.monotonic()
 
@@ -218,7 +217,7 @@ class _Trainer:
                 " lower --rate or lengthen --warmup-epochs"
             )
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip_grad:
             nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad)
         self.optimizer.step()
@@ -226,8 +225,8 @@ class _Trainer:
             self.average.update(self.classifier.network, step=state.step)
         return number
 
-    def end_epoch(self, epoch: int) -> None:
-        """Evaluate, note the epoch, keep the best weights."""
+    def end_epoch(self, epoch: int) -> float:
+        """Evaluate, note the epoch, keep the best weights. Returns the seconds that the evaluation took."""
         state, recipe = self.state, self.recipe
         last = state.step >= state.total
         row: dict[str, Any] = {
@@ -238,12 +237,13 @@ class _Trainer:
             "loss": state.loss / max((state.step - 1) % self.steps_an_epoch + 1, 1),
         }
         state.loss = 0.0
+        evaluation_seconds = 0.0
         if self.validates and (epoch % recipe.evaluate_every == 0 or last):
             begun = time.monotonic()
             quick = self.classifier_with(self.averaged(), views=1, thresholds=())
             figures = evaluate(quick, self.store, "val", self.ranks, show=False)
-            self.evaluation_seconds = time.monotonic() - begun
-            state.seconds += self.evaluation_seconds
+            evaluation_seconds = time.monotonic() - begun
+            state.seconds += evaluation_seconds
             keys = ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
             row |= {f"val_{key}": figures[key] for key in keys if key in figures}
             if recipe.select != "last" and figures[recipe.select] > state.best:
@@ -254,6 +254,7 @@ class _Trainer:
         if self.ranks.first:
             self.run.write_history(state.history)
             self.run.log(row)
+        return evaluation_seconds
 
     def finish(self) -> dict[str, Any]:
         """Choose thresholds on val, score it with all views, write weights and scores."""
@@ -311,6 +312,21 @@ class _Trainer:
         unpack_optimizer(self.optimizer, tensors)
         self.state = State(**state)
 
+    def _planner(self) -> Planner | None:
+        if self.max_time is None:
+            return None
+        recipe, d = self.recipe, self.description
+        patches = len(self.store.patches("val")) if self.validates else 0
+        return Planner(
+            limit=self.max_time,
+            longest=recipe.epochs * self.steps_an_epoch,
+            steps_an_epoch=self.steps_an_epoch,
+            evaluations=1 / recipe.evaluate_every,
+            scorings=recipe.views * (2 if d.multi_label else 1),
+            guess=patches / (recipe.batch * self.ranks.world) / 3,  # a forward pass is a third of a step
+            begun=(self.state.step, self.state.seconds),
+        )
+
     def _announce(self) -> None:
         if not self.ranks.first:
             return
@@ -324,61 +340,8 @@ class _Trainer:
         )
 
 
-class _Planner:
-    """Shortens the plan so that training and scoring end within --max-time."""
-
-    def __init__(self, trainer: _Trainer) -> None:
-        self._trainer = trainer
-        self._longest = trainer.recipe.epochs * trainer.steps_an_epoch
-        self._from = (trainer.state.step, trainer.state.seconds)
-        self._evaluations = 0.0
-
-    def after_step(self) -> None:
-        """Early in the first epoch there is only the pace of the steps to go by."""
-        state = self._trainer.state
-        if self._trainer.max_time is not None and state.step - self._from[0] in (5, 20, 100, 300):
-            self._plan()
-
-    def after_epoch(self) -> None:
-        if self._trainer.max_time is not None and self._trainer.state.step < self._trainer.state.total:
-            self._evaluations += self._trainer.evaluation_seconds
-            self._plan()
-
-    def _plan(self) -> None:
-        t = self._trainer
-        assert t.max_time is not None
-        state, recipe = t.state, t.recipe
-        pace = (state.seconds - self._from[1] - self._evaluations) / (state.step - self._from[0])
-        # Before the first evaluation: a forward pass is a third of a step.
-        images = len(t.store.patches("val")) if t.validates else 0
-        evaluation = t.evaluation_seconds or pace / 3 * images / recipe.batch / t.ranks.world
-        scoring = evaluation * recipe.views * (2 if t.description.multi_label else 1)
-        left = SHARE_OF_TIME * t.max_time - state.seconds - scoring
-        a_step = pace + evaluation / (t.steps_an_epoch * recipe.evaluate_every)
-        planned = state.step + max(1, int(left / a_step))
-        state.total = t.ranks.share(min(self._longest, planned))
-
-
 def _seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
-
-
-@contextmanager
-def _signals() -> Iterator[Any]:
-    """Ctrl-C and SIGTERM wait for the end of the step; the value tells whether one came."""
-    caught: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if caught:  # asked twice: at once
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def default_run(recipe: Recipe) -> Path:

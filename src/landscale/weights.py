@@ -70,17 +70,19 @@ def load_model(path: str | Path) -> Classifier:
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != config["digest"]:
             raise BadInput(file, "is damaged: its digest is not the one in config.json")
-        description = Description(
-            **{
-                key: tuple(config[key]) if isinstance(config[key], list) else config[key]
-                for key in Description.__dataclass_fields__
-            }
-        )
-        classifier = Classifier(description)
+        classifier = Classifier(_described(config))
         classifier.network.load_state_dict(load_file(file))
     except (OSError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
         raise BadInput(file, f"cannot be loaded ({str(error).splitlines()[0]})") from None
-    return classifier.eval().to(memory_format=torch.channels_last)
+    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier.eval()
+    return classifier
+
+
+def _described(config: dict[str, Any]) -> Description:
+    """The description in a `config.json`, whose lists are tuples with us."""
+    known: dict[str, Any] = {key: config[key] for key in Description.__dataclass_fields__}
+    return Description(**{key: tuple(v) if isinstance(v, list) else v for key, v in known.items()})
 
 
 def _card(classifier: Classifier, provenance: dict[str, Any]) -> str:

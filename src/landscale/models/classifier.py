@@ -75,7 +75,7 @@ class Classifier(nn.Module):
 def reduced_precision(device: str) -> bool:
     """Whether bfloat16 is faster here: on GPUs that have it and CPUs with AVX-512 BF16 or AMX."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
 
 

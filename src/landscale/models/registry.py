@@ -97,7 +97,7 @@ def zoo(name: str | None = None) -> list[ZooEntry]:
     if name in ZOO:
         return [ZOO[name]]
     if not timm.is_model(name):
-        raise UnknownName("model", name, [*ZOO, *timm.list_models()])
+        raise UnknownName("model", name, dict.fromkeys([*ZOO, *timm.list_models()]))  # the zoo's are in both
     family = timm.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
     return [ZooEntry(name, family, "timm", _fixed_side(name) or PATCH_SIDE)]
 

@@ -1,0 +1,1 @@
+"""Pages for people: what a run did, how well, and what its map looks like."""

@@ -74,7 +74,7 @@ class LandUse:
     wet: Interval = (0, 1)
     people: Interval = (0, 1)
     warm: Interval = (0, 1)
-    season: tuple[float, float] = (0.4, 0.25)
+    season: tuple[float, float] = (0.4, 0.15)
     fine: bool = False
 
 
@@ -88,16 +88,16 @@ USES = (
     LandUse(131, 0.03, {"rock": 0.8, "lake": 0.1, "scrub": 0.1}, _WOODS),
     LandUse(141, 0.2, {"grass": 0.6, "broadleaf": 0.4}, people=(0.93, 1), fine=True),
     LandUse(142, 0.1, {"grass": 0.8, "roof": 0.1, "broadleaf": 0.1}, people=(0.8, 1), season=(0.1, 0.1)),
-    LandUse(211, 2.6, {"crop": 1}, (0.15, 0.65), people=(0.25, 0.9), season=(0.5, 0.4)),
+    LandUse(211, 2.6, {"crop": 1}, (0.15, 0.65), people=(0.25, 0.9), season=(0.5, 0.35)),
     LandUse(212, 0.4, {"crop": 1}, _LOW, people=(0.3, 0.9), warm=(0.7, 1), season=(0.1, 0.2)),
-    LandUse(213, 1.5, {"paddy": 1}, _LOW, wet=(0.75, 1), warm=(0.7, 1), season=(0.5, 0.4)),
+    LandUse(213, 1.5, {"paddy": 1}, _LOW, wet=(0.75, 1), warm=(0.7, 1), season=(0.5, 0.35)),
     LandUse(221, 0.4, {"orchard": 1}, people=(0.4, 0.9), warm=(0.6, 1), season=(0.6, 0.2)),
     LandUse(222, 0.2, {"orchard": 0.9, "grass": 0.1}, people=(0.4, 0.9), warm=(0.5, 1), season=(0.2, 0.2)),
     LandUse(223, 0.4, {"orchard": 0.8, "scrub": 0.2}, people=(0.3, 0.8), warm=(0.7, 1), season=(0.8, 0.2)),
     LandUse(231, 1.1, {"grass": 1}, (0.15, 0.75), wet=(0.35, 1), people=(0.1, 0.8), warm=(0, 0.7)),
-    LandUse(242, 1.0, {"crop": 0.4, "grass": 0.3, "orchard": 0.3}, people=(0.5, 0.95), season=(0.5, 0.4), fine=True),
+    LandUse(242, 1.0, {"crop": 0.4, "grass": 0.3, "orchard": 0.3}, people=(0.5, 0.95), season=(0.5, 0.35), fine=True),
     LandUse(
-        243, 0.9, {"crop": 0.4, "grass": 0.2, "broadleaf": 0.2, "scrub": 0.2}, people=(0.2, 0.7), season=(0.5, 0.4)
+        243, 0.9, {"crop": 0.4, "grass": 0.2, "broadleaf": 0.2, "scrub": 0.2}, people=(0.2, 0.7), season=(0.5, 0.35)
     ),
     LandUse(244, 1.0, {"grass": 0.6, "broadleaf": 0.4}, people=(0, 0.6), warm=(0.75, 1), season=(0.8, 0.2), fine=True),
     LandUse(311, 1.5, {"broadleaf": 0.95, "grass": 0.05}, _WOODS, people=_WILD, warm=(0.3, 1)),
@@ -199,10 +199,10 @@ class Landscape:
         rng = np.random.default_rng(seed)
         self._nodes = (height // _NODE + 2 * _RIM, width // _NODE + 2 * _RIM)
         self._relief = self._smooth(rng, 25, 3.0)
-        self._axes = np.stack([self._relief, *(self._smooth(rng, s, 3.0) for s in (20, 10, 60))])
+        self._axes = np.stack([self._relief, *(self._smooth(rng, s, 3.0) for s in (20, 10, 25))])
         self._slope = np.gradient(self._smooth(rng, 8, 4.0) + 4 * self._relief, axis=1)
         self._slope = np.clip(self._slope / self._slope.std(), -2.5, 2.5).astype(np.float32)
-        self._haze, self._season, self._river = (self._smooth(rng, s, 4.0) for s in (40, 60, 30))
+        self._haze, self._season, self._river = (self._smooth(rng, s, 4.0) for s in (25, 25, 30))
         self._cloud = self._smooth(rng, 4, 4.0)
         self._fine, self._middle, *self._warp = (
             _gaussian(rng, (_TEXTURE, _TEXTURE), scale, 2.5) for scale in (0.4, 2.5, 14, 14)
@@ -227,7 +227,7 @@ class Landscape:
         misfit = ((outside / (0.02, 0.05, 0.03, 0.05)) ** 2).sum(-1)
         with np.errstate(divide="ignore"):  # a share of 0 never wins
             share = np.log([use.share for use in USES])
-        chosen: Integers = (share - misfit + rng.gumbel(size=misfit.shape)).argmax(1)
+        chosen: Integers = (share - misfit + 0.7 * rng.gumbel(size=misfit.shape)).argmax(1)
         return chosen.astype(np.uint8)
 
     def draw(self, number: int) -> Strip:
@@ -244,7 +244,7 @@ class Landscape:
         for i, band in enumerate(BANDS):
             value = _LUSH[i][cover]
             value += season * _DRYING[i][cover]
-            value *= light * (1 + (0.12 if i < 4 else 0.05) * tint)
+            value *= light * (1 + (0.18 if i < 4 else 0.04) * tint)
             value += snow * (_SNOW[i] - value)
             value += haze * _HAZE[i]
             value += cloud * (_CLOUD[i] - value)
@@ -263,7 +263,7 @@ class Landscape:
         parcel = np.where(_FINE[uses], self._plots.at(v, u) + self._fields.count, self._fields.at(v, u))
         cover = _CARDS[uses, self._card[parcel]]
         season = _SEASONS[uses, 0] + _SEASONS[uses, 1] * self._lateness[parcel]
-        season += 0.3 * (self._between(self._season, y, x) - 0.5) + 0.08 * _window(self._middle, y, x)
+        season += 0.2 * (self._between(self._season, y, x) - 0.5) + 0.08 * _window(self._middle, y, x)
         rows = np.nonzero(cover == COVERS.index("orchard"))  # trees and the soil between them, in rows of 40 m
         angle = self._angle[parcel[rows]]
         season[rows] += 0.3 * np.sin(np.pi / 2 * (y[rows[0]] * np.cos(angle) + x[rows[1]] * np.sin(angle)))

@@ -1,0 +1,98 @@
+"""Random native-resolution reads: the store against a memcpy of the same bytes and against rasterio on the files.
+
+    python benchmarks/store_reads.py [ARCHIVE]
+
+ARCHIVE is a BigEarthNet folder; without it, a synthetic archive of 2,000 patches is made in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rounds import interleaved, record
+
+from landscale.bands import band_set
+from landscale.batches import batches
+from landscale.geotiff import read_band
+from landscale.prepare import prepare
+from landscale.sources import bigearthnet, synthetic
+from landscale.store import open_store
+
+BATCH = 256
+
+
+def main(archive: Path | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if archive is None:
+            archive = Path(folder) / "archive"
+            synthetic.write_archive(archive, patches=2000)
+        survey = bigearthnet.survey([(None, archive)])
+        prepare(survey, Path(folder) / "store.h5", workers=1)
+        store = open_store(Path(folder) / "store.h5")
+        n = len(store)
+        rng = np.random.default_rng(0)
+        steps = [rng.integers(0, n, BATCH) for _ in range(40)]
+        bands = band_set("s2-12").names
+        nothing = np.empty((n, 0), np.uint8)
+        planes = list(store.planes.values())
+        into = [np.zeros((BATCH, *p.shape[1:]), p.dtype) for p in planes]
+        source = [np.array(p[:BATCH] if n >= BATCH else np.resize(p, (BATCH, *p.shape[1:]))) for p in planes]
+        wheres = list(survey.table["where"])
+
+        def memcpy() -> int:
+            for _ in steps:
+                for a, b in zip(source, into, strict=True):
+                    np.copyto(b, a)
+            return len(steps) * BATCH
+
+        def one_thread() -> int:
+            for rows in steps:
+                for plane, out in zip(planes, into, strict=True):
+                    np.take(plane, rows, axis=0, out=out, mode="clip")
+            return len(steps) * BATCH
+
+        def loader() -> int:
+            return sum(len(b.rows) for b in batches(store, bands, nothing, steps, torch.device("cpu")))
+
+        def twelve_rasterio() -> int:
+            for row in steps[0][:64]:
+                where = Path(wheres[row])
+                for band in bands:
+                    with rasterio.open(where / f"{where.name}_{band}.tif") as file:
+                        file.read(1)
+            return 64
+
+        buffers = survey.layout.buffers(1)
+
+        def plain_files() -> int:
+            for row in steps[0]:
+                where = Path(wheres[row])
+                for plane in survey.layout.planes:
+                    for band, out in zip(plane.bands, buffers[plane.key][0], strict=True):
+                        read_band(f"{where}/{where.name}_{band}.tif", out)
+            return BATCH
+
+        contenders = {
+            "memcpy": memcpy,
+            "store_one_thread": one_thread,
+            "store_batches": loader,
+            "files_plain": plain_files,
+            "files_twelve_rasterio": twelve_rasterio,
+        }
+        rates = interleaved(contenders)
+        ratios = {
+            "store_over_memcpy": rates["store_batches"] / rates["memcpy"],
+            "store_one_thread_over_memcpy": rates["store_one_thread"] / rates["memcpy"],
+            "store_over_rasterio": rates["store_batches"] / rates["files_twelve_rasterio"],
+            "plain_files_over_rasterio": rates["files_plain"] / rates["files_twelve_rasterio"],
+        }
+        record("store_reads", {"patches": n, "patches_per_second": rates, "ratios": ratios})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

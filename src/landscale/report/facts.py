@@ -1,0 +1,99 @@
+"""A finished run's folder, read for the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from landscale.errors import BadInput
+from landscale.files import read_json
+from landscale.runs import Run
+from landscale.weights import read_config
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run's files say. `scores` are by split, test first; `history` is a row an epoch."""
+
+    name: str
+    folder: Path
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    config: dict[str, Any]
+    history: pd.DataFrame
+    scores: dict[str, dict[str, Any]]
+
+    @property
+    def synthetic(self) -> bool:
+        return bool(self.config.get("provenance", {}).get("synthetic"))
+
+    @property
+    def patches(self) -> dict[str, int]:
+        """By split: those of the store it was trained on, or else those that were scored."""
+        splits: dict[str, int] = self.data.get("splits") or {s: f["patches"] for s, f in self.scores.items()}
+        return splits
+
+    @property
+    def seconds(self) -> float:
+        return float(self.history["seconds"].iloc[-1])
+
+
+def read_runs(folders: list[Path]) -> list[Facts]:
+    """The facts of finished runs, in order, under names that tell them apart.
+
+    Raises:
+        BadInput: no run, one that has not ended, or files that are missing or damaged.
+    """
+    names = [folder.resolve().name for folder in folders]
+    return [
+        _read_run(folder, name if names.count(name) == 1 else str(folder))
+        for folder, name in zip(folders, names, strict=True)
+    ]
+
+
+def _read_run(folder: Path, name: str) -> Facts:
+    if not (folder / "run.json").is_file():
+        raise BadInput(folder, "is no run: expected a folder that `landscale train` wrote, with run.json")
+    if not Run(folder).ended:
+        raise BadInput(folder, "holds a run that has not ended; the same `landscale train` goes on with it")
+    scores = {"test": folder / "scores-test.json", "val": folder / "scores.json"}
+    figures = {split: _mapping(path, read_json(path)) for split, path in scores.items() if path.exists()}
+    return Facts(
+        name=name,
+        folder=folder,
+        recipe=_mapping(folder / "recipe.yaml", _read_yaml(folder / "recipe.yaml")),
+        environment=_mapping(folder / "environment.json", read_json(folder / "environment.json")),
+        data=_mapping(folder / "run.json", read_json(folder / "run.json")),
+        config=read_config(folder),
+        history=_read_history(folder / "metrics.csv"),
+        scores={split: content for split, content in figures.items() if content},  # none without a val split
+    )
+
+
+def _mapping(path: Path, content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise BadInput(path, "holds no keys and values")
+    return content
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadInput(path, f"is not valid YAML ({str(error).splitlines()[0]})") from None
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    try:
+        history = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(path, f"is no table of epochs ({str(error).splitlines()[0]})") from None
+    missing = {"epoch", "seconds", "rate", "loss"} - set(history)
+    if missing or history.empty:
+        raise BadInput(path, f"is no table of epochs: it lacks {', '.join(sorted(missing)) or 'rows'}")
+    return history

@@ -1,0 +1,115 @@
+"""One HTML page about runs that needs nothing but itself: figures, curves and maps are in it, and it loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
+from markupsafe import Markup
+
+from landscale.errors import BadInput
+from landscale.files import write_text
+from landscale.labels import colours
+from landscale.report.facts import Facts, read_runs
+from landscale.report.maps import view
+from landscale.report.plots import line_chart
+
+NAMES = {
+    "accuracy": "accuracy",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "micro_ap": "micro AP",
+    "macro_ap": "macro AP",
+}
+
+
+def report(runs: Sequence[Path], out: Path, scene: Path | None = None, map_file: Path | None = None) -> Path:
+    """Write `out/report.html`.
+
+    Args:
+        runs: folders of finished runs; several are compared.
+        out: folder of the page.
+        scene: folder of a scene that is shown in true colour beside its map.
+        map_file: the GeoTIFF that `predict` made of `scene`.
+
+    Returns:
+        The page.
+
+    Raises:
+        BadInput: a run is missing, unfinished or damaged, or the map is not of the scene; nothing is written.
+    """
+    facts = read_runs(list(runs))
+    templates = _templates()
+    sections = [_section(templates, one, k) for k, one in enumerate(facts)]
+    text = templates.get_template("page.html.j2").render(
+        title=facts[0].name if len(facts) == 1 else f"{len(facts)} runs",
+        runs=facts,
+        sections=sections,
+        comparison=_comparison(facts) if len(facts) > 1 else None,
+        view=view(scene, map_file) if scene and map_file else None,
+    )
+    page = out / "report.html"
+    write_text(page, text)
+    return page
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # names of classes, recipes and folders are other people's
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": _figure, "duration": _duration, "colour": lambda name: colours([name])[0]}
+    environment.globals["names"] = NAMES
+    return environment
+
+
+def _section(templates: Environment, facts: Facts, number: int) -> Markup:
+    """What the page says of one run."""
+    try:
+        text = templates.get_template("run.html.j2").render(run=facts, number=number, curves=_curves(facts.history))
+    except (UndefinedError, AttributeError, TypeError, ValueError) as error:
+        raise BadInput(facts.folder, f"has files that `landscale train` does not write ({error})") from None
+    return Markup(text)  # noqa: S704  rendered with autoescape
+
+
+def _curves(history: pd.DataFrame) -> dict[str, Markup]:
+    """Charts over the epochs, by title."""
+    epochs = [int(epoch) for epoch in history["epoch"]]
+    validation = {name: _column(history, f"val_{key}") for key, name in NAMES.items() if f"val_{key}" in history}
+    charts = {"Training loss": {"loss": _column(history, "loss")}}
+    charts |= {"Validation, at 0.5": validation} if validation else {}
+    charts |= {"Learning rate": {"rate": _column(history, "rate")}}
+    return {title: line_chart(title, epochs, series) for title, series in charts.items()}
+
+
+def _column(table: pd.DataFrame, key: str) -> list[float | None]:
+    return [None if pd.isna(value) else float(value) for value in table[key]]
+
+
+def _comparison(runs: Sequence[Facts]) -> dict[str, Any]:
+    """The split that all runs have scores of, the figures they share on it, and charts with a line a run."""
+    split = next((s for s in ("test", "val") if all(s in run.scores for run in runs)), None)
+    keys = [key for key in NAMES if split and all(key in run.scores[split] for run in runs)]
+    together = pd.concat({run.name: run.history.set_index("epoch") for run in runs}, axis=1)
+    charts = {}
+    for key in ("loss", "val_accuracy", "val_micro_f1", "val_macro_f1"):
+        series = {run.name: _column(together[run.name], key) for run in runs if key in run.history}
+        if series:
+            title = "Training loss" if key == "loss" else f"Validation {NAMES[key.removeprefix('val_')]}"
+            charts[title] = line_chart(title, [int(epoch) for epoch in together.index], series)
+    return {"split": split, "keys": keys, "charts": charts, "stores": len({run.data.get("plan") for run in runs})}
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds) // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {round(seconds) % 60:02d} s"
