@@ -49,3 +49,9 @@ class BadStore(BadInput):
 
 class Diverged(LandscaleError):
     """Loss or gradients stopped being finite."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library's exception says, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

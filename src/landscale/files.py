@@ -42,6 +42,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    for left in (temporary, old):  # of a killed process that had our number, as in containers
+        shutil.rmtree(left, ignore_errors=True)
     try:
         temporary.mkdir()
         yield temporary
@@ -50,7 +52,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         sync(temporary)
         if path.exists():
             path.rename(old)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
         sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

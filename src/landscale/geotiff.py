@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landscale.errors import BadInput
+from landscale.errors import BadInput, reason
 
-_TYPE_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 12: 8}
+_TYPE_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4, 12: 8}
 _TYPE_CODE = {1: "B", 2: "B", 3: "H", 4: "I", 12: "d"}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES = 256, 257, 258, 259, 273, 277, 279
 _PREDICTOR, _SAMPLE_FORMAT, _SCALE, _TIE, _KEYS = 317, 339, 33550, 33922, 34735
@@ -63,14 +64,12 @@ def read_band(path: str, out: NDArray[np.generic]) -> Place:
         header = bytearray(template.pixels)
         try:
             handle = os.open(path, os.O_RDONLY)
+            try:  # the last byte tells a file that is too long
+                length = os.preadv(handle, [header, out.data, bytearray(1)], 0)
+            finally:
+                os.close(handle)
         except OSError as error:
             raise BadInput(path, f"cannot be read ({error.strerror})") from None
-        try:
-            length = os.preadv(
-                handle, [header, out.data, bytearray(1)], 0
-            )  # the last byte tells a file that is too long
-        finally:
-            os.close(handle)
         tie = template.tie
         if length == template.size and header[:tie] == template.before and header[tie + 16 :] == template.after:
             x, y = struct.unpack_from("<2d", header, tie)
@@ -109,8 +108,9 @@ def _parse(path: str, data: bytes) -> _Template | None:
     if data[:4] != b"II*\0":
         return None
     try:
-        tags = _tags(data)
-        bits, kind = tags[_BITS][0], tags.get(_SAMPLE_FORMAT, (1,))[0]
+        entries, more = _entries(data)
+        tags = _tags(data, entries)
+        bits, kind = int(tags[_BITS][0]), int(tags.get(_SAMPLE_FORMAT, (1,))[0])
         shape = (int(tags[_HEIGHT][0]), int(tags[_WIDTH][0]))
         offsets, lengths = tags[_STRIP_OFFSETS], tags[_STRIP_BYTES]
         plain = (
@@ -122,11 +122,13 @@ def _parse(path: str, data: bytes) -> _Template | None:
             and sum(lengths) == shape[0] * shape[1] * bits // 8
             and tags[_TIE][:3] == (0.0, 0.0, 0.0)
             and tags[_SCALE][0] > 0
+            and _geokeys(tags).get(1025, 1) == 1  # else the tie point is the centre of a pixel
         )
-        tie = _where(data, _TIE) + 24
         pixels = int(offsets[0])
-        if not plain or tie + 16 > pixels:  # every tag's value must stand before the pixels to be part of the template
+        # Every tag's value must stand before the pixels to be part of the template.
+        if not plain or more or any(entry.end > pixels for entry in entries.values()):
             return None
+        tie = entries[_TIE].place + 24
         return _Template(
             before=data[:tie],
             tie=tie,
@@ -135,7 +137,7 @@ def _parse(path: str, data: bytes) -> _Template | None:
             size=pixels + int(sum(lengths)),
             shape=shape,
             dtype=_DTYPES[bits, kind],
-            crs=_crs(tags.get(_KEYS, ())),
+            crs=_crs(_geokeys(tags)),
         )
     except (KeyError, IndexError):
         return None
@@ -143,35 +145,47 @@ def _parse(path: str, data: bytes) -> _Template | None:
         raise BadInput(path, "is a TIFF whose header is cut off or damaged") from None
 
 
-def _entries(data: bytes) -> list[tuple[int, int, int, int]]:
-    """Tag, type, count and place of the value, for each entry of the first directory."""
+@dataclass(frozen=True)
+class _Entry:
+    """One tag of a directory: type and number of its values, where they begin and end."""
+
+    kind: int
+    number: int
+    place: int
+    end: int
+
+
+def _entries(data: bytes) -> tuple[dict[int, _Entry], bool]:
+    """The first directory by tag, and whether another one follows."""
     (start,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, start)
-    entries = []
+    entries = {}
     for k in range(count):
         at = start + 2 + 12 * k
         tag, kind, number = struct.unpack_from("<HHI", data, at)
-        small = _TYPE_SIZE.get(kind, 9) * number <= 4
-        entries.append((tag, kind, number, at + 8 if small else struct.unpack_from("<I", data, at + 8)[0]))
-    return entries
+        size = _TYPE_SIZE.get(kind, 9) * number
+        place = at + 8 if size <= 4 else struct.unpack_from("<I", data, at + 8)[0]
+        entries[tag] = _Entry(kind, number, place, place + size)
+    return entries, struct.unpack_from("<I", data, start + 2 + 12 * count) != (0,)
 
 
-def _tags(data: bytes) -> dict[int, tuple[float, ...]]:
+def _tags(data: bytes, entries: dict[int, _Entry]) -> dict[int, tuple[float, ...]]:
     return {
-        tag: struct.unpack_from(f"<{number}{_TYPE_CODE[kind]}", data, place)
-        for tag, kind, number, place in _entries(data)
-        if kind in _TYPE_CODE and number < len(data)
+        tag: struct.unpack_from(f"<{e.number}{_TYPE_CODE[e.kind]}", data, e.place)
+        for tag, e in entries.items()
+        if e.kind in _TYPE_CODE and e.number < len(data)
     }
 
 
-def _where(data: bytes, wanted: int) -> int:
-    return next(place for tag, _, _, place in _entries(data) if tag == wanted)
+def _geokeys(tags: dict[int, tuple[float, ...]]) -> dict[int, int]:
+    """The GeoKeyDirectory: key and value, or where the value stands."""
+    words = tags.get(_KEYS, ())
+    return {int(words[k]): int(words[k + 3]) for k in range(4, len(words) - 3, 4)}
 
 
-def _crs(keys: tuple[float, ...]) -> str:
-    """EPSG code of the projected (3072) or geographic (2048) system in a GeoKeyDirectory."""
-    codes = {keys[k]: int(keys[k + 3]) for k in range(4, len(keys) - 3, 4)}
-    code = codes.get(3072, codes.get(2048, 0))
+def _crs(keys: dict[int, int]) -> str:
+    """EPSG code of the projected (3072) or geographic (2048) system."""
+    code = keys.get(3072, keys.get(2048, 0))
     return f"EPSG:{code}" if 0 < code < 32767 else ""
 
 
@@ -179,14 +193,16 @@ def _read_by_rasterio(path: str, out: NDArray[np.generic]) -> Place:
     import rasterio  # a second to import, and plain archives never need it
 
     try:
-        with rasterio.open(path) as file:
+        with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
+            file = rasterio.open(path, driver="GTiff")
+        with file:
             shape = (int(file.height), int(file.width))
             if file.count != 1:
                 raise BadInput(path, f"has {file.count} bands, expected 1")
             if shape != out.shape or file.dtypes[0] != out.dtype.name:
                 raise BadInput(path, _mismatch(shape, file.dtypes[0], out))
-            file.read(1, out=out)
+            file.read([1], out=out[np.newaxis])  # a view of its own: rasterio leaves another shape behind when it fails
             crs = f"EPSG:{file.crs.to_epsg()}" if file.crs and file.crs.to_epsg() else ""
             return Place(crs, file.transform.c, file.transform.f)
     except rasterio.errors.RasterioError as error:
-        raise BadInput(path, f"cannot be decoded ({str(error).splitlines()[0]})") from None
+        raise BadInput(path, f"cannot be decoded ({reason(error.__cause__ or error)})") from None

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from landscale.batches import Native
 from landscale.errors import LandscaleError, UnknownName
+from landscale.store import PatchStore
 
 UPSAMPLING = ("bilinear", "bicubic", "nearest")
+SCALES = ("linear", "log")
+_LOG_RANGE, _LOG_FLOOR, _LOG_LIMIT = (1.0, 15000.0), 100.0, 5.0
+_ENOUGH = 2048  # patches whose pixels tell the statistics of the logarithm
 
 
 class InputStage(nn.Module):
@@ -26,6 +31,8 @@ class InputStage(nn.Module):
         statistics: mean and standard deviation of each band, in digital numbers.
         side: pixels a side of the output; None keeps the finest plane's own.
         upsample: how coarser bands are brought there: bilinear (corners not aligned, as GDAL), bicubic or nearest.
+        scale: linear, or log: ln(digital number + 100), which brings dark water and bright cloud to one scale; its outliers
+            are cut at 5 standard deviations. Statistics are those of the scaled numbers.
     """
 
     mean: Tensor
@@ -37,6 +44,7 @@ class InputStage(nn.Module):
         statistics: Mapping[str, tuple[float, float]],
         side: int | None = None,
         upsample: str = "bilinear",
+        scale: str = "linear",
     ) -> None:
         super().__init__()
         missing = [band for band in bands if band not in statistics]
@@ -44,16 +52,19 @@ class InputStage(nn.Module):
             raise LandscaleError(f"no statistics for {', '.join(missing)}; known: {', '.join(statistics)}")
         if upsample not in UPSAMPLING:
             raise UnknownName("upsampling", upsample, UPSAMPLING)
+        if scale not in SCALES:
+            raise UnknownName("scale", scale, SCALES)
         self.bands = tuple(bands)
+        self.scale = scale
         self.side = side
         self.upsample = upsample
         values = torch.tensor([statistics[band] for band in bands], dtype=torch.float32)
         self.register_buffer("mean", values[:, 0].clone(), persistent=False)  # they live in the weights' config
         self.register_buffer("std", values[:, 1].clamp(min=1e-6), persistent=False)
 
-    def forward(self, planes: Native) -> Tensor:
-        finest = max(tensor.shape[-1] for tensor in planes.values())
-        side = self.side or finest
+    def forward(self, planes: Native, side: int | None = None) -> Tensor:
+        """The tensor that the network sees; `side` stands in for the stage's own."""
+        side = side or self.side or max(tensor.shape[-1] for tensor in planes.values())
         n = next(iter(planes.values())).shape[0]
         out = torch.empty((n, len(self.bands), side, side), device=self.mean.device)
         filled = 0
@@ -63,13 +74,43 @@ class InputStage(nn.Module):
                 continue
             there = torch.tensor([self.bands.index(band) for band in wanted], device=tensor.device)
             values = _select(tensor, [names.index(band) for band in wanted]).float()
+            if self.scale == "log":
+                values = _logarithm(values)
             values = (values - self.mean[there, None, None]) / self.std[there, None, None]
+            if self.scale == "log":
+                values = values.clamp(-_LOG_LIMIT, _LOG_LIMIT)
             out[:, there] = resize(values, side, self.upsample)
             filled += len(wanted)
         if filled != len(self.bands):
             have = {band for names in planes for band in names}
             raise LandscaleError(f"the input lacks {', '.join(b for b in self.bands if b not in have)}")
         return out
+
+
+def _logarithm(values: Tensor) -> Tensor:
+    return (values.clamp(*_LOG_RANGE) + _LOG_FLOOR).log()
+
+
+def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of each band's scaled numbers over the train split: the store's own for linear ones.
+
+    Raises:
+        BadStore: the store has no train split, or lacks a band.
+    """
+    planes, patches = store.planes_for(bands), store.patches("train")
+    if scale == "linear":
+        return {band: store.statistics[band] for band in bands}
+    rows = np.sort(np.random.default_rng(0).permutation(patches)[:_ENOUGH])
+    found = {}
+    for plane in planes:
+        sums = torch.zeros(2, len(plane.bands), dtype=torch.float64)
+        for k in range(0, len(rows), 64):
+            values = _logarithm(torch.from_numpy(store.planes[plane.key][rows[k : k + 64]].astype(np.float64)))
+            sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+        mean, square = sums / (len(rows) * plane.side**2)
+        deviation = (square - mean.square()).clamp(min=0).sqrt()
+        found |= dict(zip(plane.bands, zip(mean.tolist(), deviation.tolist(), strict=True), strict=True))
+    return {band: found[band] for band in bands}
 
 
 def _select(tensor: Tensor, channels: list[int]) -> Tensor:
@@ -81,11 +122,14 @@ def _select(tensor: Tensor, channels: list[int]) -> Tensor:
 
 
 def resize(values: Tensor, side: int, upsample: str) -> Tensor:
-    """(n, c, h, w) → (n, c, side, side); downward by averaging the area, so that no pixel is lost."""
-    if values.shape[-1] == side:
+    """(n, c, h, w) → (n, c, side, side); downward every pixel has its share: block means, or a wider bilinear kernel."""
+    here = values.shape[-1]
+    if here == side:
         return values
-    if values.shape[-1] > side:
-        return F.adaptive_avg_pool2d(values, side)
+    if here > side:
+        if here % side == 0:
+            return F.avg_pool2d(values, here // side)
+        return F.interpolate(values, size=(side, side), mode="bilinear", antialias=True)
     align = None if upsample == "nearest" else False
     return F.interpolate(values, size=(side, side), mode=upsample, align_corners=align)
 

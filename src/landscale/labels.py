@@ -192,7 +192,7 @@ def columns_by_name(wanted: Sequence[str], available: Sequence[str]) -> list[lis
     Raises:
         UnknownName: a wanted class that `available` neither has nor maps to.
     """
-    finer = next((n.sources for n in NOMENCLATURES.values() if n.names == tuple(wanted)), {})
+    finer = next((n.sources for n in NOMENCLATURES.values() if n.sources and {*wanted} <= {*n.names}), {})
     found = []
     for name in wanted:
         columns = [

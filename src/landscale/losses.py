@@ -1,4 +1,4 @@
-"""What training makes small: from logits (n, C) and targets (n, C) in 0…1 to a scalar."""
+"""What training makes small: from logits (…, C) and targets of the same shape in 0…1 to a scalar."""
 
 from __future__ import annotations
 

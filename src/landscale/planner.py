@@ -18,8 +18,8 @@ class Planner:
     """Plans a training that ends, scores included, within `limit` seconds of its own time.
 
     longest: steps of the whole recipe; a plan never has more. steps_an_epoch: between ends of epochs. evaluations: per
-    epoch. scorings: what the scoring at the end costs, in evaluations. guess: what an evaluation costs, in steps, until
-    one was measured. begun: step and seconds at which this session took over.
+    epoch. scorings: what the scoring at the end costs, in evaluations of `evaluation` seconds each. begun: step and seconds from which on the pace counts; it moves on with the epochs, as steps on
+    larger inputs take longer.
     """
 
     limit: float
@@ -27,23 +27,22 @@ class Planner:
     steps_an_epoch: int
     evaluations: float
     scorings: float
-    guess: float
+    evaluation: float
     begun: tuple[int, float]
-    evaluation_seconds: float = 0.0
-    spent_evaluating: float = 0.0
-
-    def evaluated(self, seconds: float) -> None:
-        """Note what an evaluation took."""
-        self.evaluation_seconds = seconds
-        self.spent_evaluating += seconds
 
     def is_early(self, step: int) -> bool:
         return step - self.begun[0] in EARLY
 
     def total(self, step: int, seconds: float) -> int:
-        """Steps of the whole training, when `step` of them took `seconds`, evaluations included."""
-        pace = (seconds - self.begun[1] - self.spent_evaluating) / (step - self.begun[0])
-        evaluation = self.evaluation_seconds or pace * self.guess
-        left = SHARE * self.limit - seconds - evaluation * self.scorings
-        each = pace + evaluation * self.evaluations / self.steps_an_epoch
+        """Steps of the whole training, when `step` of them took `seconds`."""
+        pace = (seconds - self.begun[1]) / (step - self.begun[0])
+        left = SHARE * self.limit - seconds - self.evaluation * self.scorings
+        each = pace + self.evaluation * self.evaluations / self.steps_an_epoch
         return min(self.longest, step + max(1, int(left / each)))
+
+    def total_after_epoch(self, step: int, seconds: float, evaluation: float) -> int:
+        """The same at the end of an epoch, whose `evaluation` is among the seconds (0: there was none)."""
+        self.evaluation = evaluation or self.evaluation
+        total = self.total(step, seconds - evaluation)
+        self.begun = (step, seconds)
+        return total

@@ -66,7 +66,7 @@ def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int |
     with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(scene, d.bands) as pixels, whole(out) as temporary:
         grid = lcm(*pixels.ratios.values())
         side = max(grid, round(d.ground / pixels.gsd) // grid * grid)
-        stride = max(grid, (stride or side // 2) // grid * grid)
+        stride = min(side, max(grid, (stride or side // 2) // grid * grid))
         rows, columns = starts(pixels.height, side, stride, grid), starts(pixels.width, side, stride, grid)
         profile = _PROFILE | {
             "width": pixels.width,
@@ -113,10 +113,8 @@ def _strips(
     across = max(width, side)
     total = np.zeros((classes, side, across), np.float32)  # over the rows that windows still reach
     seen = np.zeros((side, across), np.float32)
-    nodata = np.zeros((height, width), bool)
     for k, top in enumerate(rows):
-        strip, missing = _read_strip(pixels, top, side, across)
-        nodata[top : top + side] = missing
+        strip = _read_strip(pixels, top, side, across)
         for places, probabilities in _windows(classifier, strip, columns, side, pixels):
             for left, values in zip(places, probabilities, strict=True):
                 total[:, :, left : left + side] += values[:, None, None]
@@ -130,25 +128,26 @@ def _strips(
         if last and top + done < height:
             values = np.concatenate([values, np.repeat(values[:, -1:], height - top - done, axis=1)], axis=1)
         values = values[:, : height - top, :width]
-        values[:, nodata[top : top + values.shape[1]]] = np.nan
+        values[:, _nodata(pixels, top, values.shape[1])] = np.nan
         yield top, values
         total[:, : side - done], seen[: side - done] = total[:, done:].copy(), seen[done:].copy()
         total[:, side - done :], seen[side - done :] = 0, 0
 
 
-def _read_strip(
-    pixels: ScenePixels, top: int, side: int, across: int
-) -> tuple[dict[str, NDArray[np.uint16]], NDArray[np.bool_]]:
-    """Harmonised rows of every band in its own pixels, and where the finest grid has no data."""
-    strip, missing = {}, None
+def _read_strip(pixels: ScenePixels, top: int, side: int, across: int) -> dict[str, NDArray[np.uint16]]:
+    """Harmonised rows of every band in its own pixels, continued by the border to whole windows."""
+    strip = {}
     for band, ratio in pixels.ratios.items():
-        raw = pixels.read(band, top // ratio, side // ratio)
-        if ratio == 1:
-            missing = (raw == 0) if missing is None else missing & (raw == 0)
+        raw = pixels.harmonise(pixels.read(band, top // ratio, side // ratio))
         down, right = side // ratio - raw.shape[0], max(0, across // ratio - raw.shape[1])
-        strip[band] = np.pad(pixels.harmonise(raw), ((0, down), (0, right)), mode="edge")
-    assert missing is not None
-    return strip, missing
+        strip[band] = np.pad(raw, ((0, down), (0, right)), mode="edge")
+    return strip
+
+
+def _nodata(pixels: ScenePixels, top: int, rows: int) -> NDArray[np.bool_]:
+    """Where all bands of the finest grid are 0; (rows, width). GDAL's cache has these rows still."""
+    finest = [band for band, ratio in pixels.ratios.items() if ratio == 1]
+    return np.all([pixels.read(band, top, rows) == 0 for band in finest], axis=0)
 
 
 def _windows(

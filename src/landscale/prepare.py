@@ -9,10 +9,12 @@ import ctypes
 import hashlib
 import json
 import multiprocessing
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from landscale.errors import BadStore, LandscaleError
 from landscale.files import sync
 from landscale.progress import bar
 from landscale.sources.survey import Reader, Survey
-from landscale.store import BAD, WHOLE, Layout, Writer, checksum, create, moments, open_store, train_statistics
+from landscale.store import BAD, WHOLE, Layout, Writer, checksum, create, moments, open_store
 
 CHUNK = 64  # patches written, synced and counted together: 10 MB of BigEarthNet
 
@@ -56,9 +58,11 @@ def prepare(survey: Survey, path: Path, workers: int = 1, *, skip_bad: bool = Fa
     plan = _digest(survey)
     partial = path.with_name(path.name + ".partial")
     if path.exists():
-        if open_store(path).attributes["plan"] != plan:
+        store = open_store(path)
+        if store.attributes["plan"] != plan:
             raise BadStore(path, "exists and was prepared from something else; remove it or choose another name")
-        return Outcome(len(open_store(path)), 0, [])
+        names = survey.table["name"].to_numpy()[store.states == BAD]
+        return Outcome(len(survey.table), 0, [(str(name), f"was damaged when {path} was made") for name in names])
     if not partial.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _create(survey, partial, plan)
@@ -69,17 +73,17 @@ def prepare(survey: Survey, path: Path, workers: int = 1, *, skip_bad: bool = Fa
     # A patch that was bad is tried again: its file may have been mended.
     todo = np.flatnonzero(begun.states != WHOLE)
     skipped: list[tuple[str, str]] = []
-    with bar("prepare", len(todo)) as advance:
-        for chunk, bad in _extract(survey, partial, list(_chunks(survey, todo)), workers):
+    chunks = list(_chunks(survey, todo))
+    with bar("prepare", len(todo)) as advance, closing(_extract(survey, partial, chunks, workers)) as extracted:
+        for chunk, bad in extracted:
             if bad and not skip_bad:
                 raise LandscaleError(f"{bad[0][1]} (--skip-bad leaves such patches out)")
             skipped += bad
             advance(len(chunk.names))
-    writer = Writer(partial)
-    try:
-        writer.put_statistics(train_statistics(partial))
-    finally:
-        writer.close()
+    if len(skipped) == len(survey.table):
+        raise LandscaleError(f"none of {len(skipped)} patches can be read: {skipped[0][1]}")
+    with closing(Writer(partial)) as writer:
+        writer.finish()
     partial.rename(path)
     sync(path.parent)
     return Outcome(len(survey.table), len(todo) - len(skipped), skipped)
@@ -88,8 +92,9 @@ def prepare(survey: Survey, path: Path, workers: int = 1, *, skip_bad: bool = Fa
 def _digest(survey: Survey) -> str:
     """What decides the content of a store: a resumed preparation must have the same."""
     digest = hashlib.sha256(json.dumps([asdict(survey.layout), survey.provenance], sort_keys=True).encode())
-    digest.update("\n".join(survey.table["name"]).encode())
-    digest.update(survey.table["split"].to_numpy(np.uint8).tobytes())
+    for key in sorted(map(str, survey.table)):
+        if key != "where":  # an archive may move
+            digest.update("\n".join([key, *survey.table[key].astype(str)]).encode())
     if survey.classes is not None:
         digest.update(survey.classes.tobytes())
     return digest.hexdigest()
@@ -98,7 +103,7 @@ def _digest(survey: Survey) -> str:
 def _create(survey: Survey, path: Path, plan: str) -> None:
     from landscale import __version__
 
-    columns = {key: survey.table[key].to_numpy() for key in survey.table if key != "where"}
+    columns = {str(key): survey.table[key].to_numpy() for key in survey.table if key != "where"}
     provenance = json.dumps(survey.provenance | {"landscale": __version__})
     create(path, survey.layout, columns, {"plan": plan, "provenance": provenance})
 
@@ -118,15 +123,15 @@ def _chunks(survey: Survey, todo: NDArray[np.int64]) -> Iterator[_Chunk]:
 
 def _extract(
     survey: Survey, path: Path, chunks: list[_Chunk], workers: int
-) -> Iterator[tuple[_Chunk, list[tuple[str, str]]]]:
+) -> Generator[tuple[_Chunk, list[tuple[str, str]]], None, None]:
     """Extract all chunks; yields each with its damaged patches as it ends."""
     job = (survey.read, survey.layout, path)
     if workers <= 1 or len(chunks) <= 1:
-        extract = _Extractor(*job)
-        yield from ((chunk, extract(chunk)) for chunk in chunks)
+        with closing(_Extractor(*job)) as extract:
+            yield from ((chunk, extract(chunk)) for chunk in chunks)
         return
     context = multiprocessing.get_context("spawn")  # no inherited threads, locks or HDF5 handles
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, job) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, (os.getpid(), *job)) as pool:
         waiting = iter(chunks)
         running: dict[Future[list[tuple[str, str]]], _Chunk] = {}
         try:
@@ -152,9 +157,11 @@ def _extract_in_worker(chunk: _Chunk) -> list[tuple[str, str]]:
     return _extractor(chunk)
 
 
-def _start_worker(read: Reader, layout: Layout, path: Path) -> None:
+def _start_worker(parent: int, read: Reader, layout: Layout, path: Path) -> None:
     global _extractor  # noqa: PLW0603  a pool's worker has no other place for what it keeps
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives a killed parent
+    if os.getppid() != parent:  # killed before we could ask for that signal
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _extractor = _Extractor(read, layout, path)
 
@@ -165,6 +172,9 @@ class _Extractor:
     def __init__(self, read: Reader, layout: Layout, path: Path) -> None:
         self._read, self._layout, self._writer = read, layout, Writer(path)
         self._buffers = layout.buffers(CHUNK)
+
+    def close(self) -> None:
+        self._writer.close()
 
     def __call__(self, chunk: _Chunk) -> list[tuple[str, str]]:
         n = len(chunk.names)

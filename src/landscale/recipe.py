@@ -33,6 +33,8 @@ class Recipe:
     """pixels a side of the network's input; by default the store's"""
     upsample: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     """how the 20 m and 60 m bands are brought to that side"""
+    scale: Literal["linear", "log"] = "linear"
+    """how digital numbers are scaled before they are normalised"""
 
     epochs: int = 30
     """times that every patch is seen; with --max-time, the most of them"""
@@ -54,6 +56,8 @@ class Recipe:
     """for `step`: epochs after which the rate falls to a tenth"""
     warmup_epochs: float = 0.0
     """epochs in which the rate rises from nothing"""
+    progressive: list[list[float]] = field(default_factory=list)
+    """pairs of a share of the training and the side that patches are shrunk to until then"""
     clip_grad: float | None = None
     """largest norm of the gradient"""
 

@@ -27,6 +27,7 @@ from landscale.distributed import Ranks
 from landscale.errors import BadStore, Diverged, UnknownName
 from landscale.evaluate import evaluate, infer
 from landscale.files import write_json
+from landscale.inputs import measure_statistics
 from landscale.interrupt import Stopped, signals_wait
 from landscale.labels import NOMENCLATURES, nomenclature
 from landscale.losses import build_loss
@@ -91,9 +92,8 @@ def train(
 def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     """A fresh classifier for a recipe and a store, its weights drawn from the recipe's seed."""
     bands = band_set(recipe.bands).names
+    store.patches("train")
     store.planes_for(bands)
-    if not store.statistics:
-        raise BadStore(store.path, "has no train split to train on, and so no statistics")
     if recipe.labels is None:
         classes, name = store.layout.classes, store.layout.nomenclature
     else:
@@ -106,10 +106,11 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         classes=classes,
         nomenclature=name,
         multi_label=NOMENCLATURES[name].multi_label if name in NOMENCLATURES else store.layout.multi_label,
-        statistics={band: store.statistics[band] for band in bands},
+        statistics=measure_statistics(store, bands, recipe.scale),
         side=side,
         ground=10 * store.layout.side,  # the finest plane is at 10 m
         upsample=recipe.upsample,
+        scale=recipe.scale,
         options=recipe.options,
         views=recipe.views,
     )
@@ -188,8 +189,8 @@ class Trainer:
                         saved = time.monotonic()
                 evaluation_seconds = self.end_epoch(epoch + 1)
                 if planner is not None and state.step < state.total:
-                    planner.evaluated(evaluation_seconds)
-                    state.total = self.ranks.share(planner.total(state.step, state.seconds))
+                    total = planner.total_after_epoch(state.step, state.seconds, evaluation_seconds)
+                    state.total = self.ranks.share(total)
                 self.save()
                 saved = time.monotonic()
 
@@ -204,11 +205,13 @@ class Trainer:
 
         self.network.train()
         with torch.no_grad():
-            values = self.classifier.inputs(batch.planes)
+            values = self.classifier.inputs(batch.planes, self._side())
             values, wanted = self.augment(values, batch.targets, generator)
             values = values.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
             logits = self.network(values)
+        if logits.ndim > wanted.ndim:  # members that learn side by side (n, members, C)
+            wanted = wanted[:, None].expand_as(logits)
         loss: Tensor = self.loss(logits, wanted)
         number = loss.item()
         if not math.isfinite(number):
@@ -224,6 +227,10 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.classifier.network, step=state.step)
         return number
+
+    def _side(self) -> int | None:
+        """The side that patches are shrunk to at this stage; None for the classifier's own."""
+        return next((int(side) for until, side in self.recipe.progressive if self.state.progress < until), None)
 
     def end_epoch(self, epoch: int) -> float:
         """Evaluate, note the epoch, keep the best weights. Returns the seconds that the evaluation took."""
@@ -316,16 +323,29 @@ class Trainer:
         if self.max_time is None:
             return None
         recipe, d = self.recipe, self.description
-        patches = len(self.store.patches("val")) if self.validates else 0
+        begun = time.monotonic()
+        evaluation = self._measure_evaluation()
+        self.state.seconds += time.monotonic() - begun
         return Planner(
             limit=self.max_time,
             longest=recipe.epochs * self.steps_an_epoch,
             steps_an_epoch=self.steps_an_epoch,
             evaluations=1 / recipe.evaluate_every,
             scorings=recipe.views * (2 if d.multi_label else 1),
-            guess=patches / (recipe.batch * self.ranks.world) / 3,  # a forward pass is a third of a step
+            evaluation=evaluation,
             begun=(self.state.step, self.state.seconds),
         )
+
+    def _measure_evaluation(self) -> float:
+        """Seconds that an evaluation of the val split takes, from two batches of it after a first one."""
+        if not self.validates:
+            return 0.0
+        patches = self.store.patches("val")
+        quick = self.classifier_with(self.averaged(), views=1, thresholds=())
+        infer(quick, self.store, patches[:64], Ranks(), show=False)
+        begun = time.monotonic()
+        infer(quick, self.store, patches[:128], Ranks(), show=False)
+        return (time.monotonic() - begun) * len(patches) / len(patches[:128]) / self.ranks.world
 
     def _announce(self) -> None:
         if not self.ranks.first:

@@ -20,7 +20,7 @@ VIEWS = (1, 2, 4, 8)
 class Description:
     """All that makes a classifier but its parameters; what `config.json` holds beside the weights.
 
-    statistics: mean and standard deviation of each band in digital numbers. thresholds: by class, in 0…1; empty in a
+    statistics: mean and standard deviation of each band's scaled numbers. thresholds: by class, in 0…1; empty in a
     single-label classifier. ground: metres a side of the patches it was trained on. views: how many of the 8 turns are averaged.
     """
 
@@ -33,6 +33,7 @@ class Description:
     side: int
     ground: int
     upsample: str = "bilinear"
+    scale: str = "linear"
     options: Mapping[str, Any] = field(default_factory=dict)
     thresholds: tuple[float, ...] = ()
     views: int = 1
@@ -45,7 +46,7 @@ class Classifier(nn.Module):
         super().__init__()
         d = description
         self.description = d
-        self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample)
+        self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample, d.scale)
         self.network = create(d.model, len(d.bands), len(d.classes), **d.options)
 
     def forward(self, planes: Native) -> Tensor:

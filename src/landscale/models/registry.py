@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from landscale.errors import LandscaleError, UnknownName
-from landscale.models import wide_resnet as _wide_resnet  # noqa: F401  importing a family registers its names with timm
+from landscale.models import trio as _trio  # noqa: F401  importing a family registers its names with timm
+from landscale.models import wide_resnet as _wide_resnet  # noqa: F401
 
 PATCH_SIDE = 120  # of a BigEarthNet patch at 10 m
 
@@ -66,6 +67,7 @@ for _row in (
     ZooEntry("wide_resnet_eca_b5", "wide_resnet", _ECA, 100),
     ZooEntry("wide_resnet_eca_b6", "wide_resnet", _ECA, 110),
     ZooEntry("wide_resnet_eca_b7", "wide_resnet", _ECA, 120),
+    ZooEntry("trio", "trio", "landscale, for stores of a few hundred patches", 60),
     ZooEntry("resnet18", "resnet", _HE),
     ZooEntry(
         "resnet50",

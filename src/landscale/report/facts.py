@@ -39,6 +39,10 @@ class Facts:
         return splits
 
     @property
+    def epochs(self) -> int:
+        return int(self.history["epoch"].iloc[-1])
+
+    @property
     def seconds(self) -> float:
         return float(self.history["seconds"].iloc[-1])
 

@@ -22,6 +22,7 @@ from landscale.labels import colours
 from landscale.sources.scene import ScenePixels, open_scene
 
 LONGEST = 1000  # pixels of an image's longer side
+BRIGHTNESS = 0.7  # exponent on 0…1
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,14 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def true_colour(bands: list[Any]) -> Image.Image:
-    """Red, green and blue from open rasters, each stretched from its 2nd to its 98th percentile; black where there is no data."""
+    """Red, green and blue from open rasters, each stretched from its 2nd to its 98th percentile, then brightened so that
+    forests show beside clouds; black where there is no data.
+    """
     channels = []
     for band in bands:
         values = band.read(1, out_shape=_shape(bands[0]), resampling=Resampling.average).astype(np.float32)
         low, high = np.percentile(values[values > 0], (2, 98)) if (values > 0).any() else (0, 1)
-        channels.append(np.clip((values - low) / max(high - low, 1) * 255, 0, 255))
+        channels.append(255 * np.clip((values - low) / max(high - low, 1), 0, 1) ** BRIGHTNESS)
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
 
 
@@ -96,9 +99,7 @@ def class_map(path: Path, file: Any) -> tuple[Image.Image, list[Legend]]:
     palette = colours(names)
     rgba = np.array([[*bytes.fromhex(colour[1:]), 255] for colour in palette] + [[0, 0, 0, 0]], np.uint8)
     areas = np.bincount(winner.ravel(), minlength=len(names) + 1)[:-1]
-    rows = [
-        Legend(names[k], palette[k], areas[k] / areas.sum()) for k in np.argsort(-areas, kind="stable") if areas[k]
-    ]
+    rows = [Legend(names[k], palette[k], areas[k] / areas.sum()) for k in np.argsort(-areas, kind="stable") if areas[k]]
     return Image.fromarray(rgba[winner]), rows
 
 

@@ -75,35 +75,39 @@ def _section(templates: Environment, facts: Facts, number: int) -> Markup:
         text = templates.get_template("run.html.j2").render(run=facts, number=number, curves=_curves(facts.history))
     except (UndefinedError, AttributeError, TypeError, ValueError) as error:
         raise BadInput(facts.folder, f"has files that `landscale train` does not write ({error})") from None
-    return Markup(text)  # noqa: S704  rendered with autoescape
+    return Markup(text)  # rendered with autoescape
 
 
 def _curves(history: pd.DataFrame) -> dict[str, Markup]:
     """Charts over the epochs, by title."""
+    validation = {name: f"val_{key}" for key, name in NAMES.items() if f"val_{key}" in history}
+    charts = {"Training loss": {"loss": "loss"}, "Validation": validation, "Learning rate": {"rate": "rate"}}
     epochs = [int(epoch) for epoch in history["epoch"]]
-    validation = {name: _column(history, f"val_{key}") for key, name in NAMES.items() if f"val_{key}" in history}
-    charts = {"Training loss": {"loss": _column(history, "loss")}}
-    charts |= {"Validation, at 0.5": validation} if validation else {}
-    charts |= {"Learning rate": {"rate": _column(history, "rate")}}
-    return {title: line_chart(title, epochs, series) for title, series in charts.items()}
-
-
-def _column(table: pd.DataFrame, key: str) -> list[float | None]:
-    return [None if pd.isna(value) else float(value) for value in table[key]]
+    return {
+        title: line_chart(title, epochs, {name: _values(history[key]) for name, key in lines.items()})
+        for title, lines in charts.items()
+        if lines
+    }
 
 
 def _comparison(runs: Sequence[Facts]) -> dict[str, Any]:
     """The split that all runs have scores of, the figures they share on it, and charts with a line a run."""
     split = next((s for s in ("test", "val") if all(s in run.scores for run in runs)), None)
     keys = [key for key in NAMES if split and all(key in run.scores[split] for run in runs)]
-    together = pd.concat({run.name: run.history.set_index("epoch") for run in runs}, axis=1)
+    epochs = sorted({int(epoch) for run in runs for epoch in run.history["epoch"]})
+    titles = {"loss": "Training loss"}
+    titles |= {f"val_{key}": f"Validation {NAMES[key]}" for key in ("accuracy", "micro_f1", "macro_f1")}
     charts = {}
-    for key in ("loss", "val_accuracy", "val_micro_f1", "val_macro_f1"):
-        series = {run.name: _column(together[run.name], key) for run in runs if key in run.history}
-        if series:
-            title = "Training loss" if key == "loss" else f"Validation {NAMES[key.removeprefix('val_')]}"
-            charts[title] = line_chart(title, [int(epoch) for epoch in together.index], series)
+    for column, title in titles.items():
+        known = {run.name: run.history.set_index("epoch")[column] for run in runs if column in run.history}
+        if known:
+            lines = {name: _values(values.reindex(epochs)) for name, values in known.items()}
+            charts[title] = line_chart(title, epochs, lines)
     return {"split": split, "keys": keys, "charts": charts, "stores": len({run.data.get("plan") for run in runs})}
+
+
+def _values(column: pd.Series[float]) -> list[float | None]:
+    return [None if pd.isna(value) else float(value) for value in column]
 
 
 def _figure(value: float | None, digits: int = 3) -> str:

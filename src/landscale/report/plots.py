@@ -35,7 +35,7 @@ def line_chart(label: str, xs: Sequence[int], series: Mapping[str, Values], x_na
     parts.append(f"<title>{escape(label)}</title>")
     for tick in ticks:
         parts.append(f'<path class="grid" d="M{LEFT} {down(tick)}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{down(tick) + 4}">{_short(tick)}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{down(tick) + 4}">{tick:.10g}</text>')
     for k, (name, values) in enumerate(series.items()):
         points = [(across(x), down(y)) for x, y in zip(xs, values, strict=True) if y is not None]
         parts.append(f'<path class="line {_style(k)}" d="{"".join(_move(points))}"/>')
@@ -44,6 +44,8 @@ def line_chart(label: str, xs: Sequence[int], series: Mapping[str, Values], x_na
         parts.append(f'<path class="line {_style(k)}" d="M{LEFT} {_row(k) - 4}h14"/>')
         parts.append(f'<text x="{LEFT + 20}" y="{_row(k)}">{escape(_cut(name, 36))}</text>')
 
+    if xs:
+        parts.append(f'<text x="{LEFT}" y="{BOTTOM + 15}">{x_name} {xs[0]}</text>')
     middles = [(across(a) + across(b)) / 2 for a, b in pairwise(xs)]
     edges = [LEFT, *middles, WIDTH - RIGHT]
     parts.append('<g class="hits">')
@@ -84,15 +86,12 @@ def _readings(where: str, values: Values) -> list[str]:
 
 def _ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     """Round numbers at equal steps that enclose low … high."""
-    span = (high - low) or abs(high) or 1.0
+    most = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-6 * most else most or 1.0
     power = 10.0 ** math.floor(math.log10(span / wanted))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power * wanted >= span * (1 - 1e-9))
     start, stop = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [k * step for k in range(start, max(stop, start + 1) + 1)]
-
-
-def _short(value: float) -> str:
-    return f"{round(value, 12):.3g}"
 
 
 def _cut(text: str, most: int) -> str:

@@ -16,12 +16,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.bands import BANDS, band_set
-from landscale.errors import BadInput, UnknownName
+from landscale.errors import BadInput, UnknownName, reason
 from landscale.files import read_json
 from landscale.geotiff import read_band
 from landscale.labels import Nomenclature, nomenclature
-from landscale.sources.survey import Found, Survey, check_names, read_list, split_code, split_lists
-from landscale.store import SPLITS, Layout, Plane
+from landscale.sources.survey import Found, Survey, check_names, read_list, split_code, split_lists, splits_by_lists
+from landscale.store import Layout, Plane
 
 SIDES = {10: 120, 20: 60, 60: 20}  # 1.2 km
 
@@ -77,7 +77,7 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
         inputs: split or None, and the folder of an archive: the one that holds `BigEarthNet-v1.0` or `BigEarthNet-S2`,
             or that folder itself.
         labels: `clc43` (v1's default) or `ben19` (v2's default and only choice).
-        lists: folder with v1's split, snow and cloud lists; by default `metadata` beside the patches.
+        lists: folder with v1's split, snow and cloud lists; by default `metadata` beside the patches. v2 has no use for it.
 
     Raises:
         BadInput: neither kind of archive, or damaged metadata.
@@ -98,7 +98,11 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
 def _survey_one(path: Path, labels: str | None, lists: Path | None) -> Survey:
     if not path.is_dir():
         raise BadInput(path, "no such folder")
+    if lists is not None and not (split_lists(lists) or any(lists.glob("patches_with_*"))):
+        raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
     if (path / "BigEarthNet-S2").is_dir() or path.name == "BigEarthNet-S2":
+        if lists is not None:
+            raise BadInput(lists, "lists are for BigEarthNet v1; v2 has its splits in metadata.parquet")
         return _survey_v2(path if path.name != "BigEarthNet-S2" else path.parent, labels)
     if (path / "BigEarthNet-v1.0").is_dir():
         return _survey_v1(path / "BigEarthNet-v1.0", labels, lists or path / "metadata")
@@ -112,9 +116,7 @@ def _survey_v1(folder: Path, labels: str | None, lists: Path) -> Survey:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
     table = pd.DataFrame({"name": names, "where": [f"{folder}/{name}" for name in names]})
-    table["split"] = np.uint8(0)
-    for split, path in split_lists(lists).items():
-        table.loc[table["name"].isin(read_list(path)), "split"] = SPLITS.index(split)
+    table["split"] = splits_by_lists(table["name"], lists)
     for flag, stem in (("snow", "patches_with_seasonal_snow"), ("cloud", "patches_with_cloud_and_shadow")):
         listed = [name for path in lists.glob(f"{stem}.*") for name in read_list(path)]
         table[flag] = table["name"].isin(listed)
@@ -131,15 +133,20 @@ def _survey_v2(root: Path, labels: str | None) -> Survey:
     columns = ["patch_id", "labels", "split", "country", "contains_seasonal_snow", "contains_cloud_or_shadow"]
     try:
         meta = pd.read_parquet(path, columns=columns)
-    except Exception as error:  # noqa: BLE001  arrow raises many kinds for a damaged file
-        raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # arrow raises many kinds for a damaged file
+        raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({reason(error)})") from None
     classes = np.zeros((len(meta), len(target.classes)), np.uint8)
     for row, (name, names) in enumerate(zip(meta["patch_id"], meta["labels"], strict=True)):
         try:
             classes[row, target.columns(names)] = 1
         except (UnknownName, TypeError) as error:
             raise BadInput(path, f"patch {name}: {error}") from None
-    splits = {str(name): split_code(str(name), path) for name in meta["split"].unique()}
+    missing = meta.drop(columns="labels").isna().any(axis=1)
+    if missing.any():
+        raise BadInput(
+            path, f"patch {meta['patch_id'][missing].iloc[0]}: has an empty field among {', '.join(columns)}"
+        )
+    splits = {name: split_code(str(name), path) for name in meta["split"].unique()}
     names = meta["patch_id"].astype(str)
     product = names.str.rsplit("_", n=2).str[0]
     table = pd.DataFrame(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,11 +20,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from landscale.errors import BadInput, UnknownName
+from landscale.errors import BadInput, UnknownName, reason
 from landscale.geotiff import Place
 from landscale.labels import EUROSAT10
-from landscale.sources.survey import Found, Survey, check_names, read_list, split_code, split_lists
-from landscale.store import SPLITS, Layout, Plane
+from landscale.sources.survey import Found, Survey, check_names, split_code, split_lists, splits_by_lists
+from landscale.store import Layout, Plane
 
 SIDE = 64
 RGB = Plane("data_10m", ("B04", "B03", "B02"), SIDE, "uint8")
@@ -52,18 +53,23 @@ class EuroSATReader:
         if where.endswith(".tif"):
             return Found(_read_ms(where, out))
         try:
-            with Image.open(_bytes(where)) as image:
+            with Image.open(_open(where)) as image:
                 if image.mode != "RGB" or image.size != (SIDE, SIDE):
                     raise BadInput(where, f"is {image.size[0]}×{image.size[1]} {image.mode}, expected 64×64 RGB")
                 out[...] = np.asarray(image).transpose(2, 0, 1)
-        except (OSError, SyntaxError, zipfile.BadZipFile, zlib.error, KeyError) as error:
-            raise BadInput(where, f"cannot be decoded ({str(error).splitlines()[0]})") from None
+        except (OSError, SyntaxError, ValueError) as error:
+            raise BadInput(where, f"cannot be decoded ({reason(error)})") from None
         return Found()
 
 
-def _bytes(where: str) -> io.BytesIO | Path:
+def _open(where: str) -> io.BytesIO | Path:
     archive, inside, member = where.partition("::")
-    return io.BytesIO(_zip(archive, os.getpid()).read(member)) if inside else Path(where)
+    if not inside:
+        return Path(where)
+    try:
+        return io.BytesIO(_zip(archive, os.getpid()).read(member))
+    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadInput(where, f"cannot be unpacked ({reason(error)})") from None
 
 
 @functools.cache
@@ -76,7 +82,9 @@ def _read_ms(where: str, out: NDArray[np.generic]) -> Place:
     import rasterio
 
     try:
-        with rasterio.open(where) as file:
+        with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
+            file = rasterio.open(_open(where), driver="GTiff")
+        with file:
             shape = (file.count, file.height, file.width)
             if shape != MS.shape or file.dtypes[0] != MS.dtype:
                 raise BadInput(where, f"is {shape} {file.dtypes[0]}, expected {MS.shape} {MS.dtype}")
@@ -84,7 +92,7 @@ def _read_ms(where: str, out: NDArray[np.generic]) -> Place:
             crs = f"EPSG:{file.crs.to_epsg()}" if file.crs and file.crs.to_epsg() else ""
             return Place(crs, file.transform.c, file.transform.f)
     except rasterio.errors.RasterioError as error:
-        raise BadInput(where, f"cannot be decoded ({str(error).splitlines()[0]})") from None
+        raise BadInput(where, f"cannot be decoded ({reason(error.__cause__ or error)})") from None
 
 
 def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, seed: int = 0) -> Survey:
@@ -102,7 +110,9 @@ def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, see
         if split is not None:
             table["split"] = np.uint8(split_code(split, path))
         elif lists is not None:
-            table["split"] = _by_lists(table, lists)
+            if not split_lists(lists):
+                raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
+            table["split"] = splits_by_lists(table["name"], lists)
         else:
             table["split"] = _by_rule(table, seed)
         tables.append(table)
@@ -132,7 +142,7 @@ def _members(path: Path) -> list[tuple[str, str, int, str]]:
         raise BadInput(path, "no such folder or zip")
     found = []
     for member, where in files:
-        if member.suffix not in _PLANES:
+        if member.suffix not in _PLANES or member.name.startswith("."):  # ._*: macOS's, in zips made there
             continue
         try:
             (column,) = EUROSAT10.columns([member.parent.name or path.name])
@@ -142,16 +152,6 @@ def _members(path: Path) -> list[tuple[str, str, int, str]]:
     if not found:
         raise BadInput(path, "holds no .jpg or .tif in folders named after classes")
     return sorted(found)
-
-
-def _by_lists(table: pd.DataFrame, folder: Path) -> NDArray[np.uint8]:
-    paths = split_lists(folder)
-    if not paths:
-        raise BadInput(folder, "holds no list named train, val or test (.csv or .txt)")
-    splits = np.zeros(len(table), np.uint8)
-    for split, path in paths.items():
-        splits[table["name"].isin([PurePosixPath(n).stem for n in read_list(path)])] = SPLITS.index(split)
-    return splits
 
 
 def _by_rule(table: pd.DataFrame, seed: int) -> NDArray[np.uint8]:

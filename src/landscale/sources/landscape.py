@@ -32,12 +32,12 @@ sea       .04  330  310  300  190  160  140  130  120  110  100   80   60 |  380
 lake      .05  320  300  310  200  210  190  180  160  140  130   70   50 |  370  360  390  260  300  270  260  230  210  190  110   80
 conifer   .14  160  190  350  240  620 1600 1900 2000 2150 2150  980  470 |  190  220  390  300  700 1450 1700 1800 1950 1950 1150  600
 broadleaf .12  170  200  380  250  730 2500 3050 3200 3350 3350 1550  700 |  220  260  450  380  900 1950 2300 2450 2600 2600 1850  950
-grass     .05  260  300  600  370 1040 2800 3500 3650 3850 3850 1950 1000 |  380  470  800  740 1350 2400 2800 2950 3150 3150 2700 1700
-heath     .08  270  310  590  400 1050 2200 2600 2700 2900 2900 2350 1350 |  380  480  790  780 1350 1950 2200 2300 2450 2450 3000 2000
-crop      .04  240  280  580  320  950 3000 3800 3950 4150 4100 1850  900 |  560  700  950 1200 1500 1750 1900 2000 2150 2200 2750 2350
+grass     .05  250  300  610  380 1060 2600 3150 3300 3450 3450 2150 1100 |  370  460  790  720 1350 2300 2650 2750 2950 2950 2800 1750
+heath     .08  270  310  600  410 1060 2050 2350 2450 2600 2600 2550 1550 |  380  480  790  780 1350 1850 2050 2150 2300 2300 3150 2200
+crop      .04  240  280  580  320  950 3200 4200 4400 4600 4550 1750  800 |  560  700  950 1200 1500 1750 1900 2000 2150 2200 2750 2350
 paddy     .04  280  320  560  420  900 2500 3100 3200 3300 3300 1100  500 |  380  440  600  560  700  850  900  950  950  900  500  300
-orchard   .10  260  310  560  440  950 2200 2600 2750 2900 2900 1950 1050 |  480  590  880 1000 1400 1900 2150 2250 2400 2450 2650 1950
-scrub     .12  200  240  420  340  760 1650 1950 2050 2200 2200 1700  900 |  270  330  530  500  930 1600 1850 1950 2100 2100 2100 1300
+orchard   .10  300  370  590  620 1100 1950 2250 2350 2500 2500 2400 1450 |  500  620  890 1120 1500 1850 2050 2150 2300 2350 2900 2300
+scrub     .12  200  240  430  370  790 1500 1750 1850 2000 2000 2000 1150 |  270  330  540  520  960 1500 1700 1800 1950 1950 2350 1550
 fen       .08  210  250  430  350  780 1450 1650 1750 1850 1800 1150  560 |  280  340  540  520  950 1400 1550 1650 1750 1700 1400  750
 saltmarsh .07  280  330  510  460  800 1350 1500 1600 1650 1600  900  480 |  370  440  620  620  950 1350 1450 1500 1550 1500 1150  700
 roof      .28  620  720  860  920 1150 1500 1650 1750 1850 1850 1750 1350 |  850  980 1150 1250 1450 1700 1800 1900 2000 2000 2050 1750
@@ -74,7 +74,7 @@ class LandUse:
     wet: Interval = (0, 1)
     people: Interval = (0, 1)
     warm: Interval = (0, 1)
-    season: tuple[float, float] = (0.4, 0.15)
+    season: tuple[float, float] = (0.4, 0.1)
     fine: bool = False
 
 
@@ -84,29 +84,29 @@ _WILD, _CALM = (0, 0.5), (0.4, 0.05)
 USES = (
     LandUse(111, 1.5, {"roof": 0.8, "orchard": 0.1, "grass": 0.1}, people=(0.965, 1), fine=True),
     LandUse(112, 2.5, {"roof": 0.4, "grass": 0.3, "broadleaf": 0.2, "orchard": 0.1}, people=(0.9, 1), fine=True),
-    LandUse(121, 0.4, {"hall": 0.6, "grass": 0.2, "crop": 0.2}, people=(0.85, 1), fine=True),
+    LandUse(121, 0.6, {"hall": 0.6, "grass": 0.2, "crop": 0.2}, people=(0.85, 1), fine=True),
     LandUse(131, 0.03, {"rock": 0.8, "lake": 0.1, "scrub": 0.1}, _WOODS),
     LandUse(141, 0.2, {"grass": 0.6, "broadleaf": 0.4}, people=(0.93, 1), fine=True),
     LandUse(142, 0.1, {"grass": 0.8, "roof": 0.1, "broadleaf": 0.1}, people=(0.8, 1), season=(0.1, 0.1)),
-    LandUse(211, 2.6, {"crop": 1}, (0.15, 0.65), people=(0.25, 0.9), season=(0.5, 0.35)),
+    LandUse(211, 2.3, {"crop": 1}, (0.15, 0.65), people=(0.25, 0.9), season=(0.5, 0.3)),
     LandUse(212, 0.4, {"crop": 1}, _LOW, people=(0.3, 0.9), warm=(0.7, 1), season=(0.1, 0.2)),
-    LandUse(213, 1.5, {"paddy": 1}, _LOW, wet=(0.75, 1), warm=(0.7, 1), season=(0.5, 0.35)),
-    LandUse(221, 0.4, {"orchard": 1}, people=(0.4, 0.9), warm=(0.6, 1), season=(0.6, 0.2)),
+    LandUse(213, 1.5, {"paddy": 1}, _LOW, wet=(0.75, 1), warm=(0.7, 1), season=(0.5, 0.3)),
+    LandUse(221, 0.5, {"orchard": 1}, people=(0.4, 0.9), warm=(0.6, 1), season=(0.6, 0.2)),
     LandUse(222, 0.2, {"orchard": 0.9, "grass": 0.1}, people=(0.4, 0.9), warm=(0.5, 1), season=(0.2, 0.2)),
-    LandUse(223, 0.4, {"orchard": 0.8, "scrub": 0.2}, people=(0.3, 0.8), warm=(0.7, 1), season=(0.8, 0.2)),
-    LandUse(231, 1.1, {"grass": 1}, (0.15, 0.75), wet=(0.35, 1), people=(0.1, 0.8), warm=(0, 0.7)),
-    LandUse(242, 1.0, {"crop": 0.4, "grass": 0.3, "orchard": 0.3}, people=(0.5, 0.95), season=(0.5, 0.35), fine=True),
+    LandUse(223, 0.5, {"orchard": 0.8, "scrub": 0.2}, people=(0.3, 0.8), warm=(0.7, 1), season=(0.8, 0.1)),
+    LandUse(231, 1.3, {"grass": 1}, (0.15, 0.75), wet=(0.35, 1), people=(0.1, 0.8), warm=(0, 0.7)),
+    LandUse(242, 0.7, {"crop": 0.4, "grass": 0.3, "orchard": 0.3}, people=(0.5, 0.95), season=(0.5, 0.3), fine=True),
     LandUse(
-        243, 0.9, {"crop": 0.4, "grass": 0.2, "broadleaf": 0.2, "scrub": 0.2}, people=(0.2, 0.7), season=(0.5, 0.35)
+        243, 0.8, {"crop": 0.4, "grass": 0.2, "broadleaf": 0.2, "scrub": 0.2}, people=(0.2, 0.7), season=(0.5, 0.3)
     ),
-    LandUse(244, 1.0, {"grass": 0.6, "broadleaf": 0.4}, people=(0, 0.6), warm=(0.75, 1), season=(0.8, 0.2), fine=True),
+    LandUse(244, 1.0, {"grass": 0.6, "broadleaf": 0.4}, people=(0, 0.6), warm=(0.75, 1), season=(0.8, 0.1), fine=True),
     LandUse(311, 1.5, {"broadleaf": 0.95, "grass": 0.05}, _WOODS, people=_WILD, warm=(0.3, 1)),
     LandUse(312, 1.8, {"conifer": 0.95, "heath": 0.05}, _WOODS, people=_WILD, warm=(0, 0.6)),
     LandUse(313, 1.7, {"conifer": 0.5, "broadleaf": 0.5}, _WOODS, people=_WILD, warm=(0.1, 0.8), fine=True),
     LandUse(321, 0.7, {"heath": 1}, _HILLS, people=(0, 0.6)),
     LandUse(322, 0.7, {"scrub": 0.9, "heath": 0.1}, _HILLS, wet=(0.3, 1), warm=(0, 0.6)),
-    LandUse(323, 0.4, {"scrub": 0.7, "broadleaf": 0.3}, wet=_WILD, people=_WILD, warm=(0.7, 1), season=(0.8, 0.2)),
-    LandUse(324, 0.9, {"scrub": 0.4, "conifer": 0.3, "broadleaf": 0.3}, people=_WILD, fine=True),
+    LandUse(323, 0.6, {"scrub": 0.7, "broadleaf": 0.3}, wet=_WILD, people=_WILD, warm=(0.7, 1), season=(0.8, 0.1)),
+    LandUse(324, 1.0, {"scrub": 0.6, "conifer": 0.2, "broadleaf": 0.2}, people=_WILD, fine=True),
     LandUse(331, 1.5, {"sand": 1}, _SHORE, wet=_WILD, season=(0.4, 0.1)),
     LandUse(332, 0.4, {"rock": 1}, (0.95, 1)),
     LandUse(333, 0.8, {"rock": 0.4, "heath": 0.6}, (0.9, 1), wet=(0, 0.6), fine=True),
@@ -207,7 +207,7 @@ class Landscape:
         self._fine, self._middle, *self._warp = (
             _gaussian(rng, (_TEXTURE, _TEXTURE), scale, 2.5) for scale in (0.4, 2.5, 14, 14)
         )
-        self._zones, self._fields, self._plots = (Parcels(rng, height, width, size) for size in (80, 18, 6))
+        self._zones, self._fields, self._plots = (Parcels(rng, height, width, size) for size in (78, 18, 6))
         self._zone_uses = self._settle(rng)
         parcels = self._fields.count + self._plots.count
         self._card = rng.integers(0, 64, parcels)
@@ -227,7 +227,7 @@ class Landscape:
         misfit = ((outside / (0.02, 0.05, 0.03, 0.05)) ** 2).sum(-1)
         with np.errstate(divide="ignore"):  # a share of 0 never wins
             share = np.log([use.share for use in USES])
-        chosen: Integers = (share - misfit + 0.7 * rng.gumbel(size=misfit.shape)).argmax(1)
+        chosen: Integers = (share - misfit + 0.5 * rng.gumbel(size=misfit.shape)).argmax(1)
         return chosen.astype(np.uint8)
 
     def draw(self, number: int) -> Strip:
@@ -244,7 +244,7 @@ class Landscape:
         for i, band in enumerate(BANDS):
             value = _LUSH[i][cover]
             value += season * _DRYING[i][cover]
-            value *= light * (1 + (0.18 if i < 4 else 0.04) * tint)
+            value *= light * (1 + (0.15 if i < 4 else 0.04) * tint)
             value += snow * (_SNOW[i] - value)
             value += haze * _HAZE[i]
             value += cloud * (_CLOUD[i] - value)
@@ -256,17 +256,17 @@ class Landscape:
     def _ground(self, y: Integers, x: Integers) -> tuple[Bytes, Bytes, Floats, Floats]:
         """Of each point of the grid: class, cover, season in 0…1, and tint, about a standard normal, one a parcel."""
         v, u = y[:, None].astype(np.float32), x[None].astype(np.float32)
-        bent = [10 * _window(warp, y, x) for warp in self._warp]
+        bent = [12 * _window(warp, y, x) for warp in self._warp]
         uses = self._zone_uses[self._zones.at(v + bent[0], u + bent[1])]
         river = np.abs(self._between(self._river, y, x) - 0.5) < 0.003
         uses[river & (self._between(self._relief, y, x) > _LAND[0])] = _RIVER
         parcel = np.where(_FINE[uses], self._plots.at(v, u) + self._fields.count, self._fields.at(v, u))
         cover = _CARDS[uses, self._card[parcel]]
         season = _SEASONS[uses, 0] + _SEASONS[uses, 1] * self._lateness[parcel]
-        season += 0.2 * (self._between(self._season, y, x) - 0.5) + 0.08 * _window(self._middle, y, x)
+        season += 0.1 * (self._between(self._season, y, x) - 0.5) + 0.08 * _window(self._middle, y, x)
         rows = np.nonzero(cover == COVERS.index("orchard"))  # trees and the soil between them, in rows of 40 m
         angle = self._angle[parcel[rows]]
-        season[rows] += 0.3 * np.sin(np.pi / 2 * (y[rows[0]] * np.cos(angle) + x[rows[1]] * np.sin(angle)))
+        season[rows] += 0.4 * np.sin(np.pi / 2 * (y[rows[0]] * np.cos(angle) + x[rows[1]] * np.sin(angle)))
         tint = self._tint[parcel]
         tint[cover < 2] = 0  # water has no parcels
         return uses, cover, np.clip(season, 0, 1), tint

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.errors import BadInput
+from landscale.errors import BadInput, reason
 from landscale.geotiff import Place
 from landscale.store import SPLITS, Layout
 
@@ -67,12 +67,28 @@ def check_names(table: pd.DataFrame, where: Path) -> None:
 
 
 def read_list(path: Path) -> list[str]:
-    """The first column of a csv, txt, or csv.bz2 without header: names of patches."""
+    """The first column of a csv, txt, or csv.bz2 without header: names of patches, freed of folder and suffix."""
     try:
         table = pd.read_csv(path, header=None, usecols=[0], dtype=str, compression="infer")
     except (OSError, ValueError, EOFError) as error:
-        raise BadInput(path, f"is no list of patch names ({str(error).splitlines()[0]})") from None
-    return [str(name) for name in table[0]]
+        raise BadInput(path, f"is no list of patch names ({reason(error)})") from None
+    return list(table[0].astype(str).str.replace(r"^.*/|\.\w+$", "", regex=True))
+
+
+def splits_by_lists(names: pd.Series[str], folder: Path) -> NDArray[np.uint8]:
+    """The split of each name, by the lists in a folder; the first of `SPLITS`, "none", where no list has it.
+
+    Raises:
+        BadInput: a list that cannot be read, or a name in two of them.
+    """
+    splits = np.zeros(len(names), np.uint8)
+    for split, path in split_lists(folder).items():
+        listed = names.isin(read_list(path)).to_numpy()
+        if (twice := listed & (splits > 0)).any():
+            other = SPLITS[splits[twice][0]]
+            raise BadInput(path, f"lists {names[twice].iloc[0]}, which the list of '{other}' has already")
+        splits[listed] = SPLITS.index(split)
+    return splits
 
 
 def split_lists(folder: Path) -> dict[str, Path]:

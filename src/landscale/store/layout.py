@@ -8,6 +8,7 @@
     snow, cloud                    (N,) uint8               flags
     moments                        (N, bands, 2) float64    sum and sum of squares of the pixels of every band
     checksum                       (N,) uint64              xxh3-64 of the pixels, plane by plane, and of the row of classes
+    seal                           (N + 1,) uint64          xxh3-64 of all else about a patch; the last of the statistics
     statistics                     (bands, 2) float64       mean and standard deviation over the train split
 
 Every dataset is a plain byte range, so many processes write it without HDF5, and training maps it into memory.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 FORMAT = 1
 SPLITS = ("none", "train", "val", "test")
 STATES = ("pending", "whole", "bad")
+SEALED = ("name", "split", "state", "tile", "crs", "origin", "date", "country", "snow", "cloud", "moments", "checksum")
 PENDING, WHOLE, BAD = range(3)
 
 Planes = Mapping[str, NDArray[np.generic]]
@@ -75,6 +78,23 @@ def checksum(planes: list[NDArray[np.generic]], classes: NDArray[np.uint8]) -> i
         digest.update(plane.data)
     digest.update(classes.data)
     return digest.intdigest()
+
+
+def seals(file: Mapping[str, Any]) -> NDArray[np.uint64]:
+    """The column `seal` of an open store, from what its other columns hold."""
+    n = len(file["state"])
+    found = np.empty(n + 1, np.uint64)
+    for start in range(0, n, 4096):
+        columns = [np.ascontiguousarray(file[key][start : start + 4096]) for key in SEALED]
+        rows = np.concatenate([c.view(np.uint8).reshape(len(c), -1) for c in columns], axis=1)
+        found[start : start + len(rows)] = [xxhash.xxh3_64_intdigest(row.data) for row in rows]
+    found[n] = xxhash.xxh3_64_intdigest(np.ascontiguousarray(file["statistics"][...]).data)
+    return found
+
+
+def description_seal(*texts: str) -> int:
+    """xxh3-64 of the texts that describe a store; HDF5 keeps them without a checksum."""
+    return xxhash.xxh3_64_intdigest("\0".join(texts).encode())
 
 
 def moments(plane: NDArray[np.generic]) -> NDArray[np.float64]:

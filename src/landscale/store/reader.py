@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.bands import BANDS
-from landscale.errors import BadStore, UnknownName
-from landscale.store.layout import BAD, FORMAT, PENDING, SPLITS, WHOLE, Layout, Plane, checksum
+from landscale.errors import BadStore, UnknownName, reason
+from landscale.store.layout import BAD, FORMAT, PENDING, SPLITS, WHOLE, Layout, Plane, checksum, description_seal, seals
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,21 @@ class PatchStore:
         return tuple(p for p in self.layout.planes if set(p.bands) & set(bands))
 
     def damaged(self) -> Iterator[tuple[int, bool]]:
-        """For every whole patch its index, and whether its bytes differ from its checksum."""
-        expected = self.column("checksum")
-        for i in np.flatnonzero(self.states == WHOLE):
+        """For every whole patch its index, and whether its bytes differ from its checksum and seal.
+
+        Patches that are not whole come up only if their seal is broken.
+
+        Raises:
+            BadStore: the statistics are damaged.
+        """
+        with h5py.File(self.path, "r") as file:
+            expected = file["checksum"][...]
+            broken = seals(file) != file["seal"][...]
+        if broken[-1]:
+            raise BadStore(self.path, "its statistics are damaged; prepare it again")
+        for i in np.flatnonzero((self.states == WHOLE) | broken[:-1]):
             found = checksum([self.planes[p.key][i] for p in self.layout.planes], self.classes[i])
-            yield int(i), found != int(expected[i])
+            yield int(i), bool(broken[i]) or found != int(expected[i])
 
     def summary(self) -> dict[str, Any]:
         """What `info` tells, ready for JSON."""
@@ -114,7 +124,9 @@ def open_store(path: Path, *, unfinished: bool = False) -> PatchStore:
     Raises:
         BadStore: missing, truncated, no patch store, of a later format, or not finished (unless `unfinished` is allowed).
     """
-    if not path.is_file():
+    if path.exists() and not path.is_file():
+        raise BadStore(path, "is no file, expected a patch store")
+    if not path.exists():
         partial = path.with_name(path.name + ".partial")
         hint = f"; {partial.name} is its beginning: run the same prepare again" if partial.exists() else ""
         raise BadStore(path, f"no such store{hint}")
@@ -124,18 +136,18 @@ def open_store(path: Path, *, unfinished: bool = False) -> PatchStore:
                 raise BadStore(path, "is an HDF5 file but no patch store")
             if file.attrs["format"] > FORMAT:
                 raise BadStore(path, f"has format {file.attrs['format']}, this program reads up to {FORMAT}")
-            described = json.loads(file.attrs["layout"])
+            texts = [str(file.attrs.get(key, "")) for key in ("layout", "plan", "provenance")]
+            if int(file.attrs["seal"]) != description_seal(*texts):
+                raise BadStore(path, "its description is damaged; prepare it again")
+            described = json.loads(texts[0])
             planes = tuple(Plane(**{**p, "bands": tuple(p["bands"])}) for p in described.pop("planes"))
             layout = Layout(planes, tuple(described.pop("classes")), **described)
             places = {p.key: (file[p.key].id.get_offset(), file[p.key].shape, file[p.key].dtype) for p in planes}
             classes, splits, states = (file[key][...] for key in ("classes", "split", "state"))
             statistics = file["statistics"][...]
-            attributes = {
-                "plan": file.attrs.get("plan", ""),
-                "provenance": json.loads(file.attrs.get("provenance", "{}")),
-            }
-    except (OSError, KeyError, ValueError) as error:
-        raise BadStore(path, f"is not a whole HDF5 patch store ({str(error).splitlines()[0]})") from None
+            attributes = {"plan": texts[1], "provenance": json.loads(texts[2] or "{}")}
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise BadStore(path, f"is not a whole HDF5 patch store ({reason(error)})") from None
     pending = int((states == PENDING).sum())
     if pending and not unfinished:
         raise BadStore(

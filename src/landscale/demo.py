@@ -1,0 +1,88 @@
+"""The whole road on a synthetic landscape: archive, store, training, evaluation, map, report. Minutes on two cores."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from landscale.distributed import Ranks, device
+from landscale.evaluate import best_device, evaluate
+from landscale.files import write_json
+from landscale.interrupt import Stopped
+from landscale.predict import predict
+from landscale.prepare import prepare
+from landscale.recipe import load_recipe
+from landscale.report.page import report
+from landscale.runs import Run
+from landscale.sources import bigearthnet
+from landscale.sources.synthetic import PRODUCT, write_archive
+from landscale.store import open_store
+from landscale.train import train
+from landscale.weights import load_model
+
+PATCHES = 900
+UNSEEN = 64  # patches of the second landscape, which is only mapped: no pixel of it was trained on
+STRIDE = 30  # of the map: every pixel is seen by 16 windows
+LONGEST = 150.0  # seconds of training: on a slow machine the plan is shortened
+
+NEXT = """
+Open {page} in a browser. What it shows is synthetic. To go on:
+  landscale info {store}
+  landscale predict {run} {archive}/scene/{product} seen.tif
+  landscale prepare bigearthnet FOLDER ben.h5      with BigEarthNet from https://bigearth.net
+  landscale train --recipe papoutsis2022 --store ben.h5"""
+
+
+def demo(out: Path) -> Path:
+    """Go the whole road below `out`, by the functions that the commands call; what is there already is not done again.
+
+    Returns:
+        The report.
+
+    Raises:
+        LandscaleError: `out` holds other things under the names used here.
+        KeyboardInterrupt: stopped; called again, it goes on.
+    """
+    archive, unseen, store_path, run = out / "archive", out / "unseen", out / "store.h5", Run(out / "run")
+    scene, map_file, page = unseen / "scene" / PRODUCT, out / "map.tif", out / "report.html"
+    tested = run.folder / "scores-test.json"
+
+    if _step(1, "draw two synthetic landscapes", archive, there=archive.exists() and unseen.exists()):
+        write_archive(archive, PATCHES, seed=0)
+        write_archive(unseen, UNSEEN, seed=1)
+
+    if _step(2, f"prepare a store of {PATCHES} patches", store_path, there=store_path.exists()):
+        survey = bigearthnet.survey([(None, archive)])
+        survey = replace(survey, provenance=survey.provenance | {"synthetic": True})
+        prepare(survey, store_path, len(os.sched_getaffinity(0)))
+    store = open_store(store_path)
+
+    if _step(3, "train the recipe demo", run.weights, there=run.ended):
+        try:
+            train(load_recipe("demo", []), store, run, Ranks(), device(Ranks()), LONGEST)
+        except Stopped as stopped:
+            raise KeyboardInterrupt from stopped
+    ended = run.folder / "scores.json"
+
+    if _step(4, "evaluate on the test split", tested, there=_newer(tested, ended)):
+        write_json(tested, evaluate(load_model(run.folder).to(best_device()), store, "test"))
+
+    if _step(5, "map the second landscape", map_file, there=_newer(map_file, ended)):
+        predict(load_model(run.folder).to(best_device()), scene, map_file, STRIDE)
+
+    if _step(6, "report", page, there=_newer(page, tested) and _newer(page, map_file)):
+        report([run.folder], out, scene, map_file)
+    print(NEXT.format(page=page, store=store_path, run=run.folder, archive=archive, product=PRODUCT), flush=True)
+    return page
+
+
+def _step(number: int, what: str, target: Path, *, there: bool) -> bool:
+    """Announce a step; whether it has to be done."""
+    print(f"{number}/6 {what} → {target}{' (there already)' if there else ''}", flush=True)
+    return not there
+
+
+def _newer(path: Path, source: Path) -> bool:
+    """Whether `path` is there and was made after `source`."""
+    return path.exists() and path.stat().st_mtime >= source.stat().st_mtime

@@ -1,0 +1,145 @@
+"""Small networks that look at a patch in different ways, trained as one: for stores of a few hundred patches.
+
+Three kinds of members: convolutions at two depths, pooled into means, standard deviations and maxima, and a spectral member that sees
+single pixels and the statistics of the bands, as classical classifiers do. Each learns the labels by itself (the loss is
+the mean over members), because features fused before the classifier lean on one another; their logits are averaged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models._registry import register_model
+from torch import Tensor, nn
+
+
+def pool_statistics(x: Tensor, kinds: str) -> Tensor:
+    """(n, c, h, w) → (n, c·len(kinds)) float32. Kinds: a(verage), s(tandard deviation), m(aximum) over the pixels."""
+    x = x.float()
+    mean = x.mean((2, 3))
+    found = {"a": mean}
+    if "s" in kinds:
+        found["s"] = ((x - mean[:, :, None, None]).square().mean((2, 3)) + 1e-4).sqrt()
+    if "m" in kinds:
+        found["m"] = x.amax((2, 3))
+    return torch.cat([found[kind] for kind in kinds], dim=1)
+
+
+class PreActivationBlock(nn.Module):
+    """BN–ReLU–conv–BN–ReLU–conv plus a shortcut (He et al. 2016, Identity mappings in deep residual networks)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        project = inputs != outputs or stride != 1
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if project else None
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu(self.bn1(x))
+        short = x
+        if self.shortcut is not None:
+            short = self.shortcut(F.avg_pool2d(inner, self.stride, ceil_mode=True) if self.stride > 1 else inner)
+        out: Tensor = short + self.conv2(F.relu(self.bn2(self.conv1(inner))))
+        return out
+
+
+class SpatialMember(nn.Module):
+    """A short residual network of `depth` blocks, half the resolution at its stem and at every block but the first."""
+
+    def __init__(self, bands: int, depth: int, kinds: str, width: int = 32) -> None:
+        super().__init__()
+        channels = [width, *(width * 2 ** min(k, 2) for k in range(depth))]
+        self.stem = nn.Conv2d(bands, width, 3, 2, 1, bias=False)
+        pairs = zip(channels, channels[1:], strict=False)
+        self.blocks = nn.Sequential(*(PreActivationBlock(i, o, 2 if k else 1) for k, (i, o) in enumerate(pairs)))
+        self.norm = nn.BatchNorm2d(channels[-1])
+        self.kinds, self.features = kinds, channels[-1] * len(kinds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pool_statistics(F.relu(self.norm(self.blocks(self.stem(x)))), self.kinds)
+
+
+class SpectralMember(nn.Module):
+    """Mean and standard deviation of the bands, and the statistics of an embedding of every pixel's spectrum."""
+
+    def __init__(self, bands: int, width: int = 64) -> None:
+        super().__init__()
+
+        def layer(inputs: int) -> list[nn.Module]:
+            return [nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+
+        self.pixel = nn.Sequential(*layer(bands), *layer(width))
+        self.features = 2 * bands + 3 * width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([pool_statistics(x, "as"), pool_statistics(self.pixel(F.avg_pool2d(x, 2)), "asm")], dim=1)
+
+
+class Trio(nn.Module):
+    """`copies` times three members. Input (n, bands, h, w), best at about 60 px for 1.2 km.
+
+    Output: in eval mode logits (n, classes), the mean over members; in training mode (n, members, classes), so that every
+    member is held to the labels by itself.
+    """
+
+    def __init__(self, in_chans: int = 12, num_classes: int = 19, drop_rate: float = 0.3, copies: int = 1) -> None:
+        super().__init__()
+        self.members = nn.ModuleList()
+        for _ in range(copies):
+            self.members += [
+                SpatialMember(in_chans, 2, "asm"),
+                SpatialMember(in_chans, 3, "am"),
+                SpectralMember(in_chans),
+            ]
+        self.sizes = [int(member.features) for member in self.members]  # type: ignore[arg-type]
+        self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in self.sizes)
+        self.num_features = self.head_hidden_size = sum(self.sizes)
+        self.drop_rate = drop_rate
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int, **_: Any) -> None:
+        self.num_classes = num_classes
+        self.fc: nn.Module = nn.Identity()
+        if num_classes:
+            self.fc = nn.Linear(self.num_features, num_classes)
+            nn.init.normal_(self.fc.weight, std=1e-3)
+            nn.init.constant_(self.fc.bias, -1.5)  # most classes are absent from most patches
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(n, features): the members' features, one after another, each normalised."""
+        pairs = zip(self.members, self.norms, strict=True)
+        return torch.cat([norm(member(x).float()) for member, norm in pairs], dim=1)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        features = F.dropout(features, self.drop_rate, self.training) / len(self.sizes)
+        if pre_logits or not isinstance(self.fc, nn.Linear):
+            return features
+        with torch.autocast(features.device.type, enabled=False):
+            if not self.training:
+                out: Tensor = self.fc(features)
+                return out
+            parts = zip(features.split(self.sizes, 1), self.fc.weight.split(self.sizes, 1), strict=True)
+            return torch.stack([F.linear(f * len(self.sizes), w, self.fc.bias) for f, w in parts], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+@register_model
+def trio(
+    pretrained: bool = False,  # noqa: ARG001  timm passes it; there are none
+    pretrained_cfg: Any = None,  # noqa: ARG001
+    pretrained_cfg_overlay: Any = None,  # noqa: ARG001
+    cache_dir: Any = None,  # noqa: ARG001
+    **options: Any,
+) -> Trio:
+    return Trio(**options)

@@ -1,0 +1,104 @@
+"""Archives that the tests share, and the command line as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from archives import Patch, write_eurosat, write_eurosat_ms, write_v1, write_v2
+from landscale.cli import main
+
+settings.register_profile(
+    "landscale", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("landscale")
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def patches() -> list[Patch]:
+    return [Patch(k) for k in range(12)]
+
+
+@pytest.fixture(scope="session")
+def v1(tmp_path_factory: pytest.TempPathFactory, patches: list[Patch]) -> Path:
+    return write_v1(tmp_path_factory.mktemp("v1"), patches)
+
+
+@pytest.fixture(scope="session")
+def v2(tmp_path_factory: pytest.TempPathFactory, patches: list[Patch]) -> Path:
+    return write_v2(tmp_path_factory.mktemp("v2"), patches)
+
+
+@pytest.fixture(scope="session")
+def eurosat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_eurosat(tmp_path_factory.mktemp("eurosat"))
+
+
+@pytest.fixture(scope="session")
+def eurosat_zip(tmp_path_factory: pytest.TempPathFactory, eurosat: Path) -> Path:
+    name = tmp_path_factory.mktemp("zip") / "EuroSAT_RGB"
+    return Path(shutil.make_archive(str(name), "zip", eurosat.parent, eurosat.name))
+
+
+@pytest.fixture(scope="session")
+def eurosat_ms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_eurosat_ms(tmp_path_factory.mktemp("EuroSAT_MS"))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said: exit code, stdout, and stderr without the lines of progress bars."""
+
+    code: int
+    out: str
+    lines: list[str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def without_bars(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip() and "━" not in line and "╸" not in line]
+
+
+Cli = Callable[..., Answer]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command of `landscale` in this process."""
+
+    def run(*words: object) -> Answer:
+        capfd.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capfd.readouterr()
+        return Answer(code, said.out, without_bars(said.err))
+
+    return run
+
+
+@pytest.fixture
+def prepared(cli: Cli, tmp_path: Path) -> Callable[..., Path]:
+    """Run `landscale prepare WORDS… STORE` and demand success; the value is the store's path."""
+
+    def run(*words: object, name: str = "store.h5") -> Path:
+        store = tmp_path / name
+        source, *inputs = (str(word) for word in words)
+        answer = cli("prepare", source, *inputs, store, "--workers", 1)
+        assert answer.code == 0, answer.lines
+        return store
+
+    return run

@@ -1,0 +1,132 @@
+"""Small stores for tests, written through `landscale.store` itself.
+
+What a store holds is a function of the seed, the number of the patch and the *names* of bands and classes, never of their
+places. So two stores that differ in the order of planes, bands or classes hold the same patches.
+
+The classes can be learnt: each raises one band (that of its rank among the sorted names) by a few standard deviations.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.store import (
+    BAD,
+    SPLITS,
+    WHOLE,
+    Layout,
+    PatchStore,
+    Plane,
+    Writer,
+    checksum,
+    create,
+    moments,
+    open_store,
+)
+
+CLASSES = ("forest", "lake", "town", "wheat")
+SPLIT_SIZES = {"train": 48, "val": 24, "test": 24}
+
+
+def sentinel_planes(side: int = 24, dtype: str = "uint16") -> tuple[Plane, ...]:
+    """Planes of all L2A bands; `side` pixels at 10 m, a multiple of 6."""
+    return (
+        Plane("data_10m", ("B02", "B03", "B04", "B08"), side, dtype),
+        Plane("data_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), side // 2, dtype),
+        Plane("data_60m", ("B01", "B09"), side // 6, dtype),
+    )
+
+
+def rgbn_plane(side: int = 24, dtype: str = "uint16") -> tuple[Plane, ...]:
+    """The four bands at 10 m: the cheapest store that can be learnt."""
+    return (Plane("data_10m", ("B02", "B03", "B04", "B08"), side, dtype),)
+
+
+def make_store(
+    path: Path,
+    *,
+    planes: Sequence[Plane] | None = None,
+    classes: Sequence[str] = CLASSES,
+    splits: Mapping[str, int] = SPLIT_SIZES,
+    multi_label: bool = True,
+    nomenclature: str = "custom",
+    seed: int = 0,
+    signal: float = 3.0,
+    bad: Sequence[int] = (),
+    labels: NDArray[np.uint8] | None = None,
+    pixels: Mapping[str, NDArray[np.generic]] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> PatchStore:
+    """Write a store and open it.
+
+    Args:
+        splits: how many patches of each, in this order.
+        signal: by how many standard deviations of the noise a class raises its band; 0: nothing can be learnt.
+        bad: indices of patches whose state is bad, as after `--skip-bad`.
+        labels: (N, C) instead of drawn ones. pixels: by plane's key, instead of drawn ones.
+    """
+    planes = tuple(planes) if planes is not None else rgbn_plane()
+    layout = Layout(planes, tuple(classes), nomenclature, multi_label)
+    n = sum(splits.values())
+    targets = _labels(n, tuple(classes), multi_label, seed) if labels is None else labels.astype(np.uint8)
+    content = {
+        p.key: _pixels(p, targets, layout, seed, signal) if pixels is None or p.key not in pixels else pixels[p.key]
+        for p in planes
+    }
+    state = np.full(n, WHOLE, np.uint8)
+    state[list(bad)] = BAD
+    columns = {
+        "name": np.array([f"patch_{k:04d}" for k in range(n)]),
+        "split": np.repeat([SPLITS.index(s) for s in splits], list(splits.values())).astype(np.uint8),
+    }
+    about = json.dumps({"source": "tests", "synthetic": True, **(provenance or {})})
+    create(path, layout, columns, {"plan": f"tests-{seed}-{n}-{','.join(classes)}", "provenance": about})
+    writer = Writer(path)
+    rows = {
+        "classes": targets,
+        "crs": np.full(n, b"EPSG:32633", "S16"),
+        "origin": np.stack([300_000 + 1200.0 * np.arange(n), np.full(n, 5_000_000.0)], 1),
+        "moments": np.stack([np.concatenate([moments(content[p.key][i]) for p in planes]) for i in range(n)]),
+        "checksum": np.array([checksum([content[p.key][i] for p in planes], targets[i]) for i in range(n)], np.uint64),
+        "state": state,
+    }
+    writer.put(0, {**content, **rows})
+    writer.finish()
+    writer.close()
+    return open_store(path)
+
+
+def _rng(*words: int | str) -> np.random.Generator:
+    return np.random.default_rng([zlib.crc32(w.encode()) if isinstance(w, str) else w for w in words])
+
+
+def _labels(n: int, classes: tuple[str, ...], multi_label: bool, seed: int) -> NDArray[np.uint8]:
+    if multi_label:
+        return np.stack([_rng(seed, "label", c).random(n) < 0.4 for c in classes], axis=1).astype(np.uint8)
+    chosen = _rng(seed, "label").integers(len(classes), size=n)
+    return np.stack([chosen == sorted(classes).index(c) for c in classes], axis=1).astype(np.uint8)
+
+
+def _pixels(plane: Plane, targets: NDArray[np.uint8], layout: Layout, seed: int, signal: float) -> NDArray[np.generic]:
+    out = np.empty((len(targets), *plane.shape), plane.dtype)
+    finest = max(layout.planes, key=lambda p: p.side)
+    carriers = sorted(finest.bands)
+    ranks = {name: k for k, name in enumerate(sorted(layout.classes))}
+    unit = 10.0 if plane.dtype == "uint8" else 100.0
+    for b, band in enumerate(plane.bands):
+        rng = _rng(seed, "pixels", band)
+        mean = unit * (5 + zlib.crc32(band.encode()) % 7)
+        values = mean + unit * rng.standard_normal((len(targets), plane.side, plane.side))
+        for c, name in enumerate(layout.classes):
+            if band in carriers and carriers.index(band) == ranks[name] % len(carriers):
+                values += unit * signal * targets[:, c, None, None]
+        top = np.iinfo(plane.dtype).max if np.issubdtype(np.dtype(plane.dtype), np.integer) else np.inf
+        out[:, b] = np.clip(values if np.isinf(top) else np.rint(values), 0, top).astype(plane.dtype)
+    return out
