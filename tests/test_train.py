@@ -545,7 +545,9 @@ def test_the_same_store_under_another_name_is_the_same(store, tmp_path):
     Run(tmp_path / "run").begin(PLAIN, store)
     (tmp_path / "moved.h5").write_bytes(store.path.read_bytes())
 
-    assert Run(tmp_path / "run").begin(PLAIN, open_store(tmp_path / "moved.h5"))
+    Run(tmp_path / "run").begin(PLAIN, open_store(tmp_path / "moved.h5"))
+    with pytest.raises(LandscaleError, match="seed"):
+        Run(tmp_path / "run").begin(replace(PLAIN, seed=5), open_store(tmp_path / "moved.h5"))
 
 
 def test_a_checkpoint_of_another_number_of_processes_is_refused(store, tmp_path, monkeypatch):

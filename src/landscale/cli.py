@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscale.errors import BadInput, LandscaleError, UnknownName
+from landscale.interrupt import Stopped
 
 if TYPE_CHECKING:
     from landscale.sources.survey import Survey
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except OSError as error:  # a full disk, no permission
         return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
+    except Stopped as stopped:
+        print(f"landscale: {stopped}", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         print("landscale: interrupted; the same command goes on", file=sys.stderr)
         return 130
@@ -159,6 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     p = add("report", _report, "an HTML page about one or several runs", "landscale report runs/eca --out report")
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     p.add_argument("--out", type=Path, required=True, metavar="DIR")
+    p.add_argument("--scene", type=Path, help="a scene to show in true colour, beside its --map")
+    p.add_argument("--map", type=Path, metavar="MAP.tif", help="what predict made of --scene")
     return parser
 
 
@@ -288,16 +294,12 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     recipe = load_recipe(options.recipe, overrides)
     seconds = _seconds(options.max_time) if options.max_time else None
     store = open_store(options.store)
-    from landscale.interrupt import Stopped
     from landscale.train import default_run, train
 
     run = Run(options.run or default_run(recipe))
     ranks = start()
     try:
         figures = train(recipe, store, run, ranks, device(ranks), seconds)
-    except Stopped as stopped:
-        print(f"landscale: {stopped}", file=sys.stderr)
-        return 130
     finally:
         stop()
     if not ranks.first:
@@ -357,6 +359,6 @@ def _predict(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from landscale.report.page import report
 
-    page = report(options.runs, options.out)
+    page = report(options.runs, options.out, options.scene, options.map)
     print(page)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from landscale.distributed import Ranks, device
@@ -54,7 +53,6 @@ def demo(out: Path) -> Path:
 
     if _step(2, f"prepare a store of {PATCHES} patches", store_path, there=store_path.exists()):
         survey = bigearthnet.survey([(None, archive)])
-        survey = replace(survey, provenance=survey.provenance | {"synthetic": True})
         prepare(survey, store_path, len(os.sched_getaffinity(0)))
     store = open_store(store_path)
 

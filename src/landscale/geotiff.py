@@ -3,12 +3,14 @@
 BigEarthNet is twelve single-band, uncompressed GeoTIFFs a patch, whose headers are equal but for the tie point. So the
 header of the last such file is a template: one `preadv` brings the header and the pixels, straight into their place, and
 comparing the header with the template replaces parsing it. Whatever does not match goes the long way: it is parsed and,
-if it is plain, becomes a template; if not (compressed, tiled, several bands), rasterio reads it.
+if it is plain, becomes a template; if not (compressed, tiled, several bands), rasterio reads it, once its header is seen to
+be consistent: GDAL decodes a file whose strips, after a flipped bit, lie over the header.
 TIFF 6.0 (Adobe 1992), OGC GeoTIFF 1.1 (19-008r4).
 """
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
@@ -20,10 +22,12 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
 
-_TYPE_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4, 12: 8}
+_TYPE_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _TYPE_CODE = {1: "B", 2: "B", 3: "H", 4: "I", 12: "d"}
+_INTEGERS = (3, 4)
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES = 256, 257, 258, 259, 273, 277, 279
-_PREDICTOR, _SAMPLE_FORMAT, _SCALE, _TIE, _KEYS = 317, 339, 33550, 33922, 34735
+_PREDICTOR, _TILE_OFFSETS, _TILE_BYTES, _SAMPLE_FORMAT = 317, 324, 325, 339
+_SCALE, _TIE, _KEYS = 33550, 33922, 34735
 _DTYPES = {(8, 1): "uint8", (16, 1): "uint16", (32, 3): "float32"}
 
 
@@ -82,13 +86,12 @@ def _read_unknown(path: str, out: NDArray[np.generic]) -> Place:
         data = Path(path).read_bytes()
     except OSError as error:
         raise BadInput(path, f"cannot be read ({error.strerror})") from None
-    if not data:
-        raise BadInput(path, "is empty")
-    template = _parse(path, data)
+    header = _parse(path, data)
+    template = None if header is None else _template(header, data)
     if template is None:
-        return _read_by_rasterio(path, out)
+        return _read_by_rasterio(path, path, out[np.newaxis])
     if template.shape != out.shape or template.dtype != out.dtype.name:
-        raise BadInput(path, _mismatch(template.shape, template.dtype, out))
+        raise BadInput(path, _mismatch((1, *template.shape), template.dtype, out[np.newaxis]))
     if len(data) != template.size:
         raise BadInput(path, f"has {len(data)} bytes, its header announces {template.size}")
     _templates[out.nbytes] = template
@@ -97,84 +100,148 @@ def _read_unknown(path: str, out: NDArray[np.generic]) -> Place:
     return Place(template.crs, x, y)
 
 
+def read_bands(path: str, data: bytes, out: NDArray[np.generic]) -> Place:
+    """Decode `data`, the content of the file called `path`, into `out` (bands, height, width).
+
+    Raises:
+        BadInput: damaged, or of another shape or dtype than `out`.
+    """
+    _parse(path, data)
+    return _read_by_rasterio(path, io.BytesIO(data), out)
+
+
+def _read_by_rasterio(path: str, file: str | io.BytesIO, out: NDArray[np.generic]) -> Place:
+    import rasterio  # a second to import, and plain archives never need it
+
+    try:
+        with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
+            image = rasterio.open(file, driver="GTiff")
+        with image:
+            shape, dtypes = (int(image.count), int(image.height), int(image.width)), set(image.dtypes)
+            if shape != out.shape or dtypes != {out.dtype.name}:
+                raise BadInput(path, _mismatch(shape, " and ".join(sorted(dtypes)), out))
+            image.read(out=out)
+            crs = f"EPSG:{image.crs.to_epsg()}" if image.crs and image.crs.to_epsg() else ""
+            return Place(crs, image.transform.c, image.transform.f)
+    except rasterio.errors.RasterioError as error:
+        raise BadInput(path, f"cannot be decoded ({reason(error.__cause__ or error)})") from None
+
+
 def _mismatch(shape: tuple[int, ...], dtype: str, out: NDArray[np.generic]) -> str:
-    return f"is {shape[1]}×{shape[0]} {dtype}, expected {out.shape[1]}×{out.shape[0]} {out.dtype.name}"
+    if shape[0] != out.shape[0]:
+        return f"has {shape[0]} bands, expected {out.shape[0]}"
+    return f"is {shape[2]}×{shape[1]} {dtype}, expected {out.shape[2]}×{out.shape[1]} {out.dtype.name}"
 
 
-def _parse(path: str, data: bytes) -> _Template | None:
-    """The template of a plain file; None for a TIFF of any other kind."""
+@dataclass(frozen=True)
+class _Header:
+    """The first directory of a TIFF: byte order, values by tag, where each value stands, and whether a directory follows."""
+
+    order: str
+    tags: dict[int, tuple[float, ...]]
+    kinds: dict[int, int]
+    places: dict[int, int]
+    parts: list[tuple[int, int]]  # begin and end of all that is not pixels
+    more: bool
+
+
+def _parse(path: str, data: bytes) -> _Header | None:
+    """The header of a TIFF, seen to be consistent; None for a BigTIFF, which is left to rasterio.
+
+    Raises:
+        BadInput: no TIFF, cut off or damaged.
+    """
+    if not data:
+        raise BadInput(path, "is empty")
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         raise BadInput(path, "is not a TIFF file")
-    if data[:4] != b"II*\0":
+    if data[2:3] == b"+" or data[3:4] == b"+":
         return None
     try:
-        entries, more = _entries(data)
-        tags = _tags(data, entries)
+        header = _directory(data, "<" if data[:2] == b"II" else ">")
+    except struct.error:
+        raise BadInput(path, "is a TIFF whose header is cut off or damaged") from None
+    _check_blocks(path, len(data), header)
+    return header
+
+
+def _directory(data: bytes, order: str) -> _Header:
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, start)
+    end = start + 2 + 12 * count
+    (following,) = struct.unpack_from(f"{order}I", data, end)
+    header = _Header(order, {}, {}, {}, [(0, 8), (start, end + 4)], following != 0)
+    for at in range(start + 2, end, 12):
+        tag, kind, number = struct.unpack_from(f"{order}HHI", data, at)
+        size = _TYPE_SIZE.get(kind, 0) * number
+        (place,) = (at + 8,) if size <= 4 else struct.unpack_from(f"{order}I", data, at + 8)
+        header.kinds[tag], header.places[tag] = kind, place
+        if size > 4:
+            header.parts.append((place, place + size))
+        if kind in _TYPE_CODE and number < len(data):
+            header.tags[tag] = struct.unpack_from(f"{order}{number}{_TYPE_CODE[kind]}", data, place)
+    return header
+
+
+def _check_blocks(path: str, size: int, header: _Header) -> None:
+    """Refuse a header by which pixels lie over it, over each other, or beyond the end of the file."""
+    tiled = _TILE_OFFSETS in header.tags
+    keys = (_TILE_OFFSETS, _TILE_BYTES) if tiled else (_STRIP_OFFSETS, _STRIP_BYTES)
+    offsets, lengths = (header.tags.get(key, ()) for key in keys)
+    integers = all(header.kinds.get(key) in _INTEGERS for key in keys)
+    if not integers or not offsets or len(offsets) != len(lengths):
+        raise BadInput(path, "is a TIFF whose header is damaged: it does not say where its pixels are")
+    # Blocks of zeros may be left out, and equal ones may be kept once.
+    blocks = {(int(a), int(a + n)) for a, n in zip(offsets, lengths, strict=True)} - {(0, 0)}
+    last = max((end for _, end in blocks), default=0)
+    if last > size:
+        raise BadInput(path, f"has {size} bytes, its header announces {last}")
+    reached, reached_by_pixels = 0, False
+    for begin, end, pixels in sorted([(*b, True) for b in blocks] + [(*p, False) for p in header.parts]):
+        if begin < reached and (pixels or reached_by_pixels):
+            raise BadInput(path, "is a TIFF whose header is damaged: by it, pixels lie over other data")
+        if end > reached:
+            reached, reached_by_pixels = end, pixels
+
+
+def _template(header: _Header, data: bytes) -> _Template | None:
+    """The template of a plain file; None for any other kind."""
+    tags = header.tags
+    try:
         bits, kind = int(tags[_BITS][0]), int(tags.get(_SAMPLE_FORMAT, (1,))[0])
         shape = (int(tags[_HEIGHT][0]), int(tags[_WIDTH][0]))
         offsets, lengths = tags[_STRIP_OFFSETS], tags[_STRIP_BYTES]
+        pixels = int(offsets[0])
         plain = (
-            tags.get(_COMPRESSION, (1,))[0] == 1
+            header.order == "<"
+            and not header.more
+            and all(end <= pixels for _, end in header.parts)  # so that every value is part of the template
+            and tags.get(_COMPRESSION, (1,))[0] == 1
             and tags.get(_SAMPLES, (1,))[0] == 1
             and tags.get(_PREDICTOR, (1,))[0] == 1
             and (bits, kind) in _DTYPES
             and all(a + n == b for a, n, b in zip(offsets, lengths, offsets[1:], strict=False))
             and sum(lengths) == shape[0] * shape[1] * bits // 8
             and tags[_TIE][:3] == (0.0, 0.0, 0.0)
+            and (len(tags[_TIE]), header.kinds[_TIE]) == (6, 12)
             and tags[_SCALE][0] > 0
             and _geokeys(tags).get(1025, 1) == 1  # else the tie point is the centre of a pixel
         )
-        pixels = int(offsets[0])
-        # Every tag's value must stand before the pixels to be part of the template.
-        if not plain or more or any(entry.end > pixels for entry in entries.values()):
-            return None
-        tie = entries[_TIE].place + 24
-        return _Template(
-            before=data[:tie],
-            tie=tie,
-            after=data[tie + 16 : pixels],
-            pixels=pixels,
-            size=pixels + int(sum(lengths)),
-            shape=shape,
-            dtype=_DTYPES[bits, kind],
-            crs=_crs(_geokeys(tags)),
-        )
     except (KeyError, IndexError):
         return None
-    except struct.error:
-        raise BadInput(path, "is a TIFF whose header is cut off or damaged") from None
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One tag of a directory: type and number of its values, where they begin and end."""
-
-    kind: int
-    number: int
-    place: int
-    end: int
-
-
-def _entries(data: bytes) -> tuple[dict[int, _Entry], bool]:
-    """The first directory by tag, and whether another one follows."""
-    (start,) = struct.unpack_from("<I", data, 4)
-    (count,) = struct.unpack_from("<H", data, start)
-    entries = {}
-    for k in range(count):
-        at = start + 2 + 12 * k
-        tag, kind, number = struct.unpack_from("<HHI", data, at)
-        size = _TYPE_SIZE.get(kind, 9) * number
-        place = at + 8 if size <= 4 else struct.unpack_from("<I", data, at + 8)[0]
-        entries[tag] = _Entry(kind, number, place, place + size)
-    return entries, struct.unpack_from("<I", data, start + 2 + 12 * count) != (0,)
-
-
-def _tags(data: bytes, entries: dict[int, _Entry]) -> dict[int, tuple[float, ...]]:
-    return {
-        tag: struct.unpack_from(f"<{e.number}{_TYPE_CODE[e.kind]}", data, e.place)
-        for tag, e in entries.items()
-        if e.kind in _TYPE_CODE and e.number < len(data)
-    }
+    if not plain:
+        return None
+    tie = header.places[_TIE] + 24
+    return _Template(
+        before=data[:tie],
+        tie=tie,
+        after=data[tie + 16 : pixels],
+        pixels=pixels,
+        size=pixels + int(sum(lengths)),
+        shape=shape,
+        dtype=_DTYPES[bits, kind],
+        crs=_crs(_geokeys(tags)),
+    )
 
 
 def _geokeys(tags: dict[int, tuple[float, ...]]) -> dict[int, int]:
@@ -187,22 +254,3 @@ def _crs(keys: dict[int, int]) -> str:
     """EPSG code of the projected (3072) or geographic (2048) system."""
     code = keys.get(3072, keys.get(2048, 0))
     return f"EPSG:{code}" if 0 < code < 32767 else ""
-
-
-def _read_by_rasterio(path: str, out: NDArray[np.generic]) -> Place:
-    import rasterio  # a second to import, and plain archives never need it
-
-    try:
-        with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
-            file = rasterio.open(path, driver="GTiff")
-        with file:
-            shape = (int(file.height), int(file.width))
-            if file.count != 1:
-                raise BadInput(path, f"has {file.count} bands, expected 1")
-            if shape != out.shape or file.dtypes[0] != out.dtype.name:
-                raise BadInput(path, _mismatch(shape, file.dtypes[0], out))
-            file.read([1], out=out[np.newaxis])  # a view of its own: rasterio leaves another shape behind when it fails
-            crs = f"EPSG:{file.crs.to_epsg()}" if file.crs and file.crs.to_epsg() else ""
-            return Place(crs, file.transform.c, file.transform.f)
-    except rasterio.errors.RasterioError as error:
-        raise BadInput(path, f"cannot be decoded ({reason(error.__cause__ or error)})") from None

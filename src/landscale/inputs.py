@@ -101,7 +101,7 @@ def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> d
     if scale == "linear":
         return {band: store.statistics[band] for band in bands}
     rows = np.sort(np.random.default_rng(0).permutation(patches)[:_ENOUGH])
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     for plane in planes:
         sums = torch.zeros(2, len(plane.bands), dtype=torch.float64)
         for k in range(0, len(rows), 64):

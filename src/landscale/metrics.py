@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 Reals = NDArray[np.floating[Any]]
 Flags = NDArray[np.bool_]
 
-THRESHOLDS = ("half", "one", "per_class")
+THRESHOLDS = ("half", "one", "smooth", "per_class")
 # Positives a class needs before its own best threshold counts as much as the one shared by all classes.
 SHRINKAGE = 10.0
 
@@ -164,11 +164,14 @@ def choose_thresholds(probabilities: ArrayLike, targets: ArrayLike, how: str) ->
 
     - `half`: 0.5 for every class.
     - `one`: the single threshold of highest micro F1.
+    - `smooth`: the single threshold of highest micro plus macro F1, each averaged over its neighbourhood: the middle of a
+      plateau instead of a lucky peak, for validation splits of a few hundred patches. A grid of 0.025, at most 0.2 from 0.5.
     - `per_class`: the threshold of each class's highest F1, drawn toward the single one, because the best threshold of
       a rare class is mostly chance: with n positives its logit weighs n / (n + 10), that of the single one the rest. A
       class without positives gets the single one.
 
-    The search is exact: candidates lie midway between neighbouring probabilities, of equals the nearest to 0.5 wins.
+    For `one` and `per_class` the search is exact: candidates lie midway between neighbouring probabilities, of equals
+    the nearest to 0.5 wins.
 
     Args:
         probabilities: (N, C) in 0…1.
@@ -180,6 +183,8 @@ def choose_thresholds(probabilities: ArrayLike, targets: ArrayLike, how: str) ->
     if how not in THRESHOLDS:
         raise UnknownName("choice of thresholds", how, THRESHOLDS)
     p, t = _checked(probabilities, targets)
+    if how == "smooth":
+        return np.full(p.shape[1], _plateau(p, t))
     shared = np.full(p.shape[1], 0.5 if how == "half" else _best_threshold(p.ravel(), t.ravel()))
     if how != "per_class":
         return shared
@@ -190,6 +195,18 @@ def choose_thresholds(probabilities: ArrayLike, targets: ArrayLike, how: str) ->
     own_logit, shared_logit = np.log(both / (1 - both))
     logits = trust * own_logit + (1 - trust) * shared_logit
     return np.where(positives > 0, 1 / (1 + np.exp(-logits)), shared)
+
+
+def _plateau(p: Reals, t: Flags) -> float:
+    grid = np.arange(10, 31) * 0.025  # two more at either side than may be chosen
+    supported: Flags = np.asarray(t.any(axis=0))
+    heights = np.empty(len(grid))
+    for k, threshold in enumerate(grid):
+        counts = _compare(_decide(p, float(threshold)), t, axis=0)
+        heights[k] = counts.total.figures["f1"][0] + _averages(counts, supported)["f1"]
+    smooth = np.convolve(heights, [1, 2, 3, 2, 1], mode="valid")
+    best = grid[2:-2][smooth == smooth.max()]
+    return float(best[np.abs(best - 0.5).argmin()])
 
 
 def _best_threshold(p: Reals, positive: Flags) -> float:

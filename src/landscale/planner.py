@@ -18,8 +18,8 @@ class Planner:
     """Plans a training that ends, scores included, within `limit` seconds of its own time.
 
     longest: steps of the whole recipe; a plan never has more. steps_an_epoch: between ends of epochs. evaluations: per
-    epoch. scorings: what the scoring at the end costs, in evaluations of `evaluation` seconds each. begun: step and seconds from which on the pace counts; it moves on with the epochs, as steps on
-    larger inputs take longer.
+    epoch. scorings: what the scoring at the end costs, in evaluations of `evaluation` seconds each. begun: step and
+    seconds from which on the pace counts; it moves on with the epochs, as steps on larger inputs take longer.
     """
 
     limit: float

@@ -147,7 +147,8 @@ def _read_strip(pixels: ScenePixels, top: int, side: int, across: int) -> dict[s
 def _nodata(pixels: ScenePixels, top: int, rows: int) -> NDArray[np.bool_]:
     """Where all bands of the finest grid are 0; (rows, width). GDAL's cache has these rows still."""
     finest = [band for band, ratio in pixels.ratios.items() if ratio == 1]
-    return np.all([pixels.read(band, top, rows) == 0 for band in finest], axis=0)
+    empty: NDArray[np.bool_] = np.all([pixels.read(band, top, rows) == 0 for band in finest], axis=0)
+    return empty
 
 
 def _windows(

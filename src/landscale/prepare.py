@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,8 @@ def _digest(survey: Survey) -> str:
 
 
 def _create(survey: Survey, path: Path, plan: str) -> None:
-    from landscale import __version__
-
     columns = {str(key): survey.table[key].to_numpy() for key in survey.table if key != "where"}
-    provenance = json.dumps(survey.provenance | {"landscale": __version__})
+    provenance = json.dumps(survey.provenance | {"landscale": version("landscale")})
     create(path, survey.layout, columns, {"plan": plan, "provenance": provenance})
 
 

@@ -82,7 +82,7 @@ class Recipe:
 
     views: Literal[1, 2, 4, 8] = 1
     """turns of a patch whose probabilities are averaged in evaluation and prediction"""
-    thresholds: Literal["half", "one", "per_class"] = "one"
+    thresholds: Literal["half", "one", "smooth", "per_class"] = "one"
     """decision thresholds: 0.5, or chosen on the validation split"""
     select: Literal["micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy", "last"] = "last"
     """validation figure whose best epoch is kept"""

@@ -51,7 +51,7 @@ class Run:
         Raises:
             LandscaleError: the folder holds something else, or a run of another recipe or store.
         """
-        about = {"store": str(store.path), "plan": store.attributes["plan"]}
+        about = {"store": str(store.path), "plan": store.attributes["plan"], "splits": store.split_sizes()}
         described = self.folder / "recipe.yaml"
         if described.exists():
             self._check_recipe(recipe, yaml.safe_load(described.read_text(encoding="utf-8")))

@@ -27,6 +27,7 @@ def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any
         config = {
             "landscale_format": FORMAT,
             "digest": digest,
+            "parameters": sum(p.numel() for p in classifier.network.parameters()),
             **asdict(classifier.description),
             "provenance": provenance,
         }
@@ -81,8 +82,11 @@ def load_model(path: str | Path) -> Classifier:
 
 def _described(config: dict[str, Any]) -> Description:
     """The description in a `config.json`, whose lists are tuples with us."""
-    known: dict[str, Any] = {key: config[key] for key in Description.__dataclass_fields__}
-    return Description(**{key: tuple(v) if isinstance(v, list) else v for key, v in known.items()})
+    known: dict[str, Any] = {
+        key: tuple(config[key]) if isinstance(config[key], list) else config[key]
+        for key in Description.__dataclass_fields__
+    }
+    return Description(**known)
 
 
 def _card(classifier: Classifier, provenance: dict[str, Any]) -> str:

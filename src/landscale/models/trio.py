@@ -1,12 +1,14 @@
 """Small networks that look at a patch in different ways, trained as one: for stores of a few hundred patches.
 
-Three kinds of members: convolutions at two depths, pooled into means, standard deviations and maxima, and a spectral member that sees
-single pixels and the statistics of the bands, as classical classifiers do. Each learns the labels by itself (the loss is
-the mean over members), because features fused before the classifier lean on one another; their logits are averaged.
+Three kinds of members: convolutions at two depths, pooled into means, standard deviations and maxima, and a spectral
+member that sees single pixels and the statistics of the bands, as classical classifiers do. Each learns the labels by
+itself (the loss is the mean over members), because features fused before the classifier lean on one another; their
+logits are averaged.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -56,8 +58,9 @@ class SpatialMember(nn.Module):
         super().__init__()
         channels = [width, *(width * 2 ** min(k, 2) for k in range(depth))]
         self.stem = nn.Conv2d(bands, width, 3, 2, 1, bias=False)
-        pairs = zip(channels, channels[1:], strict=False)
-        self.blocks = nn.Sequential(*(PreActivationBlock(i, o, 2 if k else 1) for k, (i, o) in enumerate(pairs)))
+        self.blocks = nn.Sequential(
+            *(PreActivationBlock(i, o, 2 if k else 1) for k, (i, o) in enumerate(pairwise(channels)))
+        )
         self.norm = nn.BatchNorm2d(channels[-1])
         self.kinds, self.features = kinds, channels[-1] * len(kinds)
 
@@ -123,12 +126,11 @@ class Trio(nn.Module):
         features = F.dropout(features, self.drop_rate, self.training) / len(self.sizes)
         if pre_logits or not isinstance(self.fc, nn.Linear):
             return features
-        with torch.autocast(features.device.type, enabled=False):
-            if not self.training:
-                out: Tensor = self.fc(features)
-                return out
-            parts = zip(features.split(self.sizes, 1), self.fc.weight.split(self.sizes, 1), strict=True)
-            return torch.stack([F.linear(f * len(self.sizes), w, self.fc.bias) for f, w in parts], dim=1)
+        if not self.training:
+            out: Tensor = self.fc(features)
+            return out
+        parts = zip(torch.split(features, self.sizes, 1), torch.split(self.fc.weight, self.sizes, 1), strict=True)
+        return torch.stack([F.linear(f * len(self.sizes), w, self.fc.bias) for f, w in parts], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

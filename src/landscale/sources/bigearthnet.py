@@ -92,7 +92,13 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
     check_names(table, inputs[-1][1])
     known = [one.classes for one in found if one.classes is not None]
     first = found[0]
-    return Survey(first.layout, table, np.concatenate(known) if known else None, first.read, first.provenance)
+    provenance = first.provenance | ({"synthetic": True} if any(_is_synthetic(path) for _, path in inputs) else {})
+    return Survey(first.layout, table, np.concatenate(known) if known else None, first.read, provenance)
+
+
+def _is_synthetic(folder: Path) -> bool:
+    """Whether `sources.synthetic` wrote it: the mark goes wherever the patches go."""
+    return (folder / "synthetic.json").exists() or (folder.parent / "synthetic.json").exists()
 
 
 def _survey_one(path: Path, labels: str | None, lists: Path | None) -> Survey:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from landscale.errors import BadInput, UnknownName, reason
-from landscale.geotiff import Place
+from landscale.geotiff import read_bands
 from landscale.labels import EUROSAT10
 from landscale.sources.survey import Found, Survey, check_names, split_code, split_lists, splits_by_lists
 from landscale.store import Layout, Plane
@@ -51,9 +50,10 @@ class EuroSATReader:
     ) -> Found:
         out = planes["data_10m"]
         if where.endswith(".tif"):
-            return Found(_read_ms(where, out))
+            return Found(read_bands(where, _content(where), out))
+        content = io.BytesIO(_content(where))
         try:
-            with Image.open(_open(where)) as image:
+            with Image.open(content) as image:
                 if image.mode != "RGB" or image.size != (SIDE, SIDE):
                     raise BadInput(where, f"is {image.size[0]}×{image.size[1]} {image.mode}, expected 64×64 RGB")
                 out[...] = np.asarray(image).transpose(2, 0, 1)
@@ -62,37 +62,18 @@ class EuroSATReader:
         return Found()
 
 
-def _open(where: str) -> io.BytesIO | Path:
+def _content(where: str) -> bytes:
     archive, inside, member = where.partition("::")
-    if not inside:
-        return Path(where)
     try:
-        return io.BytesIO(_zip(archive, os.getpid()).read(member))
+        return _zip(archive, os.getpid()).read(member) if inside else Path(where).read_bytes()
     except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadInput(where, f"cannot be unpacked ({reason(error)})") from None
+        raise BadInput(where, f"cannot be read ({getattr(error, 'strerror', None) or reason(error)})") from None
 
 
 @functools.cache
 def _zip(path: str, _process: int) -> zipfile.ZipFile:
     """One open handle a process: handles do not survive a fork."""
     return zipfile.ZipFile(path)
-
-
-def _read_ms(where: str, out: NDArray[np.generic]) -> Place:
-    import rasterio
-
-    try:
-        with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
-            file = rasterio.open(_open(where), driver="GTiff")
-        with file:
-            shape = (file.count, file.height, file.width)
-            if shape != MS.shape or file.dtypes[0] != MS.dtype:
-                raise BadInput(where, f"is {shape} {file.dtypes[0]}, expected {MS.shape} {MS.dtype}")
-            file.read(out=out)
-            crs = f"EPSG:{file.crs.to_epsg()}" if file.crs and file.crs.to_epsg() else ""
-            return Place(crs, file.transform.c, file.transform.f)
-    except rasterio.errors.RasterioError as error:
-        raise BadInput(where, f"cannot be decoded ({reason(error.__cause__ or error)})") from None
 
 
 def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, seed: int = 0) -> Survey:

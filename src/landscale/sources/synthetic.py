@@ -27,7 +27,9 @@ from rasterio.transform import from_origin
 from landscale.errors import BadInput, UnknownName
 from landscale.files import read_json
 from landscale.labels import BEN19, CLC43
+from landscale.sources import bigearthnet
 from landscale.sources.landscape import BANDS, CODES, STRIP, Landscape, Strip
+from landscale.sources.survey import Survey
 
 Numbers = npt.NDArray[np.uint16]
 
@@ -49,7 +51,7 @@ def write_archive(folder: Path, patches: int = 600, seed: int = 0, layout: Liter
     `folder/scene/<product>/B01.tif …` is the scene: 12 bands at native resolution, uint16, reflectance × 10,000.
     Beside it lie, for v2, `BigEarthNet-S2` and `metadata.parquet` (labels of ben19), for v1 `BigEarthNet-v1.0` and the
     lists in `metadata` (labels of clc43; those of the splits leave out snow and cloud, as the official ones do; empty
-    lists are not written). Splits are blocks of neighbouring patches, about 2:1:1 for train, validation, test.
+    lists are not written). Splits are blocks of neighbouring patches, 3:1:1 for train, validation, test.
     The same arguments give the same bytes. The folder is whole or absent; if it is there already, nothing is done.
 
     Args:
@@ -117,7 +119,7 @@ def _write(folder: Path, patches: int, seed: int, layout: Literal["v1", "v2"]) -
     columns = math.ceil(math.sqrt(patches))
     rows = math.ceil(patches / columns)
     landscape = Landscape(rows * STRIP, columns * STRIP, seed)
-    splits = _splits(rows, columns, seed)
+    block = max(1, min(3, columns // 4))  # smaller in a small archive, so that it has all three splits
     scene = {b.name: np.empty((rows * _STEP // b.gsd, columns * _STEP // b.gsd), np.uint16) for b in BANDS}
     headers = {gsd: _PatchHeader(gsd, nodata=None if layout == "v1" else 0) for gsd in (10, 20, 60)}
     written = []
@@ -127,7 +129,7 @@ def _write(folder: Path, patches: int, seed: int, layout: Literal["v1", "v2"]) -
             side = _STEP // band.gsd
             scene[band.name][row * side : (row + 1) * side] = strip.bands[band.name]
         for column in range(min(columns, patches - row * columns)):
-            patch = _describe(strip, column, row, splits[row, column])
+            patch = _describe(strip, column, row, _split(column, row, block))
             if layout == "v1":
                 place = folder / "BigEarthNet-v1.0" / patch.name_v1
             else:
@@ -146,15 +148,13 @@ def _write(folder: Path, patches: int, seed: int, layout: Literal["v1", "v2"]) -
         _write_metadata_v2(folder, written)
 
 
-def _splits(rows: int, columns: int, seed: int) -> npt.NDArray[np.str_]:
-    """The split of each patch (rows, columns): a quarter of the blocks validation, a quarter test, the rest train."""
-    side = max(1, min(3, columns // 4))  # smaller blocks in a small archive, so that it has all three
-    across = math.ceil(columns / side)
-    block = np.arange(rows)[:, None] // side * across + np.arange(columns) // side
-    count = int(block[-1, -1]) + 1
-    names = np.array(["train"] * (count - 2 * (count // 4)) + ["validation", "test"] * (count // 4))
-    shuffled: npt.NDArray[np.str_] = np.random.default_rng(seed).permutation(names)[block]
-    return shuffled
+def _split(column: int, row: int, side: int) -> str:
+    """The split of a patch: the one of its block of `side` × `side` patches.
+
+    Blocks of validation and of test lie a knight's move from each other, so that each split sees the whole landscape
+    and no block of one touches another of its own.
+    """
+    return ("train", "validation", "train", "test", "train")[(column // side + 2 * (row // side)) % 5]
 
 
 def _describe(strip: Strip, column: int, row: int, split: str) -> _Patch:
@@ -260,3 +260,17 @@ def _write_metadata_v1(folder: Path, patches: list[_Patch]) -> None:
     for name, members in lists.items():
         if members:
             (folder / "metadata" / f"{name}.csv").write_text("".join(f"{p.name_v1}\n" for p in members))
+
+
+def survey(inputs: list[tuple[str | None, Path]], patches: int, seed: int, labels: str | None = None) -> Survey:
+    """Write the archives that are not there yet, each INPUT a folder, and survey them as BigEarthNet.
+
+    Args:
+        inputs: split or None, and the folder; the second folder is another landscape than the first.
+        patches: in each.
+        seed: of the first.
+        labels: `clc43` for the layout and the labels of v1, else those of v2.
+    """
+    for number, (_, folder) in enumerate(inputs):
+        write_archive(folder, patches, seed + number, "v1" if labels == "clc43" else "v2")
+    return bigearthnet.survey(inputs, labels)
