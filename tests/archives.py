@@ -14,7 +14,6 @@ import pandas as pd
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.transform import from_origin
 
 from landscale.labels import BEN19, CLC43, EUROSAT10
 
@@ -117,7 +116,7 @@ def write_band(
     values = values if values.ndim == 3 else values[None]
     count, height, width = values.shape
     profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype.name}
-    profile |= {"crs": f"EPSG:{epsg}", "transform": from_origin(*corner, gsd, gsd), **how}
+    profile |= {"crs": f"EPSG:{epsg}", "transform": rasterio.Affine(gsd, 0, corner[0], 0, -gsd, corner[1]), **how}
     with rasterio.open(path, "w", **profile) as file:
         file.write(values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Answer:
 
 
 def without_bars(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip() and "━" not in line and "╸" not in line]
+    return [line for line in text.splitlines() if line.strip() and not re.search(r"\d+/\d+ .*/s ", line)]
 
 
 Cli = Callable[..., Answer]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -233,9 +234,9 @@ class TestRefusals:
         assert self.refused(tmp_path / "a.tif") == "has 1161 bytes, its header announces 1160"
 
     def test_truncated_anywhere(self, plain: Path, tmp_path: Path) -> None:
-        content, path = plain.read_bytes(), tmp_path / "a.tif"
-        for length in range(len(content)):
-            path.write_bytes(content[:length])
+        path = Path(shutil.copy(plain, tmp_path / "a.tif"))
+        for length in reversed(range(path.stat().st_size)):
+            os.truncate(path, length)
             self.refused(path)
 
     @pytest.mark.parametrize(
@@ -257,13 +258,14 @@ def attempt(path: Path) -> NDArray[np.generic] | None:
         return None
 
 
-def test_any_flipped_bit_of_a_header(plain: Path, tmp_path: Path) -> None:
-    """Refused, or the same pixels. Every bit of the directory, one of each byte of its values."""
+@pytest.mark.parametrize("bits", [(0, 3, 6), pytest.param(range(8), marks=pytest.mark.slow)], ids=["some", "all"])
+def test_a_flipped_bit_of_a_header(bits: Sequence[int], plain: Path, tmp_path: Path) -> None:
+    """Refused, or the same pixels: in the directory those bits of each byte, in its values one."""
     content, path = plain.read_bytes(), tmp_path / "a.tif"
     original = pixels(1, "B01")
     start = len(content) - original.nbytes
     values = 8 + 2 + 12 * content[8] + 4
-    flips = [(at, bit) for at in range(start) for bit in (range(8) if at < values else [at % 8])]
+    flips = [(at, bit) for at in range(start) for bit in (bits if at < values else [at % 8])]
     accepted = 0
     for at, bit in flips:
         mutated = bytearray(content)

@@ -15,6 +15,7 @@ from landscale.bands import BAND_SETS
 from landscale.errors import LandscaleError, UnknownName
 from landscale.inputs import UPSAMPLING, InputStage, resize, turn
 
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
 PLANES = {
     ("B02", "B03", "B04", "B08"): 24,
     ("B05", "B06", "B07", "B8A", "B11", "B12"): 12,

@@ -21,7 +21,7 @@ from landscale.labels import BEN19, CLC43
 from landscale.sources.landscape import BANDS
 from landscale.sources.synthetic import PRODUCT, write_archive
 
-REAL = Path("/work/shared/data")
+REAL = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")

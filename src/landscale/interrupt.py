@@ -13,9 +13,15 @@ class Stopped(Exception):
 
 
 @contextmanager
-def signals_wait() -> Iterator[Callable[[], bool]]:
-    """Within the block, signals are only noted; the value tells whether one came. The second one interrupts at once."""
+def signals_wait(alone: bool) -> Iterator[Callable[[], bool]]:
+    """Within the block, signals are only noted; the value tells whether one came. The second one interrupts at once.
+
+    A process that is not `alone` must not stop by itself while others wait for it: there signals do what they always do.
+    """
     caught: list[int] = []
+    if not alone:
+        yield lambda: False
+        return
 
     def note(number: int, _frame: FrameType | None) -> None:
         if caught:

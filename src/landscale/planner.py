@@ -29,9 +29,10 @@ class Planner:
     scorings: float
     evaluation: float
     begun: tuple[int, float]
+    first_epoch: bool = True
 
     def is_early(self, step: int) -> bool:
-        return step - self.begun[0] in EARLY
+        return self.first_epoch and step - self.begun[0] in EARLY
 
     def total(self, step: int, seconds: float) -> int:
         """Steps of the whole training, when `step` of them took `seconds`."""
@@ -44,5 +45,5 @@ class Planner:
         """The same at the end of an epoch, whose `evaluation` is among the seconds (0: there was none)."""
         self.evaluation = evaluation or self.evaluation
         total = self.total(step, seconds - evaluation)
-        self.begun = (step, seconds)
+        self.begun, self.first_epoch = (step, seconds), False
         return total

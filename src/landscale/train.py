@@ -163,36 +163,40 @@ class Trainer:
         recipe, state = self.recipe, self.state
         self._announce()
         planner = self._planner()
-        saved = time.monotonic()
-        with signals_wait() as caught, training_bar(state.total, state.step, visible=self.ranks.first) as show:
+        saved = clock = time.monotonic()
+        with (
+            signals_wait(self.ranks.world == 1) as caught,
+            training_bar(state.total, state.step, visible=self.ranks.first) as show,
+        ):
             while state.step < state.total:
                 epoch, position = divmod(state.step, self.steps_an_epoch)
                 order = epoch_order(self.patches, recipe.seed, epoch)
                 steps = train_steps(order, recipe.batch, self.ranks.rank, self.ranks.world)[position:]
                 for batch in batches(self.store, self.description.bands, self.targets, steps, self.device):
-                    begun = time.monotonic()
                     loss = self.learn(batch)
                     state.step += 1
                     state.progress += (1 - state.progress) / (state.total - state.step + 1)
                     state.loss += loss
-                    state.seconds += time.monotonic() - begun
+                    state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
+                    show(state.step, state.total, loss, len(batch.rows) * self.ranks.world)
                     if planner is not None and planner.is_early(state.step):
                         state.total = self.ranks.share(planner.total(state.step, state.seconds))
-                    show(state.step, state.total, loss, len(batch.rows) * self.ranks.world)
-                    if caught() and self.ranks.world == 1:
+                    if state.step >= state.total or state.step % self.steps_an_epoch == 0:
+                        break
+                    if caught():
                         self.save()
                         raise Stopped(f"stopped after step {state.step} of {state.total}; the same command goes on")
-                    if state.step >= state.total:
-                        break
-                    if time.monotonic() - saved > 60 * recipe.save_minutes and state.step % self.steps_an_epoch:
+                    if clock - saved > 60 * recipe.save_minutes:
                         self.save()
                         saved = time.monotonic()
-                evaluation_seconds = self.end_epoch(epoch + 1)
+                evaluation = self.end_epoch(epoch + 1)
+                clock = time.monotonic()
                 if planner is not None and state.step < state.total:
-                    total = planner.total_after_epoch(state.step, state.seconds, evaluation_seconds)
-                    state.total = self.ranks.share(total)
+                    state.total = self.ranks.share(planner.total_after_epoch(state.step, state.seconds, evaluation))
                 self.save()
                 saved = time.monotonic()
+                if caught() and state.step < state.total:
+                    raise Stopped(f"stopped after epoch {epoch + 1}; the same command goes on")
 
     def learn(self, batch: Batch) -> float:
         """One step: raw numbers in, updated weights out. Returns the loss."""

@@ -80,7 +80,7 @@ class LandUse:
 
 # A share is only a weight: a class is as rare as its niche is narrow and its rivals are many.
 _SEA, _SHORE, _LOW, _LAND, _WOODS, _HILLS = (0, 0.105), (0.105, 0.135), (0.15, 0.5), (0.15, 1), (0.3, 1), (0.82, 1)
-_WILD, _CALM = (0, 0.5), (0.4, 0.05)
+_WILD, _RURAL, _CALM, _MOTLEY = (0, 0.5), (0.2, 0.7), (0.4, 0.05), (0.5, 0.3)
 USES = (
     LandUse(111, 1.5, {"roof": 0.8, "orchard": 0.1, "grass": 0.1}, people=(0.965, 1), fine=True),
     LandUse(112, 2.5, {"roof": 0.4, "grass": 0.3, "broadleaf": 0.2, "orchard": 0.1}, people=(0.9, 1), fine=True),
@@ -88,17 +88,15 @@ USES = (
     LandUse(131, 0.03, {"rock": 0.8, "lake": 0.1, "scrub": 0.1}, _WOODS),
     LandUse(141, 0.2, {"grass": 0.6, "broadleaf": 0.4}, people=(0.93, 1), fine=True),
     LandUse(142, 0.1, {"grass": 0.8, "roof": 0.1, "broadleaf": 0.1}, people=(0.8, 1), season=(0.1, 0.1)),
-    LandUse(211, 2.0, {"crop": 1}, (0.15, 0.65), people=(0.25, 0.9), season=(0.5, 0.3)),
+    LandUse(211, 2.0, {"crop": 1}, (0.15, 0.65), people=(0.25, 0.9), season=_MOTLEY),
     LandUse(212, 0.4, {"crop": 1}, _LOW, people=(0.3, 0.9), warm=(0.7, 1), season=(0.1, 0.2)),
-    LandUse(213, 1.5, {"paddy": 1}, _LOW, wet=(0.75, 1), warm=(0.7, 1), season=(0.5, 0.3)),
+    LandUse(213, 1.5, {"paddy": 1}, _LOW, wet=(0.75, 1), warm=(0.7, 1), season=_MOTLEY),
     LandUse(221, 0.5, {"orchard": 1}, people=(0.4, 0.9), warm=(0.6, 1), season=(0.6, 0.2)),
     LandUse(222, 0.2, {"orchard": 0.9, "grass": 0.1}, people=(0.4, 0.9), warm=(0.5, 1), season=(0.2, 0.2)),
     LandUse(223, 0.5, {"orchard": 0.8, "scrub": 0.2}, people=(0.3, 0.8), warm=(0.7, 1), season=(0.8, 0.1)),
     LandUse(231, 1.3, {"grass": 1}, (0.15, 0.75), wet=(0.35, 1), people=(0.1, 0.8), warm=(0, 0.7)),
-    LandUse(242, 0.9, {"crop": 0.4, "grass": 0.3, "orchard": 0.3}, people=(0.5, 0.95), season=(0.5, 0.3), fine=True),
-    LandUse(
-        243, 0.8, {"crop": 0.4, "grass": 0.2, "broadleaf": 0.2, "scrub": 0.2}, people=(0.2, 0.7), season=(0.5, 0.3)
-    ),
+    LandUse(242, 0.9, {"crop": 0.4, "grass": 0.3, "orchard": 0.3}, people=(0.5, 0.95), season=_MOTLEY, fine=True),
+    LandUse(243, 0.8, {"crop": 0.4, "grass": 0.2, "broadleaf": 0.2, "scrub": 0.2}, people=_RURAL, season=_MOTLEY),
     LandUse(244, 1.0, {"grass": 0.6, "broadleaf": 0.4}, people=(0, 0.6), warm=(0.75, 1), season=(0.8, 0.1), fine=True),
     LandUse(311, 1.5, {"broadleaf": 0.95, "grass": 0.05}, _WOODS, people=_WILD, warm=(0.3, 1)),
     LandUse(312, 1.8, {"conifer": 0.95, "heath": 0.05}, _WOODS, people=_WILD, warm=(0, 0.6)),

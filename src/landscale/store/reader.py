@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class PatchStore:
 
     def column(self, key: str) -> NDArray[Any]:
         """A column of the store by its key, such as `name`, `tile`, `crs`, `origin`; text as str."""
-        with h5py.File(self.path, "r") as file:
+        with _hdf5(self.path) as file:
             values = file[key][...]
         return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
 
@@ -83,9 +84,9 @@ class PatchStore:
         Patches that are not whole come up only if their seal is broken.
 
         Raises:
-            BadStore: the statistics are damaged.
+            BadStore: the statistics, or structures of the file, are damaged.
         """
-        with h5py.File(self.path, "r") as file:
+        with _hdf5(self.path) as file:
             expected = file["checksum"][...]
             broken = seals(file) != file["seal"][...]
         if broken[-1]:
@@ -130,24 +131,21 @@ def open_store(path: Path, *, unfinished: bool = False) -> PatchStore:
         partial = path.with_name(path.name + ".partial")
         hint = f"; {partial.name} is its beginning: run the same prepare again" if partial.exists() else ""
         raise BadStore(path, f"no such store{hint}")
-    try:
-        with h5py.File(path, "r") as file:
-            if "layout" not in file.attrs:
-                raise BadStore(path, "is an HDF5 file but no patch store")
-            if file.attrs["format"] > FORMAT:
-                raise BadStore(path, f"has format {file.attrs['format']}, this program reads up to {FORMAT}")
-            texts = [str(file.attrs.get(key, "")) for key in ("layout", "plan", "provenance")]
-            if int(file.attrs["seal"]) != description_seal(*texts):
-                raise BadStore(path, "its description is damaged; prepare it again")
-            described = json.loads(texts[0])
-            planes = tuple(Plane(**{**p, "bands": tuple(p["bands"])}) for p in described.pop("planes"))
-            layout = Layout(planes, tuple(described.pop("classes")), **described)
-            places = {p.key: (file[p.key].id.get_offset(), file[p.key].shape, file[p.key].dtype) for p in planes}
-            classes, splits, states = (file[key][...] for key in ("classes", "split", "state"))
-            statistics = file["statistics"][...]
-            attributes = {"plan": texts[1], "provenance": json.loads(texts[2] or "{}")}
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise BadStore(path, f"is not a whole HDF5 patch store ({reason(error)})") from None
+    with _hdf5(path) as file:
+        if "layout" not in file.attrs:
+            raise BadStore(path, "is an HDF5 file but no patch store")
+        if file.attrs["format"] > FORMAT:
+            raise BadStore(path, f"has format {file.attrs['format']}, this program reads up to {FORMAT}")
+        texts = [str(file.attrs.get(key, "")) for key in ("layout", "plan", "provenance")]
+        if int(file.attrs["seal"]) != description_seal(*texts):
+            raise BadStore(path, "its description is damaged; prepare it again")
+        described = json.loads(texts[0])
+        planes = tuple(Plane(**{**p, "bands": tuple(p["bands"])}) for p in described.pop("planes"))
+        layout = Layout(planes, tuple(described.pop("classes")), **described)
+        places = {p.key: (file[p.key].id.get_offset(), file[p.key].shape, file[p.key].dtype) for p in planes}
+        classes, splits, states = (file[key][...] for key in ("classes", "split", "state"))
+        statistics = file["statistics"][...]
+        attributes = {"plan": texts[1], "provenance": json.loads(texts[2] or "{}")}
     pending = int((states == PENDING).sum())
     if pending and not unfinished:
         raise BadStore(
@@ -157,6 +155,16 @@ def open_store(path: Path, *, unfinished: bool = False) -> PatchStore:
     known = zip(layout.bands, statistics, strict=True)
     by_band = {band: (float(m), float(s)) for band, (m, s) in known if np.isfinite(m) and (m, s) != (0, 0)}
     return PatchStore(path, layout, maps, classes, splits, states, by_band, attributes)
+
+
+@contextmanager
+def _hdf5(path: Path) -> Iterator[h5py.File]:
+    """The open file; what HDF5 or we stumble over in it is a BadStore."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise BadStore(path, f"is not a whole HDF5 patch store ({reason(error)})") from None
 
 
 def _mapped(path: Path, offset: int | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.generic]:

@@ -142,7 +142,7 @@ def train_statistics(path: Path) -> NDArray[np.float64]:
         planes = json.loads(file.attrs["layout"])["planes"]
         pixels = np.concatenate([[p["side"] ** 2] * len(p["bands"]) for p in planes])
         chosen = np.flatnonzero((file["split"][...] == SPLITS.index("train")) & (file["state"][...] == WHOLE))
-        total = [[0.0, 0.0] for _ in range(layout_bands)]
+        total: list[list[float]] = [[0, 0] for _ in range(layout_bands)]
         for start in range(0, len(chosen), 4096):
             rows = chosen[start : start + 4096]
             part = file["moments"][rows[0] : rows[-1] + 1][rows - rows[0]]
@@ -156,6 +156,6 @@ def train_statistics(path: Path) -> NDArray[np.float64]:
         result = np.empty((layout_bands, 2))
         for b, (first, second) in enumerate(total):
             count = int(pixels[b]) * len(chosen)
-            mean = first / count
-            result[b] = mean, max(second / count - mean * mean, 0.0) ** 0.5
+            # With the division last, integers stay exact to here: subtracting squares of means would lose small deviations.
+            result[b] = first / count, max((count * second - first * first) / count**2, 0.0) ** 0.5
         return result
