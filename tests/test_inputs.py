@@ -13,7 +13,8 @@ from rasterio.warp import Resampling, reproject
 
 from landscale.bands import BAND_SETS
 from landscale.errors import LandscaleError, UnknownName
-from landscale.inputs import UPSAMPLING, InputStage, resize, turn
+from landscale.inputs import UPSAMPLING, InputStage, measure_statistics, resize, turn
+from stores import make_store, sentinel_planes
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
 PLANES = {
@@ -108,6 +109,41 @@ def test_statistics_follow_the_device_but_are_no_weights():
     stage = InputStage(ALL, STATISTICS)
     assert stage.state_dict() == {}
     assert {name for name, _ in stage.named_buffers()} == {"mean", "std"}
+
+
+# ---- the logarithm
+
+
+def test_log_statistics_are_those_of_the_train_splits_logarithms(tmp_path):
+    store = make_store(
+        tmp_path / "s.h5", planes=sentinel_planes(12), splits={"test": 5, "train": 9, "val": 5}, bad=(7,)
+    )
+    bands = ("B8A", "B02", "B01")
+    found = measure_statistics(store, bands, "log")
+    assert list(found) == list(bands)
+    rows = [5, 6, 8, 9, 10, 11, 12, 13]
+    for band in bands:
+        plane = next(p for p in store.layout.planes if band in p.bands)
+        pixels = store.planes[plane.key][rows, plane.bands.index(band)].astype(np.float64)
+        logs = np.log(np.clip(pixels, 1, 15_000) + 100)
+        assert found[band] == pytest.approx((logs.mean(), logs.std()), rel=1e-9)
+    linear = measure_statistics(store, bands, "linear")
+    assert linear == {band: store.statistics[band] for band in bands}
+
+
+def test_log_scale_is_exact_and_cuts_its_outliers():
+    statistics = {"B02": (7.0, 0.4), "B03": (6.5, 0.2)}
+    values = torch.tensor([0, 1, 100, 1000, 5000, 15_000, 40_000, 65_535, 996], dtype=torch.int32).reshape(1, 1, 3, 3)
+    planes = {("B03", "B02"): values.expand(1, 2, 3, 3).numpy().astype(np.uint16)}
+    planes = {names: torch.from_numpy(v) for names, v in planes.items()}
+    out = InputStage(("B02", "B03"), statistics, scale="log")(planes)
+    logs = np.log(np.clip(values.numpy().astype(np.float64), 1, 15_000) + 100)
+    for k, (mean, std) in enumerate(statistics.values()):
+        assert np.allclose(out[0, k].numpy(), np.clip((logs[0, 0] - mean) / std, -5, 5), atol=1e-4)
+    assert out.min() == -5
+    assert out.max() == 5
+    with pytest.raises(UnknownName, match="linear"):
+        InputStage(("B02",), statistics, scale="linaer")
 
 
 # ---- resampling

@@ -40,7 +40,7 @@ def another(key):
         value = (default or 0) + 3
         return value, str(value)
     if hint is float:
-        value = (default or 0.0) + 0.25
+        value = (default or 0.0) + 0.05
         return value, str(value)
     if hint is str:
         named = {"labels": "ben19", "bands": "B04,B03,B02", "model": "resnet18", "optimizer": "lamb"}
@@ -212,7 +212,7 @@ SENSELESS = [
     ("smoothing", "7"),
     ("warmup_epochs", "-5"),
     ("progressive", "[[0.5]]"),
-    ("progressive", "[[0.5, 0]]"),
+    ("progressive", "[[0.5, 0.0]]"),
 ]
 
 

@@ -53,11 +53,14 @@ TINY = Recipe(
     jitter=0.05,
     mixup=0.2,
     cutmix=0.5,
+    progressive=[[0.5, 8]],
     ema=0.9,
     select="micro_ap",
     precision="fp32",
 )
-PLAIN = replace(TINY, options={"width": 0.5}, shift=0, jitter=0.0, mixup=0.0, cutmix=0.0, ema=0.0, select="last")
+PLAIN = replace(
+    TINY, options={"width": 0.5}, shift=0, jitter=0.0, mixup=0.0, cutmix=0.0, progressive=[], ema=0.0, select="last"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +248,21 @@ def test_averaged_weights_are_what_is_kept(store, tmp_path):
     assert not torch.allclose(states[0.0][name], states[0.9999][name], atol=1e-3)
 
 
+def test_patches_grow(store, tmp_path, monkeypatch):
+    """`progressive`: 6 px for the first fifth of the training, 8 px up to its half, then the whole 12."""
+    sides = []
+    true = room.Augmentation.__call__
+
+    def looked_at(self, values, *others):
+        sides.append(values.shape[-1])
+        return true(self, values, *others)
+
+    monkeypatch.setattr(room.Augmentation, "__call__", looked_at)
+    learn(replace(PLAIN, epochs=2, progressive=[[0.2, 6], [0.5, 8]]), store, tmp_path / "run")
+    assert sides == [6, 6, 8, 8, 8, 12, 12, 12, 12, 12]
+    assert load_model(tmp_path / "run").description.side == 12
+
+
 @pytest.mark.parametrize("patches", [24, 40, 56])
 def test_milestones_fall_exactly_after_their_epochs(tmp_path, monkeypatch, patches):
     """Paper 1: a tenth after 30 epochs, a hundredth after 60, a thousandth after 80, to the step."""
@@ -331,7 +349,20 @@ def test_stopped_at_the_end_of_an_epoch(store, tmp_path, monkeypatch, undisturbe
     assert outcome(tmp_path / "run") == undisturbed
 
 
-OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "nadamw", "radam", "lamb", "lars", "lion", "adafactor", "adopt")
+OPTIMIZERS = (
+    "sgd",
+    "momentum",
+    "adam",
+    "adamw",
+    "nadamw",
+    "radam",
+    "lamb",
+    "lars",
+    "lion",
+    "adafactor",
+    "adopt",
+    "lookahead_adamw",
+)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
