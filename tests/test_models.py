@@ -116,7 +116,8 @@ def test_features_and_head(name):
         assert pooled.shape == (2, model.head_hidden_size)
         assert logits.shape == (2, 19)
         torch.testing.assert_close(model(x), logits)
-        torch.testing.assert_close(model.get_classifier()(pooled), logits)
+        if name != "trio":  # which averages its members' probabilities
+            torch.testing.assert_close(model.get_classifier()(pooled), logits)
 
 
 @every_model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from landscale.inputs import turn
@@ -16,6 +17,7 @@ class Augmentation:
 
     turns: each patch in one of the 8 rotations and reflections, drawn evenly (paper 1 without the identity's privilege).
     shift: up to so many pixels in either direction, the border mirrored.
+    zoom: a window of a random place and of 1 − zoom to 1 of the side stands for the whole.
     jitter: standard deviation of a gain and an offset drawn per patch and band, in standard deviations of the band.
     mixup: parameter of the beta distribution that blends each patch with another (Zhang et al. 2018); 0 for none.
     cutmix: the same for pasted rectangles (Yun et al. 2019); with both, a batch gets one of them by the toss of a coin.
@@ -23,6 +25,7 @@ class Augmentation:
 
     turns: bool = True
     shift: int = 0
+    zoom: float = 0.0
     jitter: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -34,6 +37,8 @@ class Augmentation:
             values = _turned(values, torch.randint(8, (n,), generator=generator))
         if self.shift:
             values = _shifted(values, torch.randint(-self.shift, self.shift + 1, (n, 2), generator=generator))
+        if self.zoom:
+            values = _zoomed(values, self.zoom, generator)
         if self.jitter:
             noise = (self.jitter * torch.randn((2, n, bands, 1, 1), generator=generator)).to(values.device)
             values = values * (1 + noise[0]) + noise[1]
@@ -61,6 +66,17 @@ def _shifted(values: Tensor, by: Tensor) -> Tensor:
     rows, columns = place.to(values.device)
     values = values.gather(2, rows[:, None, :, None].expand_as(values))
     return values.gather(3, columns[:, None, None, :].expand_as(values))
+
+
+def _zoomed(values: Tensor, most: float, generator: Generator) -> Tensor:
+    n = len(values)
+    size = 1 - most * torch.rand(n, generator=generator)
+    centre = (1 - size)[:, None] * (2 * torch.rand((n, 2), generator=generator) - 1)
+    window = torch.zeros(n, 2, 3)
+    window[:, 0, 0] = window[:, 1, 1] = size
+    window[:, :, 2] = centre
+    grid = F.affine_grid(window.to(values.device), list(values.shape), align_corners=False)
+    return F.grid_sample(values, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def _beta(n: int, alpha: float, generator: Generator) -> Tensor:

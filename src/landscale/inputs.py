@@ -18,8 +18,9 @@ from landscale.errors import LandscaleError, UnknownName
 from landscale.store import PatchStore
 
 UPSAMPLING = ("bilinear", "bicubic", "nearest")
-SCALES = ("linear", "log")
-_LOG_RANGE, _LOG_FLOOR, _LOG_LIMIT = (1.0, 15000.0), 100.0, 5.0
+SCALES = ("linear", "log", "both")
+_LOG_RANGE, _LOG_FLOOR = (1.0, 15000.0), 100.0
+_LIMIT = 5.0  # standard deviations
 _ENOUGH = 2048  # patches whose pixels tell the statistics of the logarithm
 
 
@@ -31,8 +32,9 @@ class InputStage(nn.Module):
         statistics: mean and standard deviation of each band, in digital numbers.
         side: pixels a side of the output; None keeps the finest plane's own.
         upsample: how coarser bands are brought there: bilinear (corners not aligned, as GDAL), bicubic or nearest.
-        scale: linear, or log: ln(digital number + 100), which brings dark water and bright cloud to one scale; its outliers
-            are cut at 5 standard deviations. Statistics are those of the scaled numbers.
+        scale: linear; log: ln(digital number + 100), which brings dark water and bright cloud to one scale; or both,
+            one after the other, in twice as many channels. Except in linear, outliers are cut at 5 standard deviations.
+            The statistics of a logarithm are those of `log B02`, and so on.
     """
 
     mean: Tensor
@@ -47,7 +49,9 @@ class InputStage(nn.Module):
         scale: str = "linear",
     ) -> None:
         super().__init__()
-        missing = [band for band in bands if band not in statistics]
+        self.scales = ("linear", "log") if scale == "both" else (scale,)
+        names = [band if kind == "linear" else f"log {band}" for kind in self.scales for band in bands]
+        missing = [name for name in names if name not in statistics]
         if missing:
             raise LandscaleError(f"no statistics for {', '.join(missing)}; known: {', '.join(statistics)}")
         if upsample not in UPSAMPLING:
@@ -55,31 +59,36 @@ class InputStage(nn.Module):
         if scale not in SCALES:
             raise UnknownName("scale", scale, SCALES)
         self.bands = tuple(bands)
-        self.scale = scale
         self.side = side
         self.upsample = upsample
-        values = torch.tensor([statistics[band] for band in bands], dtype=torch.float32)
+        values = torch.tensor([statistics[name] for name in names], dtype=torch.float32)
         self.register_buffer("mean", values[:, 0].clone(), persistent=False)  # they live in the weights' config
         self.register_buffer("std", values[:, 1].clamp(min=1e-6), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output."""
+        return len(self.scales) * len(self.bands)
 
     def forward(self, planes: Native, side: int | None = None) -> Tensor:
         """The tensor that the network sees; `side` stands in for the stage's own."""
         side = side or self.side or max(tensor.shape[-1] for tensor in planes.values())
         n = next(iter(planes.values())).shape[0]
-        out = torch.empty((n, len(self.bands), side, side), device=self.mean.device)
+        out = torch.empty((n, self.channels, side, side), device=self.mean.device)
         filled = 0
         for names, tensor in planes.items():
             wanted = [band for band in names if band in self.bands]
             if not wanted:
                 continue
             there = torch.tensor([self.bands.index(band) for band in wanted], device=tensor.device)
-            values = _select(tensor, [names.index(band) for band in wanted]).float()
-            if self.scale == "log":
-                values = _logarithm(values)
-            values = (values - self.mean[there, None, None]) / self.std[there, None, None]
-            if self.scale == "log":
-                values = values.clamp(-_LOG_LIMIT, _LOG_LIMIT)
-            out[:, there] = resize(values, side, self.upsample)
+            numbers = _select(tensor, [names.index(band) for band in wanted]).float()
+            for k, scale in enumerate(self.scales):
+                channels = there + k * len(self.bands)
+                values = numbers if scale == "linear" else _logarithm(numbers)
+                values = (values - self.mean[channels, None, None]) / self.std[channels, None, None]
+                if "log" in self.scales:
+                    values = values.clamp(-_LIMIT, _LIMIT)
+                out[:, channels] = resize(values, side, self.upsample)
             filled += len(wanted)
         if filled != len(self.bands):
             have = {band for names in planes for band in names}
@@ -92,16 +101,16 @@ def _logarithm(values: Tensor) -> Tensor:
 
 
 def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of each band's scaled numbers over the train split: the store's own for linear ones.
+    """What `InputStage` needs: mean and standard deviation of each band over the train split, and of its logarithm.
 
     Raises:
         BadStore: the store has no train split, or lacks a band.
     """
     planes, patches = store.planes_for(bands), store.patches("train")
+    found = {} if scale == "log" else {band: store.statistics[band] for band in bands}
     if scale == "linear":
-        return {band: store.statistics[band] for band in bands}
+        return found
     rows = np.sort(np.random.default_rng(0).permutation(patches)[:_ENOUGH])
-    found: dict[str, tuple[float, float]] = {}
     for plane in planes:
         sums = torch.zeros(2, len(plane.bands), dtype=torch.float64)
         for k in range(0, len(rows), 64):
@@ -109,8 +118,9 @@ def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> d
             sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
         mean, square = sums / (len(rows) * plane.side**2)
         deviation = (square - mean.square()).clamp(min=0).sqrt()
-        found |= dict(zip(plane.bands, zip(mean.tolist(), deviation.tolist(), strict=True), strict=True))
-    return {band: found[band] for band in bands}
+        pairs = zip(mean.tolist(), deviation.tolist(), strict=True)
+        found |= {f"log {band}": pair for band, pair in zip(plane.bands, pairs, strict=True) if band in bands}
+    return found
 
 
 def _select(tensor: Tensor, channels: list[int]) -> Tensor:

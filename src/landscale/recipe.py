@@ -33,8 +33,8 @@ class Recipe:
     """pixels a side of the network's input; by default the store's"""
     upsample: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     """how the 20 m and 60 m bands are brought to that side"""
-    scale: Literal["linear", "log"] = "linear"
-    """how digital numbers are scaled before they are normalised"""
+    scale: Literal["linear", "log", "both"] = "linear"
+    """digital numbers, their logarithms, or both in twice as many channels"""
 
     epochs: int = 30
     """times that every patch is seen; with --max-time, the most of them"""
@@ -71,6 +71,8 @@ class Recipe:
     """each patch in one of the 8 rotations and reflections"""
     shift: int = 0
     """largest random shift in pixels of the input"""
+    zoom: float = 0.0
+    """largest share of the side that a random window leaves out before it is enlarged to the whole"""
     jitter: float = 0.0
     """standard deviation of a random gain and offset per band"""
     mixup: float = 0.0

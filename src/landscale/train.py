@@ -153,7 +153,7 @@ class Trainer:
         self.highest_rate = highest_rate(recipe, ranks.world)
         multi_label = self.description.multi_label
         self.loss = build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
-        self.augment = Augmentation(recipe.turns, recipe.shift, recipe.jitter, recipe.mixup, recipe.cutmix)
+        self.augment = Augmentation(recipe.turns, recipe.shift, recipe.zoom, recipe.jitter, recipe.mixup, recipe.cutmix)
         self.reduced = recipe.precision == "bf16" or (recipe.precision == "auto" and reduced_precision(device.type))
         self.state = State(total=recipe.epochs * self.steps_an_epoch)
 

@@ -20,8 +20,9 @@ VIEWS = (1, 2, 4, 8)
 class Description:
     """All that makes a classifier but its parameters; what `config.json` holds beside the weights.
 
-    statistics: mean and standard deviation of each band's scaled numbers. thresholds: by class, in 0…1; empty in a
-    single-label classifier. ground: metres a side of the patches it was trained on. views: how many of the 8 turns are averaged.
+    statistics: mean and standard deviation of each band in digital numbers, and of its logarithm where `scale` asks for
+    it. thresholds: by class, in 0…1; empty in a single-label classifier. ground: metres a side of the patches it was
+    trained on. views: how many of the 8 turns are averaged.
     """
 
     model: str
@@ -47,7 +48,7 @@ class Classifier(nn.Module):
         d = description
         self.description = d
         self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample, d.scale)
-        self.network = create(d.model, len(d.bands), len(d.classes), **d.options)
+        self.network = create(d.model, self.inputs.channels, len(d.classes), **d.options)
 
     def forward(self, planes: Native) -> Tensor:
         logits: Tensor = self.network(self.inputs(planes))

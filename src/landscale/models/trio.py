@@ -3,7 +3,7 @@
 Three kinds of members: convolutions at two depths, pooled into means, standard deviations and maxima, and a spectral
 member that sees single pixels and the statistics of the bands, as classical classifiers do. Each learns the labels by
 itself (the loss is the mean over members), because features fused before the classifier lean on one another; their
-logits are averaged.
+probabilities are averaged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from timm.models._registry import register_model
 from torch import Tensor, nn
+
+from landscale.errors import LandscaleError
 
 
 def pool_statistics(x: Tensor, kinds: str) -> Tensor:
@@ -85,21 +87,24 @@ class SpectralMember(nn.Module):
 
 
 class Trio(nn.Module):
-    """`copies` times three members. Input (n, bands, h, w), best at about 60 px for 1.2 km.
+    """Three members for each of `parts` equal parts of the channels. Input (n, bands, h, w), best at about 60 px for 1.2 km.
 
-    Output: in eval mode logits (n, classes), the mean over members; in training mode (n, members, classes), so that every
-    member is held to the labels by itself.
+    Output: in eval mode logits (n, classes) of the members' mean probability; in training mode (n, members, classes), so
+    that every member is held to the labels by itself.
     """
 
-    def __init__(self, in_chans: int = 12, num_classes: int = 19, drop_rate: float = 0.3, copies: int = 1) -> None:
+    def __init__(self, in_chans: int = 12, num_classes: int = 19, drop_rate: float = 0.3, parts: int = 1) -> None:
         super().__init__()
-        self.members = nn.ModuleList()
-        for _ in range(copies):
-            self.members += [
-                SpatialMember(in_chans, 2, "asm"),
-                SpatialMember(in_chans, 3, "am"),
-                SpectralMember(in_chans),
-            ]
+        if in_chans % parts:
+            raise LandscaleError(f"model 'trio' cannot cut {in_chans} channels into {parts} equal parts")
+        self.parts = parts
+        bands = in_chans // parts
+        kinds = (
+            lambda: SpatialMember(bands, 2, "asm"),
+            lambda: SpatialMember(bands, 3, "am"),
+            lambda: SpectralMember(bands),
+        )
+        self.members = nn.ModuleList(make() for _ in range(parts) for make in kinds)
         self.sizes = [int(member.features) for member in self.members]  # type: ignore[arg-type]
         self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in self.sizes)
         self.num_features = self.head_hidden_size = sum(self.sizes)
@@ -119,18 +124,19 @@ class Trio(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(n, features): the members' features, one after another, each normalised."""
-        pairs = zip(self.members, self.norms, strict=True)
-        return torch.cat([norm(member(x).float()) for member, norm in pairs], dim=1)
+        parts = [part for part in x.chunk(self.parts, dim=1) for _ in range(len(self.members) // self.parts)]
+        found = [norm(m(part).float()) for m, norm, part in zip(self.members, self.norms, parts, strict=True)]
+        return torch.cat(found, dim=1)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        features = F.dropout(features, self.drop_rate, self.training) / len(self.sizes)
+        features = F.dropout(features, self.drop_rate, self.training)
         if pre_logits or not isinstance(self.fc, nn.Linear):
             return features
-        if not self.training:
-            out: Tensor = self.fc(features)
-            return out
-        parts = zip(torch.split(features, self.sizes, 1), torch.split(self.fc.weight, self.sizes, 1), strict=True)
-        return torch.stack([F.linear(f * len(self.sizes), w, self.fc.bias) for f, w in parts], dim=1)
+        pairs = zip(torch.split(features, self.sizes, 1), torch.split(self.fc.weight, self.sizes, 1), strict=True)
+        logits = torch.stack([F.linear(f, w, self.fc.bias) for f, w in pairs], dim=1).float()
+        if self.training:
+            return logits
+        return torch.logit(logits.sigmoid().mean(1), eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
