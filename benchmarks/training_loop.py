@@ -37,7 +37,9 @@ def main() -> None:
         store = open_store(folder / "store.h5")
         device = best_device()
         recipe = replace(Recipe(), model="resnet50", batch=BATCH, epochs=1000)
-        trainer = Trainer(recipe, store, Run(folder / "run"), Ranks(), build_classifier(recipe, store).to(device), device)
+        trainer = Trainer(
+            recipe, store, Run(folder / "run"), Ranks(), build_classifier(recipe, store).to(device), device
+        )
         epochs = iter(range(10**6))
 
         def loop() -> int:
@@ -78,7 +80,9 @@ def main() -> None:
             "loop_over_bare_step": rates["loop"] / rates["bare_step"],
             "loop_over_eager_fp32": rates["loop"] / rates["eager_fp32"],
         }
-        record("training_loop", {"patches_per_second": rates, "ratios": ratios, "batch": BATCH, "bf16": trainer.reduced})
+        record(
+            "training_loop", {"patches_per_second": rates, "ratios": ratios, "batch": BATCH, "bf16": trainer.reduced}
+        )
 
 
 if __name__ == "__main__":

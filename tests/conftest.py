@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +91,24 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
         return Answer(code, said.out, without_bars(said.err))
 
     return run
+
+
+def command(*words: object, **how: Any) -> subprocess.Popen[str]:
+    """The real command, in a process and a session of its own."""
+    program = Path(sys.executable).with_name("landscale")
+    return subprocess.Popen(
+        [str(program), *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **how,
+    )
+
+
+def outcome(process: subprocess.Popen[str]) -> Answer:
+    out, err = process.communicate()
+    return Answer(process.returncode, out, without_bars(err))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from landscale.augment import Augmentation
 from test_inputs import symmetries
 
-NONE = {"turns": False, "shift": 0, "jitter": 0.0, "mixup": 0.0, "cutmix": 0.0}
+NONE = {"turns": False, "shift": 0, "zoom": 0.0, "jitter": 0.0, "mixup": 0.0, "cutmix": 0.0}
 
 
 def generator(seed=0):
@@ -75,6 +75,30 @@ def test_shift_moves_by_whole_pixels_and_mirrors_the_border(most):
     if most == 1:
         assert len(moves) == 9
     assert torch.equal(out[:, 1], -out[:, 0])
+    assert torch.equal(wanted, targets(n))
+
+
+def test_zoom_enlarges_a_window_inside_the_patch():
+    """Of a ramp remains a ramp: its slope tells the window's size, its middle the window's place."""
+    n, side, most = 400, 16, 0.4
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    values = torch.stack([y, x, 2 * x - y]).expand(n, 3, side, side)
+    out, wanted = augmentation(zoom=most)(values, targets(n), generator(5))
+    inner = out[:, :, 2:-2, 2:-2]
+    slope = inner[:, 0, 1:] - inner[:, 0, :-1]
+    size = slope.mean((1, 2))
+    assert (slope - size[:, None, None]).abs().max() < 1e-4
+    assert torch.allclose(inner[:, 1, :, 1:] - inner[:, 1, :, :-1], size[:, None, None].expand(n, 12, 11), atol=1e-4)
+    assert torch.allclose(inner[:, 2], 2 * inner[:, 1] - inner[:, 0], atol=1e-4)  # bands together
+    assert 1 - most - 1e-4 <= size.min() < 1 - 0.9 * most
+    assert 1 - 0.1 * most < size.max() <= 1 + 1e-4
+    for axis in (0, 1):
+        middle = inner[:, axis].mean((1, 2)) + 0.5
+        room = side * (1 - size) / 2  # how far a window may lie from the middle
+        assert ((middle - side / 2).abs() <= room + 1e-3).all()
+        assert ((middle - side / 2) / room)[room > 0.5].abs().max() > 0.95
+    assert abs(np.corrcoef(inner[:, 0].mean((1, 2)), inner[:, 1].mean((1, 2)))[0, 1]) < 0.2  # the axes on their own
+    assert out.amax((0, 2, 3))[:2].max() <= 15
     assert torch.equal(wanted, targets(n))
 
 
@@ -166,10 +190,11 @@ def test_with_both_each_batch_gets_one():
     [
         {"turns": True},
         {"shift": 3},
+        {"zoom": 0.3},
         {"jitter": 0.2},
         {"mixup": 0.3},
         {"cutmix": 0.7},
-        {"turns": True, "shift": 2, "jitter": 0.1, "mixup": 0.4, "cutmix": 0.4},
+        {"turns": True, "shift": 2, "zoom": 0.2, "jitter": 0.1, "mixup": 0.4, "cutmix": 0.4},
     ],
     ids=str,
 )

@@ -114,36 +114,46 @@ def test_statistics_follow_the_device_but_are_no_weights():
 # ---- the logarithm
 
 
-def test_log_statistics_are_those_of_the_train_splits_logarithms(tmp_path):
+@pytest.mark.parametrize("scale", ["linear", "log", "both"])
+def test_statistics_are_those_of_the_train_split(tmp_path, scale):
     store = make_store(
         tmp_path / "s.h5", planes=sentinel_planes(12), splits={"test": 5, "train": 9, "val": 5}, bad=(7,)
     )
     bands = ("B8A", "B02", "B01")
-    found = measure_statistics(store, bands, "log")
-    assert list(found) == list(bands)
+    found = measure_statistics(store, bands, scale)
     rows = [5, 6, 8, 9, 10, 11, 12, 13]
-    for band in bands:
-        plane = next(p for p in store.layout.planes if band in p.bands)
-        pixels = store.planes[plane.key][rows, plane.bands.index(band)].astype(np.float64)
-        logs = np.log(np.clip(pixels, 1, 15_000) + 100)
-        assert found[band] == pytest.approx((logs.mean(), logs.std()), rel=1e-9)
-    linear = measure_statistics(store, bands, "linear")
-    assert linear == {band: store.statistics[band] for band in bands}
+    expected = {}
+    for kind in ("linear", "log") if scale == "both" else (scale,):
+        for band in bands:
+            plane = next(p for p in store.layout.planes if band in p.bands)
+            pixels = store.planes[plane.key][rows, plane.bands.index(band)].astype(np.float64)
+            values = pixels if kind == "linear" else np.log(np.clip(pixels, 1, 15_000) + 100)
+            expected["log " * (kind == "log") + band] = (values.mean(), values.std())
+    assert list(found) == list(expected) or scale != "linear"
+    assert found.keys() == expected.keys()
+    for name, numbers in expected.items():
+        assert found[name] == pytest.approx(numbers, rel=1e-8)
 
 
-def test_log_scale_is_exact_and_cuts_its_outliers():
-    statistics = {"B02": (7.0, 0.4), "B03": (6.5, 0.2)}
-    values = torch.tensor([0, 1, 100, 1000, 5000, 15_000, 40_000, 65_535, 996], dtype=torch.int32).reshape(1, 1, 3, 3)
-    planes = {("B03", "B02"): values.expand(1, 2, 3, 3).numpy().astype(np.uint16)}
-    planes = {names: torch.from_numpy(v) for names, v in planes.items()}
-    out = InputStage(("B02", "B03"), statistics, scale="log")(planes)
-    logs = np.log(np.clip(values.numpy().astype(np.float64), 1, 15_000) + 100)
-    for k, (mean, std) in enumerate(statistics.values()):
-        assert np.allclose(out[0, k].numpy(), np.clip((logs[0, 0] - mean) / std, -5, 5), atol=1e-4)
-    assert out.min() == -5
+def test_the_logarithm_is_exact_and_outliers_are_cut():
+    statistics = {"B02": (900.0, 300.0), "B03": (800.0, 200.0), "log B02": (7.0, 0.4), "log B03": (6.5, 0.2)}
+    values = np.array([0, 1, 100, 1000, 5000, 15_000, 40_000, 65_535, 996]).reshape(3, 3)
+    planes = {("B03", "B02"): torch.from_numpy(np.stack([values, values[::-1]])[None].astype(np.uint16))}
+    both = InputStage(("B02", "B03"), statistics, scale="both")
+    assert both.channels == 4
+    out = both(planes).numpy()[0]
+    for k, (band, numbers) in enumerate((("B02", values[::-1]), ("B03", values))):
+        mean, std = statistics[band]
+        assert np.allclose(out[k], np.clip((numbers - mean) / std, -5, 5), atol=1e-4)
+        mean, std = statistics[f"log {band}"]
+        logs = np.log(np.clip(numbers, 1, 15_000) + 100)
+        assert np.allclose(out[2 + k], np.clip((logs - mean) / std, -5, 5), atol=1e-4)
     assert out.max() == 5
+    assert np.array_equal(InputStage(("B02", "B03"), statistics, scale="log")(planes).numpy()[0], out[2:])
     with pytest.raises(UnknownName, match="linear"):
         InputStage(("B02",), statistics, scale="linaer")
+    with pytest.raises(LandscaleError, match="log B01"):
+        InputStage(("B01",), {"B01": (1.0, 1.0)}, scale="log")
 
 
 # ---- resampling

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
@@ -163,10 +163,15 @@ def test_windows_cover_all_but_a_rest_smaller_than_a_coarse_pixel(length, side, 
 @given(
     height=st.integers(1, 47),
     width=st.integers(1, 47),
-    stride=st.sampled_from([None, 1, 6, 12]),
+    stride=st.sampled_from([None, 1, 6, 7, 11, 12]),
     rounding=st.sampled_from([ceil, int]),
     seed=st.integers(0, 99),
 )
+@example(47, 41, 7, ceil, 0)  # a stride that is rounded down to whole pixels at 60 m
+@example(47, 41, 11, int, 0)
+@example(5, 40, None, ceil, 0)  # lower than a window
+@example(40, 5, None, int, 0)
+@example(1, 1, None, ceil, 0)
 def test_any_size(tmp_path_factory, height, width, stride, rounding, seed):
     folder = tmp_path_factory.mktemp("scene")
     bands = draw_scene(height, width, seed, rounding=rounding)
@@ -181,6 +186,7 @@ def test_any_size(tmp_path_factory, height, width, stride, rounding, seed):
     assert np.isfinite(found).all()
     assert (answer["height"], answer["width"], answer["pixel"]) == (height, width, 10)
     grid_stride = max(6, (stride or SIDE // 2) // 6 * 6)
+    assert answer["stride"] == grid_stride
     assert np.allclose(found[0], expected_map(bands["B02"], SIDE, grid_stride, 6), atol=1e-5)
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["map.tif"]
 

@@ -14,9 +14,10 @@ import signal
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from landscale.errors import BadStore, LandscaleError
 from landscale.files import sync
 from landscale.progress import bar
 from landscale.sources.survey import Reader, Survey
-from landscale.store import BAD, WHOLE, Layout, Writer, checksum, create, moments, open_store
+from landscale.store import BAD, PENDING, WHOLE, Layout, Writer, checksum, create, moments, open_store
 
 CHUNK = 64  # patches written, synced and counted together: 10 MB of BigEarthNet
 
@@ -83,6 +84,8 @@ def prepare(survey: Survey, path: Path, workers: int = 1, *, skip_bad: bool = Fa
             advance(len(chunk.names))
     if len(skipped) == len(survey.table):
         raise LandscaleError(f"none of {len(skipped)} patches can be read: {skipped[0][1]}")
+    if (open_store(partial, unfinished=True).states == PENDING).any():
+        raise BadStore(partial, "was replaced meanwhile, as by another prepare of it; run the same command again")
     with closing(Writer(partial)) as writer:
         writer.finish()
     partial.rename(path)
@@ -130,13 +133,15 @@ def _extract(
             yield from ((chunk, extract(chunk)) for chunk in chunks)
         return
     context = multiprocessing.get_context("spawn")  # no inherited threads, locks or HDF5 handles
+    resource_tracker.ensure_running()  # by ourselves, as starting it lifts the block of signals below
     with ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, (os.getpid(), *job)) as pool:
         waiting = iter(chunks)
         running: dict[Future[list[tuple[str, str]]], _Chunk] = {}
         try:
             while True:
                 while len(running) < 2 * workers and (chunk := next(waiting, None)) is not None:
-                    running[pool.submit(_extract_in_worker, chunk)] = chunk
+                    with _interrupts_blocked():
+                        running[pool.submit(_extract_in_worker, chunk)] = chunk
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -147,6 +152,16 @@ def _extract(
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes that start in here stay deaf to Ctrl-C, which is their parent's to handle; for us it only waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _extractor: _Extractor
@@ -161,7 +176,6 @@ def _start_worker(parent: int, read: Reader, layout: Layout, path: Path) -> None
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives a killed parent
     if os.getppid() != parent:  # killed before we could ask for that signal
         os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _extractor = _Extractor(read, layout, path)
 
 

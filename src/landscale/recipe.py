@@ -137,10 +137,13 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
             raise UnknownName("recipe key", key, keys)
     p = parser()
     try:
-        merged = p.parse_object(content, defaults=True)
-        settings: Namespace = p.parse_args([_underscored(word) for word in overrides], namespace=merged)
+        settings: Namespace = p.parse_object(content, defaults=True)
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(f"{where}{_first_line(error)}") from None
+    try:
+        settings = p.parse_args([_underscored(word) for word in overrides], namespace=settings)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise LandscaleError(_first_line(error)) from None
     return Recipe(**settings.as_dict())
 
 

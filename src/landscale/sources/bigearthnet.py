@@ -20,7 +20,16 @@ from landscale.errors import BadInput, UnknownName, reason
 from landscale.files import read_json
 from landscale.geotiff import read_band
 from landscale.labels import Nomenclature, nomenclature
-from landscale.sources.survey import Found, Survey, check_names, read_list, split_code, split_lists, splits_by_lists
+from landscale.sources.survey import (
+    Found,
+    Survey,
+    check_names,
+    is_listed,
+    read_list,
+    split_code,
+    split_lists,
+    splits_by_lists,
+)
 from landscale.store import Layout, Plane
 
 SIDES = {10: 120, 20: 60, 60: 20}  # 1.2 km
@@ -124,8 +133,8 @@ def _survey_v1(folder: Path, labels: str | None, lists: Path) -> Survey:
     table = pd.DataFrame({"name": names, "where": [f"{folder}/{name}" for name in names]})
     table["split"] = splits_by_lists(table["name"], lists)
     for flag, stem in (("snow", "patches_with_seasonal_snow"), ("cloud", "patches_with_cloud_and_shadow")):
-        listed = [name for path in lists.glob(f"{stem}.*") for name in read_list(path)]
-        table[flag] = table["name"].isin(listed)
+        listed = {name for path in lists.glob(f"{stem}.*") for name in read_list(path)}
+        table[flag] = is_listed(table["name"], listed)
     table["date"] = _dates(table["name"])
     reader = BigEarthNetReader(target, labels_in_json=True)
     return Survey(_layout(target), table, None, reader, {"source": "bigearthnet", "version": "v1"})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,13 +67,22 @@ def check_names(table: pd.DataFrame, where: Path) -> None:
         raise BadInput(where, f"lists the patch {twice.iloc[0]} more than once")
 
 
-def read_list(path: Path) -> list[str]:
+def read_list(path: Path) -> set[str]:
     """The first column of a csv, txt, or csv.bz2 without header: names of patches, freed of folder and suffix."""
+    opened = bz2.open if path.suffix == ".bz2" else open
     try:
-        table = pd.read_csv(path, header=None, usecols=[0], dtype=str, compression="infer")
+        with opened(
+            path, "rt", encoding="utf-8"
+        ) as file:  # ten times faster than pandas, and there are 600,000 of them
+            names = [line.partition(",")[0].strip().strip('"') for line in file]
     except (OSError, ValueError, EOFError) as error:
         raise BadInput(path, f"is no list of patch names ({reason(error)})") from None
-    return list(table[0].astype(str).str.replace(r"^.*/|\.\w+$", "", regex=True))
+    return {PurePosixPath(name).stem if "." in name or "/" in name else name for name in names if name}
+
+
+def is_listed(names: pd.Series[str], listed: set[str]) -> NDArray[np.bool_]:
+    """Which names are in a list; by Python's sets, as pandas takes seconds for it."""
+    return np.fromiter((name in listed for name in names), bool, len(names))
 
 
 def splits_by_lists(names: pd.Series[str], folder: Path) -> NDArray[np.uint8]:
@@ -83,7 +93,7 @@ def splits_by_lists(names: pd.Series[str], folder: Path) -> NDArray[np.uint8]:
     """
     splits = np.zeros(len(names), np.uint8)
     for split, path in split_lists(folder).items():
-        listed = names.isin(read_list(path)).to_numpy()
+        listed = is_listed(names, read_list(path))
         if (twice := listed & (splits > 0)).any():
             other = SPLITS[splits[twice][0]]
             raise BadInput(path, f"lists {names[twice].iloc[0]}, which the list of '{other}' has already")

@@ -92,11 +92,6 @@ def seals(file: Mapping[str, Any]) -> NDArray[np.uint64]:
     return found
 
 
-def description_seal(*texts: str) -> int:
-    """xxh3-64 of the texts that describe a store; HDF5 keeps them without a checksum."""
-    return xxhash.xxh3_64_intdigest("\0".join(texts).encode())
-
-
 def moments(plane: NDArray[np.generic]) -> NDArray[np.float64]:
     """Sum and sum of squares of each band of a plane (bands, side, side) → (bands, 2).
 

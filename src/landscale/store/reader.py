@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from landscale.bands import BANDS
 from landscale.errors import BadStore, UnknownName, reason
-from landscale.store.layout import BAD, FORMAT, PENDING, SPLITS, WHOLE, Layout, Plane, checksum, description_seal, seals
+from landscale.store.layout import BAD, FORMAT, PENDING, SPLITS, WHOLE, Layout, Plane, checksum, seals
 
 
 @dataclass(frozen=True)
@@ -136,16 +136,14 @@ def open_store(path: Path, *, unfinished: bool = False) -> PatchStore:
             raise BadStore(path, "is an HDF5 file but no patch store")
         if file.attrs["format"] > FORMAT:
             raise BadStore(path, f"has format {file.attrs['format']}, this program reads up to {FORMAT}")
-        texts = [str(file.attrs.get(key, "")) for key in ("layout", "plan", "provenance")]
-        if int(file.attrs["seal"]) != description_seal(*texts):
-            raise BadStore(path, "its description is damaged; prepare it again")
-        described = json.loads(texts[0])
+        texts = {key: file.attrs.get(key, b"").decode() for key in ("layout", "plan", "provenance")}
+        described = json.loads(texts["layout"])
         planes = tuple(Plane(**{**p, "bands": tuple(p["bands"])}) for p in described.pop("planes"))
         layout = Layout(planes, tuple(described.pop("classes")), **described)
         places = {p.key: (file[p.key].id.get_offset(), file[p.key].shape, file[p.key].dtype) for p in planes}
         classes, splits, states = (file[key][...] for key in ("classes", "split", "state"))
         statistics = file["statistics"][...]
-        attributes = {"plan": texts[1], "provenance": json.loads(texts[2] or "{}")}
+        attributes = {"plan": texts["plan"], "provenance": json.loads(texts["provenance"] or "{}")}
     pending = int((states == PENDING).sum())
     if pending and not unfinished:
         raise BadStore(

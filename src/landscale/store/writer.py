@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,80 +15,98 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
 from landscale.files import sync
-from landscale.store.layout import FORMAT, SPLITS, STATES, WHOLE, Layout, description_seal, seals
+from landscale.store.layout import FORMAT, SPLITS, STATES, WHOLE, Layout, seals
 
 _TEXT = {"tile": 8, "crs": 16, "date": 20, "country": 40}
 
 
-def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attributes: dict[str, Any]) -> None:
+def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, str]) -> None:
     """Write an empty store whose space is all allocated and whose patches are all pending.
 
     Args:
         path: the file; its folder exists.
         layout: planes and classes.
         columns: what is known before pixels are read: `name`, `split`, and any of `tile`, `date`, `country`, `snow`, `cloud`.
-        attributes: of the file.
+        attributes: texts about the whole of it.
 
     Raises:
         BadInput: it cannot be written, as on a full disk; nothing is left behind.
     """
+    text = {"name", *_TEXT}
+    columns = {key: _texts(list(v)) if key in text else np.asarray(v, np.uint8) for key, v in columns.items()}
+    datasets = _datasets(layout, columns["name"])
+    size = sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in datasets.values())
     temporary = path.with_name(f".{path.name}.new")  # always the same: what a kill leaves, the next call overwrites
     try:
-        _write_empty(temporary, layout, columns, attributes)
-        with temporary.open("r+b") as raw:
-            os.posix_fallocate(raw.fileno(), 0, temporary.stat().st_size)  # a full disk shows now, not after hours
+        _reserve(temporary, size + 2**16)  # tried before, as HDF5 does not survive a disk that gets full under it
+        _write_empty(temporary, layout, datasets, columns, attributes)
+        _reserve(temporary, temporary.stat().st_size)  # a full disk shows now, not after hours
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
     except (OSError, RuntimeError) as error:  # h5py raises either
         what = getattr(error, "strerror", None) or reason(error)
-        raise BadInput(path, f"cannot be written ({what}); its pixels need {_pixels(layout, columns)}") from None
+        raise BadInput(path, f"cannot be written ({what}); it needs {size / 1e9:.3g} GB") from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _pixels(layout: Layout, columns: Mapping[str, NDArray[Any]]) -> str:
-    a_patch = sum(int(np.prod(p.shape)) * np.dtype(p.dtype).itemsize for p in layout.planes)
-    return f"{len(columns['name']) * a_patch / 1e9:.3g} GB"
+def _reserve(path: Path, size: int) -> None:
+    with path.open("ab") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
-def _write_empty(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attributes: dict[str, Any]) -> None:
-    names = np.char.encode(np.asarray(columns["name"], dtype=str), "utf-8")
-    n = len(names)
+def _datasets(layout: Layout, names: NDArray[np.bytes_]) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of every dataset, in the order in which they lie in the file."""
+    n, bands = len(names), len(layout.bands)
+    return {
+        **{plane.key: ((n, *plane.shape), plane.dtype) for plane in layout.planes},
+        "classes": ((n, len(layout.classes)), np.uint8),
+        "name": ((n,), names.dtype),
+        "split": ((n,), h5py.enum_dtype({s: k for k, s in enumerate(SPLITS)}, basetype="u1")),
+        **{key: ((n,), f"S{length}") for key, length in _TEXT.items()},
+        "origin": ((n, 2), np.float64),
+        "snow": ((n,), np.uint8),
+        "cloud": ((n,), np.uint8),
+        "moments": ((n, bands, 2), np.float64),
+        "checksum": ((n,), np.uint64),
+        "seal": ((n + 1,), np.uint64),
+        "statistics": ((bands, 2), np.float64),
+        "state": ((n,), h5py.enum_dtype({s: k for k, s in enumerate(STATES)}, basetype="u1")),
+    }
+
+
+def _write_empty(
+    path: Path,
+    layout: Layout,
+    datasets: Mapping[str, tuple[tuple[int, ...], Any]],
+    columns: Mapping[str, NDArray[Any]],
+    attributes: Mapping[str, str],
+) -> None:
     with h5py.File(path, "w", libver="latest") as file:
-
-        def dataset(key: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        for key, (shape, dtype) in datasets.items():
             plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             plist.set_layout(h5py.h5d.CONTIGUOUS)
             plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
             plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # the file system's zeros serve
             plist.set_obj_track_times(False)  # the same content is the same bytes, whenever it is written
-            dtype = h5py.h5t.py_create(np.dtype(dtype), logical=True)
-            h5py.h5d.create(file.id, key.encode(), dtype, h5py.h5s.create_simple(shape), plist)
-            return file[key]
-
+            kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+            h5py.h5d.create(file.id, key.encode(), kind, h5py.h5s.create_simple(shape), plist)
         for plane in layout.planes:
-            dataset(plane.key, (n, *plane.shape), plane.dtype).attrs["bands"] = list(plane.bands)
-        dataset("classes", (n, len(layout.classes)), np.uint8)
-        dataset("name", (n,), names.dtype)
-        split = h5py.enum_dtype({s: k for k, s in enumerate(SPLITS)}, basetype="u1")
-        dataset("split", (n,), split)
-        for key, length in _TEXT.items():
-            dataset(key, (n,), f"S{length}")
-        dataset("origin", (n, 2), np.float64)
-        dataset("snow", (n,), np.uint8)
-        dataset("cloud", (n,), np.uint8)
-        dataset("moments", (n, len(layout.bands), 2), np.float64)
-        dataset("checksum", (n,), np.uint64)
-        dataset("seal", (n + 1,), np.uint64)
-        dataset("statistics", (len(layout.bands), 2), np.float64)
-        dataset("state", (n,), h5py.enum_dtype({s: k for k, s in enumerate(STATES)}, basetype="u1"))
+            file[plane.key].attrs["bands"] = _texts(plane.bands)
         for key, values in columns.items():
-            text = file[key].dtype.kind == "S"
-            file[key][...] = np.char.encode(np.asarray(values, dtype=str), "utf-8") if text else values
-        described = json.dumps(asdict(layout))
-        seal = description_seal(described, *(str(attributes.get(key, "")) for key in ("plan", "provenance")))
-        file.attrs.update(format=FORMAT, layout=described, **attributes, classes=list(layout.classes), seal=seal)
+            file[key][...] = values
+        texts = {"layout": json.dumps(asdict(layout)), **attributes}
+        file.attrs.update(
+            format=FORMAT, classes=_texts(layout.classes), **{k: _texts([t])[0] for k, t in texts.items()}
+        )
+
+
+def _texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Text of fixed length, which stands in checksummed headers. HDF5's heap for text of any length has no checksum: after
+    one flipped bit in it, the library may search it for ever.
+    """
+    return np.char.encode(np.asarray(texts, dtype=str), "utf-8")
 
 
 class Writer:
