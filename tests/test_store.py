@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -257,6 +258,19 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(BadInput, match=r"s\.h5: cannot be written \(No space left on device\).* GB"):
         create(tmp_path / "s.h5", LAYOUT, table(6), ATTRIBUTES)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_another_process_creates_is_left_to_it(tmp_path: Path) -> None:
+    held = tmp_path / ".s.h5.new"
+    with held.open("wb") as file:
+        file.write(b"of another process")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BadInput, match="in another process"):
+            create(tmp_path / "s.h5", LAYOUT, table(6), ATTRIBUTES)
+        assert held.read_bytes() == b"of another process"
+    write(tmp_path / "s.h5")
+    assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
 
 
 def test_what_a_kill_left_is_overwritten(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from landscale.errors import UnknownName
+from landscale.errors import LandscaleError, UnknownName
 
 
 @dataclass(frozen=True)
@@ -111,5 +111,7 @@ def band_set(spec: str | Sequence[str]) -> BandSet:
             raise
         raise UnknownName("band or band set", spec[0], [*BAND_SETS, *BANDS]) from None
     names = tuple(b.name for b in bands)
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise LandscaleError(f"bands {','.join(names)}: {', '.join(twice)} stands there twice")
     named = next((s for s in BAND_SETS.values() if s.names == names), None)
     return named or BandSet(",".join(names), bands)

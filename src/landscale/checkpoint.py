@@ -36,22 +36,32 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor]
         raise BadInput(path, f"is no whole checkpoint ({str(error).splitlines()[0]})") from None
 
 
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors by `optimizer.<parameter>.<key>`; numbers become tensors."""
-    content = optimizer.state_dict()["state"]
-    return {
-        f"optimizer.{k}.{key}": value if isinstance(value, Tensor) else torch.tensor(value)
-        for k, values in content.items()
-        for key, value in values.items()
-        if value is not None
-    }
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimiser's tensors by `optimizer.<parameter>.<key>`, and its numbers, which as tensors would lose digits.
+
+    Groups are `group0`, `group1` …: timm's LAMB and Lookahead count their steps there.
+    """
+    content = optimizer.state_dict()
+    parts = {str(k): values for k, values in content["state"].items()}
+    parts |= {f"group{k}": group for k, group in enumerate(content["param_groups"])}
+    named = {f"optimizer.{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in named.items() if isinstance(value, int | float)}
 
 
-def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give back what `pack_optimizer` took. Groups and rates are the recipe's and stay."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    """Give back what `pack_optimizer` took."""
+    groups = optimizer.state_dict()["param_groups"]
+    parts: dict[str, dict[str, Any]] = {f"group{k}": group for k, group in enumerate(groups)}
+    for name, value in (tensors | numbers).items():
         if name.startswith("optimizer."):
-            _, k, key = name.split(".", 2)
-            state.setdefault(int(k), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            _, part, key = name.split(".", 2)
+            parts.setdefault(part, {})[key] = value
+    state = {int(part): values for part, values in parts.items() if not part.startswith("group")}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if (
+                isinstance(value, Tensor) and value.shape == parameter.shape
+            ):  # in its memory order, as sums depend on it
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

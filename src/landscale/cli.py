@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from landscale.interrupt import Stopped
 if TYPE_CHECKING:
     from landscale.sources.survey import Survey
 
+STARTED = time.monotonic()
 EXAMPLES = """examples:
   landscale demo
   landscale prepare bigearthnet BigEarthNet-v2 ben.h5 --workers 8
@@ -132,7 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--recipe", help=f"shipped recipe or YAML file ({', '.join(_recipe_names())})")
     p.add_argument("--store", type=Path, required=True, metavar="STORE.h5")
-    p.add_argument("--run", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE-MODEL-SEED)")
+    p.add_argument(
+        "--run",
+        "--run-dir",  # torchrun before Python 3.12 takes --run for the beginning of an option of its own
+        type=Path,
+        metavar="DIR",
+        help="the run's folder (default: runs/RECIPE-MODEL-SEED); under torchrun write --run-dir",
+    )
     p.add_argument("--max-time", metavar="45m", help="end well within: 90s, 45m, 2h")
     p.add_argument("--json", action="store_true")
     keys = p.add_argument_group(
@@ -296,6 +304,8 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     store = open_store(options.store)
     from landscale.train import default_run, train
 
+    if seconds is not None:
+        seconds -= time.monotonic() - STARTED  # importing torch may take ten of them
     run = Run(options.run or default_run(recipe))
     ranks = start()
     try:
@@ -328,6 +338,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from landscale.store import open_store
     from landscale.weights import load_model
 
+    if options.batch < 1:
+        raise BadInput("--batch", f"found {options.batch}, expected at least 1")
     store = open_store(options.store)
     store.patches(options.split)
     model = load_model(options.model).to(best_device())

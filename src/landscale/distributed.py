@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,19 @@ class Ranks:
         values: list[Any] = [None] * self.world
         dist.all_gather_object(values, value)
         return values
+
+    def mean(self, value: torch.Tensor) -> float:
+        """The mean of a number over all ranks, on every rank."""
+        if self.world > 1:
+            value = value.detach().clone()
+            dist.all_reduce(value)
+        return value.item() / self.world
+
+    def adopt(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite tensors with those of the first rank."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def share(self, value: Any) -> Any:
         """The first rank's value, on every rank."""

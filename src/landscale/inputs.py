@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from landscale.batches import Native
-from landscale.errors import LandscaleError, UnknownName
+from landscale.errors import BadStore, LandscaleError, UnknownName
 from landscale.store import PatchStore
 
 UPSAMPLING = ("bilinear", "bicubic", "nearest")
@@ -49,6 +49,8 @@ class InputStage(nn.Module):
         scale: str = "linear",
     ) -> None:
         super().__init__()
+        if scale not in SCALES:
+            raise UnknownName("scale", scale, SCALES)
         self.scales = ("linear", "log") if scale == "both" else (scale,)
         names = [band if kind == "linear" else f"log {band}" for kind in self.scales for band in bands]
         missing = [name for name in names if name not in statistics]
@@ -56,8 +58,6 @@ class InputStage(nn.Module):
             raise LandscaleError(f"no statistics for {', '.join(missing)}; known: {', '.join(statistics)}")
         if upsample not in UPSAMPLING:
             raise UnknownName("upsampling", upsample, UPSAMPLING)
-        if scale not in SCALES:
-            raise UnknownName("scale", scale, SCALES)
         self.bands = tuple(bands)
         self.side = side
         self.upsample = upsample
@@ -107,6 +107,8 @@ def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> d
         BadStore: the store has no train split, or lacks a band.
     """
     planes, patches = store.planes_for(bands), store.patches("train")
+    if empty := [band for band in bands if band not in store.statistics]:
+        raise BadStore(store.path, f"holds nothing but 0 in {', '.join(empty)} of its train split")
     found = {} if scale == "log" else {band: store.statistics[band] for band in bands}
     if scale == "linear":
         return found
@@ -140,8 +142,9 @@ def resize(values: Tensor, side: int, upsample: str) -> Tensor:
         if here % side == 0:
             return F.avg_pool2d(values, here // side)
         return F.interpolate(values, size=(side, side), mode="bilinear", antialias=True)
-    align = None if upsample == "nearest" else False
-    return F.interpolate(values, size=(side, side), mode=upsample, align_corners=align)
+    if upsample == "nearest":  # "nearest" of torch rounds down, which moves 60 px at 80 by half a pixel
+        return F.interpolate(values, size=(side, side), mode="nearest-exact")
+    return F.interpolate(values, size=(side, side), mode=upsample, align_corners=False)
 
 
 def turn(values: Tensor, k: int) -> Tensor:

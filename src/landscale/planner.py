@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SHARE = 0.88  # of the time that is planned for; the rest is for starting, writing, and a machine that slows down
-EARLY = (
-    5,
-    20,
-    100,
-    300,
-)  # steps of a session after which the pace is looked at, before the first epoch tells it better
+EARLY = (3, 5, 10, 20, 50, 100)  # steps of a session after which the pace is looked at; later at each EVERY-th
+EVERY = 200
 
 
 @dataclass
@@ -29,21 +25,27 @@ class Planner:
     scorings: float
     evaluation: float
     begun: tuple[int, float]
-    first_epoch: bool = True
+    steps: int = 0
+    pace: float = 0.0
 
-    def is_early(self, step: int) -> bool:
-        return self.first_epoch and step - self.begun[0] in EARLY
+    def is_early(self, step: int, seconds: float) -> bool:
+        """Whether to look at the pace now. The first step tells none: libraries set themselves up in it."""
+        self.steps += 1
+        if self.steps == 1:
+            self.begun = (step, seconds)
+        return self.steps in EARLY or self.steps % EVERY == 0
 
-    def total(self, step: int, seconds: float) -> int:
-        """Steps of the whole training, when `step` of them took `seconds`."""
-        pace = (seconds - self.begun[1]) / (step - self.begun[0])
+    def total(self, step: int, seconds: float, evaluation: float = 0.0) -> int:
+        """Steps of the whole training, when `step` of them took `seconds`, since `begun` with one `evaluation`."""
+        if step > self.begun[0]:
+            self.pace = (seconds - evaluation - self.begun[1]) / (step - self.begun[0])
         left = SHARE * self.limit - seconds - self.evaluation * self.scorings
-        each = pace + self.evaluation * self.evaluations / self.steps_an_epoch
-        return min(self.longest, step + max(1, int(left / each)))
+        each = self.pace + self.evaluation * self.evaluations / self.steps_an_epoch
+        return min(self.longest, step + max(1, int(left / max(each, 1e-9))))
 
     def total_after_epoch(self, step: int, seconds: float, evaluation: float) -> int:
         """The same at the end of an epoch, whose `evaluation` is among the seconds (0: there was none)."""
         self.evaluation = evaluation or self.evaluation
-        total = self.total(step, seconds - evaluation)
-        self.begun, self.first_epoch = (step, seconds), False
+        total = self.total(step, seconds, evaluation)
+        self.begun = (step, seconds)
         return total

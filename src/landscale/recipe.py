@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -132,7 +133,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
             raise BadInput(path, "is no recipe: expected keys and values")
     keys = Recipe.__dataclass_fields__
     flags = [word[2:].split("=")[0].split(".")[0] for word in overrides if word.startswith("--")]
-    for key in [*content, *flags]:
+    for key in [*map(str, content), *flags]:
         if key.replace("-", "_") not in keys:
             raise UnknownName("recipe key", key, keys)
     p = parser()
@@ -144,7 +145,26 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         settings = p.parse_args([_underscored(word) for word in overrides], namespace=settings)
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(_first_line(error)) from None
-    return Recipe(**settings.as_dict())
+    recipe = Recipe(**settings.as_dict())
+    _check_ranges(recipe)
+    return recipe
+
+
+_LEAST = dict.fromkeys(("epochs", "batch", "side", "rate_batch", "evaluate_every"), 1)  # of others it is 0
+_MOST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom"), 1)
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    for key, value in asdict(recipe).items():
+        least, most = _LEAST.get(key, 0), _MOST.get(key, math.inf)
+        if isinstance(value, int | float) and not least <= value <= most:
+            limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
+            raise LandscaleError(f"--{key}: found {value}, expected {limits}")
+    for pair in recipe.progressive:
+        if len(pair) != 2 or not 0 <= pair[0] <= 1 or pair[1] < 1:
+            raise LandscaleError(
+                f"--progressive: found {recipe.progressive}, expected pairs of a share in 0…1 and a side"
+            )
 
 
 def _underscored(word: str) -> str:

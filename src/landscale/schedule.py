@@ -29,5 +29,5 @@ def rate_factor(recipe: Recipe, progress: float) -> float:
     if recipe.schedule == "polynomial":
         return float((1 - min(done, 1.0)) ** 2)
     if recipe.schedule == "step":
-        return float(0.1 ** sum(progress * recipe.epochs >= epoch for epoch in recipe.milestones))
+        return float(0.1 ** sum(progress * recipe.epochs >= epoch - 1e-6 for epoch in recipe.milestones))
     return 1.0

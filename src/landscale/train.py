@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.optim._optim_factory import create_optimizer_v2
+from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,12 +24,12 @@ from landscale.bands import band_set
 from landscale.batches import Batch, batches, epoch_order, targets_by_name, train_steps
 from landscale.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
 from landscale.distributed import Ranks
-from landscale.errors import BadStore, Diverged, UnknownName
+from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, UnknownName
 from landscale.evaluate import evaluate, infer
 from landscale.files import write_json
 from landscale.inputs import measure_statistics
 from landscale.interrupt import Stopped, signals_wait
-from landscale.labels import NOMENCLATURES, nomenclature
+from landscale.labels import nomenclature
 from landscale.losses import build_loss
 from landscale.metrics import choose_thresholds
 from landscale.models.classifier import Classifier, Description, reduced_precision
@@ -57,6 +57,8 @@ class State:
     """sum over the steps of this epoch"""
     seconds: float = 0.0
     """time spent, over all sessions"""
+    ranks: int = 1
+    """processes: what a step and an epoch are depends on their number"""
     best: float = -math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -76,13 +78,14 @@ def train(
         BadStore: the store lacks the train split, a band or a class. Diverged: the loss is no longer finite.
         Stopped: by a signal, with the state saved.
     """
+    begun = time.monotonic()
     classifier = build_classifier(recipe, store)
+    trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)
     if ranks.first:
-        run.begin(recipe, store)
+        run.begin(recipe, store)  # what cannot be has been refused by now, and leaves no folder behind
     ranks.share(None)
     if run.ended:
         return run.scores()
-    trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time)
     if run.last.exists():
         trainer.load()
     trainer.fit()
@@ -105,7 +108,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         bands=bands,
         classes=classes,
         nomenclature=name,
-        multi_label=NOMENCLATURES[name].multi_label if name in NOMENCLATURES else store.layout.multi_label,
+        multi_label=store.layout.multi_label,
         statistics=measure_statistics(store, bands, recipe.scale),
         side=side,
         ground=10 * store.layout.side,  # the finest plane is at 10 m
@@ -128,7 +131,9 @@ class Trainer:
         classifier: Classifier,
         device: torch.device,
         max_time: float | None,
+        begun: float | None = None,
     ) -> None:
+        self.begun = begun if begun is not None else time.monotonic()
         self.recipe, self.store, self.run, self.ranks = recipe, store, run, ranks
         self.classifier, self.device, self.max_time = classifier, device, max_time
         self.description = classifier.description
@@ -136,6 +141,13 @@ class Trainer:
         self.targets = targets_by_name(store, self.description.classes)
         self.steps_an_epoch = len(train_steps(self.patches, recipe.batch, 0, ranks.world))
         self.validates = store.has_split("val")
+        if not self.steps_an_epoch:
+            raise BadStore(
+                store.path, f"holds {len(self.patches)} patches to train on, fewer than {ranks.world} processes"
+            )
+        least = min([self.description.side, *(int(side) for _, side in recipe.progressive)])
+        if recipe.shift >= least:
+            raise LandscaleError(f"--shift: found {recipe.shift}, expected less than the input's {least} pixels")
         if recipe.select != "last" and not self.validates:
             raise BadStore(store.path, f"has no val split, which select={recipe.select} needs; use --select last")
         if recipe.select == "accuracy" and self.description.multi_label:
@@ -147,6 +159,8 @@ class Trainer:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = DistributedDataParallel(network) if ranks.world > 1 else network
         self.average = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+        if recipe.optimizer.lower().removeprefix("lookahead_") not in list_optimizers():
+            raise UnknownName("optimizer", recipe.optimizer, map(str, list_optimizers()))
         self.optimizer = create_optimizer_v2(
             network, opt=recipe.optimizer, lr=recipe.rate, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
@@ -155,7 +169,7 @@ class Trainer:
         self.loss = build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
         self.augment = Augmentation(recipe.turns, recipe.shift, recipe.zoom, recipe.jitter, recipe.mixup, recipe.cutmix)
         self.reduced = recipe.precision == "bf16" or (recipe.precision == "auto" and reduced_precision(device.type))
-        self.state = State(total=recipe.epochs * self.steps_an_epoch)
+        self.state = State(total=recipe.epochs * self.steps_an_epoch, ranks=ranks.world)
 
     # ---- the loop
 
@@ -179,7 +193,7 @@ class Trainer:
                     state.loss += loss
                     state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
                     show(state.step, state.total, loss, len(batch.rows) * self.ranks.world)
-                    if planner is not None and planner.is_early(state.step):
+                    if planner is not None and planner.is_early(state.step, state.seconds):
                         state.total = self.ranks.share(planner.total(state.step, state.seconds))
                     if state.step >= state.total or state.step % self.steps_an_epoch == 0:
                         break
@@ -190,7 +204,7 @@ class Trainer:
                         self.save()
                         saved = time.monotonic()
                 evaluation = self.end_epoch(epoch + 1)
-                clock = time.monotonic()
+                state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
                 if planner is not None and state.step < state.total:
                     state.total = self.ranks.share(planner.total_after_epoch(state.step, state.seconds, evaluation))
                 self.save()
@@ -217,7 +231,7 @@ class Trainer:
         if logits.ndim > wanted.ndim:  # members that learn side by side (n, members, C)
             wanted = wanted[:, None].expand_as(logits)
         loss: Tensor = self.loss(logits, wanted)
-        number = loss.item()
+        number = self.ranks.mean(loss)  # of all ranks, which then diverge together
         if not math.isfinite(number):
             raise Diverged(
                 f"{self.run.folder}: diverged, the loss of step {state.step + 1} is {number} at rate {rate:.2g};"
@@ -239,6 +253,13 @@ class Trainer:
     def end_epoch(self, epoch: int) -> float:
         """Evaluate, note the epoch, keep the best weights. Returns the seconds that the evaluation took."""
         state, recipe = self.state, self.recipe
+        if not all(p.isfinite().all() for p in self.classifier.network.parameters()):
+            raise Diverged(
+                f"{self.run.folder}: diverged, weights are no longer finite after step {state.step}; lower --rate"
+            )
+        # Norms saw another part of the batches on each rank; the first one's statistics are kept, so all use them.
+        for network in (self.classifier.network, self.averaged()):
+            self.ranks.adopt(network.buffers())
         last = state.step >= state.total
         row: dict[str, Any] = {
             "epoch": epoch,
@@ -254,7 +275,6 @@ class Trainer:
             quick = self.classifier_with(self.averaged(), views=1, thresholds=())
             figures = evaluate(quick, self.store, "val", self.ranks, show=False)
             evaluation_seconds = time.monotonic() - begun
-            state.seconds += evaluation_seconds
             keys = ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
             row |= {f"val_{key}": figures[key] for key in keys if key in figures}
             if recipe.select != "last" and figures[recipe.select] > state.best:
@@ -270,6 +290,7 @@ class Trainer:
     def finish(self) -> dict[str, Any]:
         """Choose thresholds on val, score it with all views, write weights and scores."""
         recipe = self.recipe
+        self.ranks.share(None)  # the first rank has written the best weights
         network = self.averaged()
         if recipe.select != "last" and self.run.best.exists():
             network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
@@ -309,10 +330,16 @@ class Trainer:
         tensors = {f"network.{k}": v for k, v in self.classifier.network.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.module.state_dict().items()}
-        save_checkpoint(self.run.last, tensors | pack_optimizer(self.optimizer), asdict(self.state))
+        more, numbers = pack_optimizer(self.optimizer)
+        save_checkpoint(self.run.last, tensors | more, {"state": asdict(self.state), "optimizer": numbers})
 
     def load(self) -> None:
-        tensors, state = load_checkpoint(self.run.last, self.device)
+        tensors, saved = load_checkpoint(self.run.last, torch.device("cpu"))
+        if saved["state"]["ranks"] != self.ranks.world:
+            begun = f"{saved['state']['ranks']} process{'es' if saved['state']['ranks'] > 1 else ''}"
+            raise BadInput(
+                self.run.last, f"was begun by {begun}, not {self.ranks.world}; start as many, or choose another --run"
+            )
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -320,18 +347,19 @@ class Trainer:
         self.classifier.network.load_state_dict(part("network."))
         if self.average is not None:
             self.average.module.load_state_dict(part("average."))
-        unpack_optimizer(self.optimizer, tensors)
-        self.state = State(**state)
+        unpack_optimizer(self.optimizer, tensors, saved["optimizer"])
+        self.state = State(**saved["state"])
 
     def _planner(self) -> Planner | None:
         if self.max_time is None:
             return None
         recipe, d = self.recipe, self.description
         begun = time.monotonic()
+        started = begun - self.begun  # what it took to come here
         evaluation = self._measure_evaluation()
         self.state.seconds += time.monotonic() - begun
         return Planner(
-            limit=self.max_time,
+            limit=self.max_time - started,
             longest=recipe.epochs * self.steps_an_epoch,
             steps_an_epoch=self.steps_an_epoch,
             evaluations=1 / recipe.evaluate_every,

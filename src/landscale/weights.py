@@ -84,7 +84,7 @@ def _described(config: dict[str, Any]) -> Description:
     """The description in a `config.json`, whose lists are tuples with us."""
     known: dict[str, Any] = {
         key: tuple(config[key]) if isinstance(config[key], list) else config[key]
-        for key in Description.__dataclass_fields__
+        for key in Description.__dataclass_fields__.keys() & config.keys()
     }
     return Description(**known)
 

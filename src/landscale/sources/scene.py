@@ -62,7 +62,7 @@ def open_scene(folder: Path) -> Scene:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         match = _FILE.search(path.name)
-        if match and match[1].upper() in ALIASES:
+        if match and match[1].upper() in ALIASES and not path.name.startswith("MSK_"):  # masks of a .SAFE
             found.setdefault(ALIASES[match[1].upper()], []).append(path)
     if not found:
         raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
@@ -113,6 +113,8 @@ class ScenePixels:
             self._check(scene.files[band], file, self.ratios[band])
 
     def _check(self, path: Path, file: Any, ratio: int) -> None:
+        if np.dtype(file.dtypes[0]).kind not in "iu":
+            raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected digital numbers (whole ones)")
         corner = (file.transform.c, file.transform.f)
         if np.hypot(corner[0] - self.transform.c, corner[1] - self.transform.f) > self.gsd / 2 or file.crs != self.crs:
             raise BadInput(path, f"lies at {corner} in {file.crs}, the other bands at another place")

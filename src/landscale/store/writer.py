@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,18 +39,38 @@ def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attr
     datasets = _datasets(layout, columns["name"])
     size = sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in datasets.values())
     temporary = path.with_name(f".{path.name}.new")  # always the same: what a kill leaves, the next call overwrites
-    try:
-        _reserve(temporary, size + 2**16)  # tried before, as HDF5 does not survive a disk that gets full under it
-        _write_empty(temporary, layout, datasets, columns, attributes)
-        _reserve(temporary, temporary.stat().st_size)  # a full disk shows now, not after hours
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    except (OSError, RuntimeError) as error:  # h5py raises either
-        what = getattr(error, "strerror", None) or reason(error)
-        raise BadInput(path, f"cannot be written ({what}); it needs {size / 1e9:.3g} GB") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _held(temporary):
+        try:
+            _reserve(temporary, size + 2**16)  # tried before, as HDF5 does not survive a disk that gets full under it
+            _write_empty(temporary, layout, datasets, columns, attributes)
+            _reserve(temporary, temporary.stat().st_size)  # a full disk shows now, not after hours
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        except (OSError, RuntimeError) as error:  # h5py raises either
+            what = getattr(error, "strerror", None) or reason(error)
+            raise BadInput(path, f"cannot be written ({what}); it needs {size / 1e9:.3g} GB") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a file, made if need be, against another process that would write the same store at the same time.
+
+    Raises:
+        BadInput: another one holds it.
+    """
+    with path.open("ab") as file:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = os.path.samestat(os.fstat(file.fileno()), path.stat())  # and not renamed since it was opened
+            except (BlockingIOError, FileNotFoundError):
+                held = False
+            if not held:
+                raise BadInput(path, "is at work in another process; run the same command again when that has ended")
+        yield
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -83,7 +105,7 @@ def _write_empty(
     columns: Mapping[str, NDArray[Any]],
     attributes: Mapping[str, str],
 ) -> None:
-    with h5py.File(path, "w", libver="latest") as file:
+    with h5py.File(path, "w", libver="latest", locking=False) as file:
         for key, (shape, dtype) in datasets.items():
             plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             plist.set_layout(h5py.h5d.CONTIGUOUS)
