@@ -71,7 +71,9 @@ class Answer:
 
 
 def without_bars(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip() and not re.search(r"\d+/\d+ .*/s ", line)]
+    return [
+        line for line in text.splitlines() if line.strip() and not re.search(r"^\w+: [\d,]+ \w+ in [\d.]+ s, ", line)
+    ]
 
 
 Cli = Callable[..., Answer]

@@ -108,7 +108,6 @@ def test_in_a_process_of_its_own_with_workers(source_v2: Path, tmp_path: Path) -
     assert not store.exists()
 
 
-@pytest.mark.xfail(reason="the bar of landscale.progress stays on stderr when the work under it fails", strict=True)
 def test_no_progress_stands_beside_the_line(source_v2: Path, tmp_path: Path) -> None:
     root = tmp_path / "archive"
     shutil.copytree(source_v2, root)

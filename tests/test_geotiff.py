@@ -140,11 +140,16 @@ def test_several_pages_give_the_first(tmp_path: Path) -> None:
 def test_a_tie_point_at_the_centre_of_a_pixel(tmp_path: Path) -> None:
     """AREA_OR_POINT=Point: the outer corner lies half a pixel up and left."""
     path = tmp_path / "a.tif"
-    with rasterio.Env(GTIFF_POINT_GEO_IGNORE="NO"):
-        write_band(path, pixels(0, "B01"), CORNER, 60, 32633)
-        with rasterio.open(path, "r+") as file:
-            file.update_tags(AREA_OR_POINT="Point")
-        assert read(path, 20)[1] == by_rasterio(path)[1]
+    values, place = pixels(0, "B01"), rasterio.Affine(60, 0, CORNER[0], 0, -60, CORNER[1])
+    profile = {"driver": "GTiff", "count": 1, "height": 20, "width": 20, "dtype": "uint16", "crs": "EPSG:32633"}
+    with rasterio.open(path, "w", **profile, transform=place) as file:
+        file.update_tags(AREA_OR_POINT="Point")  # before the pixels: the header stays in front
+        file.write(values, 1)
+    tie = tifffile.TiffFile(path).pages[0].tags["ModelTiepointTag"].value
+    assert tie[3:5] == (CORNER[0] + 30, CORNER[1] - 30)
+    found, where = read(path, 20)
+    assert where == by_rasterio(path)[1] == Place("EPSG:32633", *CORNER)
+    assert np.array_equal(found, values)
 
 
 def test_a_file_without_place(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

@@ -265,7 +265,7 @@ def processes_of(session: int) -> list[int]:
     return found
 
 
-def wait_until_gone(session: int, seconds: float = 20) -> list[int]:
+def wait_until_gone(session: int, seconds: float = 10) -> list[int]:
     end = time.monotonic() + seconds
     while (left := processes_of(session)) and time.monotonic() < end:
         time.sleep(0.02)
@@ -297,11 +297,17 @@ class Victim:
         return False
 
     def kill(self, group: bool) -> None:
+        """Kill the command alone or all of its session; then nothing of it may live on."""
         if group:
             os.killpg(self.process.pid, signal.SIGKILL)
         else:
             self.process.kill()
+        self.process.wait()
+        left = wait_until_gone(self.process.pid)
+        for process in left:
+            os.kill(process, signal.SIGKILL)
         self.process.communicate()
+        assert left == []
 
 
 def survive(kills: int, seed: int, big: Path, unbroken: Path, store: Path, cli: Cli) -> None:
@@ -318,7 +324,6 @@ def survive(kills: int, seed: int, big: Path, unbroken: Path, store: Path, cli: 
         # Every third kill comes while workers start: they must not outlive their parent then either.
         assert victim.wait_for(before + rng.randrange(1, 150), rng.uniform(0.2, 1.2) if k % 3 == 2 else 60)
         victim.kill(group=k % 2 == 1)
-        assert wait_until_gone(victim.process.pid) == []
         assert not store.exists()
         assert victim.whole() >= before  # what counts stays
 

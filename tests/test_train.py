@@ -160,7 +160,7 @@ def test_a_signal_is_learnt_through_the_command(tmp_path):
     assert (run / "recipe.yaml").is_file()
     versions = json.loads((run / "environment.json").read_text())["packages"]
     assert torch.__version__.startswith(versions["torch"])
-    assert list(run.glob("events.out.tfevents*"))
+    assert list((run / "events").glob("events.out.tfevents*"))
     assert json.loads((run / "scores.json").read_text()) == answer["scores"]
     assert not [path for path in run.rglob("*") if ".partial" in path.name or path.name.endswith(".old")]
     assert load_recipe(str(run / "recipe.yaml"), []).epochs == 6
@@ -812,7 +812,7 @@ def test_planned_time(
         patch.setattr(Trainer, "learn", learn_slowly)
         patch.setattr(Trainer, "save", lambda self: None)
         patch.setattr(Run, "write_history", lambda self, history: clock.work(0.01))
-        patch.setattr(Run, "log", lambda self, row: None)
+        patch.setattr(Run, "events", lambda self, epoch: lambda row: None)
         recipe = replace(PLAIN, epochs=100_000, batch=batch, views=views, evaluate_every=every, rate_batch=None)
         run = Run(tmp_path / "run")
         trainer = Trainer(recipe, store, run, Ranks(), build_classifier(recipe, store), CPU, limit)

@@ -70,9 +70,8 @@ class InputStage(nn.Module):
         """Channels of the output."""
         return len(self.scales) * len(self.bands)
 
-    def forward(self, planes: Native, side: int | None = None) -> Tensor:
-        """The tensor that the network sees; `side` stands in for the stage's own."""
-        side = side or self.side or max(tensor.shape[-1] for tensor in planes.values())
+    def forward(self, planes: Native) -> Tensor:
+        side = self.side or max(tensor.shape[-1] for tensor in planes.values())
         n = next(iter(planes.values())).shape[0]
         out = torch.empty((n, self.channels, side, side), device=self.mean.device)
         filled = 0

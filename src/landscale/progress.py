@@ -1,7 +1,8 @@
-"""Progress on the terminal: what, how far, how fast, how long still."""
+"""Progress on the terminal: what, how far, how fast, how long still. In a log file, one line when it is done."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,12 +24,29 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
+def _live(*columns: ProgressColumn, visible: bool) -> Iterator[Progress]:
+    """A display that is there on a terminal only, and gone when the work fails: what stays then is what is wrong."""
+    with Progress(
+        *columns, console=console, refresh_per_second=4, disable=not (visible and console.is_terminal)
+    ) as live:
+        try:
+            yield live
+        except BaseException:
+            live.live.transient = True
+            raise
+
+
+@contextmanager
 def bar(what: str, total: int, unit: str = "patches", *, visible: bool = True) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr; the value is a function that advances it."""
     columns = (TextColumn(f"{what:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
-    with Progress(*columns, console=console, refresh_per_second=4, disable=not visible) as progress:
+    begun = time.monotonic()
+    with _live(*columns, visible=visible) as progress:
         task = progress.add_task(what, total=total)
         yield lambda n: progress.update(task, advance=n)
+    if visible and total and not console.is_terminal:
+        seconds = time.monotonic() - begun
+        print(f"{what}: {total:,} {unit} in {seconds:.1f} s, {total / seconds:,.0f}/s", file=console.file)
 
 
 @contextmanager
@@ -41,7 +59,7 @@ def training_bar(total: int, done: int, *, visible: bool) -> Iterator[Callable[[
         TextColumn("steps  {task.fields[rate]}  loss {task.fields[loss]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, refresh_per_second=2, disable=not visible) as progress:
+    with _live(*columns, visible=visible) as progress:
         task = progress.add_task("train", total=total, completed=done, rate="– patches/s", loss="–")
         smoothed = float("nan")
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,14 +77,19 @@ class Run:
         """The metrics table: a row an evaluated epoch, written anew each time so that no kill can tear or double it."""
         write_text(self.folder / "metrics.csv", pd.DataFrame(history).to_csv(index=False))
 
-    def log(self, row: dict[str, Any]) -> None:
-        """An epoch's figures as TensorBoard events."""
+    def events(self, epoch: int) -> Callable[[dict[str, Any]], None]:
+        """What notes an epoch's figures as TensorBoard events; those of `epoch` and later, from a killed session, are void."""
         from torch.utils.tensorboard import SummaryWriter  # a second to import
 
-        with SummaryWriter(str(self.folder), purge_step=row["epoch"]) as writer:  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(str(self.folder / "events"), purge_step=epoch)  # type: ignore[no-untyped-call]
+
+        def note(row: dict[str, Any]) -> None:
             for key, value in row.items():
                 if key not in ("epoch", "step"):
                     writer.add_scalar(key, value, row["epoch"])  # type: ignore[no-untyped-call]
+            writer.flush()  # type: ignore[no-untyped-call]
+
+        return note
 
 
 def environment() -> dict[str, Any]:

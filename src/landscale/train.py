@@ -177,6 +177,8 @@ class Trainer:
         recipe, state = self.recipe, self.state
         self._announce()
         planner = self._planner()
+        if self.ranks.first:
+            self.note = self.run.events(len(state.history) + 1)
         saved = clock = time.monotonic()
         with (
             signals_wait(self.ranks.world == 1) as caught,
@@ -223,7 +225,8 @@ class Trainer:
 
         self.network.train()
         with torch.no_grad():
-            values = self.classifier.inputs(batch.planes, self._side())
+            self.classifier.inputs.side = self._side()
+            values = self.classifier.inputs(batch.planes)
             values, wanted = self.augment(values, batch.targets, generator)
             values = values.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
@@ -246,9 +249,10 @@ class Trainer:
             self.average.update(self.classifier.network, step=state.step)
         return number
 
-    def _side(self) -> int | None:
-        """The side that patches are shrunk to at this stage; None for the classifier's own."""
-        return next((int(side) for until, side in self.recipe.progressive if self.state.progress < until), None)
+    def _side(self) -> int:
+        """The side of patches at this stage of the training; the evaluations during it are at the same."""
+        stages = (int(side) for until, side in self.recipe.progressive if self.state.progress < until)
+        return next(stages, self.description.side)
 
     def end_epoch(self, epoch: int) -> float:
         """Evaluate, note the epoch, keep the best weights. Returns the seconds that the evaluation took."""
@@ -284,12 +288,13 @@ class Trainer:
         state.history.append(row)
         if self.ranks.first:
             self.run.write_history(state.history)
-            self.run.log(row)
+            self.note(row)
         return evaluation_seconds
 
     def finish(self) -> dict[str, Any]:
         """Choose thresholds on val, score it with all views, write weights and scores."""
         recipe = self.recipe
+        self.classifier.inputs.side = self.description.side
         self.ranks.share(None)  # the first rank has written the best weights
         network = self.averaged()
         if recipe.select != "last" and self.run.best.exists():
