@@ -5,6 +5,7 @@ Importing it registers landscale's families with timm: `timm.create_model("wide_
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 # The command and its worker processes import what they need when they need it: `landscale info` waits for no torch.
 _IS_COMMAND = sys.argv and sys.argv[0].endswith(("landscale", "-m"))
-if not _IS_COMMAND:
+if not _IS_COMMAND and multiprocessing.parent_process() is None:
     import landscale.models  # noqa: F401
 
 

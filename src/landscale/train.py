@@ -130,7 +130,7 @@ class Trainer:
         ranks: Ranks,
         classifier: Classifier,
         device: torch.device,
-        max_time: float | None,
+        max_time: float | None = None,
         begun: float | None = None,
     ) -> None:
         self.begun = begun if begun is not None else time.monotonic()
