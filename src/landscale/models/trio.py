@@ -87,13 +87,16 @@ class SpectralMember(nn.Module):
 
 
 class Trio(nn.Module):
-    """Three members for each of `parts` equal parts of the channels. Input (n, bands, h, w), best at about 60 px for 1.2 km.
+    """`copies` of three members for each of `parts` equal parts of the channels.
 
+    Input (n, bands, h, w), best at about 60 px for 1.2 km.
     Output: in eval mode logits (n, classes) of the members' mean probability; in training mode (n, members, classes), so
     that every member is held to the labels by itself.
     """
 
-    def __init__(self, in_chans: int = 12, num_classes: int = 19, drop_rate: float = 0.3, parts: int = 1) -> None:
+    def __init__(
+        self, in_chans: int = 12, num_classes: int = 19, drop_rate: float = 0.3, parts: int = 1, copies: int = 1
+    ) -> None:
         super().__init__()
         if in_chans % parts:
             raise LandscaleError(f"model 'trio' cannot cut {in_chans} channels into {parts} equal parts")
@@ -104,7 +107,7 @@ class Trio(nn.Module):
             lambda: SpatialMember(bands, 3, "am"),
             lambda: SpectralMember(bands),
         )
-        self.members = nn.ModuleList(make() for _ in range(parts) for make in kinds)
+        self.members = nn.ModuleList(make() for _ in range(parts) for _ in range(copies) for make in kinds)
         self.sizes = [int(member.features) for member in self.members]  # type: ignore[arg-type]
         self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in self.sizes)
         self.num_features = self.head_hidden_size = sum(self.sizes)
