@@ -1,0 +1,56 @@
+"""What classical classifiers reach on a small store: statistics of the bands, learnt on train, scored on val at 0.5.
+
+python benchmarks/few_labels.py STORE.h5
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from rounds import record
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from landscale.metrics import scores
+from landscale.store import PatchStore, open_store
+
+KEYS = ("micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap")
+
+
+def statistics(store: PatchStore, rows: np.ndarray) -> np.ndarray:
+    """Mean, standard deviation and three quantiles of every band (n, 5·bands)."""
+    found = []
+    for plane in store.layout.planes:
+        pixels = store.planes[plane.key][rows].reshape(len(rows), len(plane.bands), -1).astype(np.float64)
+        quantiles = np.quantile(pixels, [0.1, 0.5, 0.9], axis=2)
+        found += [pixels.mean(2), pixels.std(2), *quantiles]
+    return np.concatenate(found, axis=1)
+
+
+def main(path: Path) -> None:
+    store = open_store(path)
+    train, val = store.patches("train"), store.patches("val")
+    x, y = statistics(store, train), store.classes[train]
+    seen = np.flatnonzero((y.sum(0) > 0) & (y.sum(0) < len(y)))
+    logistic = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression(C=1.0, max_iter=5000)))
+    forest = RandomForestClassifier(500, random_state=0, n_jobs=-1)
+    results = {}
+    for name, model in (("random_forest", forest), ("logistic_regression", logistic)):
+        model.fit(x, y[:, seen])
+        given = model.predict_proba(statistics(store, val))
+        if isinstance(given, list):  # a forest answers class by class
+            given = np.stack([part[:, 1] for part in given], axis=1)
+        probabilities = np.zeros((len(val), y.shape[1]))
+        probabilities[:, seen] = given
+        figures = scores(probabilities, store.classes[val], store.layout.classes, 0.5, multi_label=True, split="val")
+        results[name] = {key: figures[key] for key in KEYS}
+    record("few_labels", {"store": path.name, "val": results})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
