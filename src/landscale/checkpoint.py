@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from landscale.errors import BadInput
+from landscale.errors import BadInput, reason
 from landscale.files import whole
+
+
+@dataclass
+class State:
+    """Where a training stands. All of it, with the tensors, is in every checkpoint."""
+
+    total: int
+    """steps that are planned in all"""
+    step: int = 0
+    """steps that are done"""
+    progress: float = 0.0
+    """share of the plan that is done, as the schedule sees it"""
+    loss: float = 0.0
+    """sum over the steps of this epoch"""
+    seconds: float = 0.0
+    """time spent, over all sessions"""
+    ranks: int = 1
+    """processes: what a step and an epoch are depends on their number"""
+    best: float = -math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -33,7 +55,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
             return tensors, json.loads(file.metadata()["state"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(path, f"is no whole checkpoint ({str(error).splitlines()[0]})") from None
+        raise BadInput(path, f"is no whole checkpoint ({reason(error)})") from None
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -295,14 +295,14 @@ def _models(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from landscale.distributed import device, start, stop
     from landscale.recipe import load_recipe
-    from landscale.runs import Run
+    from landscale.runs import Run, default_run
     from landscale.show import show_scores
     from landscale.store import open_store
 
     recipe = load_recipe(options.recipe, overrides)
     seconds = _seconds(options.max_time) if options.max_time else None
     store = open_store(options.store)
-    from landscale.train import default_run, train
+    from landscale.train import train
 
     if seconds is not None:
         seconds -= time.monotonic() - STARTED  # importing torch may take ten of them

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from landscale.errors import BadInput, LandscaleError, UnknownName
+from landscale.errors import BadInput, LandscaleError, UnknownName, reason
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -128,7 +128,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise BadInput(path, f"is not valid YAML ({str(error).splitlines()[0]})") from None
+            raise BadInput(path, f"is not valid YAML ({reason(error)})") from None
         if not isinstance(content, dict):
             raise BadInput(path, "is no recipe: expected keys and values")
     keys = Recipe.__dataclass_fields__

@@ -92,6 +92,10 @@ class Run:
         return note
 
 
+def default_run(recipe: Recipe) -> Path:
+    return Path("runs") / f"{recipe.name}-{recipe.model}-{recipe.seed}"
+
+
 def environment() -> dict[str, Any]:
     """What a figure depends on besides the recipe."""
     packages = ("landscale", "torch", "timm", "numpy", "h5py", "rasterio")
@@ -104,7 +108,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": gpu,
         "packages": {name: importlib.metadata.version(name) for name in packages},
-        "command": " ".join(Path(word).name if k == 0 else word for k, word in enumerate(sys.argv)),
+        "command": " ".join(Path(word).name if "/" in word else word for word in sys.argv),
     }
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from landscale.augment import Augmentation
 from landscale.bands import band_set
 from landscale.batches import Batch, batches, epoch_order, targets_by_name, train_steps
-from landscale.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
+from landscale.checkpoint import State, load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
 from landscale.distributed import Ranks
 from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, UnknownName
 from landscale.evaluate import evaluate, infer
@@ -41,26 +40,6 @@ from landscale.runs import Run
 from landscale.schedule import highest_rate, rate_factor
 from landscale.store import PatchStore
 from landscale.weights import save_weights
-
-
-@dataclass
-class State:
-    """Where a training stands. All of it, with the tensors, is in every checkpoint."""
-
-    total: int
-    """steps that are planned in all"""
-    step: int = 0
-    """steps that are done"""
-    progress: float = 0.0
-    """share of the plan that is done, as the schedule sees it"""
-    loss: float = 0.0
-    """sum over the steps of this epoch"""
-    seconds: float = 0.0
-    """time spent, over all sessions"""
-    ranks: int = 1
-    """processes: what a step and an epoch are depends on their number"""
-    best: float = -math.inf
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -399,7 +378,3 @@ class Trainer:
 
 def _seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def default_run(recipe: Recipe) -> Path:
-    return Path("runs") / f"{recipe.name}-{recipe.model}-{recipe.seed}"

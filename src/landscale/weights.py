@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from landscale.errors import BadInput
+from landscale.errors import BadInput, reason
 from landscale.files import read_json, whole_folder, write_json
 from landscale.models.classifier import Classifier, Description
 
@@ -74,7 +74,7 @@ def load_model(path: str | Path) -> Classifier:
         classifier = Classifier(_described(config))
         classifier.network.load_state_dict(load_file(file))
     except (OSError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-        raise BadInput(file, f"cannot be loaded ({str(error).splitlines()[0]})") from None
+        raise BadInput(file, f"cannot be loaded ({reason(error)})") from None
     classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classifier.eval()
     return classifier

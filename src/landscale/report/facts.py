@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from landscale.errors import BadInput
+from landscale.errors import BadInput, reason
 from landscale.files import read_json
 from landscale.runs import Run
 from landscale.weights import read_config
@@ -89,14 +89,14 @@ def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BadInput(path, f"is not valid YAML ({str(error).splitlines()[0]})") from None
+        raise BadInput(path, f"is not valid YAML ({reason(error)})") from None
 
 
 def _read_history(path: Path) -> pd.DataFrame:
     try:
         history = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise BadInput(path, f"is no table of epochs ({str(error).splitlines()[0]})") from None
+        raise BadInput(path, f"is no table of epochs ({reason(error)})") from None
     missing = {"epoch", "seconds", "rate", "loss"} - set(history)
     if missing or history.empty:
         raise BadInput(path, f"is no table of epochs: it lacks {', '.join(sorted(missing)) or 'rows'}")

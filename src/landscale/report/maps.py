@@ -17,7 +17,7 @@ from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
-from landscale.errors import BadInput
+from landscale.errors import BadInput, reason
 from landscale.labels import colours
 from landscale.sources.scene import ScenePixels, open_scene
 
@@ -70,7 +70,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except RasterioError as error:
-        raise BadInput(path, f"cannot be read ({str(error).splitlines()[0]})") from None
+        raise BadInput(path, f"cannot be read ({reason(error)})") from None
 
 
 def true_colour(bands: list[Any]) -> Image.Image:

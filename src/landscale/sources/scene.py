@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landscale.bands import ALIASES, BANDS
-from landscale.errors import BadInput
+from landscale.errors import BadInput, reason
 
 _FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_\d\dm)?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
 _BASELINE = re.compile(r"_N(\d{4})_")
@@ -103,7 +103,7 @@ class ScenePixels:
                 self.files[band] = rasterio.open(path)
         except RasterioError as error:
             self.close()
-            raise BadInput(path, f"cannot be read ({str(error).splitlines()[0]})") from None
+            raise BadInput(path, f"cannot be read ({reason(error)})") from None
         finest = min(self.files.values(), key=lambda file: file.transform.a)
         self.width, self.height = int(finest.width), int(finest.height)
         self.transform, self.crs, self.bounds = finest.transform, finest.crs, finest.bounds
@@ -137,7 +137,7 @@ class ScenePixels:
         try:
             values: NDArray[np.uint16] = file.read(1, window=window)
         except RasterioError as error:
-            raise BadInput(self._scene.files[band], f"cannot be decoded ({str(error).splitlines()[0]})") from None
+            raise BadInput(self._scene.files[band], f"cannot be decoded ({reason(error)})") from None
         return values
 
     def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
