@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,6 +136,16 @@ def test_order_and_number_of_writers_leave_no_trace(
     for writer in pool:
         writer.close()
     assert path.read_bytes() == (tmp_path / "one.h5").read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("h5dump") is None, reason="h5dump (Debian's hdf5-tools) is not installed")
+def test_the_tools_of_hdf5_read_every_dataset_and_attribute(tmp_path: Path) -> None:
+    write(tmp_path / "store.h5")
+    told = subprocess.run(["h5dump", tmp_path / "store.h5"], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+    with h5py.File(tmp_path / "store.h5") as file:
+        for name in [*file, *file.attrs]:
+            assert f'"{name}"' in told.stdout
 
 
 def test_the_same_content_is_the_same_bytes_at_any_time(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def _write_empty(
     columns: Mapping[str, NDArray[Any]],
     attributes: Mapping[str, str],
 ) -> None:
-    with h5py.File(path, "w", libver="latest", locking=False) as file:
+    # HDF5 1.10's format: the oldest with checksums in all its headers, and what the tools people have can read.
+    with h5py.File(path, "w", libver=("v110", "v110"), locking=False) as file:
         for key, (shape, dtype) in datasets.items():
             plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             plist.set_layout(h5py.h5d.CONTIGUOUS)
