@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from landscale.bands import band_set
 from landscale.cli import main
 from landscale.errors import BadInput, LandscaleError, UnknownName
-from landscale.models import zoo
+from landscale.models import create, zoo
 from landscale.recipe import Recipe, as_yaml, load_recipe, shipped
 from landscale.schedule import highest_rate, rate_factor
 
@@ -315,3 +315,16 @@ def test_the_rate_grows_with_the_global_batch():
     assert highest_rate(recipe, 128) == pytest.approx(0.1 * 128 * 64 / 256)  # paper 1's largest run: 3.2
     assert highest_rate(replace(recipe, batch=256), 2) == pytest.approx(0.2)
     assert highest_rate(replace(recipe, rate_batch=None), 128) == 0.1
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_recipe_takes_another_model(name: str) -> None:
+    """Its options are those of its own model; dropout is everybody's."""
+    own = load_recipe(name, [])
+    other = load_recipe(name, ["--model", "resnet18"])
+    assert other.model == "resnet18"
+    assert other.options == {k: v for k, v in own.options.items() if k == "drop_rate"}
+    create(other.model, 3, 5, **other.options)
+    assert load_recipe(name, ["--model", own.model]) == own
+    given = load_recipe(name, ["--model", "resnet18", "--options", '{"drop_path_rate": 0.25}'])
+    assert given.options["drop_path_rate"] == 0.25

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ class Recipe:
     model: str = "resnet50"
     """any model of `landscale models`, or of timm"""
     options: dict[str, Any] = field(default_factory=dict)
-    """keyword arguments of the model, such as drop_rate"""
+    """keyword arguments of the model; with another --model only the recipe's drop_rate stays"""
     bands: str = "s2-12"
     """band set or list of bands, in the order of the network's channels"""
     labels: str | None = None
@@ -146,6 +146,9 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(_first_line(error)) from None
     recipe = Recipe(**settings.as_dict())
+    if recipe.model != content.get("model", recipe.model) and "options" not in flags:
+        # A recipe's options are those of its own model; dropout is what every network knows.
+        recipe = replace(recipe, options={k: v for k, v in recipe.options.items() if k == "drop_rate"})
     _check_ranges(recipe)
     return recipe
 
