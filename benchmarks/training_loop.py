@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from rounds import interleaved, record
 
+from landscale import distributed
 from landscale.batches import batches, epoch_order, train_steps
 from landscale.distributed import Ranks
-from landscale.evaluate import best_device
 from landscale.prepare import prepare
 from landscale.recipe import Recipe
 from landscale.runs import Run
@@ -35,7 +35,7 @@ def main() -> None:
         synthetic.write_archive(folder / "archive", patches=600)
         prepare(bigearthnet.survey([(None, folder / "archive")]), folder / "store.h5", workers=2)
         store = open_store(folder / "store.h5")
-        device = best_device()
+        device = distributed.device()
         recipe = replace(Recipe(), model="resnet50", batch=BATCH, epochs=1000)
         trainer = Trainer(
             recipe, store, Run(folder / "run"), Ranks(), build_classifier(recipe, store).to(device), device

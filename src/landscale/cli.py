@@ -332,7 +332,8 @@ def _seconds(text: str) -> float:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from landscale.evaluate import best_device, evaluate
+    from landscale.distributed import device
+    from landscale.evaluate import evaluate
     from landscale.files import write_json
     from landscale.show import show_scores
     from landscale.store import open_store
@@ -342,7 +343,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")
     store = open_store(options.store)
     store.patches(options.split)
-    model = load_model(options.model).to(best_device())
+    model = load_model(options.model).to(device())
     figures = evaluate(model, store, options.split, batch=options.batch)
     target = options.out or (
         options.model / f"scores-{options.split}.json" if (options.model / "run.json").exists() else None
@@ -353,13 +354,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from landscale.evaluate import best_device
+    from landscale.distributed import device
     from landscale.predict import predict
     from landscale.weights import load_model
 
     if options.stride is not None and options.stride < 1:
         raise BadInput("--stride", f"found {options.stride}, expected at least 1")
-    model = load_model(options.model).to(best_device())
+    model = load_model(options.model).to(device())
     content = predict(model, options.scene, options.out, options.stride)
     return _tell(
         options,

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from landscale.distributed import Ranks, device
-from landscale.evaluate import best_device, evaluate
+from landscale.evaluate import evaluate
 from landscale.files import write_json
 from landscale.interrupt import Stopped
 from landscale.predict import predict
@@ -64,10 +64,10 @@ def demo(out: Path) -> Path:
     ended = run.folder / "scores.json"
 
     if _step(4, "evaluate on the test split", tested, there=_newer(tested, ended)):
-        write_json(tested, evaluate(load_model(run.folder).to(best_device()), store, "test"))
+        write_json(tested, evaluate(load_model(run.folder).to(device()), store, "test"))
 
     if _step(5, "map the second landscape", map_file, there=_newer(map_file, ended)):
-        predict(load_model(run.folder).to(best_device()), scene, map_file, STRIDE)
+        predict(load_model(run.folder).to(device()), scene, map_file, STRIDE)
 
     if _step(6, "report", page, there=_newer(page, tested) and _newer(page, map_file)):
         report([run.folder], out, scene, map_file)

@@ -101,5 +101,6 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def device(ranks: Ranks) -> torch.device:
-    return torch.device("cuda", ranks.local) if torch.cuda.is_available() else torch.device("cpu")
+def device(ranks: Ranks | None = None) -> torch.device:
+    """This process's GPU where there is one, else the CPU."""
+    return torch.device("cuda", ranks.local if ranks else 0) if torch.cuda.is_available() else torch.device("cpu")

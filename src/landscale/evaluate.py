@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from landscale.batches import batches, evaluation_steps, targets_by_name
@@ -59,7 +58,3 @@ def evaluate(
     probabilities = infer(classifier, store, patches, ranks or Ranks(), batch, show=show)
     thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))
     return scores(probabilities, targets, d.classes, thresholds, multi_label=d.multi_label, split=split)
-
-
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

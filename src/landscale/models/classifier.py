@@ -13,8 +13,6 @@ from landscale.batches import Native
 from landscale.inputs import InputStage, turn
 from landscale.models.registry import create
 
-VIEWS = (1, 2, 4, 8)
-
 
 @dataclass(frozen=True)
 class Description:

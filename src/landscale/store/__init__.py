@@ -1,6 +1,6 @@
 """The patch store: one HDF5 file that many write at once and training reads at memory speed."""
 
-from landscale.store.layout import BAD, PENDING, SPLITS, WHOLE, Layout, Plane, Planes, checksum, moments
+from landscale.store.layout import BAD, PENDING, SPLITS, WHOLE, Layout, Plane, checksum, moments
 from landscale.store.reader import PatchStore, open_store
 from landscale.store.writer import Writer, create, train_statistics
 
@@ -12,7 +12,6 @@ __all__ = [
     "Layout",
     "PatchStore",
     "Plane",
-    "Planes",
     "Writer",
     "checksum",
     "create",

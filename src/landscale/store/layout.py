@@ -30,8 +30,6 @@ STATES = ("pending", "whole", "bad")
 SEALED = ("name", "split", "state", "tile", "crs", "origin", "date", "country", "snow", "cloud", "moments", "checksum")
 PENDING, WHOLE, BAD = range(3)
 
-Planes = Mapping[str, NDArray[np.generic]]
-
 
 @dataclass(frozen=True)
 class Plane:
