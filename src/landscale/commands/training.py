@@ -1,0 +1,125 @@
+"""Models and their training: models, train, evaluate."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from landscale.commands.command import Add, seconds_left, tell
+from landscale.errors import BadInput
+
+
+class _ListKeys(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from landscale.recipe import parser as recipe_parser
+
+        recipe_parser().print_help()
+        parser.exit()
+
+
+def _recipe_names() -> list[str]:
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+def add_commands(add: Add) -> None:
+    p = add(
+        "models", _models, "the zoo: parameters, FLOPs, input, source, published figures", "landscale models resnet50"
+    )
+    p.add_argument("model", nargs="?", metavar="NAME")
+    p.add_argument("--json", action="store_true")
+
+    p = add(
+        "train",
+        train_command,
+        "train a model; the same command again goes on",
+        "landscale train --recipe papoutsis2022 --store ben.h5",
+    )
+    p.add_argument("--recipe", help=f"shipped recipe or YAML file ({', '.join(_recipe_names())})")
+    p.add_argument("--store", type=Path, required=True, metavar="STORE.h5")
+    p.add_argument(
+        "--run",
+        "--run-dir",  # torchrun before Python 3.12 takes --run for the beginning of an option of its own
+        type=Path,
+        metavar="DIR",
+        help="the run's folder (default: runs/RECIPE-MODEL-SEED); under torchrun write --run-dir",
+    )
+    p.add_argument("--max-time", metavar="45m", help="end well within: 90s, 45m, 2h")
+    p.add_argument("--json", action="store_true")
+    keys = p.add_argument_group(
+        "keys of the recipe", "each may be given as --key value; `landscale train --keys` lists them"
+    )
+    keys.add_argument("--keys", action=_ListKeys, nargs=0, help="list the keys of a recipe and end")
+
+    p = add(
+        "evaluate",
+        _evaluate,
+        "the scores of a model on a split",
+        "landscale evaluate runs/eca ben.h5 --split test --json",
+    )
+    p.add_argument("model", type=Path, metavar="RUN|WEIGHTS")
+    p.add_argument("store", type=Path, metavar="STORE.h5")
+    p.add_argument("--split", default="test")
+    p.add_argument("--out", type=Path, metavar="SCORES.json", help="write the scores there as well")
+    p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--json", action="store_true")
+
+
+def _models(options: argparse.Namespace) -> int:
+    from landscale.models.registry import describe, list_models
+    from landscale.show import show_models
+
+    rows = [describe(name) for name in ([options.model] if options.model else list_models())]
+    return tell(options, rows, lambda: show_models(rows))
+
+
+def train_command(options: argparse.Namespace, overrides: list[str]) -> int:
+    from landscale.distributed import device, start, stop
+    from landscale.recipe import load_recipe
+    from landscale.runs import Run, default_run
+    from landscale.show import show_scores
+    from landscale.store import open_store
+
+    recipe = load_recipe(options.recipe, overrides)
+    store = open_store(options.store)
+    from landscale.train import train
+
+    seconds = seconds_left(options.max_time) if options.max_time else None
+    run = Run(options.run or default_run(recipe))
+    ranks = start()
+    try:
+        figures = train(recipe, store, run, ranks, device(ranks), seconds)
+    finally:
+        stop()
+    if not ranks.first:
+        return 0
+    content = {"run": str(run.folder), "scores": figures}
+
+    def text() -> None:
+        if figures:
+            show_scores(figures)
+        print(f"{run.folder}: weights and scores are in it")
+
+    return tell(options, content, text)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from landscale.distributed import device
+    from landscale.evaluate import evaluate
+    from landscale.files import write_json
+    from landscale.show import show_scores
+    from landscale.store import open_store
+    from landscale.weights import load_model
+
+    if options.batch < 1:
+        raise BadInput("--batch", f"found {options.batch}, expected at least 1")
+    store = open_store(options.store)
+    store.patches(options.split)
+    model = load_model(options.model).to(device())
+    figures = evaluate(model, store, options.split, batch=options.batch)
+    target = options.out or (
+        options.model / f"scores-{options.split}.json" if (options.model / "run.json").exists() else None
+    )
+    if target is not None:
+        write_json(target, figures)
+    return tell(options, figures, lambda: show_scores(figures))
