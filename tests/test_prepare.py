@@ -21,11 +21,10 @@ import pytest
 
 from archives import CODES, Patch, link_v2, metadata, write_eurosat, write_v1, write_v2
 from conftest import Cli, command, outcome
-from landscale import prepare as room
 from landscale.errors import BadStore, LandscaleError
-from landscale.prepare import prepare
+from landscale.prepare import plan, preparation, prepare
 from landscale.sources import bigearthnet
-from landscale.sources.survey import Survey
+from landscale.sources.survey import OneByOne, Survey
 from landscale.store import BAD, PENDING, WHOLE, open_store
 
 PATCHES = 600
@@ -56,7 +55,7 @@ def test_any_number_of_workers_gives_the_same_bytes(workers: int, big: Path, unb
 def test_chunks_of_any_size_give_the_same_bytes(v1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = set()
     for size in (1, 5, 64):
-        monkeypatch.setattr(room, "CHUNK", size)
+        monkeypatch.setattr(plan, "CHUNK", size)
         prepare(bigearthnet.survey([(None, v1)]), tmp_path / f"{size}.h5")
         contents.add((tmp_path / f"{size}.h5").read_bytes())
     assert len(contents) == 1
@@ -76,7 +75,7 @@ def test_the_second_call_is_complete_already(v2: Path, tmp_path: Path, cli: Cli)
 
 def test_it_goes_on_where_it_was_left(v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted in the third chunk: what is done is not done again, and leaves no trace."""
-    monkeypatch.setattr(room, "CHUNK", 2)
+    monkeypatch.setattr(plan, "CHUNK", 2)
     survey = bigearthnet.survey([(None, v2)])
     prepare(survey, tmp_path / "whole.h5")
     seen: list[str] = []
@@ -86,9 +85,9 @@ def test_it_goes_on_where_it_was_left(v2: Path, tmp_path: Path, monkeypatch: pyt
             if len(seen) == stop:
                 raise KeyboardInterrupt
             seen.append(where)
-            return survey.read(where, planes, classes)  # type: ignore[arg-type]
+            return survey.read.read(where, planes, classes)  # type: ignore[attr-defined]
 
-        return read
+        return OneByOne(read)  # type: ignore[arg-type]
 
     with pytest.raises(KeyboardInterrupt):
         prepare(_with(survey, read=reader(5)), tmp_path / "s.h5")
@@ -378,8 +377,8 @@ def test_an_interrupt_is_told_in_one_line(done: int, big: Path, tmp_path: Path) 
 
 def test_a_worker_whose_parent_is_gone_ends_at_once() -> None:
     """The kill may come before the worker has asked to be told of it."""
-    code = "import sys; sys.argv = ['landscale']; import landscale.prepare as p; print('begun', flush=True)"
-    call = "p._start_worker(1, None, None, None); print('lives')"
+    code = "import sys; sys.argv = ['landscale']; import landscale.prepare.pool as p; print('begun', flush=True)"
+    call = "p._start_worker(1, None, None); print('lives')"
     done = subprocess.run([sys.executable, "-c", f"{code}; {call}"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "begun\n")
 
@@ -403,7 +402,7 @@ def test_a_store_that_was_replaced_meanwhile_is_not_finished(v2: Path, tmp_path:
     def read(where: str, planes: object, classes: object) -> object:
         nonlocal first
         if first:
-            room._create(survey, partial, open_store(partial, unfinished=True).attributes["plan"])
+            preparation._create(survey, partial, open_store(partial, unfinished=True).attributes["plan"])
             first = False
         return survey.read(where, planes, classes)  # type: ignore[arg-type]
 

@@ -242,7 +242,7 @@ def test_foreign(tmp_path: Path) -> None:
     assert refused(tmp_path / "other.h5") == "is an HDF5 file but no patch store"
     with h5py.File(tmp_path / "later.h5", "w") as file:
         file.attrs.update(layout="{}", format=99)
-    assert refused(tmp_path / "later.h5") == "has format 99, this program reads up to 1"
+    assert refused(tmp_path / "later.h5") == "has format 99, this program reads 2; prepare it again"
     (tmp_path / "folder.h5").mkdir()
     assert "is no file" in refused(tmp_path / "folder.h5")
 

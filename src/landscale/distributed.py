@@ -80,18 +80,23 @@ def _first_slurm_host() -> str:
     return listed.stdout.split()[0]
 
 
-def start() -> Ranks:
-    """Join the process group that the environment announces (NCCL with GPUs, else gloo)."""
+def start(backend: str | None = None, patience: datetime.timedelta = datetime.timedelta(minutes=5)) -> Ranks:
+    """Join the process group that the environment announces.
+
+    Args:
+        backend: by default NCCL with GPUs, else gloo.
+        patience: how long one waits for another before it gives up.
+    """
     ranks = _from_environment()
     if ranks.world > 1 and not dist.is_initialized():
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(ranks.local)
         dist.init_process_group(
-            "nccl" if cuda else "gloo",
+            backend or ("nccl" if cuda else "gloo"),
             rank=ranks.rank,
             world_size=ranks.world,
-            timeout=datetime.timedelta(minutes=5),
+            timeout=patience,
         )
     return ranks
 

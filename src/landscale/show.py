@@ -98,3 +98,15 @@ def show_models(rows: list[dict[str, Any]]) -> None:
     if len(rows) == 1:
         for where, figures in rows[0]["published"].items():
             _console.print(f"{where}: " + ", ".join(f"{key} {value:g}" for key, value in figures.items()))
+
+
+def show_plan(content: dict[str, Any]) -> None:
+    """Both ways to deal the jobs, a row a worker."""
+    _console.print(f"{content['patches']:,} patches in {content['jobs']:,} jobs for {content['workers']} workers")
+    table = Table("worker", *content["plans"])
+    for worker in range(content["workers"]):
+        loads = [f"{p['patches'][worker]:,} patches, {p['jobs'][worker]} jobs" for p in content["plans"].values()]
+        table.add_row(str(worker + 1), *loads)
+    table.add_section()
+    table.add_row("busiest above mean", *(f"{p['imbalance']:.1%}" for p in content["plans"].values()))
+    _console.print(table)

@@ -22,6 +22,7 @@ from landscale.geotiff import read_band
 from landscale.labels import Nomenclature, nomenclature
 from landscale.sources.survey import (
     Found,
+    OneByOne,
     Survey,
     check_names,
     is_listed,
@@ -136,7 +137,7 @@ def _survey_v1(folder: Path, labels: str | None, lists: Path) -> Survey:
         listed = {name for path in lists.glob(f"{stem}.*") for name in read_list(path)}
         table[flag] = is_listed(table["name"], listed)
     table["date"] = _dates(table["name"])
-    reader = BigEarthNetReader(target, labels_in_json=True)
+    reader = OneByOne(BigEarthNetReader(target, labels_in_json=True))
     return Survey(_layout(target), table, None, reader, {"source": "bigearthnet", "version": "v1"})
 
 
@@ -176,7 +177,7 @@ def _survey_v2(root: Path, labels: str | None) -> Survey:
             "cloud": meta["contains_cloud_or_shadow"],
         }
     )
-    reader = BigEarthNetReader(target, labels_in_json=False)
+    reader = OneByOne(BigEarthNetReader(target, labels_in_json=False))
     return Survey(_layout(target), table, classes, reader, {"source": "bigearthnet", "version": "v2"})
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from landscale.errors import BadInput, UnknownName, reason
 from landscale.geotiff import read_bands
 from landscale.labels import EUROSAT10
-from landscale.sources.survey import Found, Survey, check_names, split_code, split_lists, splits_by_lists
+from landscale.sources.survey import Found, OneByOne, Survey, check_names, split_code, split_lists, splits_by_lists
 from landscale.store import Layout, Plane
 
 SIDE = 64
@@ -106,7 +106,7 @@ def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, see
     plane = _PLANES[table["suffix"].iloc[0]]
     layout = Layout((plane,), EUROSAT10.names, EUROSAT10.name, multi_label=False)
     provenance = {"source": "eurosat", "version": "RGB" if plane is RGB else "MS"}
-    return Survey(layout, table[["name", "where", "split"]], classes, EuroSATReader(), provenance)
+    return Survey(layout, table[["name", "where", "split"]], classes, OneByOne(EuroSATReader()), provenance)
 
 
 def _members(path: Path) -> list[tuple[str, str, int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bz2
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.errors import BadInput, reason
+from landscale.errors import BadInput, LandscaleError, reason
 from landscale.geotiff import Place
 from landscale.store import SPLITS, Layout
 
@@ -26,13 +26,37 @@ class Found:
 
 
 class Reader(Protocol):
-    """Reads the patch at `where` into its planes (bands, side, side) and, unless the survey knew them, its classes (C,).
+    """Reads patches into their planes (n, bands, side, side) and, unless the survey knew them, their classes (n, C).
 
-    Raises:
-        BadInput: a file is missing or damaged. UnknownName: a label outside the nomenclature.
+    It yields, patch by patch, what else it found, or the error (BadInput: a file is missing or damaged; UnknownName: a
+    label outside the nomenclature) that makes the patch a damaged one. `wheres` are neighbours in the survey's table.
     """
 
+    def __call__(
+        self, wheres: Sequence[Any], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+    ) -> Iterable[Found | LandscaleError]: ...
+
+
+class PatchReader(Protocol):
+    """Reads one patch into planes (bands, side, side) and classes (C,); raises what `Reader` yields."""
+
     def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found: ...
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """The Reader of a source whose patches share no file."""
+
+    read: PatchReader
+
+    def __call__(
+        self, wheres: Sequence[str], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+    ) -> Iterator[Found | LandscaleError]:
+        for i, where in enumerate(wheres):
+            try:
+                yield self.read(where, {key: plane[i] for key, plane in planes.items()}, classes[i])
+            except LandscaleError as error:
+                yield error
 
 
 @dataclass(frozen=True)
@@ -40,7 +64,8 @@ class Survey:
     """The patches of a source. Needs to be cheap for 600,000 of them and to cross process borders in slices.
 
     table: a row a patch with `name` (unique), `where` (for the reader), `split` (code), and where known `tile`, `date`,
-    `country`, `snow`, `cloud`. classes (N, C) uint8, or None where the reader finds them.
+    `country`, `snow`, `cloud`, and the `SHARES`. Where patches share a file, they are neighbours and have the same
+    number in `job`: one worker reads them all. classes (N, C) uint8, or None where the reader finds them.
     """
 
     layout: Layout

@@ -6,6 +6,7 @@
     split, state                   (N,) uint8 enumerations
     origin                         (N, 2) float64           x, y of the outer upper left corner, in units of the CRS
     snow, cloud                    (N,) uint8               flags
+    nodata_share, cloud_share, shadow_share, snow_share     (N,) float32, of the patch's area; NaN where unknown
     moments                        (N, bands, 2) float64    sum and sum of squares of the pixels of every band
     checksum                       (N,) uint64              xxh3-64 of the pixels, plane by plane, and of the row of classes
     seal                           (N + 1,) uint64          xxh3-64 of all else about a patch; the last of the statistics
@@ -24,10 +25,25 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("none", "train", "val", "test")
 STATES = ("pending", "whole", "bad")
-SEALED = ("name", "split", "state", "tile", "crs", "origin", "date", "country", "snow", "cloud", "moments", "checksum")
+SHARES = ("nodata_share", "cloud_share", "shadow_share", "snow_share")
+SEALED = (
+    "name",
+    "split",
+    "state",
+    "tile",
+    "crs",
+    "origin",
+    "date",
+    "country",
+    "snow",
+    "cloud",
+    *SHARES,
+    "moments",
+    "checksum",
+)
 PENDING, WHOLE, BAD = range(3)
 
 

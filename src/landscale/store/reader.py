@@ -134,8 +134,8 @@ def open_store(path: Path, *, unfinished: bool = False) -> PatchStore:
     with _hdf5(path) as file:
         if "layout" not in file.attrs:
             raise BadStore(path, "is an HDF5 file but no patch store")
-        if file.attrs["format"] > FORMAT:
-            raise BadStore(path, f"has format {file.attrs['format']}, this program reads up to {FORMAT}")
+        if file.attrs["format"] != FORMAT:
+            raise BadStore(path, f"has format {file.attrs['format']}, this program reads {FORMAT}; prepare it again")
         texts = {key: file.attrs.get(key, b"").decode() for key in ("layout", "plan", "provenance")}
         described = json.loads(texts["layout"])
         planes = tuple(Plane(**{**p, "bands": tuple(p["bands"])}) for p in described.pop("planes"))

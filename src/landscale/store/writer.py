@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
 from landscale.files import sync
-from landscale.store.layout import FORMAT, SPLITS, STATES, WHOLE, Layout, seals
+from landscale.store.layout import FORMAT, SHARES, SPLITS, STATES, WHOLE, Layout, seals
 
 _TEXT = {"tile": 8, "crs": 16, "date": 20, "country": 40}
 
@@ -28,14 +28,19 @@ def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attr
     Args:
         path: the file; its folder exists.
         layout: planes and classes.
-        columns: what is known before pixels are read: `name`, `split`, and any of `tile`, `date`, `country`, `snow`, `cloud`.
+        columns: what is known before pixels are read: `name`, `split`, and any of `tile`, `date`, `country`, `snow`, `cloud`,
+            and the shares.
         attributes: texts about the whole of it.
 
     Raises:
         BadInput: it cannot be written, as on a full disk; nothing is left behind.
     """
-    text = {"name", *_TEXT}
-    columns = {key: _texts(list(v)) if key in text else np.asarray(v, np.uint8) for key, v in columns.items()}
+    columns = {key: np.full(len(columns["name"]), np.nan) for key in SHARES} | dict(columns)
+    kinds = {"name": str, **dict.fromkeys(_TEXT, str), **dict.fromkeys(SHARES, np.float32)}
+    columns = {
+        key: _texts(list(v)) if kinds.get(key) is str else np.asarray(v, kinds.get(key, np.uint8))
+        for key, v in columns.items()
+    }
     datasets = _datasets(layout, columns["name"])
     size = sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in datasets.values())
     temporary = path.with_name(f".{path.name}.new")  # always the same: what a kill leaves, the next call overwrites
@@ -90,6 +95,7 @@ def _datasets(layout: Layout, names: NDArray[np.bytes_]) -> dict[str, tuple[tupl
         "origin": ((n, 2), np.float64),
         "snow": ((n,), np.uint8),
         "cloud": ((n,), np.uint8),
+        **dict.fromkeys(SHARES, ((n,), np.float32)),
         "moments": ((n, bands, 2), np.float64),
         "checksum": ((n,), np.uint64),
         "seal": ((n + 1,), np.uint64),
@@ -142,6 +148,7 @@ class Writer:
                 key: (file[key].id.get_offset(), file[key].dtype, int(np.prod(file[key].shape[1:], dtype=np.int64)))
                 for key in file
             }
+            self._patches = len(file["state"])
         self._file = os.open(path, os.O_RDWR)
 
     def put(self, start: int, columns: dict[str, NDArray[np.generic]]) -> None:
@@ -152,6 +159,11 @@ class Writer:
             self._write(key, start, values)
         os.fdatasync(self._file)
         self._write("state", start, state)
+
+    def states(self) -> NDArray[np.uint8]:
+        """The states of all patches as they are in the file at every moment (N,)."""
+        offset, dtype, _ = self._place["state"]
+        return np.memmap(self._path, dtype, "r", offset, (self._patches,))
 
     def finish(self) -> None:
         """Once all patches are in: statistics of the train split, and the seals. All of the file is on disk then."""

@@ -1,0 +1,103 @@
+"""One worker's part: patches → the store, a chunk at a time, through buffers that are used again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.errors import LandscaleError
+from landscale.prepare import plan
+from landscale.prepare.plan import Chunk, Job
+from landscale.sources.survey import Found, Reader
+from landscale.store import BAD, WHOLE, Layout, Writer, checksum, moments
+
+Damaged = list[tuple[str, str]]  # patches: name and reason
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every worker needs to know. Without `skip_bad`, the first damaged patch ends its job."""
+
+    read: Reader
+    layout: Layout
+    store: Path
+    skip_bad: bool
+
+
+class Extractor:
+    """Reads jobs and writes them into the store of a task."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._writer = Writer(task.store)
+        self._buffers = task.layout.buffers(plan.CHUNK)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> Iterator[Damaged]:
+        """Extract a job; yields the damaged patches of each chunk once it is written."""
+        for chunk in job.chunks:
+            if stopped():
+                return
+            damaged = self.extract(chunk)
+            yield damaged
+            if damaged and not self._task.skip_bad:
+                return
+
+    def extract(self, chunk: Chunk) -> Damaged:
+        n = len(chunk.names)
+        layout = self._task.layout
+        planes = {key: buffer[:n] for key, buffer in self._buffers.items()}
+        classes = np.zeros((n, len(layout.classes)), np.uint8) if chunk.classes is None else chunk.classes
+        rows = Rows(layout, planes, classes)
+        damaged: Damaged = []
+        for i, found in enumerate(self._task.read(chunk.wheres, planes, classes)):
+            if isinstance(found, LandscaleError):
+                damaged.append((chunk.names[i], str(found)))
+                rows.reject(i)
+            else:
+                rows.accept(i, found)
+        self._writer.put(chunk.start, rows.columns())
+        return damaged
+
+
+class Rows:
+    """Patches that have been read, as columns of the store."""
+
+    def __init__(self, layout: Layout, planes: dict[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> None:
+        n = len(classes)
+        self._planes, self._classes = [planes[p.key] for p in layout.planes], classes
+        self._tiles = np.zeros(n, "S8")
+        self._columns: dict[str, NDArray[Any]] = planes | {
+            "classes": classes,
+            "crs": np.zeros(n, "S16"),
+            "origin": np.full((n, 2), np.nan),
+            "moments": np.zeros((n, len(layout.bands), 2)),
+            "checksum": np.zeros(n, np.uint64),
+            "state": np.full(n, WHOLE, np.uint8),
+        }
+
+    def accept(self, i: int, found: Found) -> None:
+        """Row `i` has its pixels: what follows from them."""
+        columns = self._columns
+        columns["crs"][i] = found.place.crs.encode()
+        columns["origin"][i] = found.place.x, found.place.y
+        self._tiles[i] = found.tile.encode()
+        columns["moments"][i] = np.concatenate([moments(plane[i]) for plane in self._planes])
+        columns["checksum"][i] = checksum([plane[i] for plane in self._planes], self._classes[i])
+
+    def reject(self, i: int) -> None:
+        """Row `i` is damaged: what a reader may have left of it goes."""
+        self._columns["state"][i] = BAD
+        for plane in self._planes:
+            plane[i] = 0
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        # Where the survey knew the tile, the store has it already.
+        return self._columns | ({"tile": self._tiles} if self._tiles.any() else {})
