@@ -39,6 +39,13 @@ def add_commands(add: Add) -> None:
     p.add_argument("--seed", type=int, default=0, help="of a drawn split; synthetic: of the landscape")
     p.add_argument("--patches", type=int, default=600, help="synthetic: how many patches to make")
     p.add_argument("--json", action="store_true")
+    tiles = p.add_argument_group("tiles")
+    tiles.add_argument("--corine", type=Path, metavar="MAP", help="CORINE Land Cover, raster or GeoPackage, for the labels")
+    tiles.add_argument("--min-share", type=float, default=0.0, help="of a patch, that makes a class its label (default: any)")
+    tiles.add_argument("--patch-list", type=Path, metavar="LIST", help="patches to take: names, a table, or a BigEarthNet")
+    tiles.add_argument("--max-cloud", type=float, metavar="SHARE", help="of a patch under cloud or its shadow, 0 to 1")
+    tiles.add_argument("--max-snow", type=float, metavar="SHARE")
+    tiles.add_argument("--max-nodata", type=float, metavar="SHARE")
     work = p.add_argument_group("who does the work", "srun, mpirun and torchrun are noticed: each rank takes its share")
     work.add_argument("--workers", type=int, help="processes (default: all cores; 1 for each of several ranks)")
     work.add_argument("--scheduler", metavar="ADDRESS", help="of dask, whose workers do it, as in tcp://host:8786")
@@ -125,6 +132,13 @@ def _survey(options: argparse.Namespace) -> Survey:
         from landscale.sources import bigearthnet
 
         return bigearthnet.survey(inputs, options.labels, options.lists)
+    if options.source == "tiles":
+        from landscale.sources import tiles
+        from landscale.sources.clearness import Limits
+
+        limits = Limits(options.max_cloud, options.max_snow, options.max_nodata)
+        where = (options.labels, options.lists, options.patch_list, options.corine, options.min_share)
+        return tiles.survey(inputs, *where, limits, options.workers or len(os.sched_getaffinity(0)))
     if options.source == "eurosat":
         from landscale.sources import eurosat
 

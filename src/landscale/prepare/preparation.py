@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # it imports torch, which a preparation by one process does w
     from landscale.distributed import Ranks
 
 T = TypeVar("T")
+_HOW = ("where", "job")  # columns of a survey that are for the reader: an archive may move
 
 
 @dataclass(frozen=True)
@@ -167,14 +168,14 @@ def _digest(survey: Survey) -> str:
     """What decides the content of a store: a resumed preparation must have the same."""
     digest = hashlib.sha256(json.dumps([asdict(survey.layout), survey.provenance], sort_keys=True).encode())
     for key in sorted(map(str, survey.table)):
-        if key != "where":  # an archive may move
-            digest.update("\n".join([key, *survey.table[key].astype(str)]).encode())
+        if key not in _HOW:
+            digest.update("\n".join([key, *map(str, survey.table[key])]).encode())
     if survey.classes is not None:
         digest.update(survey.classes.tobytes())
     return digest.hexdigest()
 
 
 def _create(survey: Survey, path: Path, plan: str) -> None:
-    columns = {str(key): survey.table[key].to_numpy() for key in survey.table if key != "where"}
+    columns = {str(key): survey.table[key].to_numpy() for key in survey.table if key not in _HOW}
     provenance = json.dumps(survey.provenance | {"landscale": version("landscale")})
     create(path, survey.layout, columns, {"plan": plan, "provenance": provenance})

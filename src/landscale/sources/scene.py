@@ -1,7 +1,8 @@
-"""A scene: one Sentinel-2 product as a folder of band rasters at native resolution, read by windows.
+"""A scene: one Sentinel-2 product as a folder of band rasters at native resolution, or as a MATLAB file, read by windows.
 
-Products of processing baseline 04.00 and later add 1000 to every digital number (`BOA_ADD_OFFSET` −1000; ESA, Sentinel-2
-Products Specification Document, level 2A). It is taken off here, so that a scene has the numbers that models were trained on.
+Products of processing baseline 04.00 and later add 1000 to every digital number (`BOA_ADD_OFFSET` −1000, in level 1C
+`RADIO_ADD_OFFSET`; ESA, Sentinel-2 Products Specification Document). It is taken off here, so that a scene has the numbers
+that models were trained on.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from rasterio.windows import Window
 
 from landscale.bands import ALIASES, BANDS
 from landscale.errors import BadInput, reason
+from landscale.files import read_json
+from landscale.sources.matlab import matlab_bands, open_matlab_band
 
 _FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_\d\dm)?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
 _BASELINE = re.compile(r"_N(\d{4})_")
-_OFFSET = re.compile(r"<BOA_ADD_OFFSET[^>]*>\s*(-?\d+)\s*<")
+_OFFSET = re.compile(r"<(?:BOA|RADIO)_ADD_OFFSET[^>]*>\s*(-?\d+)\s*<")
+NOTE = "scene.json"  # in a folder that we wrote, what its digital numbers mean: {"offset": 1000, …}
 REPROCESSED = 9999  # BigEarthNet v2's own baseline, without the offset
 
 
@@ -54,11 +58,15 @@ class Scene:
 def open_scene(folder: Path) -> Scene:
     """The scene in a folder: files named after bands (`B02.tif`, `T33UUP_…_B02_10m.jp2`), at their native resolution.
 
+    Or the one in a MATLAB file (see `sources.matlab`).
+
     Raises:
         BadInput: no folder, or no band in it.
     """
+    if folder.is_file() and folder.suffix.lower() == ".mat":
+        return Scene(folder, dict.fromkeys(matlab_bands(folder), folder), 0)
     if not folder.is_dir():
-        raise BadInput(folder, "no such scene; expected a folder of band rasters such as B02.tif")
+        raise BadInput(folder, "no such scene; expected a folder of band rasters such as B02.tif, or a .mat file")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         match = _FILE.search(path.name)
@@ -78,7 +86,9 @@ def _native(band: str, paths: list[Path]) -> Path:
 
 def _offset(folder: Path) -> int:
     """From the product's metadata, or else from the baseline in its name."""
-    for path in folder.glob("MTD_MSIL2A.xml"):
+    if (folder / NOTE).is_file():
+        return _noted_offset(folder / NOTE)
+    for path in folder.glob("MTD_MSIL[12][AC].xml"):
         offsets = {int(value) for value in _OFFSET.findall(path.read_text(encoding="utf-8"))}
         if len(offsets) > 1:
             raise BadInput(path, f"has different offsets for different bands: {sorted(offsets)}")
@@ -86,6 +96,14 @@ def _offset(folder: Path) -> int:
             return -offsets.pop()
     match = _BASELINE.search(folder.resolve().name + "_")
     return 1000 if match and 400 <= int(match[1]) < REPROCESSED else 0
+
+
+def _noted_offset(path: Path) -> int:
+    content = read_json(path)
+    offset = content.get("offset") if isinstance(content, dict) else None
+    if not isinstance(offset, int) or offset < 0:
+        raise BadInput(path, f"says offset {offset}, expected a whole number of at least 0")
+    return offset
 
 
 class ScenePixels:
@@ -100,10 +118,14 @@ class ScenePixels:
         try:
             for band in bands:
                 path = scene.files[band]
-                self.files[band] = rasterio.open(path)
+                matlab = path.suffix.lower() == ".mat"
+                self.files[band] = open_matlab_band(path, band) if matlab else rasterio.open(path)
         except RasterioError as error:
             self.close()
             raise BadInput(path, f"cannot be read ({reason(error)})") from None
+        except BadInput:
+            self.close()
+            raise
         finest = min(self.files.values(), key=lambda file: file.transform.a)
         self.width, self.height = int(finest.width), int(finest.height)
         self.transform, self.crs, self.bounds = finest.transform, finest.crs, finest.bounds
@@ -125,15 +147,15 @@ class ScenePixels:
                     f"is {file.width}×{file.height} px, which does not fit {self.width}×{self.height} px at {self.gsd:g} m",
                 )
 
-    def read(self, band: str, row: int, rows: int) -> NDArray[np.uint16]:
-        """Full-width rows of one band as the product has them, in its own pixels; (rows', width') uint16.
+    def read(self, band: str, row: int, rows: int, column: int = 0, columns: int | None = None) -> NDArray[np.uint16]:
+        """Rows of one band as the product has them, in its own pixels, by default full-width; (rows', columns') uint16.
 
         Raises:
             BadInput: the file is damaged there.
         """
         file = self.files[band]
         first = min(row, file.height - 1)
-        window = Window(0, first, file.width, max(1, min(rows, file.height - first)))
+        window = Window(column, first, columns or file.width, max(1, min(rows, file.height - first)))
         try:
             values: NDArray[np.uint16] = file.read(1, window=window)
         except RasterioError as error:

@@ -16,6 +16,9 @@ from landscale.errors import BadInput, LandscaleError, reason
 from landscale.geotiff import Place
 from landscale.store import SPLITS, Layout
 
+# Of a drawn split; those of the published lists of EuroSAT and UC Merced (Neumann et al. 2019).
+DRAWN = {"train": 0.6, "val": 0.2, "test": 0.2}
+
 
 @dataclass(frozen=True)
 class Found:
@@ -134,3 +137,54 @@ def split_lists(folder: Path) -> dict[str, Path]:
         if path.suffix in {".csv", ".bz2", ".txt"} and word in {"train", "val", "validation", "test"}:
             found["val" if word == "validation" else word] = path
     return found
+
+
+def choose_splits(
+    names: pd.Series[str], groups: NDArray[np.int64], given: tuple[str | None, Path], lists: Path | None, seed: int
+) -> NDArray[np.uint8]:
+    """The splits of an input's patches: that of its SPLIT=INPUT; else that of the list which names one; else drawn by group.
+
+    Raises:
+        BadInput: no such split, or no list in the folder `lists`.
+    """
+    split, path = given
+    if split is not None:
+        return np.full(len(names), split_code(split, path), np.uint8)
+    if lists is None:
+        return draw_splits(groups, seed)
+    if not split_lists(lists):
+        raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
+    return splits_by_lists(names, lists)
+
+
+def draw_splits(groups: NDArray[np.int64], seed: int, shares: Mapping[str, float] = DRAWN) -> NDArray[np.uint8]:
+    """A split for every row, where neither an input nor a list says it.
+
+    Within each group (a class), rows in seeded order are cut at the shares, so that every split has every group.
+    """
+    splits = np.zeros(len(groups), np.uint8)
+    codes = np.array([SPLITS.index(split) for split in shares], np.uint8)
+    edges = np.cumsum(list(shares.values()))
+    for group in np.unique(groups).tolist():
+        order = np.random.default_rng([seed, group]).permutation(np.flatnonzero(groups == group))
+        position = (np.arange(len(order)) + 0.5) / len(order)
+        splits[order] = codes[np.searchsorted(edges[:-1], position)]
+    return splits
+
+
+def block_split(column: int, row: int, side: int) -> str:
+    """The split of a patch: the one of its block of `side` × `side` patches, 3:1:1 for train, val and test.
+
+    Neighbours resemble each other, so they are kept in one split. Blocks of val and of test lie a knight's move from each
+    other: each split sees the whole of a tile, and no block of one touches another of its own.
+    """
+    return ("train", "val", "train", "test", "train")[(column // side + 2 * (row // side)) % 5]
+
+
+def acquired(names: pd.Series[str]) -> pd.Series[str]:
+    """ISO times of acquisition, from product names such as S2A_MSIL2A_20170613T101031_…; v1 writes hours without a zero."""
+    stamp = names.str.extract(r"_(\d{8})T(\d{5,6})(?:_|$)", expand=True)
+    day, time = stamp[0].fillna(""), stamp[1].fillna("").str.zfill(6)
+    date = day.str[:4] + "-" + day.str[4:6] + "-" + day.str[6:]
+    iso = date + "T" + time.str[:2] + ":" + time.str[2:4] + ":" + time.str[4:]
+    return iso.where(day != "", "")

@@ -1,0 +1,49 @@
+"""Bringing official archives here: download."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from landscale.commands.command import Add, tell
+
+
+def add_commands(add: Add) -> None:
+    from landscale.download.catalogue import ARCHIVES, in_words
+
+    p = add(
+        "download",
+        _download,
+        "official archives, digest-checked; the same command again goes on",
+        "landscale download eurosat-rgb --root data",
+    )
+    names = ", ".join(f"{name} ({in_words(archive.size)})" for name, archive in ARCHIVES.items())
+    p.add_argument("archive", metavar="NAME", help=names)
+    p.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder they come to")
+    p.add_argument("--mirror", metavar="URL", help="address below which files of the same names lie")
+    p.add_argument("--json", action="store_true")
+
+
+def _download(options: argparse.Namespace) -> int:
+    from landscale.download.archive import download
+    from landscale.download.catalogue import find, in_words
+
+    archive = find(options.archive)
+    files = download(archive, options.root, options.mirror)
+    content = {
+        "name": options.archive,
+        "root": str(options.root),
+        "bytes": sum(file.size for file in files),
+        "files": [
+            {"path": str(file.path), "bytes": file.size, "digest": file.digest, "state": file.state} for file in files
+        ],
+    }
+
+    def text() -> None:
+        for file in files:
+            print(f"{file.path}: {file.state}, {in_words(file.size)}, {file.digest.replace(':', ' ')} as expected")
+        for command in archive.then:
+            print(f"next: {command.format(root=shlex.quote(str(options.root)))}")
+
+    return tell(options, content, text)

@@ -1,0 +1,103 @@
+"""How much of a patch can be seen: shares of nodata, cloud, shadow and snow, from a product's scene classification.
+
+Values of the scene classification (SCL; ESA, Sentinel-2 Level-2A Algorithm Theoretical Basis Document): 0 nodata,
+3 cloud shadow, 8 and 9 cloud of medium and high probability, 10 thin cirrus, 11 snow or ice.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from landscale.bands import BANDS
+from landscale.errors import BadInput, reason
+from landscale.sources.scene import Scene
+
+FLAGGED = (
+    0.05  # a patch with this share under snow, or under cloud and shadow, is flagged as BigEarthNet flags such patches
+)
+_FILE = re.compile(r"(?:^|_)SCL(?:_\d\dm)?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
+_CLASSES = ((0,), (8, 9, 10), (3,), (11,))  # in the order of store.SHARES: nodata, cloud, shadow, snow
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest shares (0…1) that a patch may have. Cloud includes its shadow. None: any; but no patch without any data."""
+
+    cloud: float | None = None
+    snow: float | None = None
+    nodata: float | None = None
+
+    def keep(self, shares: NDArray[np.float32], folder: Path) -> NDArray[np.bool_]:
+        """Which patches, by their shares (n, 4), are within the limits.
+
+        Raises:
+            BadInput: a limit on what the product in `folder` does not tell.
+        """
+        nodata, cloud, shadow, snow = shares.T
+        kept: NDArray[np.bool_] = nodata < 1
+        limited = {"--max-nodata": (self.nodata, nodata), "--max-cloud": (self.cloud, cloud + shadow)}
+        limited["--max-snow"] = (self.snow, snow)
+        for option, (limit, share) in limited.items():
+            if limit is None:
+                continue
+            if np.isnan(share).any():
+                raise BadInput(
+                    folder, f"has no scene classification (a file such as …_SCL_20m.jp2), which {option} needs"
+                )
+            kept &= share <= limit
+        return kept
+
+
+def shares(scene: Scene, corners: NDArray[np.int64], side: int) -> NDArray[np.float32]:
+    """Shares (n, 4) of the area of each patch, in the order of `store.SHARES`; NaN where the product does not tell.
+
+    Without a scene classification, nodata is where the coarsest band is 0.
+
+    Args:
+        scene: the product.
+        corners: y, x of each patch (n, 2), in px of 10 m.
+        side: of a patch, in px of 10 m.
+    """
+    path = (
+        next((p for p in sorted(scene.folder.rglob("*")) if _FILE.search(p.name)), None)
+        if scene.folder.is_dir()
+        else None
+    )
+    found = np.full((len(corners), 4), np.nan, np.float32)
+    if path is None:
+        coarsest = max(scene.files, key=lambda band: BANDS[band].gsd)
+        values, gsd = _read(scene.files[coarsest])
+        found[:, 0] = _share(values == 0, corners, side, gsd)
+        return found
+    values, gsd = _read(path)
+    for k, classes in enumerate(_CLASSES):
+        found[:, k] = _share(np.isin(values, classes), corners, side, gsd)
+    return found
+
+
+def _read(path: Path) -> tuple[NDArray[np.integer], float]:
+    """The pixels of a raster and their size in metres."""
+    try:
+        with rasterio.open(path) as file:
+            return file.read(1), float(file.transform.a)
+    except RasterioError as error:
+        raise BadInput(path, f"cannot be decoded ({reason(error.__cause__ or error)})") from None
+
+
+def _share(mask: NDArray[np.bool_], corners: NDArray[np.int64], side: int, gsd: float) -> NDArray[np.float64]:
+    """The share of a mask in each patch, by sums over rectangles (Crow 1984)."""
+    ratio = gsd / 10
+    total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
+    mask.cumsum(0, dtype=np.int32).cumsum(1, out=total[1:, 1:])
+    begin = np.rint(corners / ratio).astype(int)
+    (top, left), (bottom, right) = begin.T, (begin + round(side / ratio)).T
+    inside = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+    share: NDArray[np.float64] = inside / (side / ratio) ** 2
+    return share

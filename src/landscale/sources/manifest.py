@@ -1,0 +1,64 @@
+"""What a `.SAFE` product says of its own files: sizes and digests, in `manifest.safe`.
+
+A damaged JPEG 2000 may well be decoded without a complaint; only these tell. (ESA, Sentinel-2 Products Specification
+Document; SAFE: PGSI-GSEG-EOPG-FS-05-0001.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from landscale.errors import BadInput, reason
+
+_ALGORITHMS = {"MD5": "md5", "SHA3-256": "sha3_256", "SHA-256": "sha256"}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """By file: size in bytes, name of the digest, hexadecimal digest. Empty where a folder has no manifest."""
+
+    files: dict[Path, tuple[int, str, str]] = field(default_factory=dict)
+
+    def check(self, path: Path) -> None:
+        """Compare a file with what is said of it; what is not listed passes.
+
+        Raises:
+            BadInput: another size or digest.
+        """
+        if path not in self.files:
+            return
+        size, algorithm, digest = self.files[path]
+        found = path.stat().st_size if path.exists() else -1
+        if found != size:
+            raise BadInput(
+                path, f"has {found} bytes, the product's manifest says {size}" if found >= 0 else "is missing"
+            )
+        with path.open("rb") as file:
+            if algorithm and hashlib.file_digest(file, algorithm).hexdigest() != digest:
+                raise BadInput(path, f"is damaged: its {algorithm} is not the one in the product's manifest")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a product, empty where it has none.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    path = folder / "manifest.safe"
+    if not path.is_file():
+        return Manifest()
+    files = {}
+    try:
+        for stream in ElementTree.parse(path).iter("byteStream"):
+            place, checksum = stream.find("fileLocation"), stream.find("checksum")
+            if place is None or checksum is None:
+                continue
+            algorithm = _ALGORITHMS.get(checksum.get("checksumName", "").upper(), "")
+            digest = (checksum.text or "").strip().lower()
+            files[folder / place.get("href", "").removeprefix("./")] = (int(stream.get("size", "")), algorithm, digest)
+    except (ElementTree.ParseError, ValueError, OSError) as error:
+        raise BadInput(path, f"is no manifest of a product ({reason(error)})") from None
+    return Manifest(files)

@@ -1,0 +1,272 @@
+"""Tiles: Sentinel-2 products, as `.SAFE` folders or folders of band rasters, cut into patches of 1.2 km.
+
+A tile's bands are decoded once, from north to south, and every patch of a strip is cut from what is decoded: reading
+JPEG 2000 costs some hundred times what cutting, summing and writing do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import rasterio
+from numpy.typing import NDArray
+
+from landscale.bands import BANDS, band_set
+from landscale.errors import BadInput, LandscaleError
+from landscale.geotiff import Place
+from landscale.labels import Nomenclature, nomenclature
+from landscale.sources.clearness import FLAGGED, Limits, shares
+from landscale.sources.corine import label, open_corine
+from landscale.sources.patch_list import find, read_patch_list
+from landscale.sources.scene import ScenePixels
+from landscale.sources.strips import Strips
+from landscale.sources.survey import (
+    Found,
+    Survey,
+    acquired,
+    block_split,
+    check_names,
+    split_code,
+    split_lists,
+    splits_by_lists,
+)
+from landscale.sources.tile import SIDE, Tile, open_tiles
+from landscale.store import SHARES, SPLITS, Layout, Plane
+
+BLOCK = 6  # patches a side of the blocks that go to one split together
+_STRIP = 1080  # px of 10 m read at once, at most: nine rows of patches
+
+
+def survey(
+    inputs: list[tuple[str | None, Path]],
+    labels: str | None = None,
+    lists: Path | None = None,
+    patch_list: Path | None = None,
+    corine: Path | None = None,
+    min_share: float = 0.0,
+    limits: Limits | None = None,
+    workers: int = 1,
+) -> Survey:
+    """Survey tiles: each INPUT, or SPLIT=INPUT, is one or a folder of several.
+
+    Args:
+        inputs: split or None, and the folder.
+        labels: `ben19` (default) or `clc43`.
+        lists: folder of split lists; they name patches. Without split, list or `patch_list` that knows it, blocks of 6×6
+            neighbouring patches go to train, val and test 3:1:1.
+        patch_list: names or places of the patches to take (see `sources.patch_list`); by default all of a regular grid.
+        corine: CORINE Land Cover, raster or GeoPackage, from which labels are drawn; else the patch list has them.
+        min_share: of the area, from which on a class is a label; 0: any.
+        limits: shares of cloud, snow and nodata that a patch may have; by default only patches without any data go.
+        workers: threads that look at the tiles.
+
+    Raises:
+        BadInput: no tile, tiles with different bands, or nobody who knows the labels.
+    """
+    target = nomenclature(labels or "ben19")
+    found = [(split, tile) for split, path in inputs for tile in open_tiles(path)]
+    tiles = [tile for _, tile in found]
+    layout = _layout(tiles, target)
+    listed = read_patch_list(patch_list, target) if patch_list else None
+    if corine is None and (listed is None or listed.classes is None):
+        raise BadInput(
+            inputs[0][1], "has tiles but no labels: give --corine MAP, or a --patch-list that has a column 'labels'"
+        )
+    regular = [_regular(number, tile) for number, tile in enumerate(tiles)] if listed is None else []
+    parts = regular if listed is None else find(listed, tiles, patch_list)
+    with ThreadPoolExecutor(workers) as pool:  # GDAL decodes without Python's lock
+        parts = list(pool.map(partial(_look, limits=limits or Limits()), tiles, parts))
+    for (split, tile), part in zip(found, parts, strict=True):
+        if split is not None:
+            part["split"] = np.uint8(split_code(split, tile.scene.folder))
+    table = pd.concat(parts, ignore_index=True)
+    left_out = {"by limits": int((~table["kept"]).sum())}
+    table = table[table["kept"]].drop(columns="kept")
+    if corine is not None:
+        classes, covered = _from_corine(corine, tiles, table, target, min_share)
+        left_out["not on the map"] = int((~covered).sum())
+        table, classes = table[covered], classes[covered]
+    else:
+        assert listed is not None
+        assert listed.classes is not None
+        classes = listed.classes[table["listed"]]
+    table = table.drop(columns="listed", errors="ignore").reset_index(drop=True)
+    if lists is not None:
+        if not split_lists(lists):
+            raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
+        table["split"] = splits_by_lists(table["name"], lists)
+    if table.empty:
+        raise BadInput(inputs[0][1], f"gives no patch; left out were {left_out}")
+    check_names(table, inputs[0][1])
+    table["date"] = acquired(table["name"])
+    provenance: dict[str, Any] = {"source": "tiles", "tiles": [tile.product for tile in tiles], "left_out": left_out}
+    if corine is not None:
+        provenance |= {"corine": corine.name, "min_share": min_share}
+    reader = TileReader(tuple(tiles), _columns(table, len(tiles)), layout)
+    return Survey(layout, table, classes, reader, provenance)
+
+
+def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
+    """Planes of the bands that the tiles have, at most the twelve of L2A."""
+    bands = [{b for b in band_set("s2-12").names if b in tile.scene.files} for tile in tiles]
+    for tile, have in zip(tiles, bands, strict=True):
+        if have != bands[0]:
+            problem = f"has {', '.join(sorted(have))}; {tiles[0].product} has {', '.join(sorted(bands[0]))}"
+            raise BadInput(tile.scene.folder, problem)
+    by_gsd = {
+        gsd: tuple(b for b in band_set("s2-12").names if b in bands[0] and BANDS[b].gsd == gsd) for gsd in (10, 20, 60)
+    }
+    planes = tuple(Plane(f"data_{gsd}m", names, SIDE * 10 // gsd) for gsd, names in by_gsd.items() if names)
+    return Layout(planes, target.names, target.name, multi_label=True)
+
+
+def _regular(number: int, tile: Tile) -> pd.DataFrame:
+    """All patches of BigEarthNet's grid: whole ones, counted in columns and rows from the tile's upper left corner."""
+    rows, columns = np.divmod(np.arange((tile.height // SIDE) * (tile.width // SIDE)), tile.width // SIDE)
+    names = [f"{tile.product}_{c:02d}_{r:02d}" for r, c in zip(rows, columns, strict=True)]
+    splits = [SPLITS.index(block_split(c, r, BLOCK)) for r, c in zip(rows, columns, strict=True)]
+    table = pd.DataFrame({"name": names}).assign(split=np.array(splits, np.uint8), country="")
+    return table.assign(job=number, y=rows * SIDE, x=columns * SIDE)
+
+
+def _look(tile: Tile, part: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+    """Add to a tile's patches what its quality masks tell, and whether that is within the limits."""
+    corners = part[["y", "x"]].to_numpy()
+    found = shares(tile.scene, corners, SIDE)
+    part = part.assign(tile=tile.mgrs, **dict(zip(SHARES, found.T, strict=True)))
+    part["kept"] = limits.keep(found, tile.scene.folder)
+    if "cloud" not in part:
+        part["snow"] = found[:, 3] >= FLAGGED
+        part["cloud"] = np.nan_to_num(found[:, 1]) + np.nan_to_num(found[:, 2]) >= FLAGGED
+    part["where"] = list(part[["job", "y", "x"]].itertuples(index=False, name=None))
+    return part.drop(columns=["y", "x"])
+
+
+def _from_corine(
+    path: Path, tiles: list[Tile], table: pd.DataFrame, target: Nomenclature, min_share: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Classes of the patches, and which of them the map covers."""
+    corine = open_corine(path)
+    classes = np.zeros((len(table), len(target.classes)), np.uint8)
+    covered = np.zeros(len(table), bool)
+    for number, rows in table.reset_index(drop=True).groupby("job").indices.items():
+        tile = tiles[int(str(number))]
+        if not tile.crs:
+            raise BadInput(tile.scene.folder, "has no CRS with an EPSG code, so nothing on a map is its place")
+        places = np.array([(x, y) for _, y, x in table["where"].iloc[rows]], np.float64)
+        corners = np.array([tile.left, tile.top]) + places * (10.0, -10.0)
+        found = corine.shares(tile.crs, corners, SIDE * 10.0)
+        covered[rows] = found.sum(1) > 0
+        classes[rows] = label(found, target, min_share)
+    return classes, covered
+
+
+def _columns(table: pd.DataFrame, tiles: int) -> tuple[tuple[int, int], ...]:
+    """For each tile, from where to where its patches reach."""
+    lefts: list[list[int]] = [[] for _ in range(tiles)]
+    for number, _, x in table["where"]:
+        lefts[number].append(x)
+    return tuple((min(left), max(left) + SIDE) if left else (0, SIDE) for left in lefts)
+
+
+_opened = threading.local()  # GDAL's handles belong to one thread
+
+
+@dataclass(frozen=True)
+class TileReader:
+    """Reads neighbouring patches of one tile; `wheres` are (tile, y, x) with y, x in px of 10 m.
+
+    columns: for each tile, from where to where its patches reach, in px of 10 m.
+    """
+
+    tiles: tuple[Tile, ...]
+    columns: tuple[tuple[int, int], ...]
+    layout: Layout
+
+    def __call__(
+        self,
+        wheres: Sequence[tuple[int, int, int]],
+        planes: Mapping[str, NDArray[np.generic]],
+        classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
+    ) -> Iterator[Found | LandscaleError]:
+        number = wheres[0][0]
+        tile = self.tiles[number]
+        errors: dict[int, LandscaleError] = {}
+        with rasterio.Env(GDAL_NUM_THREADS=1):  # the workers are the threads
+            try:
+                strips = self._open(number)
+            except LandscaleError as error:
+                yield from (error for _ in wheres)
+                return
+            for _, group in groupby(range(len(wheres)), key=lambda i: wheres[i][1] // _STRIP):
+                strip = list(group)
+                part = slice(strip[0], strip[-1] + 1)
+                try:
+                    self._cut(strips, wheres[part], {key: plane[part] for key, plane in planes.items()})
+                except BadInput:
+                    errors |= self._cut_alone(number, wheres, strip, planes)
+                    strips = self._open(number, again=True)
+        for i, (_, y, x) in enumerate(wheres):
+            yield errors.get(i) or Found(Place(tile.crs, tile.left + 10 * x, tile.top - 10 * y), tile.mgrs)
+
+    def _open(self, number: int, again: bool = False) -> Strips:
+        """The strips of a tile: a worker goes through one tile after the other."""
+        tile = self.tiles[number]
+        if again or getattr(_opened, "tile", None) != tile:
+            if hasattr(_opened, "pixels"):
+                _opened.pixels.close()
+                del _opened.pixels, _opened.tile
+            if not again:
+                for band in self.layout.bands:
+                    tile.manifest.check(tile.scene.files[band])
+            _opened.pixels, _opened.tile = ScenePixels(tile.scene, self.layout.bands), tile
+            _opened.strips = Strips(_opened.pixels, *self.columns[number])
+        strips: Strips = _opened.strips
+        return strips
+
+    def _cut(
+        self,
+        strips: Strips,
+        wheres: Sequence[tuple[int, int, int]],
+        planes: Mapping[str, NDArray[np.generic]],
+        left: int | None = None,
+    ) -> None:
+        """Decode the rows that the patches span, band by band, and cut the patches from them."""
+        corners = np.array([(y, x) for _, y, x in wheres])
+        top, bottom = int(corners[:, 0].min()), int(corners[:, 0].max()) + SIDE
+        corners -= top, self.columns[wheres[0][0]][0] if left is None else left
+        for plane in self.layout.planes:
+            ratio = SIDE // plane.side
+            out = planes[plane.key]
+            for b, band in enumerate(plane.bands):
+                rows = strips.rows(band, top // ratio, bottom // ratio)
+                for i, (y, x) in enumerate(corners // ratio):
+                    out[i, b] = rows[y : y + plane.side, x : x + plane.side]
+
+    def _cut_alone(
+        self,
+        number: int,
+        wheres: Sequence[tuple[int, int, int]],
+        strip: list[int],
+        planes: Mapping[str, NDArray[np.generic]],
+    ) -> dict[int, LandscaleError]:
+        """Patch by patch, where something in a strip is damaged: the errors of those that have part in it."""
+        errors: dict[int, LandscaleError] = {}
+        with ScenePixels(self.tiles[number].scene, self.layout.bands) as pixels:
+            for i in strip:
+                x = wheres[i][2]
+                try:
+                    own = {key: plane[i : i + 1] for key, plane in planes.items()}
+                    self._cut(Strips(pixels, x, x + SIDE), [wheres[i]], own, x)
+                except BadInput as error:
+                    errors[i] = error
+        return errors
