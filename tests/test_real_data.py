@@ -95,7 +95,8 @@ def official() -> dict[str, set[str]]:
 @pytest.mark.parametrize("nomenclature", [CLC43, BEN19])
 def test_v1(nomenclature: Nomenclature, official: dict[str, set[str]], tmp_path: Path, cli: Cli) -> None:
     root = DATA / "bigearthnet-v1"
-    words = ("prepare", "bigearthnet", root, tmp_path / "s.h5", "--labels", nomenclature.name, "--workers", 1)
+    optical = root / "BigEarthNet-v1.0"
+    words = ("prepare", "bigearthnet", optical, tmp_path / "s.h5", "--labels", nomenclature.name, "--workers", 1)
     assert cli(*words).code == 0
     store = open_store(tmp_path / "s.h5")
     names = store.column("name").tolist()

@@ -1,7 +1,7 @@
 """Store → batches at native resolution: which patches, in which order, gathered ahead of use.
 
 The order is a pure function of (seed, epoch), and a rank's part of it of (rank, world): nothing to save, nothing to lose.
-Batches are gathered from the memory map by threads into buffers that are used again: fresh memory's page faults cost more
+Batches are gathered from the store by threads into buffers that are used again: fresh memory's page faults cost more
 than the copy (a DataLoader's workers would copy twice more).
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from landscale.errors import BadStore, UnknownName
 from landscale.labels import columns_by_name
-from landscale.store import PatchStore
+from landscale.store import PatchStore, Plane
 
 # The pixels of a batch by the bands they hold: (n, bands, side, side) in the store's dtype.
 Native = dict[tuple[str, ...], Tensor]
@@ -82,17 +82,19 @@ def batches(
     steps: Iterable[NDArray[np.int64]],
     device: torch.device,
     ahead: int = 2,
+    upsampled: bool = False,
 ) -> Iterator[Batch]:
-    """The batches of `steps` (rows of the store), each gathered while the ones before it are used."""
+    """The batches of `steps` (rows of the store), each gathered while the ones before it are used.
+
+    The bands are native ones or, `upsampled`, those of the store's `data_super`.
+    """
     remaining = iter(steps)
     first = next(remaining, None)
     if first is None:
         return
-    planes = store.planes_for(bands)
+    planes = store.planes_for(bands, upsampled)
     size = max(len(first), 1)
-    rings = [
-        _Buffers({p.bands: (store.planes[p.key], p.shape) for p in planes}, size, device) for _ in range(ahead + 1)
-    ]
+    rings = [_Buffers(store, planes, size, device) for _ in range(ahead + 1)]
     free = deque(rings)
 
     with ThreadPoolExecutor(ahead) as pool:
@@ -117,31 +119,23 @@ def batches(
 class _Buffers:
     """Memory for one batch, pinned where a GPU will fetch it."""
 
-    def __init__(
-        self,
-        sources: dict[tuple[str, ...], tuple[NDArray[np.generic], tuple[int, ...]]],
-        size: int,
-        device: torch.device,
-    ) -> None:
-        self._device = device
+    def __init__(self, store: PatchStore, planes: Sequence[Plane], size: int, device: torch.device) -> None:
+        self._store, self._planes, self._device = store, planes, device
         self._pinned = device.type == "cuda"
-        self._sources = {bands: source for bands, (source, _) in sources.items()}
-        self._host = {
-            bands: torch.from_numpy(np.zeros((size, *shape), source.dtype))
-            for bands, (source, shape) in sources.items()
-        }
+        self._host = {p.key: torch.from_numpy(np.zeros((size, *p.shape), p.dtype)) for p in planes}
         if self._pinned:
-            self._host = {bands: tensor.pin_memory() for bands, tensor in self._host.items()}
+            self._host = {key: tensor.pin_memory() for key, tensor in self._host.items()}
         self._copied: torch.cuda.Event | None = None
 
     def gather(self, rows: NDArray[np.int64], targets: NDArray[np.uint8]) -> Batch:
         if self._copied is not None:
             self._copied.synchronize()  # the device may still be reading what we are about to overwrite
-        planes = {}
-        for bands, source in self._sources.items():
-            out = self._host[bands][: len(rows)]
-            np.take(source, rows, axis=0, out=out.numpy(), mode="clip")  # any other mode makes a copy in between
-            planes[bands] = out.to(self._device, non_blocking=True) if self._pinned else out
+        host = {key: tensor[: len(rows)] for key, tensor in self._host.items()}
+        self._store.gather(rows, {key: tensor.numpy() for key, tensor in host.items()})
+        planes = {
+            p.bands: host[p.key].to(self._device, non_blocking=True) if self._pinned else host[p.key]
+            for p in self._planes
+        }
         wanted = torch.from_numpy(targets[rows].astype(np.float32)).to(self._device)
         if self._pinned:
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -25,9 +25,10 @@ def infer(
     mine = np.empty((len(patches[ranks.rank :: ranks.world]), classes), np.float32)
     steps = evaluation_steps(patches, batch, ranks.rank, ranks.world)
     classifier.eval()
+    stored = classifier.description.stored
     with bar("evaluate", len(mine), visible=show and ranks.first) as advance:
         done = 0
-        for part in batches(store, classifier.description.bands, targets, steps, device):
+        for part in batches(store, classifier.description.bands, targets, steps, device, upsampled=stored):
             mine[done : done + len(part.rows)] = classifier.probabilities(part.planes).cpu().numpy()
             done += len(part.rows)
             advance(len(part.rows))
@@ -53,7 +54,7 @@ def evaluate(
     """
     d = classifier.description
     patches = store.patches(split)
-    store.planes_for(d.bands)
+    store.planes_for(d.bands, d.stored)
     targets = targets_by_name(store, d.classes)[patches]
     probabilities = infer(classifier, store, patches, ranks or Ranks(), batch, show=show)
     thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))

@@ -53,6 +53,14 @@ class _Template:
     dtype: str
     crs: str
 
+    def place(self, header: bytes | bytearray) -> Place | None:
+        """What a header says, if it is this one but for the tie point."""
+        tie = self.tie
+        if header[:tie] != self.before or header[tie + 16 :] != self.after:
+            return None
+        x, y = struct.unpack_from("<2d", header, tie)
+        return Place(self.crs, x, y)
+
 
 _templates: dict[int, _Template] = {}  # by the bytes of pixels they announce
 
@@ -63,8 +71,8 @@ def read_band(path: str, out: NDArray[np.generic]) -> Place:
     Raises:
         BadInput: missing, damaged, or of another shape or dtype than `out`.
     """
-    template = _templates.get(out.nbytes)
-    if template is not None and out.shape == template.shape and out.dtype == template.dtype:
+    template = _template_for(out)
+    if template is not None:
         header = bytearray(template.pixels)
         try:
             handle = os.open(path, os.O_RDONLY)
@@ -74,22 +82,41 @@ def read_band(path: str, out: NDArray[np.generic]) -> Place:
                 os.close(handle)
         except OSError as error:
             raise BadInput(path, f"cannot be read ({error.strerror})") from None
-        tie = template.tie
-        if length == template.size and header[:tie] == template.before and header[tie + 16 :] == template.after:
-            x, y = struct.unpack_from("<2d", header, tie)
-            return Place(template.crs, x, y)
-    return _read_unknown(path, out)
-
-
-def _read_unknown(path: str, out: NDArray[np.generic]) -> Place:
+        if length == template.size and (place := template.place(header)) is not None:
+            return place
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise BadInput(path, f"cannot be read ({error.strerror})") from None
+    return _decode_unknown(path, data, out)
+
+
+def decode_band(path: str, data: memoryview, out: NDArray[np.generic]) -> Place:
+    """What `read_band` does, for `data`, the content of a file that is called `path`: a member of an archive.
+
+    Raises:
+        BadInput: damaged, or of another shape or dtype than `out`.
+    """
+    template = _template_for(out)
+    if template is not None and len(data) == template.size:
+        place = template.place(bytes(data[: template.pixels]))
+        if place is not None:
+            out[...] = np.frombuffer(data, template.dtype, offset=template.pixels).reshape(template.shape)
+            return place
+    return _decode_unknown(path, bytes(data), out)
+
+
+def _template_for(out: NDArray[np.generic]) -> _Template | None:
+    template = _templates.get(out.nbytes)
+    fits = template is not None and out.shape == template.shape and out.dtype == template.dtype
+    return template if fits else None
+
+
+def _decode_unknown(path: str, data: bytes, out: NDArray[np.generic]) -> Place:
     header = _parse(path, data)
     template = None if header is None else _template(header, data)
     if template is None:
-        return _read_by_rasterio(path, path, out[np.newaxis])
+        return _read_by_rasterio(path, io.BytesIO(data), out[np.newaxis])
     if template.shape != out.shape or template.dtype != out.dtype.name:
         raise BadInput(path, _mismatch((1, *template.shape), template.dtype, out[np.newaxis]))
     if len(data) != template.size:
@@ -110,7 +137,7 @@ def read_bands(path: str, data: bytes, out: NDArray[np.generic]) -> Place:
     return _read_by_rasterio(path, io.BytesIO(data), out)
 
 
-def _read_by_rasterio(path: str, file: str | io.BytesIO, out: NDArray[np.generic]) -> Place:
+def _read_by_rasterio(path: str, file: io.BytesIO, out: NDArray[np.generic]) -> Place:
     import rasterio  # a second to import, and plain archives never need it
 
     try:

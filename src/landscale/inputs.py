@@ -17,7 +17,7 @@ from landscale.batches import Native
 from landscale.errors import BadStore, LandscaleError, UnknownName
 from landscale.store import PatchStore
 
-UPSAMPLING = ("bilinear", "bicubic", "nearest")
+UPSAMPLING = ("bilinear", "bicubic", "nearest", "stored")
 SCALES = ("linear", "log", "both")
 _LOG_RANGE, _LOG_FLOOR = (1.0, 15000.0), 100.0
 _LIMIT = 5.0  # standard deviations
@@ -31,7 +31,8 @@ class InputStage(nn.Module):
         bands: in the order of the network's channels.
         statistics: mean and standard deviation of each band, in digital numbers.
         side: pixels a side of the output; None keeps the finest plane's own.
-        upsample: how coarser bands are brought there: bilinear (corners not aligned, as GDAL), bicubic or nearest.
+        upsample: how coarser bands are brought there: bilinear (corners not aligned, as GDAL), bicubic, nearest, or
+            stored: they are at 10 m in the store already; what is coarser all the same is bilinear.
         scale: linear; log: ln(digital number + 100), which brings dark water and bright cloud to one scale; or both,
             one after the other, in twice as many channels. Except in linear, outliers are cut at 5 standard deviations.
             The statistics of a logarithm are those of `log B02`, and so on.
@@ -115,7 +116,7 @@ def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> d
     for plane in planes:
         sums = torch.zeros(2, len(plane.bands), dtype=torch.float64)
         for k in range(0, len(rows), 64):
-            values = _logarithm(torch.from_numpy(store.planes[plane.key][rows[k : k + 64]].astype(np.float64)))
+            values = _logarithm(torch.from_numpy(store.pixels(plane.key, rows[k : k + 64]).astype(np.float64)))
             sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
         mean, square = sums / (len(rows) * plane.side**2)
         deviation = (square - mean.square()).clamp(min=0).sqrt()
@@ -143,7 +144,8 @@ def resize(values: Tensor, side: int, upsample: str) -> Tensor:
         return F.interpolate(values, size=(side, side), mode="bilinear", antialias=True)
     if upsample == "nearest":  # "nearest" of torch rounds down, which moves 60 px at 80 by half a pixel
         return F.interpolate(values, size=(side, side), mode="nearest-exact")
-    return F.interpolate(values, size=(side, side), mode=upsample, align_corners=False)
+    mode = "bilinear" if upsample == "stored" else upsample
+    return F.interpolate(values, size=(side, side), mode=mode, align_corners=False)
 
 
 def turn(values: Tensor, k: int) -> Tensor:

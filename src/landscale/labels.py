@@ -1,6 +1,6 @@
 """Nomenclatures: ordered classes with codes and official colours, and the mapping from one to another, by name.
 
-CORINE codes, names and colours: Copernicus Land Monitoring Service, CLC nomenclature and official legend.
+Names, codes and colours stand in `legends`.
 `ben19` is the nomenclature of BigEarthNet-19 (Sumbul et al. 2021, "BigEarthNet-MM"), in CORINE order.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from landscale import legends
 from landscale.errors import UnknownName
 
 
@@ -55,53 +56,6 @@ class Nomenclature:
         return sorted(found)
 
 
-_CORINE = """
-111 e6004d Continuous urban fabric
-112 ff0000 Discontinuous urban fabric
-121 cc4df2 Industrial or commercial units
-122 cc0000 Road and rail networks and associated land
-123 e6cccc Port areas
-124 e6cce6 Airports
-131 a600cc Mineral extraction sites
-132 a64d00 Dump sites
-133 ff4dff Construction sites
-141 ffa6ff Green urban areas
-142 ffe6ff Sport and leisure facilities
-211 ffffa8 Non-irrigated arable land
-212 ffff00 Permanently irrigated land
-213 e6e600 Rice fields
-221 e68000 Vineyards
-222 f2a64d Fruit trees and berry plantations
-223 e6a600 Olive groves
-231 e6e64d Pastures
-241 ffe6a6 Annual crops associated with permanent crops
-242 ffe64d Complex cultivation patterns
-243 e6cc4d Land principally occupied by agriculture, with significant areas of natural vegetation
-244 f2cca6 Agro-forestry areas
-311 80ff00 Broad-leaved forest
-312 00a600 Coniferous forest
-313 4dff00 Mixed forest
-321 ccf24d Natural grassland
-322 a6ff80 Moors and heathland
-323 a6e64d Sclerophyllous vegetation
-324 a6f200 Transitional woodland/shrub
-331 e6e6e6 Beaches, dunes, sands
-332 cccccc Bare rock
-333 ccffcc Sparsely vegetated areas
-334 000000 Burnt areas
-411 a6a6ff Inland marshes
-412 4d4dff Peatbogs
-421 ccccff Salt marshes
-422 e6e6ff Salines
-423 a6a6e6 Intertidal flats
-511 00ccf2 Water courses
-512 80f2e6 Water bodies
-521 00ffa6 Coastal lagoons
-522 a6ffe6 Estuaries
-523 e6f2ff Sea and ocean
-"""
-
-
 def _rgb(text: str) -> tuple[int, int, int]:
     return int(text[:2], 16), int(text[2:4], 16), int(text[4:], 16)
 
@@ -111,7 +65,7 @@ def _classes(table: str) -> tuple[LandClass, ...]:
     return tuple(LandClass(name, int(code), _rgb(colour)) for code, colour, name in rows)
 
 
-CLC43 = Nomenclature("clc43", _classes(_CORINE))
+CLC43 = Nomenclature("clc43", _classes(legends.CORINE))
 
 # A class of ben19 and the CORINE codes it gathers; its own code and colour are those of the first. Codes listed
 # nowhere (122, 123, 124, 131, 132, 133, 141, 142, 332, 334, 423) have no class among the 19.
@@ -147,25 +101,13 @@ def _ben19() -> Nomenclature:
 
 BEN19 = _ben19()
 
-# EuroSAT (Helber et al. 2019) has no official legend; the colours are those of the nearest CORINE class.
-EUROSAT10 = Nomenclature(
-    "eurosat10",
-    _classes("""
-1 ffffa8 AnnualCrop
-2 80ff00 Forest
-3 ccf24d HerbaceousVegetation
-4 cc0000 Highway
-5 cc4df2 Industrial
-6 e6e64d Pasture
-7 e68000 PermanentCrop
-8 ff0000 Residential
-9 00ccf2 River
-10 80f2e6 SeaLake
-"""),
-    multi_label=False,
-)
+EUROSAT10 = Nomenclature("eurosat10", _classes(legends.EUROSAT), multi_label=False)
+UCMERCED21 = Nomenclature("ucmerced21", _classes(legends.UC_MERCED), multi_label=False)
+UCMERCED17 = Nomenclature("ucmerced17", _classes(legends.UC_MERCED_MULTI))
+IGBP10 = Nomenclature("igbp10", _classes(legends.IGBP))
+LCZ17 = Nomenclature("lcz17", _classes(legends.LCZ), multi_label=False)
 
-NOMENCLATURES = {n.name: n for n in (CLC43, BEN19, EUROSAT10)}
+NOMENCLATURES = {n.name: n for n in (CLC43, BEN19, EUROSAT10, UCMERCED21, UCMERCED17, IGBP10, LCZ17)}
 
 
 def nomenclature(name: str) -> Nomenclature:
@@ -180,9 +122,20 @@ def nomenclature(name: str) -> Nomenclature:
         raise UnknownName("nomenclature", name, NOMENCLATURES) from None
 
 
+def with_classes(names: Iterable[str]) -> Nomenclature | None:
+    """The nomenclature that has just these classes, in whatever order."""
+    names = {*names}
+    return next((n for n in NOMENCLATURES.values() if {*n.names} == names), None)
+
+
 def colours(names: Iterable[str]) -> list[str]:
-    """A colour `#rrggbb` for each class name: the official one where a nomenclature knows it, grey elsewhere."""
-    known = {c.name: c.hex for n in NOMENCLATURES.values() for c in n.classes}
+    """A colour `#rrggbb` for each class name: the official one where a nomenclature knows it, grey elsewhere.
+
+    Of a name in several nomenclatures ("Water"), that of the one which has the most of the names.
+    """
+    names = list(names)
+    nearest_last = sorted(NOMENCLATURES.values(), key=lambda n: len({*names} & {*n.names}))
+    known = {c.name: c.hex for n in nearest_last for c in n.classes}
     return [known.get(name, "#888888") for name in names]
 
 

@@ -32,8 +32,8 @@ class Recipe:
     """nomenclature to learn, where it is coarser than the store's"""
     side: int | None = None
     """pixels a side of the network's input; by default the store's"""
-    upsample: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
-    """how the 20 m and 60 m bands are brought to that side"""
+    upsample: Literal["bilinear", "bicubic", "nearest", "stored"] = "bilinear"
+    """how the 20 m and 60 m bands are brought to that side; stored: taken from the store's data_super"""
     scale: Literal["linear", "log", "both"] = "linear"
     """digital numbers, their logarithms, or both in twice as many channels"""
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
@@ -75,7 +77,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     """A fresh classifier for a recipe and a store, its weights drawn from the recipe's seed."""
     bands = band_set(recipe.bands).names
     store.patches("train")
-    store.planes_for(bands)
+    store.planes_for(bands, recipe.upsample == "stored")
     if recipe.labels is None:
         classes, name = store.layout.classes, store.layout.nomenclature
     else:
@@ -167,7 +169,7 @@ class Trainer:
                 epoch, position = divmod(state.step, self.steps_an_epoch)
                 order = epoch_order(self.patches, recipe.seed, epoch)
                 steps = train_steps(order, recipe.batch, self.ranks.rank, self.ranks.world)[position:]
-                for batch in batches(self.store, self.description.bands, self.targets, steps, self.device):
+                for batch in self.batches(steps):
                     loss = self.learn(batch)
                     state.step += 1
                     state.progress += (1 - state.progress) / (state.total - state.step + 1)
@@ -192,6 +194,10 @@ class Trainer:
                 saved = time.monotonic()
                 if caught() and state.step < state.total:
                     raise Stopped(f"stopped after epoch {epoch + 1}; the same command goes on")
+
+    def batches(self, steps: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        d = self.description
+        return batches(self.store, d.bands, self.targets, steps, self.device, upsampled=d.stored)
 
     def learn(self, batch: Batch) -> float:
         """One step: raw numbers in, updated weights out. Returns the loss."""

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscale.commands.command import Add, tell
-from landscale.errors import LandscaleError, UnknownName
+from landscale.commands.sources import add_options, survey
 
 if TYPE_CHECKING:
     from landscale.distributed import Ranks
     from landscale.prepare import Outcome
     from landscale.sources.survey import Survey
 
-SOURCES = ("bigearthnet", "tiles", "eurosat", "synthetic")
 _PATIENCE = timedelta(days=7)  # one rank may have much less to do than another
 
 
@@ -28,24 +27,15 @@ def add_commands(add: Add) -> None:
         "a source → a patch store",
         "landscale prepare bigearthnet BigEarthNet-v2 ben.h5 --workers 8",
     )
-    p.add_argument("source", metavar="SOURCE", help=", ".join(SOURCES))
-    p.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="folder or zip, or SPLIT=PATH to put all of it into one split"
-    )
+    add_options(p)
     p.add_argument("store", type=Path, metavar="STORE.h5")
-    p.add_argument("--labels", help="nomenclature, clc43 or ben19 (default: ben19, and clc43 for BigEarthNet v1)")
-    p.add_argument("--lists", type=Path, help="folder of split lists: train.csv, val.csv.bz2, test.txt …")
     p.add_argument("--skip-bad", action="store_true", help="leave damaged patches out and list them")
-    p.add_argument("--seed", type=int, default=0, help="of a drawn split; synthetic: of the landscape")
-    p.add_argument("--patches", type=int, default=600, help="synthetic: how many patches to make")
     p.add_argument("--json", action="store_true")
-    tiles = p.add_argument_group("tiles")
-    tiles.add_argument("--corine", type=Path, metavar="MAP", help="CORINE Land Cover, raster or GeoPackage, for the labels")
-    tiles.add_argument("--min-share", type=float, default=0.0, help="of a patch, that makes a class its label (default: any)")
-    tiles.add_argument("--patch-list", type=Path, metavar="LIST", help="patches to take: names, a table, or a BigEarthNet")
-    tiles.add_argument("--max-cloud", type=float, metavar="SHARE", help="of a patch under cloud or its shadow, 0 to 1")
-    tiles.add_argument("--max-snow", type=float, metavar="SHARE")
-    tiles.add_argument("--max-nodata", type=float, metavar="SHARE")
+    more = p.add_argument_group("more than the archive has")
+    more.add_argument(
+        "--upsample", metavar="WAY", help="add data_super, every band at 10 m: bilinear, bicubic or dsen2"
+    )
+    more.add_argument("--weights", type=Path, help="for dsen2: what `superres train` wrote")
     work = p.add_argument_group("who does the work", "srun, mpirun and torchrun are noticed: each rank takes its share")
     work.add_argument("--workers", type=int, help="processes (default: all cores; 1 for each of several ranks)")
     work.add_argument("--scheduler", metavar="ADDRESS", help="of dask, whose workers do it, as in tcp://host:8786")
@@ -55,16 +45,22 @@ def add_commands(add: Add) -> None:
 def _prepare(options: argparse.Namespace) -> int:
     if not _is_one_of_many():
         workers = options.workers or len(os.sched_getaffinity(0))
-        survey = _survey(options)
+        found = _survey(options, workers)
         if options.plan:
-            return _show_plan(options, survey, workers)
-        return _told(options, _run(options, survey, workers, None))
+            return _show_plan(options, found, workers)
+        return _told(options, _run(options, found, workers, None))
     from landscale.distributed import start, stop
+    from landscale.prepare.ranks import ToldByFirst, on_first
 
     ranks = start("gloo", _PATIENCE)
     try:
-        survey = _survey_once(options, ranks)
-        outcome = _run(options, survey, options.workers or 1, ranks)
+        workers = options.workers or 1
+        found = on_first(ranks, lambda: _survey(options, workers * ranks.world))
+        if options.plan:
+            return _show_plan(options, found, workers * ranks.world) if ranks.first else 0
+        outcome = _run(options, found, workers, ranks)
+    except ToldByFirst:
+        return 2
     finally:
         stop()
     return _told(options, outcome) if ranks.first else 0
@@ -112,44 +108,10 @@ def _show_plan(options: argparse.Namespace, survey: Survey, workers: int) -> int
     return tell(options, content, lambda: show_plan(content))
 
 
-def _survey_once(options: argparse.Namespace, ranks: Ranks) -> Survey:
-    """The first rank looks, the others are told."""
-    found: Survey | str | None = None
-    if ranks.first:
-        try:
-            found = _survey(options)
-        except LandscaleError as error:
-            found = str(error)
-    found = ranks.share(found)
-    if found is None or isinstance(found, str):
-        raise LandscaleError(str(found))
-    return found
+def _survey(options: argparse.Namespace, workers: int) -> Survey:
+    found = survey(options, workers)
+    if options.upsample is None:
+        return found
+    from landscale.superres.stored import with_upsampled
 
-
-def _survey(options: argparse.Namespace) -> Survey:
-    inputs = [_split_input(word) for word in options.inputs]
-    if options.source == "bigearthnet":
-        from landscale.sources import bigearthnet
-
-        return bigearthnet.survey(inputs, options.labels, options.lists)
-    if options.source == "tiles":
-        from landscale.sources import tiles
-        from landscale.sources.clearness import Limits
-
-        limits = Limits(options.max_cloud, options.max_snow, options.max_nodata)
-        where = (options.labels, options.lists, options.patch_list, options.corine, options.min_share)
-        return tiles.survey(inputs, *where, limits, options.workers or len(os.sched_getaffinity(0)))
-    if options.source == "eurosat":
-        from landscale.sources import eurosat
-
-        return eurosat.survey(inputs, options.lists, options.seed)
-    if options.source == "synthetic":
-        from landscale.sources import synthetic
-
-        return synthetic.survey(inputs, options.patches, options.seed, options.labels)
-    raise UnknownName("source", options.source, SOURCES)
-
-
-def _split_input(word: str) -> tuple[str | None, Path]:
-    split, equals, path = word.partition("=")
-    return (split, Path(path)) if equals and not Path(word).exists() else (None, Path(word))
+    return with_upsampled(found, options.upsample, options.weights)

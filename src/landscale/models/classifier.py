@@ -37,6 +37,11 @@ class Description:
     thresholds: tuple[float, ...] = ()
     views: int = 1
 
+    @property
+    def stored(self) -> bool:
+        """Whether it is given bands that a store has at 10 m already."""
+        return self.upsample == "stored"
+
 
 class Classifier(nn.Module):
     """forward: planes of raw numbers → logits (n, C)."""

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from landscale.files import sync
 from landscale.prepare.extract import Damaged, Task
 from landscale.prepare.plan import jobs, longest_first
 from landscale.prepare.pool import run_here
+from landscale.prepare.ranks import on_all, on_first
 from landscale.progress import bar
 from landscale.sources.survey import Survey
 from landscale.store import BAD, PENDING, WHOLE, Writer, create, open_store
@@ -29,7 +29,6 @@ from landscale.store import BAD, PENDING, WHOLE, Writer, create, open_store
 if TYPE_CHECKING:  # it imports torch, which a preparation by one process does without
     from landscale.distributed import Ranks
 
-T = TypeVar("T")
 _HOW = ("where", "job")  # columns of a survey that are for the reader: an archive may move
 
 
@@ -65,33 +64,13 @@ def prepare(
         LandscaleError: a damaged patch (unless `skip_bad`); what is done stays and counts when called again.
         BadStore: `path` holds something else already.
     """
-    first = ranks is None or ranks.first
-    begun = _together(ranks, lambda: _begin(survey, path) if first else None)[0]
+    begun = on_first(ranks, lambda: _begin(survey, path))
     if isinstance(begun, Outcome):
         return begun
-    assert begun is not None
-    damaged = _together(ranks, lambda: _fill(survey, path, begun, workers, skip_bad, scheduler, ranks))
+    damaged = on_all(ranks, lambda: _fill(survey, path, begun, workers, skip_bad, scheduler, ranks))
     skipped = sorted(one for of_a_rank in damaged for one in of_a_rank)
-    if len(skipped) == len(survey.table):
-        raise LandscaleError(f"none of {len(skipped)} patches can be read: {skipped[0][1]}")
-    _together(ranks, lambda: _finish(path) if first else None)
+    on_first(ranks, lambda: _finish(path, skipped))
     return Outcome(len(survey.table), len(begun) - len(skipped), skipped)
-
-
-def _together(ranks: Ranks | None, action: Callable[[], T]) -> list[T]:
-    """What an action gives on each rank; the error of one is raised on all, so that none waits for it."""
-    if ranks is None:
-        return [action()]
-    value, problem = None, None
-    try:
-        value = action()
-    except LandscaleError as error:
-        problem = str(error)
-    answers = ranks.gather((value, problem))
-    for _, problem in answers:
-        if problem is not None:
-            raise LandscaleError(problem)
-    return [value for value, _ in answers]
 
 
 def _partial(path: Path) -> Path:
@@ -154,9 +133,12 @@ def _fill(
     return skipped
 
 
-def _finish(path: Path) -> None:
+def _finish(path: Path, skipped: Damaged) -> None:
     partial = _partial(path)
-    if (open_store(partial, unfinished=True).states == PENDING).any():
+    states = open_store(partial, unfinished=True).states
+    if len(skipped) == len(states):
+        raise LandscaleError(f"none of {len(skipped)} patches can be read: {skipped[0][1]}")
+    if (states == PENDING).any():
         raise BadStore(partial, "was replaced meanwhile, as by another prepare of it; run the same command again")
     with closing(Writer(partial)) as writer:
         writer.finish()

@@ -2,6 +2,7 @@
 
 v1: `BigEarthNet-v1.0/<patch>/<patch>_B02.tif …` with `<patch>_labels_metadata.json`; splits, snow and cloud in lists.
 v2: `BigEarthNet-S2/<product>/<patch>/<patch>_B02.tif …` with one `metadata.parquet`.
+Where the archive has its Sentinel-1 half too, the patches get it as `data_s1` (`sources.sentinel1`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +20,9 @@ from numpy.typing import NDArray
 from landscale.bands import BANDS, band_set
 from landscale.errors import BadInput, UnknownName, reason
 from landscale.files import read_json
-from landscale.geotiff import read_band
+from landscale.geotiff import Place, read_band
 from landscale.labels import Nomenclature, nomenclature
+from landscale.sources.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, pair_v1, product
 from landscale.sources.survey import (
     Found,
     OneByOne,
@@ -34,6 +37,8 @@ from landscale.sources.survey import (
 from landscale.store import Layout, Plane
 
 SIDES = {10: 120, 20: 60, 60: 20}  # 1.2 km
+FOLDER_S2 = "BigEarthNet-S2"
+V1, V2 = ({"source": "bigearthnet", "version": version} for version in ("v1", "v2"))
 
 
 def _planes() -> tuple[Plane, ...]:
@@ -43,41 +48,69 @@ def _planes() -> tuple[Plane, ...]:
     )
 
 
+PLANES = _planes()
+BESIDE = "\0"  # in a `where`, between the folder of the Sentinel-2 patch and that of its Sentinel-1 patch
+
+
 @dataclass(frozen=True)
 class BigEarthNetReader:
-    """Reads the twelve files of a patch folder, and in v1 its labels."""
+    """Reads the twelve files of a patch folder, in v1 its labels, and where the store has a place for it, its Sentinel-1 half."""
 
     nomenclature: Nomenclature
     labels_in_json: bool
 
     def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found:
-        stem = f"{where}/{os.path.basename(where)}"  # noqa: PTH119  twelve Path objects a patch are felt
-        first = None
-        for plane in _PLANES:
-            for band, out in zip(plane.bands, planes[plane.key], strict=True):
-                place = read_band(f"{stem}_{band}.tif", out)
-                first = first or place
-                if place != first:
-                    raise BadInput(f"{stem}_{band}.tif", f"lies at {place}, the patch's other bands at {first}")
-        assert first is not None
-        return Found(first, self._read_labels(stem, classes) if self.labels_in_json else "")
-
-    def _read_labels(self, stem: str, classes: NDArray[np.uint8]) -> str:
-        path = Path(f"{stem}_labels_metadata.json")
-        content = read_json(path)
-        try:
-            labels = content["labels"]
-            tile = str(content.get("tile_source", "")).split("_")
-        except (KeyError, TypeError, AttributeError):
-            raise BadInput(path, "has no 'labels'") from None
-        try:
-            classes[self.nomenclature.columns(labels)] = 1
-        except (UnknownName, TypeError) as error:
-            raise BadInput(path, str(error)) from None
-        return tile[5] if len(tile) > 5 else ""
+        optical, _, radar = where.partition(BESIDE)
+        place = None
+        for plane in PLANES:
+            place = _read_plane(optical, plane, planes[plane.key], place)
+        if RADAR.key in planes:
+            if not radar:
+                raise BadInput(optical, "has no Sentinel-1 partner in the archive")
+            place = _read_plane(radar, RADAR, planes[RADAR.key], place)
+        assert place is not None
+        if not self.labels_in_json:
+            return Found(place)
+        path = f"{optical}/{os.path.basename(optical)}_labels_metadata.json"  # noqa: PTH119
+        return Found(place, read_labels(path, read_json(Path(path)), self.nomenclature, classes))
 
 
-_PLANES = _planes()
+def _read_plane(folder: str, plane: Plane, out: NDArray[np.generic], first: Place | None) -> Place:
+    stem = f"{folder}/{os.path.basename(folder)}"  # noqa: PTH119  twelve Path objects a patch are felt
+    for band, pixels in zip(plane.bands, out, strict=True):
+        path = f"{stem}_{band}.tif"
+        first = same_place(path, read_band(path, pixels), first)
+    assert first is not None
+    return first
+
+
+def same_place(path: str, place: Place, first: Place | None) -> Place:
+    """The place of the band at `path`, which is that of the patch's `first` band.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if first is not None and place != first:
+        raise BadInput(path, f"lies at {place}, the patch's other bands at {first}")
+    return place
+
+
+def read_labels(path: str, content: Any, target: Nomenclature, classes: NDArray[np.uint8]) -> str:
+    """Mark in `classes` (C,) what the labels' JSON of a patch of v1 says; its tile.
+
+    Raises:
+        BadInput: it has no labels, or others than the nomenclature's.
+    """
+    try:
+        labels = content["labels"]
+        tile = str(content.get("tile_source", "")).split("_")
+    except (KeyError, TypeError, AttributeError):
+        raise BadInput(path, "has no 'labels'") from None
+    try:
+        classes[target.columns(labels)] = 1
+    except (UnknownName, TypeError) as error:
+        raise BadInput(path, str(error)) from None
+    return tile[5] if len(tile) > 5 else ""
 
 
 def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None) -> Survey:
@@ -85,7 +118,7 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
 
     Args:
         inputs: split or None, and the folder of an archive: the one that holds `BigEarthNet-v1.0` or `BigEarthNet-S2`,
-            or that folder itself.
+            or that folder itself, which leaves out a Sentinel-1 folder beside it.
         labels: `clc43` (v1's default) or `ben19` (v2's default and only choice).
         lists: folder with v1's split, snow and cloud lists; by default `metadata` beside the patches. v2 has no use for it.
 
@@ -97,16 +130,19 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
         if split is not None:
             one.table["split"] = np.uint8(split_code(split, path))
     if len({(one.layout, one.classes is None) for one in found}) > 1:
-        raise BadInput(inputs[-1][1], f"is another version of BigEarthNet than {inputs[0][1]}; prepare them apart")
+        raise BadInput(
+            inputs[-1][1],
+            f"is another version of BigEarthNet than {inputs[0][1]}, or has other bands; prepare them apart",
+        )
     table = pd.concat([one.table for one in found], ignore_index=True)
     check_names(table, inputs[-1][1])
     known = [one.classes for one in found if one.classes is not None]
     first = found[0]
-    provenance = first.provenance | ({"synthetic": True} if any(_is_synthetic(path) for _, path in inputs) else {})
+    provenance = first.provenance | ({"synthetic": True} if any(is_synthetic(path) for _, path in inputs) else {})
     return Survey(first.layout, table, np.concatenate(known) if known else None, first.read, provenance)
 
 
-def _is_synthetic(folder: Path) -> bool:
+def is_synthetic(folder: Path) -> bool:
     """Whether `sources.synthetic` wrote it: the mark goes wherever the patches go."""
     return (folder / "synthetic.json").exists() or (folder.parent / "synthetic.json").exists()
 
@@ -114,41 +150,82 @@ def _is_synthetic(folder: Path) -> bool:
 def _survey_one(path: Path, labels: str | None, lists: Path | None) -> Survey:
     if not path.is_dir():
         raise BadInput(path, "no such folder")
-    if lists is not None and not (split_lists(lists) or any(lists.glob("patches_with_*"))):
-        raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
-    if (path / "BigEarthNet-S2").is_dir() or path.name == "BigEarthNet-S2":
+    check_lists(lists)
+    if (path / FOLDER_S2).is_dir() or path.name == FOLDER_S2:
         if lists is not None:
             raise BadInput(lists, "lists are for BigEarthNet v1; v2 has its splits in metadata.parquet")
-        return _survey_v2(path if path.name != "BigEarthNet-S2" else path.parent, labels)
+        inside = path.name == FOLDER_S2
+        return _survey_v2(path.parent if inside else path, labels, with_radar=not inside)
     if (path / "BigEarthNet-v1.0").is_dir():
-        return _survey_v1(path / "BigEarthNet-v1.0", labels, lists or path / "metadata")
+        radar = path / FOLDER_V1
+        return _survey_v1(
+            path / "BigEarthNet-v1.0", labels, lists or path / "metadata", radar if radar.is_dir() else None
+        )
     if next(path.glob("*/*_labels_metadata.json"), None):
-        return _survey_v1(path, labels, lists or path.parent / "metadata")
+        return _survey_v1(path, labels, lists or path.parent / "metadata", None)
     raise BadInput(path, "is no BigEarthNet archive: expected BigEarthNet-v1.0, or BigEarthNet-S2 and metadata.parquet")
 
 
-def _survey_v1(folder: Path, labels: str | None, lists: Path) -> Survey:
+def check_lists(lists: Path | None) -> None:
+    """Refuse a folder that was given for its lists and has none."""
+    if lists is not None and not (split_lists(lists) or any(lists.glob("patches_with_*"))):
+        raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
+
+
+def _survey_v1(folder: Path, labels: str | None, lists: Path, radar: Path | None) -> Survey:
     target = nomenclature(labels or "clc43")
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
-    table = pd.DataFrame({"name": names, "where": [f"{folder}/{name}" for name in names]})
+    table = describe_v1(names, lists)
+    wheres = [f"{folder}/{name}" for name in names]
+    if radar:
+        partners = pair_v1(names, radar, lists)
+        wheres = [where + BESIDE + partner for where, partner in zip(wheres, partners, strict=True)]
+    table["where"] = wheres
+    reader = OneByOne(BigEarthNetReader(target, labels_in_json=True))
+    return Survey(layout(target, radar is not None), table, None, reader, V1)
+
+
+def describe_v1(names: list[str], lists: Path) -> pd.DataFrame:
+    """What the lists and the names themselves tell of patches of v1: `name`, `split`, `snow`, `cloud`, `date`.
+
+    Raises:
+        BadInput: a list that cannot be read, or a patch in two splits.
+    """
+    table = pd.DataFrame({"name": names}, dtype=str)
     table["split"] = splits_by_lists(table["name"], lists)
     for flag, stem in (("snow", "patches_with_seasonal_snow"), ("cloud", "patches_with_cloud_and_shadow")):
         listed = {name for path in lists.glob(f"{stem}.*") for name in read_list(path)}
         table[flag] = is_listed(table["name"], listed)
     table["date"] = _dates(table["name"])
-    reader = OneByOne(BigEarthNetReader(target, labels_in_json=True))
-    return Survey(_layout(target), table, None, reader, {"source": "bigearthnet", "version": "v1"})
+    return table
 
 
-def _survey_v2(root: Path, labels: str | None) -> Survey:
+def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
     target = nomenclature(labels or "ben19")
-    path = root / "metadata.parquet"
+    radar = root / FOLDER_V2 if with_radar and (root / FOLDER_V2).is_dir() else None
+    table, classes = read_metadata(root / "metadata.parquet", target)
+    table["where"] = f"{root / FOLDER_S2}/" + table["name"].str.rsplit("_", n=2).str[0] + "/" + table["name"]
+    if radar:
+        table["where"] += [f"{BESIDE}{radar}/{product(name)}/{name}" if name else BESIDE for name in table["partner"]]
+    reader = OneByOne(BigEarthNetReader(target, labels_in_json=False))
+    return Survey(layout(target, radar is not None), table.drop(columns="partner"), classes, reader, V2)
+
+
+def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """The table of v2 and its labels (N, C): `name`, `split`, `tile`, `date`, `country`, `snow`, `cloud`.
+
+    In `partner` is the name of the Sentinel-1 patch, empty where it is not told.
+
+    Raises:
+        BadInput: missing, damaged, with empty fields, or with labels that the nomenclature lacks.
+    """
     if not path.is_file():
         raise BadInput(path, "no such file; BigEarthNet v2 keeps labels and splits there")
     columns = ["patch_id", "labels", "split", "country", "contains_seasonal_snow", "contains_cloud_or_shadow"]
     try:
-        meta = pd.read_parquet(path, columns=columns)
+        stored = pd.read_parquet(path)
+        meta = stored[columns]
     except Exception as error:  # arrow raises many kinds for a damaged file
         raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({reason(error)})") from None
     classes = np.zeros((len(meta), len(target.classes)), np.uint8)
@@ -164,25 +241,24 @@ def _survey_v2(root: Path, labels: str | None) -> Survey:
         )
     splits = {name: split_code(str(name), path) for name in meta["split"].unique()}
     names = meta["patch_id"].astype(str)
-    product = names.str.rsplit("_", n=2).str[0]
     table = pd.DataFrame(
         {
             "name": names,
-            "where": f"{root / 'BigEarthNet-S2'}/" + product + "/" + names,
             "split": meta["split"].map(splits).astype(np.uint8),
-            "tile": product.str.rsplit("_", n=1).str[-1],
+            "tile": names.str.rsplit("_", n=2).str[0].str.rsplit("_", n=1).str[-1],
             "date": _dates(names),
             "country": meta["country"].astype(str),
             "snow": meta["contains_seasonal_snow"],
             "cloud": meta["contains_cloud_or_shadow"],
+            "partner": stored["s1_name"].fillna("").astype(str) if "s1_name" in stored else "",
         }
     )
-    reader = OneByOne(BigEarthNetReader(target, labels_in_json=False))
-    return Survey(_layout(target), table, classes, reader, {"source": "bigearthnet", "version": "v2"})
+    return table, classes
 
 
-def _layout(target: Nomenclature) -> Layout:
-    return Layout(_PLANES, target.names, target.name, multi_label=True)
+def layout(target: Nomenclature, with_radar: bool) -> Layout:
+    """The planes of Sentinel-2, and that of Sentinel-1 if it is there, with the classes of a nomenclature."""
+    return Layout(PLANES + ((RADAR,) if with_radar else ()), target.names, target.name, multi_label=True)
 
 
 def _dates(names: pd.Series[str]) -> pd.Series[str]:

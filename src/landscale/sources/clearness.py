@@ -17,7 +17,7 @@ from rasterio.errors import RasterioError
 
 from landscale.bands import BANDS
 from landscale.errors import BadInput, reason
-from landscale.sources.scene import Scene
+from landscale.sources.tile import Tile
 
 FLAGGED = (
     0.05  # a patch with this share under snow, or under cloud and shadow, is flagged as BigEarthNet flags such patches
@@ -55,40 +55,49 @@ class Limits:
         return kept
 
 
-def shares(scene: Scene, corners: NDArray[np.int64], side: int) -> NDArray[np.float32]:
+def shares(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray[np.float32]:
     """Shares (n, 4) of the area of each patch, in the order of `store.SHARES`; NaN where the product does not tell.
 
     Without a scene classification, nodata is where the coarsest band is 0.
 
     Args:
-        scene: the product.
+        tile: the product.
         corners: y, x of each patch (n, 2), in px of 10 m.
         side: of a patch, in px of 10 m.
+
+    Raises:
+        BadInput: a mask that is damaged or does not cover the product.
     """
-    path = (
-        next((p for p in sorted(scene.folder.rglob("*")) if _FILE.search(p.name)), None)
-        if scene.folder.is_dir()
-        else None
-    )
     found = np.full((len(corners), 4), np.nan, np.float32)
+    if not len(corners):
+        return found
+    path = next((p for p in sorted(tile.scene.folder.rglob("*")) if _FILE.search(p.name)), None)
     if path is None:
-        coarsest = max(scene.files, key=lambda band: BANDS[band].gsd)
-        values, gsd = _read(scene.files[coarsest])
+        coarsest = max(tile.scene.files, key=lambda band: BANDS[band].gsd)
+        values, gsd = _read(tile.scene.files[coarsest], tile)
         found[:, 0] = _share(values == 0, corners, side, gsd)
         return found
-    values, gsd = _read(path)
+    tile.manifest.check(path)
+    values, gsd = _read(path, tile)
     for k, classes in enumerate(_CLASSES):
         found[:, k] = _share(np.isin(values, classes), corners, side, gsd)
     return found
 
 
-def _read(path: Path) -> tuple[NDArray[np.integer], float]:
+def _read(path: Path, tile: Tile) -> tuple[NDArray[np.integer], float]:
     """The pixels of a raster and their size in metres."""
     try:
         with rasterio.open(path) as file:
-            return file.read(1), float(file.transform.a)
+            grid, width, height, values = file.transform, file.width, file.height, file.read(1)
     except RasterioError as error:
         raise BadInput(path, f"cannot be decoded ({reason(error.__cause__ or error)})") from None
+    gsd = float(grid.a)
+    at, expected = (grid.c, grid.f, width * gsd, height * gsd), (tile.left, tile.top, tile.width * 10, tile.height * 10)
+    if gsd not in (10, 20, 60) or np.abs(np.subtract(at, expected)).max() >= gsd:
+        raise BadInput(
+            path, f"lies at {at[:2]} with {width}×{height} px of {gsd:g} m, which is not where its product lies"
+        )
+    return values, gsd
 
 
 def _share(mask: NDArray[np.bool_], corners: NDArray[np.int64], side: int, gsd: float) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@
 - The folder of an archive of BigEarthNet, v1 or v2.
 
 A name is a product, a column and a row of patches from the tile's upper left corner. Names of v1 lack the tile; where tiles of
-one data take are given together, places must tell which.
+one data take are given together, places must tell which. A place without a name is taken from the first tile that holds it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.errors import BadInput, UnknownName, reason
+from landscale.errors import BadInput, LandscaleError, UnknownName, reason
 from landscale.files import read_json
 from landscale.labels import Nomenclature
+from landscale.sources.bigearthnet import describe_v1
 from landscale.sources.survey import read_list, split_code
-from landscale.sources.tile import GRID, SIDE, Tile
+from landscale.sources.tile import GRID, SIDE, Tile, product_name
+from landscale.store import SPLITS
 
 _NAME = re.compile(r"^(S2[A-D])_MSI(L\d[A-C])_(\d{8})T(\d{5,6})(?:_N\d{4}_R\d{3}_(T\w{5}))?(?:_(\d+)_(\d+))?(?:_|\.|$)")
 _NAMES = ("patch_id", "name", "patch")
+_TRUTH = {True: True, False: False, "True": True, "False": False, "true": True, "false": False}
 _FLAGS = {"contains_seasonal_snow": "snow", "contains_cloud_or_shadow": "cloud"}
 
 
@@ -52,14 +56,19 @@ def read_patch_list(path: Path, target: Nomenclature) -> PatchList:
         table = _read_table(path)
     else:
         table = _read_table(path) if _has_header(path) else pd.DataFrame({"patch_id": sorted(read_list(path))})
-    return _tidy(table, path, target)
+    try:
+        return _tidy(table, path, target)
+    except LandscaleError:
+        raise
+    except Exception as error:  # the fields of a damaged table may be anything
+        raise BadInput(path, f"has fields that are not what its columns say ({reason(error)})") from None
 
 
 def _has_header(path: Path) -> bool:
     if path.suffix != ".csv" or not path.is_file():
         return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        words = set(file.readline().strip().split(","))
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        words = {word.strip().strip('"') for word in file.readline().split(",")}
     return bool(words & {*_NAMES, "product", "ulx"})
 
 
@@ -87,34 +96,50 @@ def _read_archive(folder: Path) -> pd.DataFrame:
             raise BadInput(path, f"lacks {error}") from None
     if not rows:
         raise BadInput(folder, "holds neither metadata.parquet nor patches of BigEarthNet v1")
-    return pd.DataFrame(rows, columns=["patch_id", "ulx", "uly", "crs", "labels"])
+    table = pd.DataFrame(rows, columns=["patch_id", "ulx", "uly", "crs", "labels"])
+    patches = path.parents[1]
+    lists = next((p for p in (folder / "metadata", patches.parent / "metadata") if p.is_dir()), patches)
+    described = describe_v1(list(table["patch_id"]), lists)
+    flags = {source: described[flag] for source, flag in _FLAGS.items()}
+    return table.assign(split=[SPLITS[code] for code in described["split"]], **flags)
 
 
 def _tidy(table: pd.DataFrame, path: Path, target: Nomenclature) -> PatchList:
     found = pd.DataFrame(index=table.index)
     key = next((key for key in _NAMES if key in table), None)
+    placed = {"ulx", "uly"} <= {*table}
     if key is not None:
-        found["name"] = table[key].astype(str)
+        found["name"] = _whole(table, key, path).astype(str)
     elif {"product", "column", "row"} <= {*table}:
-        column, row = (table[k].astype(int).map("{:02d}".format) for k in ("column", "row"))
-        found["name"] = table["product"].astype(str).str.removesuffix(".SAFE") + "_" + column + "_" + row
-    elif {"ulx", "uly"} <= {*table}:
+        column, row = (_whole(table, k, path).astype(float) for k in ("column", "row"))
+        cells = [f"_{int(c):02d}_{int(r):02d}" for c, r in zip(column, row, strict=True)]
+        if not ((column % 1 == 0) & (row % 1 == 0) & (column >= 0) & (row >= 0)).all():
+            raise BadInput(path, "has columns or rows of patches that are no whole numbers from 0 on")
+        found["name"] = _whole(table, "product", path).astype(str).map(product_name) + cells
+    elif placed:
         found["name"] = ""
     else:
-        raise BadInput(
-            path,
-            f"has the columns {', '.join(map(str, table))}; expected patch_id, or product, column, row, or ulx, uly",
-        )
-    if {"ulx", "uly"} <= {*table}:
-        found[["ulx", "uly"]] = table[["ulx", "uly"]].astype(float)
-        found["crs"] = table["crs"].astype(str) if "crs" in table else ""
-    codes = {str(name): split_code(str(name), path) for name in table["split"].unique()} if "split" in table else {}
-    found["split"] = table["split"].astype(str).map(codes).astype(np.uint8) if codes else np.uint8(0)
-    found["country"] = table["country"].astype(str) if "country" in table else ""
+        columns = ", ".join(map(str, table))
+        raise BadInput(path, f"has the columns {columns}; expected patch_id, or product, column, row, or ulx, uly")
+    if placed:
+        found["ulx"], found["uly"] = (_whole(table, k, path).astype(float) for k in ("ulx", "uly"))
+        found["crs"] = table["crs"].fillna("").astype(str) if "crs" in table else ""
+    if "split" in table:
+        codes = {name: split_code(str(name), path) for name in table["split"].unique()}
+        found["split"] = table["split"].map(codes).astype(np.uint8)
+    found["country"] = table["country"].fillna("").astype(str) if "country" in table else ""
     for source, flag in _FLAGS.items():
         if source in table:
-            found[flag] = table[source].astype(bool)
+            found[flag] = _whole(table.assign(**{source: table[source].map(_TRUTH)}), source, path).astype(bool)
     return PatchList(found, _classes(table, path, target) if "labels" in table else None)
+
+
+def _whole(table: pd.DataFrame, key: str, path: Path) -> pd.Series[Any]:
+    """A column without gaps."""
+    column = table[key]
+    if column.isna().any():
+        raise BadInput(path, f"row {int(column.isna().to_numpy().argmax()) + 1}: has no '{key}'")
+    return column
 
 
 def _classes(table: pd.DataFrame, path: Path, target: Nomenclature) -> NDArray[np.uint8]:
@@ -129,7 +154,7 @@ def _classes(table: pd.DataFrame, path: Path, target: Nomenclature) -> NDArray[n
 
 
 def find(listed: PatchList, tiles: Sequence[Tile], path: Path | None) -> list[pd.DataFrame]:
-    """For each tile its patches, north to south: rows of the list with `y`, `x` (px of 10 m), `job` (of the tile), `listed`.
+    """For each tile its patches, north to south: rows of the list with `y`, `x` (px of 10 m) and `listed`.
 
     Patches of tiles that are not given are left out.
 
@@ -152,7 +177,8 @@ def find(listed: PatchList, tiles: Sequence[Tile], path: Path | None) -> list[pd
                 if entry["crs"] not in ("", "nan", tiles[k].crs):
                     continue
                 x, y = (entry["ulx"] - tiles[k].left) / 10, (tiles[k].top - entry["uly"]) / 10
-                if 0 <= x <= tiles[k].width - SIDE and 0 <= y <= tiles[k].height - SIDE:
+                here = 0 <= x <= tiles[k].width - SIDE and 0 <= y <= tiles[k].height - SIDE
+                if here and (cell is None or (y, x) == (cell[1] * SIDE, cell[0] * SIDE)):  # tiles overlap
                     places[k] = (y, x)
             elif cell is not None:
                 places[k] = (cell[1] * SIDE, cell[0] * SIDE)
@@ -168,14 +194,10 @@ def find(listed: PatchList, tiles: Sequence[Tile], path: Path | None) -> list[pd
             rows.append((k, int(y), int(x), i, name or f"{tile.product}_{int(x)}px_{int(y)}px"))
     if not rows:
         raise BadInput(where, "has no patch of these tiles")
-    found = pd.DataFrame(rows, columns=["job", "y", "x", "listed", "name"]).sort_values(["job", "y", "x"])
-    known = (
-        listed.table.drop(columns=["name", "ulx", "uly", "crs"], errors="ignore")
-        .iloc[found["listed"]]
-        .set_index(found.index)
-    )
-    found = found.join(known)
-    return [found[found["job"] == number].reset_index(drop=True) for number in range(len(tiles))]
+    found = pd.DataFrame(rows, columns=["tile", "y", "x", "listed", "name"]).sort_values(["tile", "y", "x"])
+    known = listed.table.drop(columns=["name", "ulx", "uly", "crs"], errors="ignore").iloc[found["listed"]]
+    found = found.join(known.set_index(found.index))
+    return [found[found["tile"] == number].reset_index(drop=True) for number in range(len(tiles))]
 
 
 def _take(name: str) -> tuple[tuple[str, ...], str, tuple[int, int] | None]:

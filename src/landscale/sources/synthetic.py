@@ -262,7 +262,9 @@ def _write_metadata_v1(folder: Path, patches: list[_Patch]) -> None:
             (folder / "metadata" / f"{name}.csv").write_text("".join(f"{p.name_v1}\n" for p in members))
 
 
-def survey(inputs: list[tuple[str | None, Path]], patches: int, seed: int, labels: str | None = None) -> Survey:
+def survey(
+    inputs: list[tuple[str | None, Path]], patches: int = 600, seed: int = 0, labels: str | None = None
+) -> Survey:
     """Write the archives that are not there yet, each INPUT a folder, and survey them as BigEarthNet.
 
     Args:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from landscale.bands import BANDS
+from landscale.bands import ALIASES, BANDS
 from landscale.errors import BadInput
 from landscale.sources.manifest import Manifest, read_manifest
 from landscale.sources.scene import Scene, ScenePixels, open_scene
@@ -14,6 +14,7 @@ from landscale.sources.scene import Scene, ScenePixels, open_scene
 SIDE = 120  # px of 10 m of a patch: 1.2 km
 GRID = 6  # px of 10 m: where pixels of all bands begin
 _MGRS = re.compile(r"_(T\d\d[A-Z]{3})(?:_|$)")
+_NATIVE = re.compile(r"_(B\d[\dA])(?:_(\d\d)m)?\.jp2$")
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,7 @@ class Tile:
 
     @property
     def product(self) -> str:
-        """The name that patches begin with: without baseline time and `.SAFE`, as in BigEarthNet v2."""
-        name = self.scene.folder.resolve().name.removesuffix(".SAFE")
-        return "_".join(name.split("_")[:6]) if name.startswith("S2") and _MGRS.search(name) else name
+        return product_name(self.scene.folder.resolve().name)
 
     @property
     def mgrs(self) -> str:
@@ -40,19 +39,37 @@ class Tile:
         return match[1] if match else ""
 
 
+def product_name(name: str) -> str:
+    """What names of patches begin with: a product's without the time of its processing and `.SAFE`, as in BigEarthNet v2."""
+    name = name.removesuffix(".SAFE")
+    return "_".join(name.split("_")[:6]) if name.startswith("S2") and _MGRS.search(name) else name
+
+
 def open_tiles(path: Path) -> list[Tile]:
-    """The tiles in a folder: itself, or its folders, in the order of their names."""
+    """The tiles in a folder: itself, or its folders, in the order of their names.
+
+    Raises:
+        BadInput: no such folder, or a product that is not whole.
+    """
     if not path.is_dir():
         raise BadInput(path, "no such folder")
     inside = [p for p in sorted(path.iterdir()) if p.is_dir()]
-    products = [p for p in inside if p.name.endswith(".SAFE") or any(p.glob("*B02*"))]
+    products = [p for p in inside if p.name.endswith(".SAFE") or any(p.glob("*B[01][0-9]*"))]
     alone = path.name.endswith(".SAFE") or not products
     return [_open(folder) for folder in ([path] if alone else products)]
 
 
 def _open(folder: Path) -> Tile:
-    scene = open_scene(folder)
     manifest = read_manifest(folder)
+    for path in manifest.files:  # a band that is not there would not be missed
+        if path.match("MTD_MSIL*.xml") or (_is_native(path) and not path.exists()):
+            manifest.check(path)
+    try:
+        scene = open_scene(folder)
+    except UnicodeDecodeError as error:
+        raise BadInput(folder, f"has metadata that are no text ({error.reason})") from None
+    if not 0 <= scene.offset < 1 << 16:
+        raise BadInput(folder, f"says that {scene.offset} was added to its digital numbers, expected 0 to 65535")
     with ScenePixels(scene, list(scene.files)) as pixels:
         for band, ratio in pixels.ratios.items():
             if pixels.gsd * ratio != BANDS[band].gsd:
@@ -60,4 +77,17 @@ def _open(folder: Path) -> Tile:
                     scene.files[band], f"has pixels of {pixels.gsd * ratio:g} m, expected {BANDS[band].gsd} m"
                 )
         crs = f"EPSG:{pixels.crs.to_epsg()}" if pixels.crs and pixels.crs.to_epsg() else ""
-        return Tile(scene, manifest, crs, pixels.transform.c, pixels.transform.f, pixels.width, pixels.height)
+        fine = round(pixels.gsd / 10)  # 2 where a product has no band of 10 m
+        size = pixels.width * fine, pixels.height * fine
+        return Tile(scene, manifest, crs, pixels.transform.c, pixels.transform.f, *size)
+
+
+def _is_native(path: Path) -> bool:
+    """Whether a file is a band at its own resolution, and no mask or quicklook."""
+    match = _NATIVE.search(path.name)
+    return (
+        match is not None
+        and path.parts[-2:-1] != ("QI_DATA",)
+        and match[1] in ALIASES
+        and int(match[2] or BANDS[match[1]].gsd) == BANDS[match[1]].gsd
+    )

@@ -24,6 +24,7 @@ from landscale.bands import BANDS, band_set
 from landscale.errors import BadInput, LandscaleError
 from landscale.geotiff import Place
 from landscale.labels import Nomenclature, nomenclature
+from landscale.sources.bigearthnet import is_synthetic
 from landscale.sources.clearness import FLAGGED, Limits, shares
 from landscale.sources.corine import label, open_corine
 from landscale.sources.patch_list import find, read_patch_list
@@ -44,6 +45,7 @@ from landscale.store import SHARES, SPLITS, Layout, Plane
 
 BLOCK = 6  # patches a side of the blocks that go to one split together
 _STRIP = 1080  # px of 10 m read at once, at most: nine rows of patches
+_PART = 2048  # px of 10 m, the least height of a part of a tile: where parts meet, a row of blocks is decoded by both
 
 
 def survey(
@@ -61,13 +63,13 @@ def survey(
     Args:
         inputs: split or None, and the folder.
         labels: `ben19` (default) or `clc43`.
-        lists: folder of split lists; they name patches. Without split, list or `patch_list` that knows it, blocks of 6×6
+        lists: folder of split lists; they name patches. Where neither an input nor a list tells the split, blocks of 6×6
             neighbouring patches go to train, val and test 3:1:1.
         patch_list: names or places of the patches to take (see `sources.patch_list`); by default all of a regular grid.
         corine: CORINE Land Cover, raster or GeoPackage, from which labels are drawn; else the patch list has them.
         min_share: of the area, from which on a class is a label; 0: any.
         limits: shares of cloud, snow and nodata that a patch may have; by default only patches without any data go.
-        workers: threads that look at the tiles.
+        workers: threads that look at the tiles, and processes that are to read them: they share a tile if there are more.
 
     Raises:
         BadInput: no tile, tiles with different bands, or nobody who knows the labels.
@@ -81,14 +83,15 @@ def survey(
         raise BadInput(
             inputs[0][1], "has tiles but no labels: give --corine MAP, or a --patch-list that has a column 'labels'"
         )
-    regular = [_regular(number, tile) for number, tile in enumerate(tiles)] if listed is None else []
-    parts = regular if listed is None else find(listed, tiles, patch_list)
+    parts = [_regular(tile) for tile in tiles] if listed is None else find(listed, tiles, patch_list)
+    share = -(-workers // len(tiles))  # of the workers, for each tile
+    look = partial(_look, limits=limits or Limits(), share=share)
     with ThreadPoolExecutor(workers) as pool:  # GDAL decodes without Python's lock
-        parts = list(pool.map(partial(_look, limits=limits or Limits()), tiles, parts))
+        parts = list(pool.map(look, range(len(tiles)), tiles, parts))
     for (split, tile), part in zip(found, parts, strict=True):
         if split is not None:
             part["split"] = np.uint8(split_code(split, tile.scene.folder))
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     left_out = {"by limits": int((~table["kept"]).sum())}
     table = table[table["kept"]].drop(columns="kept")
     if corine is not None:
@@ -109,6 +112,8 @@ def survey(
     check_names(table, inputs[0][1])
     table["date"] = acquired(table["name"])
     provenance: dict[str, Any] = {"source": "tiles", "tiles": [tile.product for tile in tiles], "left_out": left_out}
+    if any(is_synthetic(tile.scene.folder.resolve().parent) for tile in tiles):
+        provenance["synthetic"] = True
     if corine is not None:
         provenance |= {"corine": corine.name, "min_share": min_share}
     reader = TileReader(tuple(tiles), _columns(table, len(tiles)), layout)
@@ -129,26 +134,37 @@ def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
     return Layout(planes, target.names, target.name, multi_label=True)
 
 
-def _regular(number: int, tile: Tile) -> pd.DataFrame:
+def _regular(tile: Tile) -> pd.DataFrame:
     """All patches of BigEarthNet's grid: whole ones, counted in columns and rows from the tile's upper left corner."""
-    rows, columns = np.divmod(np.arange((tile.height // SIDE) * (tile.width // SIDE)), tile.width // SIDE)
+    rows, columns = np.divmod(np.arange((tile.height // SIDE) * (tile.width // SIDE)), max(1, tile.width // SIDE))
     names = [f"{tile.product}_{c:02d}_{r:02d}" for r, c in zip(rows, columns, strict=True)]
-    splits = [SPLITS.index(block_split(c, r, BLOCK)) for r, c in zip(rows, columns, strict=True)]
-    table = pd.DataFrame({"name": names}).assign(split=np.array(splits, np.uint8), country="")
-    return table.assign(job=number, y=rows * SIDE, x=columns * SIDE)
+    return pd.DataFrame({"name": pd.Series(names, dtype=str), "country": "", "y": rows * SIDE, "x": columns * SIDE})
 
 
-def _look(tile: Tile, part: pd.DataFrame, limits: Limits) -> pd.DataFrame:
-    """Add to a tile's patches what its quality masks tell, and whether that is within the limits."""
-    corners = part[["y", "x"]].to_numpy()
-    found = shares(tile.scene, corners, SIDE)
-    part = part.assign(tile=tile.mgrs, **dict(zip(SHARES, found.T, strict=True)))
-    part["kept"] = limits.keep(found, tile.scene.folder)
-    if "cloud" not in part:
-        part["snow"] = found[:, 3] >= FLAGGED
-        part["cloud"] = np.nan_to_num(found[:, 1]) + np.nan_to_num(found[:, 2]) >= FLAGGED
-    part["where"] = list(part[["job", "y", "x"]].itertuples(index=False, name=None))
+def _look(number: int, tile: Tile, part: pd.DataFrame, limits: Limits, share: int) -> pd.DataFrame:
+    """Complete a tile's patches: `where`, `job`, and what quality masks tell, and whether that is within the limits.
+
+    `share` is how many workers a tile can have.
+    """
+    y, x = part["y"].to_numpy(), part["x"].to_numpy()
+    masks = shares(tile, np.stack([y, x], axis=1), SIDE)
+    flags = {"snow": masks[:, 3] >= FLAGGED, "cloud": masks[:, 1] + masks[:, 2] >= FLAGGED}  # NaN: no
+    part = part.assign(tile=tile.mgrs, **dict(zip(SHARES, masks.T, strict=True)))
+    part = part.assign(**{flag: values for flag, values in flags.items() if flag not in part})
+    if "split" not in part:
+        part["split"] = _block_splits(tile, y, x)
+    part["kept"] = limits.keep(masks, tile.scene.folder)
+    part["where"] = list(zip([number] * len(part), y.tolist(), x.tolist(), strict=True))
+    share = max(1, min(share, tile.height // _PART))
+    part["job"] = number * share + y * share // tile.height
     return part.drop(columns=["y", "x"])
+
+
+def _block_splits(tile: Tile, y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Splits of patches by blocks of the ground, not of the tile: neighbouring tiles overlap."""
+    south, east = ((corner * 10 + SIDE * 5) // (SIDE * 10) for corner in (y - tile.top / 10, x + tile.left / 10))
+    codes = [SPLITS.index(block_split(int(c), int(r), BLOCK)) for r, c in zip(south, east, strict=True)]
+    return np.array(codes, np.uint8)
 
 
 def _from_corine(
@@ -158,8 +174,9 @@ def _from_corine(
     corine = open_corine(path)
     classes = np.zeros((len(table), len(target.classes)), np.uint8)
     covered = np.zeros(len(table), bool)
-    for number, rows in table.reset_index(drop=True).groupby("job").indices.items():
-        tile = tiles[int(str(number))]
+    tile_of = np.array([number for number, _, _ in table["where"]], int)
+    for number in np.unique(tile_of):
+        tile, rows = tiles[number], np.flatnonzero(tile_of == number)
         if not tile.crs:
             raise BadInput(tile.scene.folder, "has no CRS with an EPSG code, so nothing on a map is its place")
         places = np.array([(x, y) for _, y, x in table["where"].iloc[rows]], np.float64)
@@ -176,9 +193,6 @@ def _columns(table: pd.DataFrame, tiles: int) -> tuple[tuple[int, int], ...]:
     for number, _, x in table["where"]:
         lefts[number].append(x)
     return tuple((min(left), max(left) + SIDE) if left else (0, SIDE) for left in lefts)
-
-
-_opened = threading.local()  # GDAL's handles belong to one thread
 
 
 @dataclass(frozen=True)
@@ -198,75 +212,69 @@ class TileReader:
         planes: Mapping[str, NDArray[np.generic]],
         classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
     ) -> Iterator[Found | LandscaleError]:
-        number = wheres[0][0]
-        tile = self.tiles[number]
-        errors: dict[int, LandscaleError] = {}
+        tile = self.tiles[wheres[0][0]]
+        problems: dict[int, LandscaleError] = {}
         with rasterio.Env(GDAL_NUM_THREADS=1):  # the workers are the threads
             try:
-                strips = self._open(number)
+                strips = self._open(wheres[0][0])
             except LandscaleError as error:
                 yield from (error for _ in wheres)
                 return
-            for _, group in groupby(range(len(wheres)), key=lambda i: wheres[i][1] // _STRIP):
-                strip = list(group)
-                part = slice(strip[0], strip[-1] + 1)
-                try:
-                    self._cut(strips, wheres[part], {key: plane[part] for key, plane in planes.items()})
-                except BadInput:
-                    errors |= self._cut_alone(number, wheres, strip, planes)
-                    strips = self._open(number, again=True)
+            for _, group in groupby(enumerate(wheres), key=lambda one: one[1][1] // _STRIP):
+                first, *more = (i for i, _ in group)
+                part = slice(first, first + len(more) + 1)
+                found = self._cut(strips, wheres[part], {key: plane[part] for key, plane in planes.items()})
+                problems |= {first + i: error for i, error in found.items()}
         for i, (_, y, x) in enumerate(wheres):
-            yield errors.get(i) or Found(Place(tile.crs, tile.left + 10 * x, tile.top - 10 * y), tile.mgrs)
+            yield problems.get(i) or Found(Place(tile.crs, tile.left + 10 * x, tile.top - 10 * y), tile.mgrs)
 
-    def _open(self, number: int, again: bool = False) -> Strips:
+    def _open(self, number: int) -> Strips:
         """The strips of a tile: a worker goes through one tile after the other."""
-        tile = self.tiles[number]
-        if again or getattr(_opened, "tile", None) != tile:
-            if hasattr(_opened, "pixels"):
-                _opened.pixels.close()
-                del _opened.pixels, _opened.tile
-            if not again:
-                for band in self.layout.bands:
-                    tile.manifest.check(tile.scene.files[band])
-            _opened.pixels, _opened.tile = ScenePixels(tile.scene, self.layout.bands), tile
-            _opened.strips = Strips(_opened.pixels, *self.columns[number])
-        strips: Strips = _opened.strips
-        return strips
+        opened: _Opened | None = getattr(_local, "opened", None)
+        if opened is None or opened.reader is not self or opened.number != number:
+            if opened is not None:
+                opened.pixels.close()
+                del _local.opened
+            tile = self.tiles[number]
+            for band in self.layout.bands:
+                tile.manifest.check(tile.scene.files[band])
+            pixels = ScenePixels(tile.scene, self.layout.bands)
+            opened = _Opened(self, number, pixels, Strips(pixels, *self.columns[number]))
+            _local.opened = opened
+        return opened.strips
 
     def _cut(
         self,
         strips: Strips,
         wheres: Sequence[tuple[int, int, int]],
         planes: Mapping[str, NDArray[np.generic]],
-        left: int | None = None,
-    ) -> None:
-        """Decode the rows that the patches span, band by band, and cut the patches from them."""
+    ) -> dict[int, LandscaleError]:
+        """Decode the rows that the patches span, band by band, and cut the patches from them; what is damaged of which."""
+        problems: dict[int, LandscaleError] = {}
         corners = np.array([(y, x) for _, y, x in wheres])
         top, bottom = int(corners[:, 0].min()), int(corners[:, 0].max()) + SIDE
-        corners -= top, self.columns[wheres[0][0]][0] if left is None else left
+        left = self.columns[wheres[0][0]][0]
         for plane in self.layout.planes:
             ratio = SIDE // plane.side
             out = planes[plane.key]
             for b, band in enumerate(plane.bands):
                 rows = strips.rows(band, top // ratio, bottom // ratio)
-                for i, (y, x) in enumerate(corners // ratio):
-                    out[i, b] = rows[y : y + plane.side, x : x + plane.side]
+                for i, (y, x) in enumerate((corners // ratio).tolist()):
+                    down, across = y - top // ratio, x - left // ratio
+                    out[i, b] = rows[down : down + plane.side, across : across + plane.side]
+                    if (problem := strips.problem(band, y, x, plane.side)) is not None:
+                        problems.setdefault(i, problem)
+        return problems
 
-    def _cut_alone(
-        self,
-        number: int,
-        wheres: Sequence[tuple[int, int, int]],
-        strip: list[int],
-        planes: Mapping[str, NDArray[np.generic]],
-    ) -> dict[int, LandscaleError]:
-        """Patch by patch, where something in a strip is damaged: the errors of those that have part in it."""
-        errors: dict[int, LandscaleError] = {}
-        with ScenePixels(self.tiles[number].scene, self.layout.bands) as pixels:
-            for i in strip:
-                x = wheres[i][2]
-                try:
-                    own = {key: plane[i : i + 1] for key, plane in planes.items()}
-                    self._cut(Strips(pixels, x, x + SIDE), [wheres[i]], own, x)
-                except BadInput as error:
-                    errors[i] = error
-        return errors
+
+@dataclass(frozen=True)
+class _Opened:
+    """The tile that a thread reads; GDAL's handles belong to one thread."""
+
+    reader: TileReader
+    number: int
+    pixels: ScenePixels
+    strips: Strips
+
+
+_local = threading.local()

@@ -1,7 +1,9 @@
-"""The patch store: one HDF5 file that many write at once and training reads at memory speed."""
+"""The patch store: one HDF5 file that many write at once and training reads at memory speed; published LMDBs read as one."""
 
-from landscale.store.layout import BAD, PENDING, SHARES, SPLITS, WHOLE, Layout, Plane, checksum, moments
-from landscale.store.reader import PatchStore, open_store
+from landscale.store.layout import BAD, PENDING, SHARES, SPLITS, SUPER, WHOLE, Layout, Plane, checksum, moments
+from landscale.store.lmdb import is_environment
+from landscale.store.patches import PatchStore
+from landscale.store.reader import open_store
 from landscale.store.writer import Writer, create, train_statistics
 
 __all__ = [
@@ -9,6 +11,7 @@ __all__ = [
     "PENDING",
     "SHARES",
     "SPLITS",
+    "SUPER",
     "WHOLE",
     "Layout",
     "PatchStore",
@@ -16,6 +19,7 @@ __all__ = [
     "Writer",
     "checksum",
     "create",
+    "is_environment",
     "moments",
     "open_store",
     "train_statistics",

@@ -1,6 +1,7 @@
 """What a patch store holds: one HDF5 file, contiguous and uncompressed, allocated when it is created.
 
     data_10m, data_20m, data_60m   (N, bands, side, side)   digital numbers; `bands` in the dataset's attributes
+    data_super                     (N, 12, 120, 120)        where asked for: every band at 10 m
     classes                        (N, C) uint8             multi-hot (one-hot in a single-label store)
     name, tile, crs, date, country (N,) fixed-length text
     split, state                   (N,) uint8 enumerations
@@ -45,6 +46,7 @@ SEALED = (
     "checksum",
 )
 PENDING, WHOLE, BAD = range(3)
+SUPER = "data_super"  # key of the plane with every band at 10 m, beside the native ones
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Opening a store: its columns in memory, its pixels mapped."""
+"""Opening a store. An HDF5 one has its columns in memory and its pixels mapped."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,79 +13,38 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from landscale.bands import BANDS
-from landscale.errors import BadStore, UnknownName, reason
-from landscale.store.layout import BAD, FORMAT, PENDING, SPLITS, WHOLE, Layout, Plane, checksum, seals
+from landscale.errors import BadStore, reason
+from landscale.store.layout import FORMAT, PENDING, WHOLE, Layout, Plane, checksum, seals
+from landscale.store.lmdb import is_environment
+from landscale.store.patches import PatchStore
 
 
 @dataclass(frozen=True)
-class PatchStore:
-    """A finished store, open for reading. Holds no HDF5 handle, so it may cross a fork.
+class MappedStore(PatchStore):
+    """A finished HDF5 store, its pixels mapped into memory.
 
-    planes: by key, the mapped pixels (N, bands, side, side). classes (N, C) uint8, splits and states (N,) uint8.
-    statistics: by band, mean and standard deviation over the train split; empty where the store has none.
+    planes: by key, the pixels (N, bands, side, side).
     """
 
-    path: Path
-    layout: Layout
+    proof = "checksums"
+
     planes: dict[str, NDArray[np.generic]]
-    classes: NDArray[np.uint8]
-    splits: NDArray[np.uint8]
-    states: NDArray[np.uint8]
-    statistics: dict[str, tuple[float, float]]
-    attributes: dict[str, Any]
 
-    def __len__(self) -> int:
-        return int((self.states == WHOLE).sum())
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
 
-    def patches(self, split: str) -> NDArray[np.int64]:
-        """Indices of the whole patches of a split, in order.
-
-        Raises:
-            UnknownName: no such split. BadStore: the store has no patch of it.
-        """
-        if split not in SPLITS:
-            raise UnknownName("split", split, SPLITS[1:])
-        found = np.flatnonzero((self.splits == SPLITS.index(split)) & (self.states == WHOLE))
-        if not len(found):
-            raise BadStore(self.path, f"holds no patch of the split '{split}'; it has {self._splits_in_words()}")
-        return found
-
-    def has_split(self, split: str) -> bool:
-        return bool(((self.splits == SPLITS.index(split)) & (self.states == WHOLE)).any())
-
-    def split_sizes(self) -> dict[str, int]:
-        counts = np.bincount(self.splits[self.states == WHOLE], minlength=len(SPLITS))
-        return {name: int(n) for name, n in zip(SPLITS, counts, strict=True) if n}
-
-    def _splits_in_words(self) -> str:
-        return ", ".join(f"{n} {name}" for name, n in self.split_sizes().items()) or "none at all"
+    def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
+        for key, out in into.items():
+            np.take(self.planes[key], rows, axis=0, out=out, mode="clip")  # any other mode makes a copy in between
 
     def column(self, key: str) -> NDArray[Any]:
-        """A column of the store by its key, such as `name`, `tile`, `crs`, `origin`; text as str."""
         with _hdf5(self.path) as file:
             values = file[key][...]
         return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
 
-    def planes_for(self, bands: Sequence[str]) -> tuple[Plane, ...]:
-        """The planes that hold `bands`.
-
-        Raises:
-            BadStore: a band is missing.
-        """
-        missing = [band for band in bands if band not in self.layout.bands]
-        if missing:
-            raise BadStore(self.path, f"lacks {', '.join(missing)}; it has {', '.join(self.layout.bands)}")
-        return tuple(p for p in self.layout.planes if set(p.bands) & set(bands))
-
     def damaged(self) -> Iterator[tuple[int, bool]]:
-        """For every whole patch its index, and whether its bytes differ from its checksum and seal.
-
-        Patches that are not whole come up only if their seal is broken.
-
-        Raises:
-            BadStore: the statistics, or structures of the file, are damaged.
-        """
+        """By checksums and seals. Patches that are not whole come up only if their seal is broken."""
         with _hdf5(self.path) as file:
             expected = file["checksum"][...]
             broken = seals(file) != file["seal"][...]
@@ -95,36 +54,21 @@ class PatchStore:
             found = checksum([self.planes[p.key][i] for p in self.layout.planes], self.classes[i])
             yield int(i), bool(broken[i]) or found != int(expected[i])
 
-    def summary(self) -> dict[str, Any]:
-        """What `info` tells, ready for JSON."""
-        return {
-            "kind": "store",
-            "path": str(self.path),
-            "patches": len(self),
-            "skipped": int((self.states == BAD).sum()),
-            "splits": self.split_sizes(),
-            "bands": [b for b in BANDS if b in self.layout.bands],
-            "side": self.layout.side,
-            "planes": {p.key: [int(s) for s in self.planes[p.key].shape] for p in self.layout.planes},
-            "classes": list(self.layout.classes),
-            "nomenclature": self.layout.nomenclature,
-            "multi_label": self.layout.multi_label,
-            "counts": {
-                name: int(n)
-                for name, n in zip(self.layout.classes, self.classes[self.states == WHOLE].sum(0), strict=True)
-            },
-            "statistics": {band: {"mean": m, "std": s} for band, (m, s) in self.statistics.items()},
-            "bytes": self.path.stat().st_size,
-            "provenance": self.attributes.get("provenance", {}),
-        }
-
 
 def open_store(path: Path, *, unfinished: bool = False) -> PatchStore:
-    """Open a store.
+    """Open a store: one that `prepare` wrote, or the published LMDB environment of BigEarthNet v2, read as it is.
 
     Raises:
-        BadStore: missing, truncated, no patch store, of a later format, or not finished (unless `unfinished` is allowed).
+        BadStore: missing, truncated, neither of them, of another format, or not finished (unless `unfinished` is allowed).
     """
+    if is_environment(path):
+        from landscale.store.reben import open_reben  # pandas takes a second to import
+
+        return open_reben(path)
+    return _open_mapped(path, unfinished=unfinished)
+
+
+def _open_mapped(path: Path, *, unfinished: bool) -> MappedStore:
     if path.exists() and not path.is_file():
         raise BadStore(path, "is no file, expected a patch store")
     if not path.exists():
@@ -150,9 +94,11 @@ def open_store(path: Path, *, unfinished: bool = False) -> PatchStore:
             path, f"is unfinished: {pending} of {len(states)} patches are pending; run the same prepare again"
         )
     maps = {key: _mapped(path, *place) for key, place in places.items()}
-    known = zip(layout.bands, statistics, strict=True)
-    by_band = {band: (float(m), float(s)) for band, (m, s) in known if np.isfinite(m) and (m, s) != (0, 0)}
-    return PatchStore(path, layout, maps, classes, splits, states, by_band, attributes)
+    by_band: dict[str, tuple[float, float]] = {}
+    for band, (m, s) in zip(layout.bands, statistics, strict=True):
+        if np.isfinite(m) and (m, s) != (0, 0):
+            by_band.setdefault(band, (float(m), float(s)))  # the native ones, which come before data_super
+    return MappedStore(path, layout, classes, splits, states, by_band, attributes, maps)
 
 
 @contextmanager

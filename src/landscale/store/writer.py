@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from landscale.errors import BadInput, reason
 from landscale.files import sync
 from landscale.store.layout import FORMAT, SHARES, SPLITS, STATES, WHOLE, Layout, seals
+from landscale.store.statistics import PART, mean_and_deviation
 
 _TEXT = {"tile": 8, "crs": 16, "date": 20, "country": 40}
 
@@ -35,19 +36,14 @@ def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attr
     Raises:
         BadInput: it cannot be written, as on a full disk; nothing is left behind.
     """
-    columns = {key: np.full(len(columns["name"]), np.nan) for key in SHARES} | dict(columns)
-    kinds = {"name": str, **dict.fromkeys(_TEXT, str), **dict.fromkeys(SHARES, np.float32)}
-    columns = {
-        key: _texts(list(v)) if kinds.get(key) is str else np.asarray(v, kinds.get(key, np.uint8))
-        for key, v in columns.items()
-    }
-    datasets = _datasets(layout, columns["name"])
-    size = sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in datasets.values())
+    columns = typed(columns)
+    shapes = datasets(layout, columns["name"])
+    size = sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
     temporary = path.with_name(f".{path.name}.new")  # always the same: what a kill leaves, the next call overwrites
-    with _held(temporary):
+    with held(temporary):
         try:
             _reserve(temporary, size + 2**16)  # tried before, as HDF5 does not survive a disk that gets full under it
-            _write_empty(temporary, layout, datasets, columns, attributes)
+            write_structure(temporary, layout, shapes, columns, attributes)
             _reserve(temporary, temporary.stat().st_size)  # a full disk shows now, not after hours
             sync(temporary)
             temporary.replace(path)
@@ -59,8 +55,18 @@ def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attr
             temporary.unlink(missing_ok=True)
 
 
+def typed(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What is known before pixels are read, with the dtypes of the store; shares that nobody knows are NaN."""
+    columns = {key: np.full(len(columns["name"]), np.nan) for key in SHARES} | dict(columns)
+    kinds = {"name": str, **dict.fromkeys(_TEXT, str), **dict.fromkeys(SHARES, np.float32)}
+    return {
+        key: _texts(list(v)) if kinds.get(key) is str else np.asarray(v, kinds.get(key, np.uint8))
+        for key, v in columns.items()
+    }
+
+
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def held(path: Path) -> Iterator[None]:
     """Hold a file, made if need be, against another process that would write the same store at the same time.
 
     Raises:
@@ -83,7 +89,7 @@ def _reserve(path: Path, size: int) -> None:
         os.posix_fallocate(file.fileno(), 0, size)
 
 
-def _datasets(layout: Layout, names: NDArray[np.bytes_]) -> dict[str, tuple[tuple[int, ...], Any]]:
+def datasets(layout: Layout, names: NDArray[np.bytes_]) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape and dtype of every dataset, in the order in which they lie in the file."""
     n, bands = len(names), len(layout.bands)
     return {
@@ -104,23 +110,31 @@ def _datasets(layout: Layout, names: NDArray[np.bytes_]) -> dict[str, tuple[tupl
     }
 
 
-def _write_empty(
+def write_structure(
     path: Path,
     layout: Layout,
-    datasets: Mapping[str, tuple[tuple[int, ...], Any]],
+    shapes: Mapping[str, tuple[tuple[int, ...], Any]],
     columns: Mapping[str, NDArray[Any]],
     attributes: Mapping[str, str],
+    *,
+    places: Mapping[str, int] | None = None,
 ) -> None:
+    """Write the file with all its datasets and attributes, of whose values only `columns` are told.
+
+    Args:
+        places: where datasets must begin, if it matters; the first of them after all that HDF5 has to say.
+    """
+    places = places or {}
+    block = min(places.values(), default=0) // 2  # HDF5 then keeps its headers together, in front
     # HDF5 1.10's format: the oldest with checksums in all its headers, and what the tools people have can read.
-    with h5py.File(path, "w", libver=("v110", "v110"), locking=False) as file:
-        for key, (shape, dtype) in datasets.items():
-            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            plist.set_layout(h5py.h5d.CONTIGUOUS)
-            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # the file system's zeros serve
-            plist.set_obj_track_times(False)  # the same content is the same bytes, whenever it is written
-            kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
-            h5py.h5d.create(file.id, key.encode(), kind, h5py.h5s.create_simple(shape), plist)
+    with h5py.File(path, "w", libver=("v110", "v110"), locking=False, meta_block_size=block or None) as file:
+        gaps = []  # datasets without a name: they keep their place free as long as the file is open
+        for key, (shape, dtype) in shapes.items():
+            if gap := max(0, places.get(key, 0) - file.id.get_filesize()):
+                gaps.append(_allocate(file, None, (gap,), np.uint8))
+            made = _allocate(file, key, shape, dtype)
+            if key in places and made.get_offset() != places[key]:
+                raise RuntimeError(f"HDF5 put {key} at {made.get_offset()}, expected {places[key]}")
         for plane in layout.planes:
             file[plane.key].attrs["bands"] = _texts(plane.bands)
         for key, values in columns.items():
@@ -129,6 +143,16 @@ def _write_empty(
         file.attrs.update(
             format=FORMAT, classes=_texts(layout.classes), **{k: _texts([t])[0] for k, t in texts.items()}
         )
+
+
+def _allocate(file: h5py.File, key: str | None, shape: tuple[int, ...], dtype: Any) -> h5py.h5d.DatasetID:
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # the file system's zeros serve
+    plist.set_obj_track_times(False)  # the same content is the same bytes, whenever it is written
+    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    return h5py.h5d.create(file.id, key and key.encode(), kind, h5py.h5s.create_simple(shape), plist)
 
 
 def _texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
@@ -191,24 +215,8 @@ class Writer:
 def train_statistics(path: Path) -> NDArray[np.float64]:
     """Mean and standard deviation of each band over the whole patches of the train split (bands, 2); NaN without any."""
     with h5py.File(path, "r") as file:
-        layout_bands = file["moments"].shape[1]
         planes = json.loads(file.attrs["layout"])["planes"]
-        pixels = np.concatenate([[p["side"] ** 2] * len(p["bands"]) for p in planes])
         chosen = np.flatnonzero((file["split"][...] == SPLITS.index("train")) & (file["state"][...] == WHOLE))
-        total: list[list[float]] = [[0, 0] for _ in range(layout_bands)]
-        for start in range(0, len(chosen), 4096):
-            rows = chosen[start : start + 4096]
-            part = file["moments"][rows[0] : rows[-1] + 1][rows - rows[0]]
-            for b in range(layout_bands):
-                for k in range(2):
-                    # Integers have no limit: exact, so the order of patches cannot show. Radar's floats are summed in order.
-                    exact = bool((part[:, b, k] % 1 == 0).all())
-                    total[b][k] += sum(int(v) for v in part[:, b, k]) if exact else float(part[:, b, k].sum())
-        if not len(chosen):
-            return np.full((layout_bands, 2), np.nan)
-        result = np.empty((layout_bands, 2))
-        for b, (first, second) in enumerate(total):
-            count = int(pixels[b]) * len(chosen)
-            # With the division last, integers stay exact to here: subtracting squares of means would lose small deviations.
-            result[b] = first / count, max((count * second - first * first) / count**2, 0.0) ** 0.5
-        return result
+        parts = (chosen[k : k + PART] for k in range(0, len(chosen), PART))
+        moments = (file["moments"][rows[0] : rows[-1] + 1][rows - rows[0]] for rows in parts)
+        return mean_and_deviation(moments, [p["side"] ** 2 for p in planes for _ in p["bands"]])

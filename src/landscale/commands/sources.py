@@ -1,0 +1,92 @@
+"""The sources of `prepare`, and which options each of them takes."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from landscale.errors import LandscaleError, UnknownName
+
+if TYPE_CHECKING:
+    from landscale.sources.survey import Survey
+
+_MASKS = ("max_cloud", "max_snow", "max_nodata")
+SOURCES: dict[str, tuple[str, ...]] = {
+    "bigearthnet": ("labels", "lists"),
+    "tiles": ("labels", "lists", "patch_list", "corine", "min_share", *_MASKS),
+    "lmdb": ("labels",),
+    "eurosat": ("lists", "seed"),
+    "folder": ("bands", "lists", "seed"),
+    "uc_merced": ("labels", "lists", "seed"),
+    "sen12ms": ("labels", "lists", "seed"),
+    "so2sat": (),
+    "torchgeo": ("bands", "seed"),
+    "synthetic": ("labels", "patches", "seed"),
+}
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("source", metavar="SOURCE", help=", ".join(SOURCES))
+    p.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="folder or archive, or SPLIT=PATH to put all of it into one split; torchgeo: NAME and its folder",
+    )
+    every = p.add_argument_group("sources")
+    every.add_argument(
+        "--labels",
+        metavar="NOMENCLATURE",
+        help="bigearthnet, tiles: clc43 or ben19 (default: ben19, and clc43 for v1); uc_merced: ucmerced21 or ucmerced17; "
+        "sen12ms: igbp10 or igbp10-single",
+    )
+    every.add_argument("--lists", type=Path, metavar="DIR", help="split lists: train.csv, val.csv.bz2, test.txt …")
+    every.add_argument(
+        "--bands", metavar="SET", help="folder, torchgeo: what the bands of the images are, in their order"
+    )
+    every.add_argument("--seed", type=int, help="of a drawn split (default: 0); synthetic: of the landscape")
+    every.add_argument("--patches", type=int, help="synthetic: how many to make (default: 600)")
+    tiles = p.add_argument_group("tiles")
+    tiles.add_argument("--corine", type=Path, metavar="MAP", help="labels from CORINE Land Cover, raster or GeoPackage")
+    tiles.add_argument(
+        "--min-share", type=float, metavar="SHARE", help="of a patch that makes a class its label (default: any)"
+    )
+    tiles.add_argument(
+        "--patch-list", type=Path, metavar="LIST", help="patches to take: names, a table, or a BigEarthNet"
+    )
+    tiles.add_argument("--max-cloud", type=float, metavar="SHARE", help="of a patch under cloud or its shadow, 0 to 1")
+    tiles.add_argument("--max-snow", type=float, metavar="SHARE", help="of a patch under snow")
+    tiles.add_argument("--max-nodata", type=float, metavar="SHARE", help="of a patch without data")
+
+
+def survey(options: argparse.Namespace, workers: int) -> Survey:
+    """Look at the source that a user names.
+
+    Raises:
+        LandscaleError: see the source; or an option that it does not take.
+    """
+    if options.source not in SOURCES:
+        raise UnknownName("source", options.source, SOURCES)
+    takes = SOURCES[options.source]
+    given = {key: value for key in all_options() if (value := getattr(options, key)) is not None}
+    if foreign := [key for key in given if key not in takes]:
+        raise LandscaleError(f"prepare {options.source}: takes no --{foreign[0].replace('_', '-')}")
+    if options.source == "tiles":
+        from landscale.sources.clearness import Limits
+
+        limits = {mask.removeprefix("max_"): given.pop(mask) for mask in _MASKS if mask in given}
+        given |= {"limits": Limits(**limits), "workers": workers}
+    room = import_module(f"landscale.sources.{options.source}")
+    found: Survey = room.survey([_split_input(word) for word in options.inputs], **given)
+    return found
+
+
+def all_options() -> list[str]:
+    return list(dict.fromkeys(key for takes in SOURCES.values() for key in takes))
+
+
+def _split_input(word: str) -> tuple[str | None, Path]:
+    split, equals, path = word.partition("=")
+    return (split, Path(path)) if equals and not Path(word).exists() else (None, Path(word))

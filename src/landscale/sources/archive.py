@@ -1,0 +1,52 @@
+"""Files of a folder or a zip alike: a place is a path, or `archive.zip::member`."""
+
+from __future__ import annotations
+
+import functools
+import os
+import zipfile
+import zlib
+from collections.abc import Container
+from pathlib import Path, PurePosixPath
+
+from landscale.errors import BadInput, reason
+
+
+def members(path: Path, suffixes: Container[str]) -> list[tuple[PurePosixPath, str]]:
+    """The files in a folder or zip that end with one of `suffixes` (lower case): where inside, and their place. Sorted.
+
+    Raises:
+        BadInput: no such folder, or no whole zip.
+    """
+    if path.is_dir():
+        files = [(PurePosixPath(p.relative_to(path).as_posix()), str(p)) for p in path.rglob("*")]
+    elif path.suffix == ".zip":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                files = [(PurePosixPath(name), f"{path}::{name}") for name in archive.namelist()]
+        except (OSError, zipfile.BadZipFile) as error:
+            raise BadInput(path, f"is not a whole zip file ({error})") from None
+    else:
+        raise BadInput(path, "no such folder or zip")
+    # ._*: macOS's, in zips made there
+    kept = [(m, where) for m, where in files if m.suffix.lower() in suffixes and not m.name.startswith(".")]
+    return sorted(kept, key=lambda file: file[1])
+
+
+def content(where: str) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    archive, inside, member = where.partition("::")
+    try:
+        return _zip(archive, os.getpid()).read(member) if inside else Path(where).read_bytes()
+    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadInput(where, f"cannot be read ({getattr(error, 'strerror', None) or reason(error)})") from None
+
+
+@functools.cache
+def _zip(path: str, _process: int) -> zipfile.ZipFile:
+    """One open handle a process: handles do not survive a fork."""
+    return zipfile.ZipFile(path)

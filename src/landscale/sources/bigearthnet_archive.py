@@ -1,0 +1,300 @@
+"""BigEarthNet's published archives as they are: the patches of `BigEarthNet-S2-v1.0.tar.gz` and its sisters, never unpacked.
+
+What the folders tell at once, an archive tells bit by bit: which patches it has, and in which order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landscale.errors import BadInput, LandscaleError, reason
+from landscale.geotiff import Place, decode_band
+from landscale.labels import Nomenclature, nomenclature
+from landscale.sources.bigearthnet import (
+    FOLDER_S2,
+    PLANES,
+    V1,
+    V2,
+    check_lists,
+    describe_v1,
+    is_synthetic,
+    layout,
+    read_labels,
+    read_metadata,
+    same_place,
+)
+from landscale.sources.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, listed_pairs, partner
+from landscale.sources.survey import Found, check_names, split_code
+from landscale.sources.tarball import Member, Tarball, estimated_size, first_member
+from landscale.store import Layout, Plane
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+PATCHES_V1 = 590_326  # of the whole of it
+_FOLDER_S2_V1 = "BigEarthNet-v1.0"
+_DEPTHS = {_FOLDER_S2_V1: 2, FOLDER_V1: 2, FOLDER_S2: 3, FOLDER_V2: 3}  # folders from there down to a file
+_LABELS = "labels_metadata.json"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What an archive holds of a patch: its name, what was found, or what is wrong with it.
+
+    partner: of a Sentinel-1 patch of v1, the Sentinel-2 patch that its labels' JSON names.
+    """
+
+    name: str
+    found: Found | LandscaleError
+    partner: str = ""
+
+
+class Patches:
+    """The patches of one archive, in its order, read into arrays that the caller brings.
+
+    Args:
+        path: the archive.
+        planes: what there is to read.
+        labels: where the labels stand in JSON, their nomenclature.
+        wanted: the names of the patches to read; None for all. The others are passed over.
+    """
+
+    def __init__(
+        self, path: Path, planes: tuple[Plane, ...], labels: Nomenclature | None, wanted: Container[str] | None = None
+    ) -> None:
+        self._path, self._labels, self._wanted = path, labels, wanted
+        self._bands = {f"{b}.tif": (p.key, k) for p in planes for k, b in enumerate(p.bands)}
+        self._with_json = labels is not None or (planes == (RADAR,))
+        self._tarball = Tarball(path)
+        self._members = self._tarball.members()
+        self._seen: set[str] = set()
+        self._next: tuple[str, str, Member] | None = None
+        self._advance()
+
+    def close(self) -> None:
+        self._members.close()
+        self._tarball.close()
+
+    def consumed(self) -> int:
+        """Bytes of the archive that have been read so far."""
+        return self._tarball.consumed()
+
+    def _advance(self) -> None:
+        """Find the next file of a patch: the patch's name, the rest of the file's name, and the file."""
+        for member in self._members:
+            parts = member.name.split("/")
+            if len(parts) < 3:
+                continue
+            patch, stem = parts[-2], f"{parts[-2]}_"
+            if parts[-1].startswith(stem) and (self._wanted is None or patch in self._wanted):
+                self._next = patch, parts[-1][len(stem) :], member
+                return
+        self._next = None
+
+    def read(self, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Patch | None:
+        """Read the next patch into planes (bands, side, side) and classes (C,); None at the end of the archive.
+
+        Raises:
+            BadInput: the archive itself is damaged, or holds a patch in two places.
+        """
+        if self._next is None:
+            return None
+        name = self._next[0]
+        if name in self._seen:
+            raise BadInput(self._path, f"holds the patch {name} in two places")
+        self._seen.add(name)
+        reading = _Reading(f"{self._path}: member ", planes, classes, self._labels)
+        problem: LandscaleError | None = None
+        missing = {*self._bands, *([_LABELS] if self._labels else [])}
+        found: set[str] = set()
+        while self._next is not None and self._next[0] == name:
+            _, file, member = self._next
+            try:
+                if file in found:
+                    raise BadInput(f"{self._path}: member {member.name}", "stands there twice")
+                found.add(file)
+                if file in self._bands:
+                    reading.band(member, *self._bands[file])
+                elif file == _LABELS and self._with_json:
+                    reading.json(member)
+            except LandscaleError as error:
+                problem = problem or error
+            self._advance()
+        if problem is None and missing - found:
+            problem = BadInput(self._path, f"patch {name}: lacks {', '.join(sorted(missing - found))}")
+        if problem is not None and self._labels:
+            classes[:] = 0  # as in a folder, where labels are read last
+        return Patch(name, problem or Found(reading.place or Place(), reading.tile), reading.partner)
+
+
+class _Reading:
+    """A patch of which some files have been read."""
+
+    def __init__(
+        self,
+        where: str,
+        planes: Mapping[str, NDArray[np.generic]],
+        classes: NDArray[np.uint8],
+        labels: Nomenclature | None,
+    ) -> None:
+        self._where, self._planes, self._classes, self._labels = where, planes, classes, labels
+        self.place: Place | None = None
+        self.tile = self.partner = ""
+
+    def band(self, member: Member, key: str, k: int) -> None:
+        path = self._where + member.name
+        self.place = same_place(path, decode_band(path, member.data, self._planes[key][k]), self.place)
+
+    def json(self, member: Member) -> None:
+        path = self._where + member.name
+        try:
+            content = json.loads(bytes(member.data))
+        except ValueError as error:
+            raise BadInput(path, f"is not valid JSON ({reason(error)})") from None
+        if self._labels is None:
+            self.partner = partner(path, content)
+        else:
+            self.tile = read_labels(path, content, self._labels, self._classes)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """BigEarthNet in one archive or two, ready to be read.
+
+    v2 has a table of what `metadata.parquet` says, its labels (N, C), and in `rows` the row of each name; v1 has none of them.
+    split: of all patches, if given.
+    """
+
+    optical: Path
+    radar: Path | None
+    layout: Layout
+    table: pd.DataFrame
+    classes: NDArray[np.uint8] | None
+    rows: dict[str, int]
+    lists: Path
+    split: int | None
+    provenance: dict[str, object]
+
+    def optical_patches(self) -> Patches:
+        """The Sentinel-2 half; of v2 those that the metadata know."""
+        if self.classes is None:
+            return Patches(self.optical, PLANES, nomenclature(self.layout.nomenclature))
+        return Patches(self.optical, PLANES, None, self.rows)
+
+    def radar_patches(self) -> Patches:
+        """The Sentinel-1 half."""
+        assert self.radar is not None
+        return Patches(self.radar, (RADAR,), None)
+
+    def optical_names(self) -> dict[str, str]:
+        """The Sentinel-2 patch of each Sentinel-1 patch, as far as metadata or lists tell."""
+        if self.classes is None:
+            return {s1: s2 for s2, s1 in listed_pairs(self.lists).items()}
+        return {s1: s2 for s1, s2 in zip(self.table["partner"], self.table["name"], strict=True) if s1}
+
+    def labels(self, name: str) -> NDArray[np.uint8] | None:
+        """The classes (C,) of a patch, where the metadata tell them."""
+        return None if self.classes is None else self.classes[self.rows[name]]
+
+    def describe(self, names: list[str]) -> pd.DataFrame:
+        """What is known of patches beside their pixels, as a `Survey` has it in its table."""
+        if self.classes is None:
+            table = describe_v1(names, self.lists)
+        else:
+            rows = [self.rows[name] for name in names]
+            table = self.table.iloc[rows].drop(columns="partner").reset_index(drop=True)
+        if self.split is not None:
+            table["split"] = np.uint8(self.split)
+        return table
+
+    def most(self) -> int:
+        """More patches than the archive has, by all that is known and a guess at its size; 1.5 times too many do no harm."""
+        smallest = sum(512 + plane.side**2 * np.dtype(plane.dtype).itemsize for plane in PLANES for _ in plane.bands)
+        known = PATCHES_V1 if self.classes is None else len(self.table)
+        return min(known, int(1.5 * estimated_size(self.optical)) // smallest + 64)
+
+    def digest(self) -> str:
+        """What decides the content of the store, in short: the archives' sizes and both ends, and all that lists say."""
+        told = json.dumps([asdict(self.layout), self.provenance, self.split], sort_keys=True, default=str)
+        digest = hashlib.sha256(told.encode())
+        for path in (self.optical, self.radar):
+            if path is not None:
+                size = path.stat().st_size
+                with path.open("rb") as file:
+                    digest.update(size.to_bytes(8, "big") + file.read(1 << 20))
+                    file.seek(max(0, size - (1 << 20)))
+                    digest.update(file.read())
+        if self.classes is not None:
+            digest.update(self.table.to_csv().encode() + self.classes.tobytes())
+        else:
+            for path in sorted(p for p in self.lists.glob("*") if p.is_file()):
+                digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+
+def is_archive(path: Path) -> bool:
+    return path.name.endswith(SUFFIXES) and not path.is_dir()
+
+
+def stream(inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None) -> Stream:
+    """The archive of Sentinel-2 patches, alone or with that of their Sentinel-1 patches, in any order.
+
+    Args:
+        inputs: split or None, and the archive.
+        labels: `clc43` (v1's default) or `ben19` (v2's default and only choice).
+        lists: folder with v1's lists, or v2's `metadata.parquet`; by default `metadata`, or that file, beside the archive.
+
+    Raises:
+        BadInput: another kind of archive, two that do not belong together, or damaged metadata.
+    """
+    halves: dict[bool, tuple[Path, str]] = {}
+    given = None
+    for split, path in inputs:
+        folder = _kind(path)
+        with_radar = folder in (FOLDER_V1, FOLDER_V2)
+        if with_radar in halves:
+            raise BadInput(path, f"is an archive of {folder} like {halves[with_radar][0]}, expected one of each kind")
+        halves[with_radar] = path, folder
+        given = given if split is None else split_code(split, path)
+    if False not in halves:
+        raise BadInput(inputs[0][1], "holds the Sentinel-1 half only, expected the archive of Sentinel-2 beside it")
+    optical, folder = halves[False]
+    version = V2 if folder == FOLDER_S2 else V1
+    radar = None
+    if True in halves:
+        radar, other = halves[True]
+        if (other == FOLDER_V2) != (version == V2):
+            raise BadInput(radar, f"is another version of BigEarthNet than {optical}")
+    provenance: dict[str, object] = version | ({"synthetic": True} if is_synthetic(optical) else {})
+    if version == V1:
+        check_lists(lists)
+        target = nomenclature(labels or "clc43")
+        where = lists or optical.parent / "metadata"
+        planned = layout(target, radar is not None)
+        return Stream(optical, radar, planned, pd.DataFrame(), None, {}, where, given, provenance)
+    target = nomenclature(labels or "ben19")
+    where = lists or optical.parent
+    table, classes = read_metadata(where / "metadata.parquet", target)
+    check_names(table, where / "metadata.parquet")
+    rows = {str(name): row for row, name in enumerate(table["name"])}
+    return Stream(optical, radar, layout(target, radar is not None), table, classes, rows, where, given, provenance)
+
+
+def _kind(path: Path) -> str:
+    """The folder that tells BigEarthNet's archives apart, from the name of the first file.
+
+    Raises:
+        BadInput: none of them.
+    """
+    name = first_member(path)
+    parts = name.split("/")
+    for folder, depth in _DEPTHS.items():
+        if len(parts) > depth and parts[-1 - depth] == folder:
+            return folder
+    raise BadInput(path, f"is no BigEarthNet archive: holds {name}, expected {' or '.join(_DEPTHS)}")

@@ -1,0 +1,143 @@
+"""LMDB environments, as BigEarthNet v2 is published in: opened by each process for itself, read by many threads.
+
+LMDB must not be used across a fork, nor opened twice in one process. So environments belong to this module: one is opened
+when it is first read, and a fork waits until nobody reads and closes them all. Then parent and child open their own again.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+from landscale.errors import BadStore, reason
+
+_MAGIC = struct.pack("=I", 0xBEEFC0DE)
+_HEADERS = (16, 24)  # bytes of a page's header, of LMDB 0.9 and 1.0; the magic number follows
+_PAGE_SIZES = {2**k for k in range(9, 17)}
+
+
+def is_environment(path: Path) -> bool:
+    """Whether it is a folder with `data.mdb`, or a file that begins as one."""
+    if path.is_dir():
+        return (path / "data.mdb").is_file()
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False
+    return any(head[at : at + 4] == _MAGIC for at in _HEADERS)
+
+
+class Environment:
+    """An LMDB environment of one key-value table, for reading. Crosses processes and forks.
+
+    Raises:
+        BadStore: no LMDB environment, or a truncated one, which LMDB would read to its death (SIGBUS).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data = path / "data.mdb" if path.is_dir() else path
+        self.transaction = self._check_whole()
+
+    def __reduce__(self) -> tuple[type[Environment], tuple[Path]]:
+        return type(self), (self.path,)
+
+    @contextmanager
+    def reading(self) -> Iterator[lmdb.Transaction]:
+        """A read transaction, for the thread that asks. Values are buffers in the map, valid until it ends.
+
+        Raises:
+            BadStore: it cannot be opened, or LMDB finds it damaged.
+        """
+        try:
+            with _OPEN.reading(self.data) as environment, environment.begin(buffers=True) as transaction:
+                yield transaction
+        except (lmdb.Error, OSError, MemoryError) as error:
+            raise BadStore(self.path, f"cannot be read by LMDB ({reason(error)})") from None
+
+    def keys(self) -> set[bytes]:
+        with self.reading() as transaction:
+            return {bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)}
+
+    def _check_whole(self) -> int:
+        """Refuse a file that ends before the last page it announces. Returns the number of its last transaction."""
+        try:
+            with self.data.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                head = file.read(64)
+                at = next((at for at in _HEADERS if head[at : at + 4] == _MAGIC), None)
+                if at is None:
+                    raise BadStore(self.path, "is no LMDB environment of this machine's byte order")
+                # After the magic number: version, address, map size, two tables of 48 bytes each (the first begins with
+                # the page size), last page, transaction. Of the two copies, in the first two pages, the later counts.
+                metas = []
+                page = 0
+                for copy in range(2):
+                    file.seek(copy * page + at)
+                    content = file.read(136)
+                    if len(content) < 136:
+                        raise BadStore(self.path, f"is truncated: {self.data.name} has {size} bytes")
+                    (page,) = struct.unpack_from("=I", content, 24)
+                    if content[:4] != _MAGIC or page not in _PAGE_SIZES:
+                        raise BadStore(self.path, "is an LMDB environment whose first pages are damaged")
+                    last, transaction = struct.unpack_from("=QQ", content, 120)
+                    metas.append((transaction, (last + 1) * page))
+        except OSError as error:
+            raise BadStore(self.data, f"cannot be read ({error.strerror})") from None
+        transaction, announced = max(metas)
+        if size < announced:
+            raise BadStore(self.path, f"is truncated: {self.data.name} has {size} bytes, its pages need {announced}")
+        return int(transaction)
+
+
+class _Opened:
+    """The environments that this process has open, and who reads them."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._readers = 0
+        self._by_file: dict[tuple[int, int], lmdb.Environment] = {}
+
+    @contextmanager
+    def reading(self, data: Path) -> Iterator[lmdb.Environment]:
+        with self._change:
+            environment = self._open(data)
+            self._readers += 1
+        try:
+            yield environment
+        finally:
+            with self._change:
+                self._readers -= 1
+                self._change.notify_all()
+
+    def _open(self, data: Path) -> lmdb.Environment:
+        file = data.stat()
+        key = file.st_dev, file.st_ino
+        if key not in self._by_file:
+            # Published files do not change: no lock, which would need a writable folder. Patches are drawn at random: what
+            # stands after one in the file is not what is asked for next.
+            self._by_file[key] = lmdb.open(str(data), subdir=False, readonly=True, lock=False, readahead=False)
+        return self._by_file[key]
+
+    def close(self) -> None:
+        """Close all, once nobody reads, and let nobody read until `resume`."""
+        self._change.acquire()
+        while self._readers:
+            self._change.wait()
+        for environment in self._by_file.values():
+            environment.close()
+        self._by_file.clear()
+
+    def resume(self) -> None:
+        self._change.release()
+
+
+_OPEN = _Opened()
+os.register_at_fork(before=_OPEN.close, after_in_parent=_OPEN.resume, after_in_child=_OPEN.resume)

@@ -1,0 +1,199 @@
+"""BigEarthNet v2 (reBEN) as it is published in LMDB, read as a store: no conversion, no copy.
+
+Key: name of a patch; value: safetensors, a tensor a band at native resolution. A Sentinel-1 patch has a key of its own. Labels,
+splits and which Sentinel-1 patch belongs to which of Sentinel-2 stand in `metadata.parquet`, in the environment's folder or the
+one above. (rico-hdl, https://github.com/kai-tub/rico-hdl, writes such environments; Clasen et al. 2024, arXiv:2407.03653.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lmdb import verify as structure
+from numpy.typing import NDArray
+
+from landscale.errors import BadStore
+from landscale.labels import nomenclature
+from landscale.store.layout import SHARES, SPLITS, WHOLE, Layout, Plane
+from landscale.store.lmdb import Environment
+from landscale.store.patches import PatchStore
+from landscale.store.reben_metadata import SENTINEL1, SENTINEL2, read_metadata
+from landscale.store.safetensor import Decoder
+from landscale.store.statistics import TrainStatistics
+
+
+class Instrument:
+    """The values of one instrument in an environment, each of which holds the same planes."""
+
+    def __init__(self, environment: Environment, planes: tuple[Plane, ...]) -> None:
+        self.planes = planes
+        self._environment, self._decoder = environment, Decoder(planes)
+
+    def gather(self, keys: Sequence[bytes], into: Mapping[str, NDArray[np.generic]]) -> None:
+        """Copy the planes that `into` has, of some patches, in the order of `keys`; see `PatchStore.gather`.
+
+        Raises:
+            BadStore: a value is missing or damaged; its key is told.
+        """
+        wanted = {p.key: into[p.key].data.cast("B") for p in self.planes if p.key in into and keys}
+        if not wanted:
+            return
+        with self._environment.reading() as transaction:
+            for row, key in enumerate(keys):
+                value = transaction.get(key)  # brings its pages to memory while other threads run
+                try:
+                    if value is None:
+                        raise ValueError("is missing")
+                    self._decoder.copy(memoryview(value), wanted, row)
+                except ValueError as error:
+                    raise BadStore(self._environment.path, f"the value of {key.decode()} {error}") from None
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of all instruments, and the key of every patch (N,) in each of them."""
+
+    instruments: tuple[Instrument, ...]
+    keys: tuple[NDArray[np.bytes_], ...]
+
+    def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
+        for instrument, keys in zip(self.instruments, self.keys, strict=True):
+            instrument.gather(keys[rows].tolist(), into)
+
+
+@dataclass(frozen=True)
+class RebenStore(PatchStore):
+    """The patches of an environment that its metadata lists, sorted by name; Sentinel-1's have the name of their partner.
+
+    Where the environment holds both instruments, they are the patches that have both.
+    """
+
+    proof = "headers and lengths: LMDB has no checksums"
+
+    environment: Environment
+    values: Values
+    columns: dict[str, NDArray[Any]]
+
+    @property
+    def size(self) -> int:
+        return self.environment.data.stat().st_size
+
+    def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
+        self.values.gather(rows, into)
+
+    def column(self, key: str) -> NDArray[Any]:
+        if key not in self.columns:
+            raise BadStore(self.path, f"has no column '{key}'; it has {', '.join(self.columns)}")
+        return self.columns[key]
+
+    def damaged(self) -> Iterator[tuple[int, bool]]:
+        """By the pages of the environment and the header and length of every value: there are no checksums of pixels."""
+        try:
+            problems = structure.verify(str(self.environment.data))  # type: ignore[no-untyped-call]
+        except structure.VerifyError as error:
+            problems = [str(error)]
+        if problems:
+            raise BadStore(self.path, f"is a damaged LMDB environment: {problems[0]}")
+        into = self.layout.buffers(1)
+        for row in range(len(self.states)):
+            try:
+                self.gather(np.array([row]), into)
+            except BadStore:
+                yield row, True
+            else:
+                yield row, False
+
+    def known_statistics(self) -> Mapping[str, tuple[float, float]]:
+        assert isinstance(self.statistics, TrainStatistics)
+        return self.statistics.kept()
+
+
+def open_reben(path: Path, labels: str | None = None) -> RebenStore:
+    """Open an environment of BigEarthNet v2.
+
+    Args:
+        labels: nomenclature of the classes, by default `ben19`.
+
+    Raises:
+        BadInput: no such environment, damaged, without its metadata, or with none of the patches these list.
+    """
+    environment = Environment(path)
+    target = nomenclature(labels or "ben19")
+    metadata = beside(path, "metadata.parquet")
+    if metadata is None:
+        raise BadStore(
+            path,
+            "is an LMDB environment without metadata.parquet, which has the labels and splits of BigEarthNet v2;"
+            " put it into the same folder or the one above",
+        )
+    table, classes = read_metadata(metadata, target)
+    if twice := table["name"][table["name"].duplicated()].tolist():
+        raise BadStore(metadata, f"lists the patch {twice[0]} more than once")
+    there = environment.keys()
+    found = {key: _among(table[key], there) for key in ("name", "s1_name")}
+    kinds = [(key, planes) for key, planes in (("name", SENTINEL2), ("s1_name", SENTINEL1)) if found[key].any()]
+    whole = np.logical_and.reduce([found[key] for key, _ in kinds]) if kinds else np.zeros(len(table), bool)
+    if not whole.any():
+        raise BadStore(path, f"holds none of the {len(table)} patches that {metadata} lists")
+    order = np.argsort(table["name"].to_numpy(str), kind="stable")
+    order = order[whole[order]]
+    table, classes = table.iloc[order], classes[order]
+
+    layout = Layout(tuple(p for _, planes in kinds for p in planes), target.names, target.name, multi_label=True)
+    instruments = tuple(Instrument(environment, planes) for _, planes in kinds)
+    values = Values(instruments, tuple(np.char.encode(table[key].to_numpy(str), "utf-8") for key, _ in kinds))
+    columns = _columns(table)
+    plan = _digest(json.dumps(asdict(layout)), environment.transaction, *columns["name"], columns["split"], classes)
+    train = np.flatnonzero(columns["split"] == SPLITS.index("train"))
+    provenance: dict[str, Any] = {"source": "bigearthnet", "version": "v2", "container": "lmdb"}
+    if beside(path, "synthetic.json"):
+        provenance["synthetic"] = True
+    return RebenStore(
+        path=path,
+        layout=layout,
+        classes=classes,
+        splits=columns["split"],
+        states=columns["state"],
+        statistics=TrainStatistics(path, plan, layout, train, values.gather),
+        attributes={"plan": plan, "provenance": provenance},
+        environment=environment,
+        values=values,
+        columns=columns,
+    )
+
+
+def beside(path: Path, name: str) -> Path | None:
+    """The file called `name` in the folder of an environment or the one above."""
+    folder = path.absolute() if path.is_dir() else path.absolute().parent
+    return next((f / name for f in (folder, folder.parent) if (f / name).is_file()), None)
+
+
+def _among(names: pd.Series[str], keys: set[bytes]) -> NDArray[np.bool_]:
+    return np.fromiter((name.encode() in keys for name in names), bool, len(names))
+
+
+def _columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """The columns that an HDF5 store of these patches would have, except those that pixels tell."""
+    n = len(table)
+    return {
+        **{key: table[key].to_numpy(str) for key in ("name", "tile", "date", "country")},
+        **{key: table[key].to_numpy(np.uint8) for key in ("split", "snow", "cloud")},
+        "state": np.full(n, WHOLE, np.uint8),
+        "crs": np.full(n, ""),
+        "origin": np.full((n, 2), np.nan),
+        **{key: np.full(n, np.nan, np.float32) for key in SHARES},
+    }
+
+
+def _digest(*parts: str | int | NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else f"{part}\n".encode())
+    return digest.hexdigest()

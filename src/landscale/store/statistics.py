@@ -1,0 +1,118 @@
+"""Mean and standard deviation of bands, from the sums that each patch carries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.errors import BadInput
+from landscale.files import read_json, write_json
+from landscale.progress import bar
+from landscale.store.layout import Layout, moments
+
+Gather = Callable[[NDArray[np.int64], Mapping[str, NDArray[np.generic]]], None]
+PART = 4096  # patches whose moments are added up at once
+_CHUNK = 64  # patches read at once
+
+
+def mean_and_deviation(parts: Iterable[NDArray[np.float64]], pixels: Sequence[int]) -> NDArray[np.float64]:
+    """Mean and standard deviation of each band (bands, 2) over the patches of all `parts`; NaN without any.
+
+    Args:
+        parts: `moments` (n, bands, 2) of PART patches and, last, of what is left.
+        pixels: how many a band has in a patch (bands,).
+    """
+    total: list[list[float]] = [[0, 0] for _ in pixels]
+    patches = 0
+    for part in parts:
+        patches += len(part)
+        for b in range(len(pixels)):
+            for k in range(2):
+                # Integers have no limit: exact, so the order of patches cannot show. Radar's floats are summed in order.
+                exact = bool((part[:, b, k] % 1 == 0).all())
+                total[b][k] += sum(int(v) for v in part[:, b, k]) if exact else float(part[:, b, k].sum())
+    result = np.full((len(pixels), 2), np.nan)
+    for b, (first, second) in enumerate(total if patches else []):
+        count = pixels[b] * patches
+        # With the division last, integers stay exact to here: subtracting squares of means would lose small deviations.
+        result[b] = first / count, max((count * second - first * first) / count**2, 0.0) ** 0.5
+    return result
+
+
+class TrainStatistics(Mapping[str, tuple[float, float]]):
+    """Mean and standard deviation of each band over a store's train split, measured when first asked for.
+
+    They are kept beside the store as `NAME.statistics.json`, where that can be written, and hold while `plan` is the same.
+
+    Args:
+        path: the store. plan: what its content is known by. train: the rows of the train split. gather: reads pixels.
+    """
+
+    def __init__(self, path: Path, plan: str, layout: Layout, train: NDArray[np.int64], gather: Gather) -> None:
+        path = path.absolute()
+        self._file = path.with_name(path.name + ".statistics.json")
+        self._plan, self._layout, self._train, self._gather = plan, layout, train, gather
+        self._values: dict[str, tuple[float, float]] | None = None
+
+    def __getitem__(self, band: str) -> tuple[float, float]:
+        return self._all()[band]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def kept(self) -> dict[str, tuple[float, float]]:
+        """The statistics, if they have been measured before; else nothing."""
+        if self._values is not None:
+            return self._values
+        try:
+            content = read_json(self._file)
+            if content["plan"] == self._plan:
+                return {str(band): (float(mean), float(std)) for band, (mean, std) in content["statistics"].items()}
+        except (BadInput, KeyError, TypeError, ValueError, AttributeError):
+            pass  # none, or not ours: measured again
+        return {}
+
+    def _all(self) -> dict[str, tuple[float, float]]:
+        if self._values is None:
+            self._values = self.kept() or self._measure()
+        return self._values
+
+    def _measure(self) -> dict[str, tuple[float, float]]:
+        pixels = [plane.side**2 for plane in self._layout.planes for _ in plane.bands]
+        pairs = zip(self._layout.bands, mean_and_deviation(self._parts(), pixels).tolist(), strict=True)
+        values = {band: (m, s) for band, (m, s) in pairs if np.isfinite(m) and (m, s) != (0, 0)}
+        with suppress(OSError):
+            write_json(self._file, {"plan": self._plan, "statistics": values})
+        return values
+
+    def _parts(self) -> Iterator[NDArray[np.float64]]:
+        """The moments of the train split's patches, in order."""
+        chunks = [self._train[k : k + _CHUNK] for k in range(0, len(self._train), _CHUNK)]
+        found: list[NDArray[np.float64]] = []
+        with (
+            bar("statistics", len(self._train)) as advance,
+            ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        ):
+            for part in pool.map(self._moments, chunks):
+                found.append(part)
+                advance(len(part))
+                if len(found) * _CHUNK == PART:
+                    yield np.concatenate(found)
+                    found = []
+        if found:
+            yield np.concatenate(found)
+
+    def _moments(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        into = self._layout.buffers(len(rows))
+        self._gather(rows, into)
+        planes = [into[p.key] for p in self._layout.planes]
+        return np.stack([np.concatenate([moments(plane[i]) for plane in planes]) for i in range(len(rows))])

@@ -1,0 +1,108 @@
+"""A scene → the same scene with every band at 10 m: a folder of GeoTIFFs, whole or absent.
+
+The digital numbers stay the product's own: the offset that newer products add is taken off for the network and put back
+after it, bands that are at 10 m are copied, and what has no data (0) has none. `scene.json` in the folder says the offset, so
+that the folder is again a scene for every command. Rows are sharpened strip by strip, each with the margin that the network
+reaches over, so memory does not grow with the height of the scene, and no seam can be seen.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from landscale.errors import BadInput
+from landscale.files import whole_folder, write_json
+from landscale.progress import bar
+from landscale.sources.scene import NOTE, ScenePixels, open_scene
+from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of, check_grid, groups_of, read_rows
+from landscale.superres.superresolver import TILE, Superresolver, tiles
+
+_PROFILE = {
+    "driver": "GTiff",
+    "count": 1,
+    "dtype": "uint16",
+    "tiled": True,
+    "blockxsize": TILE,
+    "blockysize": TILE,
+    "compress": "deflate",
+    "predictor": 2,
+    "BIGTIFF": "IF_SAFER",
+}
+
+
+def apply(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str, Any]:
+    """Write all bands of a scene at 10 m.
+
+    Args:
+        superresolver: its device does the work.
+        scene_path: folder of band rasters, .SAFE, or .mat file, with all bands at 10 and 20 m and both or none at 60 m.
+        out: folder of `B01.tif` …; absent, empty, or an earlier result, which is replaced.
+
+    Returns:
+        What was written: bands, size, CRS, offset; `left_out` are bands for which the weights have no network.
+
+    Raises:
+        BadInput: the scene lacks bands or cannot be read, or `out` is something else.
+    """
+    if out.exists() and not (out / NOTE).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(out, "exists and was not written by superres apply, expected a new or empty folder")
+    scene = open_scene(scene_path)
+    groups = tuple(gsd for gsd in groups_of(scene) if gsd == 10 or gsd in superresolver.networks)
+    bands = tuple(band for band in ESA_ORDER if band in bands_of(groups))
+    note = {
+        "offset": scene.offset,
+        "source": str(scene_path),
+        "bands": list(bands),
+        "weights": superresolver.config["digest"],
+    }
+    with (
+        rasterio.Env(GDAL_CACHEMAX=1024),
+        ScenePixels(scene, bands) as pixels,
+        whole_folder(out) as temporary,
+        ExitStack() as open_files,
+    ):
+        check_grid(scene, pixels)
+        size = {"width": pixels.width, "height": pixels.height}
+        files = {}
+        for band in bands:
+            place = {"crs": pixels.crs, "transform": pixels.transform, "nodata": pixels.files[band].nodata}
+            files[band] = open_files.enter_context(
+                rasterio.open(temporary / f"{band}.tif", "w", **_PROFILE, **size, **place)
+            )
+            files[band].descriptions = (band,)
+        count = sum(tiles(min(TILE, pixels.height - top), pixels.width) for top in range(0, pixels.height, TILE))
+        with bar("superres", count * (len(groups) - 1), "tiles") as advance:
+            for top in range(0, pixels.height, TILE):
+                rows = min(TILE, pixels.height - top)
+                for band in GROUPS[10]:
+                    _write(files[band], pixels.read(band, top, rows), top)
+                whole_rows = -(-rows // 6) * 6
+                planes = read_rows(pixels, groups, top, whole_rows, superresolver.margin)
+                for gsd in groups[1:]:
+                    values = superresolver.sharpen(planes, gsd, superresolver.margin, advance)[0].numpy()
+                    for band, sharp in zip(GROUPS[gsd], values[:, :rows, : pixels.width], strict=True):
+                        numbers = np.clip(np.rint(sharp) + scene.offset, 1, 65535).astype(np.uint16)
+                        numbers[_nodata(pixels, band, gsd // 10, top, rows)] = 0
+                        _write(files[band], numbers, top)
+        write_json(temporary / NOTE, note)
+    left_out = [band for band in scene.files if band in bands_of(groups_of(scene)) and band not in bands]
+    return {"out": str(out), **note, **size, "crs": str(pixels.crs), "left_out": left_out}
+
+
+def _write(file: Any, values: NDArray[np.uint16], top: int) -> None:
+    file.write(values, 1, window=Window(0, top, values.shape[1], values.shape[0]))
+
+
+def _nodata(pixels: ScenePixels, band: str, ratio: int, top: int, rows: int) -> NDArray[np.bool_]:
+    """Where the band's own pixel has no data, (rows, width); GDAL's cache has these rows still."""
+    empty = pixels.read(band, top // ratio, -(-rows // ratio)) == 0
+    fine = empty.repeat(ratio, 0).repeat(ratio, 1)
+    missing = (max(0, rows - fine.shape[0]), max(0, pixels.width - fine.shape[1]))
+    return np.pad(fine, ((0, missing[0]), (0, missing[1])), mode="edge")[:rows, : pixels.width]

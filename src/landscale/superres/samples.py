@@ -1,0 +1,135 @@
+"""Training pairs: patches of scenes at the reduced scale and what they should become; a function of (seed, step).
+
+One scene shows few kinds of ground, and a network that knows only them is worse than bicubic on others. So most patches get
+other spectra: some of their bands become random blends of all bands. How the bands hang together can then not be learned by
+heart; it must be read from the patch itself, which is what holds elsewhere too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from landscale.errors import BadInput
+from landscale.inputs import turn
+from landscale.sources.scene import ScenePixels, open_scene
+from landscale.superres.network import DIVISOR, Shape, stack_inputs
+from landscale.superres.planes import GROUPS, Planes, bands_of, check_grid, groups_of
+from landscale.superres.wald import degrade
+
+# The digital numbers of some ground by sampling distance, (bands of GROUPS, h, w) uint16, all covering the same.
+Ground = dict[int, NDArray[np.uint16]]
+
+SIDES = {20: 32, 60: 96}  # pixels a side of a patch, as published
+BATCH = {20: 16, 60: 4}
+BLENDED = 0.7  # share of patches with other spectra
+_ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and how many are kept: 75 MB each of a full tile
+_DRAWS = 20  # for a patch without gaps
+
+
+def read_grounds(paths: Sequence[Path]) -> list[Ground]:
+    """What training sees of the scenes: all of them, or of large ones strips at even distances, as many of each.
+
+    All grounds have the groups that every scene has.
+
+    Raises:
+        BadInput: a scene lacks bands, cannot be read, or is smaller than a patch.
+    """
+    scenes = [open_scene(path) for path in paths]
+    groups = min((groups_of(scene) for scene in scenes), key=len)
+    unit, most = max(groups) // 10, max(1, _STRIPS // len(scenes))
+    grounds = []
+    for scene in scenes:
+        with ScenePixels(scene, bands_of(groups)) as pixels:
+            check_grid(scene, pixels)
+            width, height = pixels.width // unit * unit, pixels.height // unit * unit
+            for gsd in groups[1:]:
+                if (least := 2 * _around(gsd)) > min(width, height) * 10 // gsd:
+                    needed = f"expected at least {least * gsd // 10} a side to train on"
+                    raise BadInput(scene.folder, f"is {pixels.width}×{pixels.height} px, {needed}")
+            rows = min(height, _ROWS)
+            tops = np.linspace(0, height - rows, min(most, ceil(height / rows))).astype(int) // unit * unit
+            grounds += [_read(pixels, groups, int(top), rows, width) for top in tops]
+    return grounds
+
+
+def _read(pixels: ScenePixels, groups: Sequence[int], top: int, rows: int, width: int) -> Ground:
+    ground = {}
+    for gsd in groups:
+        r = gsd // 10
+        bands = [pixels.harmonise(pixels.read(band, top // r, rows // r))[:, : width // r] for band in GROUPS[gsd]]
+        ground[gsd] = np.stack(bands)
+    return ground
+
+
+def _around(gsd: int) -> int:
+    """Pixels of a patch that serve only to make the others exact: what the blur and the upsampling reach, on both sides."""
+    return 2 * gsd // 10
+
+
+def draw(grounds: Sequence[Ground], shape: Shape, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """A batch: what the network takes (n, inputs, side, side), and what it should give, both float32 numbers / 2000.
+
+    Patches lie anywhere on the grid of their bands, in any of the 8 turns. A ground too small for the side of a patch
+    gives smaller ones.
+    """
+    gsd, scale = shape.gsd, shape.scale
+    generator = np.random.default_rng([seed, gsd, step])
+    least = min(min(ground[gsd].shape[1:]) for ground in grounds)
+    side = min(SIDES[gsd] + _around(gsd), least) // scale * scale
+    patches = [_patch(grounds, shape, side, generator) for _ in range(BATCH[gsd])]
+    planes: Planes = {g: torch.stack([patch[g] for patch in patches]) for g in shape.groups}
+    sharp = _blended(_on_grid(planes, gsd), generator)
+    inputs = stack_inputs({g: _reduced(values, g, gsd) for g, values in sharp.items()}, shape)
+    cut = slice(scale, -scale)
+    return inputs[..., cut, cut], sharp[gsd][..., cut, cut] / DIVISOR
+
+
+def _on_grid(planes: Planes, gsd: int) -> Planes:
+    """All bands on the grid of those at `gsd`, finer ones as if seen from so much higher up."""
+    return {g: degrade(values, gsd // g) if g < gsd else values for g, values in planes.items()}
+
+
+def _reduced(values: Tensor, g: int, gsd: int) -> Tensor:
+    """Bands of `_on_grid` as coarse as theirs are beside the finest: the reduced scale. The blur stands for a sensor's own."""
+    if g == gsd:
+        return degrade(values, g // 10)
+    return F.avg_pool2d(values, g // 10)  # they are blurred already
+
+
+def _blended(planes: Planes, generator: np.random.Generator) -> Planes:
+    """Other spectra for a share of the patches: around its mean, a band is drawn towards a random blend of all bands."""
+    values = torch.cat(list(planes.values()), 1)
+    n, bands = values.shape[:2]
+    chosen = generator.random((n, bands, 1)) < 0.5
+    chosen[: n - round(BLENDED * n)] = False
+    kept = 1 - chosen * generator.random((n, bands, 1))
+    blend = np.eye(bands) * kept + chosen * generator.normal(0, 0.5 / np.sqrt(bands), (n, bands, bands))
+    mean = values.mean((2, 3), keepdim=True)
+    mixed = torch.einsum("nij,njhw->nihw", torch.from_numpy(blend.astype(np.float32)), values - mean) + mean
+    sizes = [part.shape[1] for part in planes.values()]
+    return dict(zip(planes, torch.split(mixed, sizes, 1), strict=True))
+
+
+def _patch(grounds: Sequence[Ground], shape: Shape, side: int, generator: np.random.Generator) -> Planes:
+    """A patch of `side` pixels of the bands to be sharpened, at native resolution; without gaps where a few draws find one."""
+    gsd = shape.gsd
+    areas = np.array([ground[gsd][0].size for ground in grounds], float)
+    cut: Ground = {}
+    for _ in range(_DRAWS):
+        ground = grounds[generator.choice(len(grounds), p=areas / areas.sum())]
+        top, left = (int(generator.integers(size - side + 1)) for size in ground[gsd].shape[1:])
+        for g in shape.groups:
+            r = gsd // g
+            cut[g] = ground[g][:, top * r : (top + side) * r, left * r : (left + side) * r]
+        if cut[gsd].min() > 0:
+            break
+    k = int(generator.integers(8))
+    return {g: turn(torch.from_numpy(values.astype(np.float32)), k) for g, values in cut.items()}
