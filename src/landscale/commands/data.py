@@ -24,16 +24,17 @@ def add_commands(add: Add) -> None:
 
 def _info(options: argparse.Namespace) -> int:
     from landscale.show import show_scene, show_store, show_weights
-    from landscale.store import open_store
+    from landscale.store import is_environment, open_store
     from landscale.weights import read_config
 
     path: Path = options.path
-    if path.is_dir() and not (path / "config.json").exists() and not (path / "recipe.yaml").exists():
+    weights = (path / "config.json").exists() or (path / "recipe.yaml").exists()
+    if not weights and (path.suffix == ".mat" or (path.is_dir() and not is_environment(path))):
         from landscale.sources.scene import open_scene
 
         scene = open_scene(path).summary()
         return tell(options, scene, lambda: show_scene(scene))
-    if path.is_dir():
+    if weights:
         config = {"kind": "weights", **read_config(path)}
         return tell(options, config, lambda: show_weights(config))
     summary = open_store(path).summary()
@@ -52,12 +53,12 @@ def _verify(options: argparse.Namespace) -> int:
                 wrong.append(index)
             advance(1)
     names = [str(store.column("name")[k]) for k in wrong]
-    content = {"store": str(options.store), "patches": len(store), "damaged": names}
+    content = {"store": str(options.store), "patches": len(store), "damaged": names, "proof": store.proof}
 
     def text() -> None:
         for name in names:
             print(f"damaged: {name}")
-        print(f"{options.store}: {len(store)} patches, {len(names) or 'none'} damaged")
+        print(f"{options.store}: {len(store)} patches, {len(names) or 'none'} damaged, by {store.proof}")
 
     tell(options, content, text)
     return 1 if names else 0

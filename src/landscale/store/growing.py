@@ -23,6 +23,7 @@ from landscale.store.layout import Layout, Plane
 from landscale.store.writer import Writer, datasets, typed, write_structure
 
 _FRONT = 1 << 20  # bytes for HDF5's headers; they take about 16 kB
+_GAP = 1 << 16  # bytes, at least: HDF5 puts what is smaller where it likes
 _PAGE = 4096  # direct writes are multiples of it
 
 
@@ -40,7 +41,7 @@ class Growing:
         end = _FRONT
         for plane in sorted(layout.planes, key=_size):
             self._places[plane.key] = end
-            end += -(-capacity * _size(plane) // _PAGE) * _PAGE
+            end += _GAP - (-capacity * _size(plane) // _PAGE) * _PAGE
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self._direct: int | None = None
         with suppress(OSError):  # a file system that cannot
@@ -105,7 +106,7 @@ class Growing:
         try:
             write_structure(frame, self._layout, shapes, {}, attributes, places=self._places)
             with frame.open("rb") as file:
-                os.pwrite(self._file, file.read(_FRONT), 0)
+                os.pwrite(self._file, file.read(_FRONT).rstrip(b"\0"), 0)
             os.ftruncate(self._file, frame.stat().st_size)
         except (OSError, RuntimeError) as error:  # h5py raises either
             what = getattr(error, "strerror", None) or reason(error)

@@ -137,8 +137,8 @@ def open_reben(path: Path, labels: str | None = None) -> RebenStore:
     if twice := table["name"][table["name"].duplicated()].tolist():
         raise BadStore(metadata, f"lists the patch {twice[0]} more than once")
     there = environment.keys()
-    found = {key: _among(table[key], there) for key in ("name", "s1_name")}
-    kinds = [(key, planes) for key, planes in (("name", SENTINEL2), ("s1_name", SENTINEL1)) if found[key].any()]
+    found = {key: _among(table[key], there) for key in ("name", "partner")}
+    kinds = [(key, planes) for key, planes in (("name", SENTINEL2), ("partner", SENTINEL1)) if found[key].any()]
     whole = np.logical_and.reduce([found[key] for key, _ in kinds]) if kinds else np.zeros(len(table), bool)
     if not whole.any():
         raise BadStore(path, f"holds none of the {len(table)} patches that {metadata} lists")

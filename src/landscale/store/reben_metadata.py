@@ -24,14 +24,15 @@ _COLUMNS = {
     "patch_id": "name",
     "split": "split",
     "country": "country",
-    "s1_name": "s1_name",
     "contains_seasonal_snow": "snow",
     "contains_cloud_or_shadow": "cloud",
 }
 
 
 def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """A row a patch with `name`, `split` (code), `country`, `s1_name`, `snow`, `cloud`, `tile`, `date`; and classes (N, C).
+    """A row a patch with `name`, `split` (code), `tile`, `date`, `country`, `snow`, `cloud`; and the classes (N, C).
+
+    In `partner` is the name of the Sentinel-1 patch, empty where it is not told.
 
     Raises:
         BadInput: missing, damaged, with empty fields, or with labels that the nomenclature lacks.
@@ -39,7 +40,8 @@ def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArr
     if not path.is_file():
         raise BadInput(path, "no such file; BigEarthNet v2 keeps labels and splits there")
     try:
-        meta = pd.read_parquet(path, columns=["labels", *_COLUMNS])
+        stored = pd.read_parquet(path)
+        meta = stored[["labels", *_COLUMNS]]
     except Exception as error:  # arrow raises many kinds for a damaged file
         raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({reason(error)})") from None
     classes = np.zeros((len(meta), len(target.classes)), np.uint8)
@@ -48,31 +50,27 @@ def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArr
             classes[row, target.columns(names)] = 1
         except (UnknownName, TypeError) as error:
             raise BadInput(path, f"patch {name}: {error}") from None
-    missing = meta[list(_COLUMNS)].isna().any(axis=1)
-    if missing.any():
-        raise BadInput(
-            path, f"patch {meta['patch_id'][missing].iloc[0]}: has an empty field among {', '.join(_COLUMNS)}"
-        )
     table = meta[list(_COLUMNS)].rename(columns=_COLUMNS)
-    table = table.astype({"name": str, "s1_name": str, "country": str})
+    missing = table.isna().any(axis=1)
+    if missing.any():
+        raise BadInput(path, f"patch {table['name'][missing].iloc[0]}: has an empty field among {', '.join(_COLUMNS)}")
+    table = table.astype({"name": str, "country": str})
     table["split"] = table["split"].map({name: _split(str(name), path) for name in table["split"].unique()})
     table["split"] = table["split"].astype(np.uint8)
     table["tile"] = table["name"].str.rsplit("_", n=3).str[1]
     table["date"] = _dates(table["name"])
+    table["partner"] = stored["s1_name"].fillna("").astype(str) if "s1_name" in stored else ""
     return table, classes
 
 
 def _split(name: str, path: Path) -> int:
     name = {"validation": "val"}.get(name, name)
     if name not in SPLITS:
-        raise BadInput(path, f"has the split '{name}', expected train, validation, test")
+        raise BadInput(path, f"has the split '{name}', expected {', '.join(SPLITS[1:])}")
     return SPLITS.index(name)
 
 
 def _dates(names: pd.Series[str]) -> pd.Series[str]:
     """ISO times of acquisition, from names such as S2A_MSIL2A_20170613T101031_…; empty where there is none."""
-    stamp = names.str.extract(r"_(\d{8})T(\d{6})_", expand=True).fillna("")
-    iso = stamp[0] + "T" + stamp[1]
-    return iso.str.replace(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", r"\1-\2-\3T\4:\5:\6", regex=True).where(
-        stamp[0] != "", ""
-    )
+    s = names.str.extract(r"_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)_", expand=True)
+    return (s[0] + "-" + s[1] + "-" + s[2] + "T" + s[3] + ":" + s[4] + ":" + s[5]).fillna("")
