@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from landscale.distributed import Ranks
     from landscale.prepare import Outcome
     from landscale.sources.survey import Survey
-
-_PATIENCE = timedelta(days=7)  # one rank may have much less to do than another
 
 
 def add_commands(add: Add) -> None:
@@ -49,10 +46,10 @@ def _prepare(options: argparse.Namespace) -> int:
         if options.plan:
             return _show_plan(options, found, workers)
         return _told(options, _run(options, found, workers, None))
-    from landscale.distributed import start, stop
-    from landscale.prepare.ranks import ToldByFirst, on_first
+    from landscale.distributed import stop
+    from landscale.prepare.ranks import ToldByFirst, join, on_first
 
-    ranks = start("gloo", _PATIENCE)
+    ranks = join()
     try:
         workers = options.workers or 1
         found = on_first(ranks, lambda: _survey(options, workers * ranks.world))

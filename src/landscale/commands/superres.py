@@ -98,7 +98,7 @@ def _table(figures: dict[str, Any]) -> None:
     for column in ("RMSE", "bicubic", "ratio", "SRE dB", "bicubic", "SAM °", "bicubic", "ERGAS", "bicubic"):
         table.add_column(column, justify="right")
     for row in figures["bands"]:
-        ratio = row["rmse"] / row["bicubic_rmse"] if row["bicubic_rmse"] else float("nan")
+        ratio = row["rmse"] / max(row["bicubic_rmse"], 1e-9)
         table.add_row(
             row["name"],
             f"{row['rmse']:.1f}",

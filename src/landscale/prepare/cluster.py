@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator
+from concurrent.futures import CancelledError
 from contextlib import closing
 from typing import Any
 
@@ -22,12 +24,15 @@ def run_on_cluster(task: Task, jobs: list[Job], scheduler: str) -> Generator[Dam
     The store and the source must lie on a file system that all workers share, under the same path.
 
     Raises:
-        LandscaleError: dask is not installed, no scheduler or no worker answers, or a job kills every worker it meets.
+        LandscaleError: dask is not installed, no scheduler or no worker answers, the scheduler is lost, or a job kills
+            every worker it meets.
     """
     try:
         from distributed import Client, KilledWorker, as_completed
     except ImportError:
         raise LandscaleError("--scheduler needs dask.distributed: pip install 'landscale[dask]'") from None
+    for name in ("distributed", "distributed.client"):  # each has a handler of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong is told in one line, ours
     try:
         client = Client(scheduler, timeout=_PATIENCE)
     except (OSError, ValueError) as error:
@@ -55,6 +60,8 @@ def run_on_cluster(task: Task, jobs: list[Job], scheduler: str) -> Generator[Dam
                     if number == _TRIES:
                         raise LandscaleError(f"the workers of {scheduler} die again and again ({killed})") from None
                     running.add(submit(job, number + 1))
+                except CancelledError:  # not by us
+                    raise LandscaleError(f"lost the scheduler at {scheduler}; run the same command again") from None
             yield []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from landscale.errors import LandscaleError, reason
@@ -11,10 +12,31 @@ if TYPE_CHECKING:  # it imports torch, which a preparation by one process does w
     from landscale.distributed import Ranks
 
 T = TypeVar("T")
+_TO_BEGIN = timedelta(minutes=5)  # for all ranks to be there: one that died before is not waited for any longer
+_TO_END = timedelta(days=7)  # one rank may have much less to do than another
 
 
 class ToldByFirst(LandscaleError):
     """An error that the first rank tells: the others end without a word."""
+
+
+def join() -> Ranks:
+    """Join the ranks that a launcher announced.
+
+    Raises:
+        LandscaleError: some do not come.
+    """
+    from torch.distributed.distributed_c10d import _set_pg_timeout
+
+    from landscale.distributed import start
+
+    try:
+        ranks = start("gloo", _TO_BEGIN)
+    except RuntimeError as error:
+        raise LandscaleError(f"not all ranks are there ({reason(error)}); run the same command again") from None
+    if ranks.world > 1:
+        _set_pg_timeout(_TO_END)
+    return ranks
 
 
 def on_first(ranks: Ranks | None, action: Callable[[], T]) -> T:

@@ -34,6 +34,7 @@ from landscale.store import BAD, WHOLE, Layout, checksum, moments, open_store
 from landscale.store.growing import FullError, Growing, page_aligned
 from landscale.store.writer import held
 
+_MISSING = 255  # the state of a patch whose other half is not there
 _NAME = 96  # bytes of the longest name; those of BigEarthNet have up to 58
 _BATCHES = 3  # one that is read, one that is written, and one between them
 Advance = Callable[[int], None]
@@ -53,6 +54,8 @@ def prepare_stream(stream: Stream, path: Path, *, skip_bad: bool = False) -> Out
         store = open_store(path)
         if store.attributes["plan"] != digest:
             raise BadStore(path, "exists and was prepared from something else; remove it or choose another name")
+        for file in journals:  # of a preparation that was killed at its very end
+            file.unlink(missing_ok=True)
         names = store.column("name")[store.states == BAD]
         return Outcome(len(store.states), 0, [(str(name), f"was damaged when {path} was made") for name in names])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +205,7 @@ class _Preparation:
         kept = {int(record["row"]): record for record in journal.kept}
         taken: dict[str, int] = {}  # by Sentinel-1 patch
         filled: set[int] = set()
-        patches = self._stream.radar_patches()
+        patches = self._stream.radar_patches(pairs)
 
         def read(planes: dict[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Patch | None:
             """The next patch whose Sentinel-2 half is there."""
@@ -215,7 +218,7 @@ class _Preparation:
                     raise BadInput(self._stream.radar or "", f"holds two Sentinel-1 partners of {name}")
                 filled.add(row)
                 taken[patch.name] = row
-                patch = _at_place(patch, optical[row])
+                patch = _at_place(patch, optical[row], f"{self._stream.radar}: patch {patch.name}")
                 self._check(name, patch)
                 return patch
             return None
@@ -270,11 +273,11 @@ class _Preparation:
         records["moments"][:, : len(self._optical.bands)] = optical["moments"]
         records["moments"][rows, len(self._optical.bands) :] = radar["moments"]
         records["checksum"][rows] = radar["checksum"]
-        state = np.full(len(optical), BAD, np.uint8)
+        state = np.full(len(optical), _MISSING, np.uint8)
         state[rows] = radar["state"]
         for row in np.flatnonzero((state != WHOLE) & (optical["state"] == WHOLE)):
             name = optical["name"][row].decode()
-            if row not in rows:
+            if state[row] == _MISSING:
                 where = f"{self._stream.optical}: patch {name}"
                 self._reject(name, f"{where}: has no Sentinel-1 partner in {self._stream.radar}")
             self._clear(store, records, int(row))
@@ -320,7 +323,8 @@ def _pump(
             if len(settled) == _BATCHES:
                 settled.popleft().result()
             batch.fill(read)
-            settled.append(pool.submit(settle, batch))
+            if batch.patches:
+                settled.append(pool.submit(settle, batch))
             megabytes = patches.consumed() // 1_000_000
             advance(megabytes - shown)
             shown = megabytes
@@ -330,7 +334,7 @@ def _pump(
             future.result()
 
 
-def _at_place(patch: Patch, optical: np.void) -> Patch:
+def _at_place(patch: Patch, optical: np.void, where: str) -> Patch:
     """The Sentinel-1 half of a patch, damaged if it lies elsewhere than the Sentinel-2 half."""
     if isinstance(patch.found, LandscaleError):
         return patch
@@ -339,7 +343,7 @@ def _at_place(patch: Patch, optical: np.void) -> Patch:
     if (place.crs, place.x, place.y) == (crs, x, y):
         return patch
     problem = f"lies at {place}, its Sentinel-2 patch {optical['name'].decode()} at {crs} {x:.0f} {y:.0f}"
-    return replace(patch, found=BadInput(patch.name, problem))
+    return replace(patch, found=BadInput(where, problem))
 
 
 def _runs(rows: NDArray[Any], chosen: list[int]) -> Iterator[tuple[int, int]]:

@@ -32,7 +32,7 @@ from landscale.sources.bigearthnet import (
     same_place,
 )
 from landscale.sources.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, listed_pairs, partner
-from landscale.sources.survey import Found, check_names, split_code
+from landscale.sources.survey import Found, check_names, split_code, split_lists
 from landscale.sources.tarball import Member, Tarball, estimated_size, first_member
 from landscale.store import Layout, Plane
 
@@ -63,14 +63,19 @@ class Patches:
         planes: what there is to read.
         labels: where the labels stand in JSON, their nomenclature.
         wanted: the names of the patches to read; None for all. The others are passed over.
+        paired: Sentinel-1 patches whose partners are known; the JSON of the others is asked.
     """
 
     def __init__(
-        self, path: Path, planes: tuple[Plane, ...], labels: Nomenclature | None, wanted: Container[str] | None = None
+        self,
+        path: Path,
+        planes: tuple[Plane, ...],
+        labels: Nomenclature | None = None,
+        wanted: Container[str] | None = None,
+        paired: Container[str] | None = None,
     ) -> None:
-        self._path, self._labels, self._wanted = path, labels, wanted
+        self._path, self._labels, self._wanted, self._paired = path, labels, wanted, paired
         self._bands = {f"{b}.tif": (p.key, k) for p in planes for k, b in enumerate(p.bands)}
-        self._with_json = labels is not None or (planes == (RADAR,))
         self._tarball = Tarball(path)
         self._members = self._tarball.members()
         self._seen: set[str] = set()
@@ -111,6 +116,7 @@ class Patches:
         self._seen.add(name)
         reading = _Reading(f"{self._path}: member ", planes, classes, self._labels)
         problem: LandscaleError | None = None
+        with_json = self._labels is not None or (self._paired is not None and name not in self._paired)
         missing = {*self._bands, *([_LABELS] if self._labels else [])}
         found: set[str] = set()
         while self._next is not None and self._next[0] == name:
@@ -121,7 +127,7 @@ class Patches:
                 found.add(file)
                 if file in self._bands:
                     reading.band(member, *self._bands[file])
-                elif file == _LABELS and self._with_json:
+                elif file == _LABELS and with_json:
                     reading.json(member)
             except LandscaleError as error:
                 problem = problem or error
@@ -185,12 +191,12 @@ class Stream:
         """The Sentinel-2 half; of v2 those that the metadata know."""
         if self.classes is None:
             return Patches(self.optical, PLANES, nomenclature(self.layout.nomenclature))
-        return Patches(self.optical, PLANES, None, self.rows)
+        return Patches(self.optical, PLANES, wanted=self.rows)
 
-    def radar_patches(self) -> Patches:
-        """The Sentinel-1 half."""
+    def radar_patches(self, paired: Container[str]) -> Patches:
+        """The Sentinel-1 half, of which the partners of some are known already."""
         assert self.radar is not None
-        return Patches(self.radar, (RADAR,), None)
+        return Patches(self.radar, (RADAR,), paired=paired)
 
     def optical_names(self) -> dict[str, str]:
         """The Sentinel-2 patch of each Sentinel-1 patch, as far as metadata or lists tell."""
@@ -233,7 +239,7 @@ class Stream:
         if self.classes is not None:
             digest.update(self.table.to_csv().encode() + self.classes.tobytes())
         else:
-            for path in sorted(p for p in self.lists.glob("*") if p.is_file()):
+            for path in sorted({*split_lists(self.lists).values(), *self.lists.glob("patches_with_*")}):
                 digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
 

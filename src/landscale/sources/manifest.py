@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from landscale.errors import BadInput, reason
@@ -56,9 +56,12 @@ def read_manifest(folder: Path) -> Manifest:
             place, checksum = stream.find("fileLocation"), stream.find("checksum")
             if place is None or checksum is None:
                 continue
+            href = PurePosixPath(place.get("href", ""))
+            if href.is_absolute() or ".." in href.parts:
+                raise BadInput(path, f"lists {href}, which is not in the product")
             algorithm = _ALGORITHMS.get(checksum.get("checksumName", "").upper(), "")
             digest = (checksum.text or "").strip().lower()
-            files[folder / place.get("href", "").removeprefix("./")] = (int(stream.get("size", "")), algorithm, digest)
-    except (ElementTree.ParseError, ValueError, OSError) as error:
+            files[folder / href] = (int(stream.get("size", "")), algorithm, digest)
+    except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
         raise BadInput(path, f"is no manifest of a product ({reason(error)})") from None
     return Manifest(files)

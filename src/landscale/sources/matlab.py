@@ -49,7 +49,7 @@ def open_matlab_band(path: Path, band: str) -> Any:
     """One band as an open raster in memory, uint16.
 
     Raises:
-        BadInput: it cannot be read, or holds other than whole numbers of 16 bits.
+        BadInput: it cannot be read, or holds other than digital numbers of 16 bits.
     """
     name = next(name for name, bands in IMAGES.items() if band in bands)
     try:
@@ -57,16 +57,19 @@ def open_matlab_band(path: Path, band: str) -> Any:
             values = file[name][IMAGES[name].index(band)].T
     except (OSError, KeyError) as error:
         raise BadInput(path, f"{name} cannot be read ({reason(error)})") from None
-    return _raster(_whole_numbers(path, name, values), BANDS[band].gsd)
+    return _raster(_digital_numbers(path, name, values), BANDS[band].gsd)
 
 
-def _whole_numbers(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.uint16]:
+def _digital_numbers(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.uint16]:
+    """Rounded: simulated images (the published ones with a ground truth) hold means of digital numbers."""
     if values.dtype.kind not in "iuf":
         raise BadInput(path, f"{name} holds {values.dtype} values, expected digital numbers")
-    whole = np.isfinite(values).all() and (values == np.rint(values)).all()
-    if not whole or values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-        raise BadInput(path, f"{name} holds other than whole digital numbers of 16 bits")
-    return values.astype(np.uint16)
+    numbers: NDArray[Any] = np.rint(values)
+    if not np.isfinite(values).all() or numbers.min() < 0 or numbers.max() > np.iinfo(np.uint16).max:
+        raise BadInput(path, f"{name} holds other than digital numbers of 16 bits")
+    if numbers.max() <= 2 and (numbers != values).any():
+        raise BadInput(path, f"{name} holds reflectances, expected digital numbers (reflectance × 10,000)")
+    return numbers.astype(np.uint16)
 
 
 def _raster(values: NDArray[np.uint16], gsd: int) -> Any:

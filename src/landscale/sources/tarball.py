@@ -21,13 +21,13 @@ from isal.igzip_lib import IsalError
 
 from landscale.errors import BadInput, reason
 
-_BLOCK = 4 << 20  # bytes decompressed at a time
+_BLOCK = 1 << 20  # bytes decompressed at a time
 _AHEAD = 4  # blocks
 _LARGEST = 1 << 20  # bytes of a member; the largest of BigEarthNet's have 58 kB
 _LONGEST = 1 << 16  # bytes of a header that says a long name
 _FILES, _FOLDER, _LINKS = b"0\07", b"5", b"12K"
 _LONG_NAME, _PAX, _PAX_OF_ALL = b"L", b"x", b"g"
-_PROBED = 16 << 20
+_PROBED = 4 << 20  # bytes, decompressed to see how well an archive is compressed
 
 
 class Member(NamedTuple):

@@ -19,7 +19,10 @@ _NATIVE = re.compile(r"_(B\d[\dA])(?:_(\d\d)m)?\.jp2$")
 
 @dataclass(frozen=True)
 class Tile:
-    """One product: where its bands are, and where it lies. `left`, `top` in metres of `crs`, `width`, `height` in px of 10 m."""
+    """One product: where its bands are, and where it lies. `left`, `top` in metres of `crs`, `width`, `height` in px of 10 m.
+
+    `product` is what names of patches begin with; `mgrs` is as in T33UUP, empty where the name does not tell.
+    """
 
     scene: Scene
     manifest: Manifest
@@ -28,15 +31,8 @@ class Tile:
     top: float
     width: int
     height: int
-
-    @property
-    def product(self) -> str:
-        return product_name(self.scene.folder.resolve().name)
-
-    @property
-    def mgrs(self) -> str:
-        match = _MGRS.search(self.scene.folder.resolve().name.removesuffix(".SAFE"))
-        return match[1] if match else ""
+    product: str
+    mgrs: str
 
 
 def product_name(name: str) -> str:
@@ -79,7 +75,10 @@ def _open(folder: Path) -> Tile:
         crs = f"EPSG:{pixels.crs.to_epsg()}" if pixels.crs and pixels.crs.to_epsg() else ""
         fine = round(pixels.gsd / 10)  # 2 where a product has no band of 10 m
         size = pixels.width * fine, pixels.height * fine
-        return Tile(scene, manifest, crs, pixels.transform.c, pixels.transform.f, *size)
+        place = crs, float(pixels.transform.c), float(pixels.transform.f), *size
+    name = folder.resolve().name.removesuffix(".SAFE")
+    match = _MGRS.search(name)
+    return Tile(scene, manifest, *place, product_name(name), match[1] if match else "")
 
 
 def _is_native(path: Path) -> bool:

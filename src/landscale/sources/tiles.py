@@ -6,32 +6,23 @@ JPEG 2000 costs some hundred times what cutting, summing and writing do.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import rasterio
 from numpy.typing import NDArray
 
 from landscale.bands import BANDS, band_set
-from landscale.errors import BadInput, LandscaleError
-from landscale.geotiff import Place
+from landscale.errors import BadInput
 from landscale.labels import Nomenclature, nomenclature
 from landscale.sources.bigearthnet import is_synthetic
 from landscale.sources.clearness import FLAGGED, Limits, shares
 from landscale.sources.corine import label, open_corine
 from landscale.sources.patch_list import find, read_patch_list
-from landscale.sources.scene import ScenePixels
-from landscale.sources.strips import Strips
 from landscale.sources.survey import (
-    Found,
     Survey,
     acquired,
     block_split,
@@ -41,10 +32,10 @@ from landscale.sources.survey import (
     splits_by_lists,
 )
 from landscale.sources.tile import SIDE, Tile, open_tiles
+from landscale.sources.tile_reader import TileReader
 from landscale.store import SHARES, SPLITS, Layout, Plane
 
 BLOCK = 6  # patches a side of the blocks that go to one split together
-_STRIP = 1080  # px of 10 m read at once, at most: nine rows of patches
 _PART = 2048  # px of 10 m, the least height of a part of a tile: where parts meet, a row of blocks is decoded by both
 
 
@@ -95,7 +86,7 @@ def survey(
     left_out = {"by limits": int((~table["kept"]).sum())}
     table = table[table["kept"]].drop(columns="kept")
     if corine is not None:
-        classes, covered = _from_corine(corine, tiles, table, target, min_share)
+        classes, covered = _from_corine(corine, tiles, table, target, min_share, workers)
         left_out["not on the map"] = int((~covered).sum())
         table, classes = table[covered], classes[covered]
     else:
@@ -168,22 +159,24 @@ def _block_splits(tile: Tile, y: NDArray[np.int64], x: NDArray[np.int64]) -> NDA
 
 
 def _from_corine(
-    path: Path, tiles: list[Tile], table: pd.DataFrame, target: Nomenclature, min_share: float
+    path: Path, tiles: list[Tile], table: pd.DataFrame, target: Nomenclature, min_share: float, workers: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Classes of the patches, and which of them the map covers."""
     corine = open_corine(path)
-    classes = np.zeros((len(table), len(target.classes)), np.uint8)
-    covered = np.zeros(len(table), bool)
-    tile_of = np.array([number for number, _, _ in table["where"]], int)
-    for number in np.unique(tile_of):
-        tile, rows = tiles[number], np.flatnonzero(tile_of == number)
+    wheres = np.array(list(table["where"]), np.int64).reshape(-1, 3)  # tile, y, x
+    classes, covered = np.zeros((len(table), len(target.classes)), np.uint8), np.zeros(len(table), bool)
+
+    def look_up(number: int) -> None:
+        tile, rows = tiles[number], np.flatnonzero(wheres[:, 0] == number)
         if not tile.crs:
             raise BadInput(tile.scene.folder, "has no CRS with an EPSG code, so nothing on a map is its place")
-        places = np.array([(x, y) for _, y, x in table["where"].iloc[rows]], np.float64)
-        corners = np.array([tile.left, tile.top]) + places * (10.0, -10.0)
+        corners = np.array([tile.left, tile.top]) + wheres[rows, :0:-1] * (10.0, -10.0)
         found = corine.shares(tile.crs, corners, SIDE * 10.0)
         covered[rows] = found.sum(1) > 0
         classes[rows] = label(found, target, min_share)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(look_up, np.unique(wheres[:, 0]).tolist()))
     return classes, covered
 
 
@@ -193,88 +186,3 @@ def _columns(table: pd.DataFrame, tiles: int) -> tuple[tuple[int, int], ...]:
     for number, _, x in table["where"]:
         lefts[number].append(x)
     return tuple((min(left), max(left) + SIDE) if left else (0, SIDE) for left in lefts)
-
-
-@dataclass(frozen=True)
-class TileReader:
-    """Reads neighbouring patches of one tile; `wheres` are (tile, y, x) with y, x in px of 10 m.
-
-    columns: for each tile, from where to where its patches reach, in px of 10 m.
-    """
-
-    tiles: tuple[Tile, ...]
-    columns: tuple[tuple[int, int], ...]
-    layout: Layout
-
-    def __call__(
-        self,
-        wheres: Sequence[tuple[int, int, int]],
-        planes: Mapping[str, NDArray[np.generic]],
-        classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
-    ) -> Iterator[Found | LandscaleError]:
-        tile = self.tiles[wheres[0][0]]
-        problems: dict[int, LandscaleError] = {}
-        with rasterio.Env(GDAL_NUM_THREADS=1):  # the workers are the threads
-            try:
-                strips = self._open(wheres[0][0])
-            except LandscaleError as error:
-                yield from (error for _ in wheres)
-                return
-            for _, group in groupby(enumerate(wheres), key=lambda one: one[1][1] // _STRIP):
-                first, *more = (i for i, _ in group)
-                part = slice(first, first + len(more) + 1)
-                found = self._cut(strips, wheres[part], {key: plane[part] for key, plane in planes.items()})
-                problems |= {first + i: error for i, error in found.items()}
-        for i, (_, y, x) in enumerate(wheres):
-            yield problems.get(i) or Found(Place(tile.crs, tile.left + 10 * x, tile.top - 10 * y), tile.mgrs)
-
-    def _open(self, number: int) -> Strips:
-        """The strips of a tile: a worker goes through one tile after the other."""
-        opened: _Opened | None = getattr(_local, "opened", None)
-        if opened is None or opened.reader is not self or opened.number != number:
-            if opened is not None:
-                opened.pixels.close()
-                del _local.opened
-            tile = self.tiles[number]
-            for band in self.layout.bands:
-                tile.manifest.check(tile.scene.files[band])
-            pixels = ScenePixels(tile.scene, self.layout.bands)
-            opened = _Opened(self, number, pixels, Strips(pixels, *self.columns[number]))
-            _local.opened = opened
-        return opened.strips
-
-    def _cut(
-        self,
-        strips: Strips,
-        wheres: Sequence[tuple[int, int, int]],
-        planes: Mapping[str, NDArray[np.generic]],
-    ) -> dict[int, LandscaleError]:
-        """Decode the rows that the patches span, band by band, and cut the patches from them; what is damaged of which."""
-        problems: dict[int, LandscaleError] = {}
-        corners = np.array([(y, x) for _, y, x in wheres])
-        top, bottom = int(corners[:, 0].min()), int(corners[:, 0].max()) + SIDE
-        left = self.columns[wheres[0][0]][0]
-        for plane in self.layout.planes:
-            ratio = SIDE // plane.side
-            out = planes[plane.key]
-            for b, band in enumerate(plane.bands):
-                rows = strips.rows(band, top // ratio, bottom // ratio)
-                for i, (y, x) in enumerate((corners // ratio).tolist()):
-                    down, across = y - top // ratio, x - left // ratio
-                    out[i, b] = rows[down : down + plane.side, across : across + plane.side]
-                    if (problem := strips.problem(band, y, x, plane.side)) is not None:
-                        problems.setdefault(i, problem)
-        return problems
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """The tile that a thread reads; GDAL's handles belong to one thread."""
-
-    reader: TileReader
-    number: int
-    pixels: ScenePixels
-    strips: Strips
-
-
-_local = threading.local()

@@ -92,7 +92,7 @@ def evaluate(superresolver: Superresolver, scene_path: Path) -> dict[str, Any]:
 def _row(gsd: int, ours: dict[str, float], bicubic: dict[str, float]) -> dict[str, float]:
     row = {f"{key}_{gsd}m": value for key, value in ours.items()}
     row |= {f"bicubic_{key}_{gsd}m": value for key, value in bicubic.items()}
-    return row | {f"ratio_{gsd}m": ours["rmse"] / bicubic["rmse"] if bicubic["rmse"] else float("nan")}
+    return row | {f"ratio_{gsd}m": ours["rmse"] / max(bicubic["rmse"], 1e-9)}
 
 
 def _errors(superresolver: Superresolver, pixels: ScenePixels, gsd: int, path: Path) -> tuple[Errors, Errors]:
@@ -117,4 +117,6 @@ def _errors(superresolver: Superresolver, pixels: ScenePixels, gsd: int, path: P
             ours.add(truth, superresolver.sharpen(reduced, gsd, margin))
             bicubic.add(truth, upsample(reduced[gsd], scale, "bicubic")[..., margin:-margin, margin:-margin])
             advance(1)
+    if not ours.pixels:
+        raise BadInput(path, f"holds no data in its bands at {gsd} m")
     return ours, bicubic

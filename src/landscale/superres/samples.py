@@ -1,8 +1,8 @@
 """Training pairs: patches of scenes at the reduced scale and what they should become; a function of (seed, step).
 
-One scene shows few kinds of ground, and a network that knows only them is worse than bicubic on others. So most patches get
-other spectra: some of their bands become random blends of all bands. How the bands hang together can then not be learned by
-heart; it must be read from the patch itself, which is what holds elsewhere too.
+One scene shows few kinds of ground, and what a network learned of them by heart may make it worse than bicubic on others. So
+some patches get other spectra: bands become random blends of all bands. How bands hang together must then be read from the
+patch itself, which is what holds elsewhere too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Ground = dict[int, NDArray[np.uint16]]
 
 SIDES = {20: 32, 60: 96}  # pixels a side of a patch, as published
 BATCH = {20: 16, 60: 4}
-BLENDED = 0.7  # share of patches with other spectra
+BLENDED = 0.25  # share of patches with other spectra
 _ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and how many are kept: 75 MB each of a full tile
 _DRAWS = 20  # for a patch without gaps
 

@@ -26,7 +26,8 @@ from landscale.superres.network import DIVISOR, DSen2, shape
 from landscale.superres.samples import BATCH, Ground, draw, read_grounds
 from landscale.superres.weights import read_superres_config, save_networks
 
-SHARE = 0.9  # of the time that is planned for; the rest is for starting, saving, and a machine that slows down
+SHARE = 0.9  # of the time that is planned for; the rest is for reading, saving, and a machine that slows down
+ASIDE = 3.0  # seconds that the interpreter takes to start and to end
 TIME = {20: 0.75, 60: 0.25}  # of it for each network
 MOST_STEPS = {20: 60_000, 60: 20_000}  # where there is time for more, they bring nothing
 RATE, WARM_UP, AVERAGE = (
@@ -85,7 +86,7 @@ def train(
     tensors, state = _resume(checkpoint, settings)
     grounds = read_grounds(scenes)
     targets = [gsd for gsd in TIME if gsd in grounds[0]]
-    seconds = max(SHARE * seconds - (time.monotonic() - begun), 0.0)
+    seconds = max(SHARE * (seconds - ASIDE) - (time.monotonic() - begun), 0.0)
     networks = {}
     for gsd in targets:
         budget = seconds * TIME[gsd] / sum(TIME[g] for g in targets)

@@ -15,11 +15,13 @@ from landscale.superres.planes import mirror
 
 def degrade(values: Tensor, scale: int) -> Tensor:
     """(n, c, h, w) → (n, c, h / scale, w / scale), float32; h and w are multiples of the scale."""
-    n, c, h, w = values.shape
+    h, w = values.shape[-2:]
     radius = int(4 / scale + 0.5)
-    offsets = torch.arange(-radius, radius + 1, device=values.device)
+    offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offsets * scale).square())
-    kernel = kernel / kernel.sum()
-    flat = mirror(values.reshape(n * c, 1, h, w), radius)
-    flat = F.conv2d(F.conv2d(flat, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-    return F.avg_pool2d(flat, scale).view(n, c, h // scale, w // scale)
+    taps = (kernel / kernel.sum()).tolist()
+    values = mirror(values, radius)
+    # Sums of shifted copies, which are four times faster than convolutions of one channel.
+    values = sum(tap * values[..., k : k + h, :] for k, tap in enumerate(taps))
+    values = sum(tap * values[..., k : k + w] for k, tap in enumerate(taps))
+    return F.avg_pool2d(values, scale)

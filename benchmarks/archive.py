@@ -1,0 +1,91 @@
+"""An archive streamed into a store, against the time in which this machine decompresses it to nothing.
+
+    python benchmarks/archive.py
+
+The archive is synthetic, in the layout of BigEarthNet v1: 2,000 patches with as much to compress as the published ones have
+(a ratio of about 1.5). `igzip` and `arrow_zstd` are the decompressors that landscale itself uses.
+"""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from isal import igzip
+from rounds import interleaved, record
+
+from landscale.prepare.streaming import prepare_stream
+from landscale.sources import synthetic
+from landscale.sources.bigearthnet_archive import stream
+
+PATCHES = 2000
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        synthetic.write_archive(root / "archive", PATCHES, layout="v1")
+        plain, packed, zstd = (root / f"x.tar{suffix}" for suffix in ("", ".gz", ".zst"))
+        subprocess.run(["tar", "cf", plain, "-C", root / "archive", "BigEarthNet-v1.0"], check=True)
+        for program, path in (("gzip", packed), ("zstd", zstd)):
+            with path.open("wb") as out:
+                subprocess.run([program, "-c", plain], stdout=out, check=True)
+
+        def streamed(path: Path) -> Callable[[], int]:
+            store = root / "store.h5"
+
+            def work() -> int:
+                store.unlink(missing_ok=True)
+                lists = root / "archive" / "metadata"
+                return prepare_stream(stream([(None, path)], lists=lists), store).patches
+
+            return work
+
+        block = memoryview(bytearray(1 << 20))
+
+        def drained(opened: Callable[[], Any]) -> Callable[[], int]:
+            def work() -> int:
+                with opened() as file:
+                    while file.readinto(block):
+                        pass
+                return PATCHES
+
+            return work
+
+        def program(*words: str | Path) -> Callable[[], int]:
+            def work() -> int:
+                subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
+                return PATCHES
+
+            return work
+
+        rates = interleaved(
+            {
+                "stream_tar_gz": streamed(packed),
+                "igzip": drained(partial(igzip.open, packed)),
+                "python_gzip": drained(partial(gzip.open, packed)),
+                "gzip_dc": program("gzip", "-dc", packed),
+                "stream_tar_zst": streamed(zstd),
+                "arrow_zstd": drained(partial(pa.input_stream, str(zstd), compression="zstd", buffer_size=0)),
+                "zstd_dc": program("zstd", "-dcq", zstd),
+            }
+        )
+        sizes = {path.suffix: path.stat().st_size for path in (plain, packed, zstd)}
+    ratios = {
+        "stream_over_igzip": rates["stream_tar_gz"] / rates["igzip"],
+        "stream_over_python_gzip": rates["stream_tar_gz"] / rates["python_gzip"],
+        "stream_over_gzip_dc": rates["stream_tar_gz"] / rates["gzip_dc"],
+        "stream_zst_over_arrow_zstd": rates["stream_tar_zst"] / rates["arrow_zstd"],
+        "stream_zst_over_zstd_dc": rates["stream_tar_zst"] / rates["zstd_dc"],
+    }
+    record("archive", {"patches": PATCHES, "bytes": sizes, "patches_per_second": rates, "ratios": ratios})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What starts `landscale` on many machines, here on one: dask, torchrun, SLURM and Open MPI; and who is left when it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(sys.executable).parent
+SLURM = Path(__file__).parents[2] / "shared/tools/slurm-local"
+
+
+def command_of(process: int) -> list[str]:
+    """The words that a process was started with; none if it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_text().split("\0")
+    return []
+
+
+def environment_of(process: int) -> dict[str, str]:
+    with suppress(OSError):
+        lines = Path(f"/proc/{process}/environ").read_text(errors="replace").split("\0")
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+    return {}
+
+
+def processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def session_of(process: int) -> int:
+    """The session of a living process; 0 if it is gone."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[3]) if fields[0] != "Z" else 0
+    return 0
+
+
+def members(session: int) -> list[int]:
+    """Living processes of a session: a command and whatever it started."""
+    return [process for process in processes() if session_of(process) == session]
+
+
+def wait_until_gone(session: int, seconds: float = 10) -> list[int]:
+    end = time.monotonic() + seconds
+    while (left := members(session)) and time.monotonic() < end:
+        time.sleep(0.02)
+    return left
+
+
+def ranks_at(store: Path) -> dict[int, int]:
+    """The processes of the ranks that prepare this store, by rank, whatever started them."""
+    found = {}
+    for process in processes():
+        if str(store) not in command_of(process):
+            continue
+        about = environment_of(process)
+        rank = next((about[k] for k in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK") if k in about), None)
+        if rank is not None:
+            found[int(rank)] = process
+    return found
+
+
+# ---- dask
+
+
+class Dask:
+    """A scheduler and a `dask worker` command, each in a session of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._file = folder, folder / "scheduler.json"
+        self._commands: list[subprocess.Popen[bytes]] = []
+        self._begin("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+        end = time.monotonic() + 60
+        while not self._file.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.1)  # until it is written
+        import json
+
+        self.address = json.loads(self._file.read_text())["address"]
+
+    def add_workers(self, workers: int, threads: int, *more: str) -> None:
+        how = ["--nworkers", str(workers), "--nthreads", str(threads), "--local-directory", str(self._folder)]
+        self._begin("worker", *how, "--no-dashboard", "--host", "127.0.0.1", *more)
+
+    def _begin(self, *words: str) -> None:
+        log = (self._folder / "log").open("ab")
+        program = [PROGRAMS / "dask", words[0], "--scheduler-file", self._file, *words[1:]]
+        self._commands.append(subprocess.Popen(program, stdout=log, stderr=log, start_new_session=True))
+
+    def workers(self) -> list[int]:
+        """The processes that do the work; their nannies are apart."""
+        children = [p for command in self._commands[1:] for p in members(command.pid) if p != command.pid]
+        return [p for p in children if "spawn_main" in " ".join(command_of(p))]
+
+    def kill_scheduler(self) -> None:
+        self._commands[0].kill()
+
+    def stop(self) -> None:
+        for command in self._commands:
+            with suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
+            for process in members(command.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            command.wait()
+
+
+@contextmanager
+def dask(folder: Path, workers: int, threads: int = 1, *more: str) -> Iterator[Dask]:
+    pytest.importorskip("distributed")
+    folder.mkdir(parents=True, exist_ok=True)
+    cluster = Dask(folder)
+    try:
+        cluster.add_workers(workers, threads, *more)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+# ---- ranks
+
+
+def torchrun(processes: int) -> list[object]:
+    """`--` keeps torchrun from taking our flags for its own."""
+    how = ["--standalone", f"--nproc-per-node={processes}"]
+    return [sys.executable, "-m", "torch.distributed.run", *how, "-m", "--", "landscale"]
+
+
+def srun(processes: int) -> list[object]:
+    return ["srun", "--overcommit", "--quiet", f"--ntasks={processes}", PROGRAMS / "landscale"]
+
+
+def mpirun(processes: int) -> list[object]:
+    return ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(processes), PROGRAMS / "landscale"]
+
+
+@contextmanager
+def slurm(folder: Path) -> Iterator[dict[str, str]]:
+    """A SLURM of one node; the value is what its commands need in their environment."""
+    missing = [name for name in ("srun", "slurmctld", "slurmd", "munged") if shutil.which(name) is None]
+    if missing or not SLURM.exists() or os.geteuid() != 0:
+        pytest.skip(f"no SLURM can be started here (missing: {', '.join(missing) or 'slurm-local or root'})")
+    quiet = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # `nproc` heeds it
+    with (folder / "said").open("wb") as log:  # a pipe would be held open by the daemons
+        begun = subprocess.run([SLURM, "start", folder], stdout=log, stderr=log, timeout=60, check=False, env=quiet)
+    try:
+        about = {"SLURM_CONF": str(folder / "slurm.conf")}
+        try:
+            tried = subprocess.run(["srun", "-n1", "true"], timeout=20, check=False, env=quiet | about).returncode
+        except subprocess.TimeoutExpired:
+            tried = 1
+        if begun.returncode or tried:
+            pytest.skip("slurm-local was started, but its srun does not run")
+        yield about
+    finally:
+        subprocess.run([SLURM, "stop", folder], timeout=60, check=False, capture_output=True)
+
+
+@contextmanager
+def in_memory(otherwise: Path) -> Iterator[Path]:
+    """A folder in memory, where a sync costs nothing, if this machine has one."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield otherwise
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="landscale-tests-") as folder:
+        yield Path(folder)

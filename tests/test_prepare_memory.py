@@ -1,0 +1,46 @@
+"""Ten times the patches take the same memory, but for a line each in the survey's table."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from archives import link_v2
+from conftest import command, outcome
+from launchers import command_of, members
+
+A_LINE = 12_000  # bytes a patch in the survey, of 160,000 of pixels; ever less for more patches (docs/at-scale.md)
+
+
+def high_water(process: int) -> float:
+    """The largest resident memory of a living process so far, in MB, by the kernel."""
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
+    return 0.0
+
+
+def peaks(archive: Path, store: Path, workers: int) -> tuple[float, float]:
+    """The largest memory of the command and of its largest worker."""
+    process = command("prepare", "bigearthnet", archive, store, "--workers", workers, "--json")
+    mine, of_worker = 0.0, 0.0
+    while process.poll() is None:
+        mine = max(mine, high_water(process.pid))
+        for other in members(process.pid):
+            if "spawn_main" in " ".join(command_of(other)):
+                of_worker = max(of_worker, high_water(other))
+        time.sleep(0.01)
+    assert outcome(process).code == 0
+    store.unlink()
+    return mine, of_worker
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_memory_is_flat(workers: int, v2: Path, tmp_path: Path) -> None:
+    found = {n: peaks(link_v2(tmp_path / str(n), v2, n), tmp_path / "s.h5", workers) for n in (300, 3000)}
+    print(f"{workers} workers, peak MB of the command and of a worker by patches: {found}")
+    (few, few_of_worker), (many, many_of_worker) = found[300], found[3000]
+    assert many - few < 4 + 2700 * A_LINE / 1e6
+    assert many_of_worker - few_of_worker < 4
