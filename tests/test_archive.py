@@ -25,9 +25,9 @@ from landscale.errors import LandscaleError
 from landscale.labels import CLC43
 from landscale.prepare import plan
 from landscale.sources import tarball
-from landscale.sources.bigearthnet import PLANES
 from landscale.sources.bigearthnet_archive import Patches, Stream
 from landscale.store import WHOLE, PatchStore, open_store
+from landscale.store.reben_metadata import SENTINEL2
 from tarballs import PACKERS, Files, files, member, pack, patch_of, radar_name, shuffled, tar, write_radar
 
 S2 = {"v1": "BigEarthNet-v1.0", "v2": "BigEarthNet-S2"}
@@ -359,9 +359,9 @@ class TestRefusals:
 def contents(path: Path) -> list[tuple[object, ...]]:
     """Everything that an archive of v1 says."""
     found: list[tuple[object, ...]] = []
-    with closing(Patches(path, PLANES, CLC43)) as patches:
+    with closing(Patches(path, SENTINEL2, CLC43)) as patches:
         while True:
-            planes = {p.key: np.zeros(p.shape, p.dtype) for p in PLANES}
+            planes = {p.key: np.zeros(p.shape, p.dtype) for p in SENTINEL2}
             classes = np.zeros(43, np.uint8)
             patch = patches.read(planes, classes)
             if patch is None:

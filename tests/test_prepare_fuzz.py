@@ -21,7 +21,7 @@ import pytest
 import tifffile
 
 from archives import GSD, Patch, metadata, pixels, write_lists, write_patch, write_v1, write_v2
-from conftest import command, outcome
+from conftest import Answer, command, without_bars
 from landscale.labels import CLC43
 from landscale.store import BAD, PatchStore, open_store
 from launchers import in_memory
@@ -95,13 +95,12 @@ def prepared(
 ) -> Iterator[tuple[int, Mutant, PatchStore, int, str | None]]:
     """Prepare in a process of its own; for each mutant its case, the store, its row, and the line by which it was refused."""
     process = command("prepare", "bigearthnet", root, store, "--workers", 1, "--skip-bad")
-    timeout = 30 + 0.1 * len(mutants)
     try:
-        process.wait(timeout)  # stderr is one line a patch: shorter than its pipe only if there are few
+        _, said = process.communicate(timeout=60 + 0.1 * len(mutants))
     except subprocess.TimeoutExpired:
         process.kill()
         pytest.fail(f"seed {SEED}: it hangs")
-    answer = outcome(process)
+    answer = Answer(process.returncode, "", without_bars(said))
     assert answer.code == 0, f"seed {SEED}: exit code {answer.code}, {answer.lines[-5:]}"
     found = open_store(store)
     rows = {name: row for row, name in enumerate(found.column("name").tolist())}

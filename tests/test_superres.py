@@ -327,8 +327,9 @@ def test_batches_are_a_function_of_seed_and_step(scene: Path):
 
 @pytest.mark.parametrize("gsd", [20, 60])
 def test_batches_are_the_reduced_scale(scene: Path, gsd: int, monkeypatch):
-    """Without blending and turns, a patch is what degrading the scene gives at its place, its borders included."""
+    """Without other spectra and turns, a patch is what degrading the scene gives at its place, its borders included."""
     monkeypatch.setattr("landscale.superres.samples.BLENDED", 0.0)
+    monkeypatch.setattr("landscale.superres.samples.SHIFT", 0.0)
     monkeypatch.setattr("landscale.superres.samples.turn", lambda values, k: values)
     monkeypatch.setitem(SIDES, 60, 12)
     monkeypatch.setitem(BATCH, gsd, 2)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscale.commands.command import Add, tell
-from landscale.commands.sources import add_options, survey
+from landscale.commands.sources import add_options, stream, survey
+from landscale.errors import LandscaleError
 
 if TYPE_CHECKING:
     from landscale.distributed import Ranks
@@ -40,6 +41,12 @@ def add_commands(add: Add) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    if (archive := stream(options)) is not None:
+        from landscale.prepare.streaming import prepare_stream
+
+        if _is_one_of_many():
+            raise LandscaleError("prepare bigearthnet: an archive is read by one process; found several ranks")
+        return _told(options, prepare_stream(archive, options.store, skip_bad=options.skip_bad))
     if not _is_one_of_many():
         workers = options.workers or len(os.sched_getaffinity(0))
         found = _survey(options, workers)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from landscale.errors import LandscaleError, UnknownName
 
 if TYPE_CHECKING:
+    from landscale.sources.bigearthnet_archive import Stream
     from landscale.sources.survey import Survey
 
 _MASKS = ("max_cloud", "max_snow", "max_nodata")
@@ -61,6 +62,25 @@ def add_options(p: argparse.ArgumentParser) -> None:
     tiles.add_argument("--max-nodata", type=float, metavar="SHARE", help="of a patch without data")
 
 
+def stream(options: argparse.Namespace) -> Stream | None:
+    """The archive to read without unpacking it, if the inputs are one (or two, with Sentinel-1).
+
+    Raises:
+        LandscaleError: see `bigearthnet_archive.stream`; or an option that it does not take.
+    """
+    if options.source != "bigearthnet":
+        return None
+    from landscale.sources import bigearthnet_archive
+
+    inputs = [_split_input(word) for word in options.inputs]
+    if not all(bigearthnet_archive.is_archive(path) for _, path in inputs):
+        return None
+    for option in ("upsample", "scheduler", "plan"):
+        if getattr(options, option):
+            raise LandscaleError(f"prepare bigearthnet: an archive is read by one process, it takes no --{option}")
+    return bigearthnet_archive.stream(inputs, **_given(options))
+
+
 def survey(options: argparse.Namespace, workers: int) -> Survey:
     """Look at the source that a user names.
 
@@ -69,10 +89,7 @@ def survey(options: argparse.Namespace, workers: int) -> Survey:
     """
     if options.source not in SOURCES:
         raise UnknownName("source", options.source, SOURCES)
-    takes = SOURCES[options.source]
-    given = {key: value for key in all_options() if (value := getattr(options, key)) is not None}
-    if foreign := [key for key in given if key not in takes]:
-        raise LandscaleError(f"prepare {options.source}: takes no --{foreign[0].replace('_', '-')}")
+    given = _given(options)
     if options.source == "tiles":
         from landscale.sources.clearness import Limits
 
@@ -83,8 +100,13 @@ def survey(options: argparse.Namespace, workers: int) -> Survey:
     return found
 
 
-def all_options() -> list[str]:
-    return list(dict.fromkeys(key for takes in SOURCES.values() for key in takes))
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """What the user said, checked against what the source takes."""
+    every = dict.fromkeys(key for takes in SOURCES.values() for key in takes)
+    given = {key: value for key in every if (value := getattr(options, key)) is not None}
+    if foreign := [key for key in given if key not in SOURCES[options.source]]:
+        raise LandscaleError(f"prepare {options.source}: takes no --{foreign[0].replace('_', '-')}")
+    return given
 
 
 def _split_input(word: str) -> tuple[str | None, Path]:

@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.bands import BANDS, band_set
-from landscale.errors import BadInput, UnknownName, reason
+from landscale.errors import BadInput, UnknownName
 from landscale.files import read_json
 from landscale.geotiff import Place, read_band
 from landscale.labels import Nomenclature, nomenclature
@@ -27,6 +26,7 @@ from landscale.sources.survey import (
     Found,
     OneByOne,
     Survey,
+    acquired,
     check_names,
     is_listed,
     read_list,
@@ -35,20 +35,10 @@ from landscale.sources.survey import (
     splits_by_lists,
 )
 from landscale.store import Layout, Plane
+from landscale.store.reben_metadata import SENTINEL2, read_metadata
 
-SIDES = {10: 120, 20: 60, 60: 20}  # 1.2 km
 FOLDER_S2 = "BigEarthNet-S2"
 V1, V2 = ({"source": "bigearthnet", "version": version} for version in ("v1", "v2"))
-
-
-def _planes() -> tuple[Plane, ...]:
-    names = band_set("s2-12").names
-    return tuple(
-        Plane(f"data_{gsd}m", tuple(b for b in names if BANDS[b].gsd == gsd), side) for gsd, side in SIDES.items()
-    )
-
-
-PLANES = _planes()
 BESIDE = "\0"  # in a `where`, between the folder of the Sentinel-2 patch and that of its Sentinel-1 patch
 
 
@@ -62,7 +52,7 @@ class BigEarthNetReader:
     def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found:
         optical, _, radar = where.partition(BESIDE)
         place = None
-        for plane in PLANES:
+        for plane in SENTINEL2:
             place = _read_plane(optical, plane, planes[plane.key], place)
         if RADAR.key in planes:
             if not radar:
@@ -197,7 +187,7 @@ def describe_v1(names: list[str], lists: Path) -> pd.DataFrame:
     for flag, stem in (("snow", "patches_with_seasonal_snow"), ("cloud", "patches_with_cloud_and_shadow")):
         listed = {name for path in lists.glob(f"{stem}.*") for name in read_list(path)}
         table[flag] = is_listed(table["name"], listed)
-    table["date"] = _dates(table["name"])
+    table["date"] = acquired(table["name"])
     return table
 
 
@@ -212,70 +202,6 @@ def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
     return Survey(layout(target, radar is not None), table.drop(columns="partner"), classes, reader, V2)
 
 
-def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """The table of v2 and its labels (N, C): `name`, `split`, `tile`, `date`, `country`, `snow`, `cloud`.
-
-    In `partner` is the name of the Sentinel-1 patch, empty where it is not told.
-
-    Raises:
-        BadInput: missing, damaged, with empty fields, or with labels that the nomenclature lacks.
-    """
-    if not path.is_file():
-        raise BadInput(path, "no such file; BigEarthNet v2 keeps labels and splits there")
-    columns = ["patch_id", "labels", "split", "country", "contains_seasonal_snow", "contains_cloud_or_shadow"]
-    try:
-        stored = pd.read_parquet(path)
-        meta = stored[columns]
-    except Exception as error:  # arrow raises many kinds for a damaged file
-        raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({reason(error)})") from None
-    classes = np.zeros((len(meta), len(target.classes)), np.uint8)
-    for row, (name, names) in enumerate(zip(meta["patch_id"], meta["labels"], strict=True)):
-        try:
-            classes[row, target.columns(names)] = 1
-        except (UnknownName, TypeError) as error:
-            raise BadInput(path, f"patch {name}: {error}") from None
-    missing = meta.drop(columns="labels").isna().any(axis=1)
-    if missing.any():
-        raise BadInput(
-            path, f"patch {meta['patch_id'][missing].iloc[0]}: has an empty field among {', '.join(columns)}"
-        )
-    splits = {name: split_code(str(name), path) for name in meta["split"].unique()}
-    names = meta["patch_id"].astype(str)
-    table = pd.DataFrame(
-        {
-            "name": names,
-            "split": meta["split"].map(splits).astype(np.uint8),
-            "tile": names.str.rsplit("_", n=2).str[0].str.rsplit("_", n=1).str[-1],
-            "date": _dates(names),
-            "country": meta["country"].astype(str),
-            "snow": meta["contains_seasonal_snow"],
-            "cloud": meta["contains_cloud_or_shadow"],
-            "partner": stored["s1_name"].fillna("").astype(str) if "s1_name" in stored else "",
-        }
-    )
-    return table, classes
-
-
 def layout(target: Nomenclature, with_radar: bool) -> Layout:
     """The planes of Sentinel-2, and that of Sentinel-1 if it is there, with the classes of a nomenclature."""
-    return Layout(PLANES + ((RADAR,) if with_radar else ()), target.names, target.name, multi_label=True)
-
-
-def _dates(names: pd.Series[str]) -> pd.Series[str]:
-    """ISO times of acquisition, from product names such as S2A_MSIL2A_20170613T101031_…; v1 writes hours without a zero."""
-    stamp = names.str.extract(r"_(\d{8})T(\d{5,6})_", expand=True)
-    day, time = stamp[0].fillna(""), stamp[1].fillna("").str.zfill(6)
-    iso = (
-        day.str[:4]
-        + "-"
-        + day.str[4:6]
-        + "-"
-        + day.str[6:]
-        + "T"
-        + time.str[:2]
-        + ":"
-        + time.str[2:4]
-        + ":"
-        + time.str[4:]
-    )
-    return iso.where(day != "", "")
+    return Layout(SENTINEL2 + ((RADAR,) if with_radar else ()), target.names, target.name, multi_label=True)

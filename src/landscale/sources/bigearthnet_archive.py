@@ -20,7 +20,6 @@ from landscale.geotiff import Place, decode_band
 from landscale.labels import Nomenclature, nomenclature
 from landscale.sources.bigearthnet import (
     FOLDER_S2,
-    PLANES,
     V1,
     V2,
     check_lists,
@@ -28,13 +27,13 @@ from landscale.sources.bigearthnet import (
     is_synthetic,
     layout,
     read_labels,
-    read_metadata,
     same_place,
 )
 from landscale.sources.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, listed_pairs, partner
 from landscale.sources.survey import Found, check_names, split_code, split_lists
 from landscale.sources.tarball import Member, Tarball, estimated_size, first_member
 from landscale.store import Layout, Plane
+from landscale.store.reben_metadata import SENTINEL2, read_metadata
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 PATCHES_V1 = 590_326  # of the whole of it
@@ -190,8 +189,8 @@ class Stream:
     def optical_patches(self) -> Patches:
         """The Sentinel-2 half; of v2 those that the metadata know."""
         if self.classes is None:
-            return Patches(self.optical, PLANES, nomenclature(self.layout.nomenclature))
-        return Patches(self.optical, PLANES, wanted=self.rows)
+            return Patches(self.optical, SENTINEL2, nomenclature(self.layout.nomenclature))
+        return Patches(self.optical, SENTINEL2, wanted=self.rows)
 
     def radar_patches(self, paired: Container[str]) -> Patches:
         """The Sentinel-1 half, of which the partners of some are known already."""
@@ -221,7 +220,7 @@ class Stream:
 
     def most(self) -> int:
         """More patches than the archive has, by all that is known and a guess at its size; 1.5 times too many do no harm."""
-        smallest = sum(512 + plane.side**2 * np.dtype(plane.dtype).itemsize for plane in PLANES for _ in plane.bands)
+        smallest = sum(512 + plane.side**2 * np.dtype(plane.dtype).itemsize for plane in SENTINEL2 for _ in plane.bands)
         known = PATCHES_V1 if self.classes is None else len(self.table)
         return min(known, int(1.5 * estimated_size(self.optical)) // smallest + 64)
 

@@ -102,6 +102,8 @@ def _read(path: Path, tile: Tile) -> tuple[NDArray[np.integer], float]:
 
 def _share(mask: NDArray[np.bool_], corners: NDArray[np.int64], side: int, gsd: float) -> NDArray[np.float64]:
     """The share of a mask in each patch, by sums over rectangles (Crow 1984)."""
+    if not mask.any():
+        return np.zeros(len(corners))
     ratio = gsd / 10
     total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
     mask.cumsum(0, dtype=np.int32).cumsum(1, out=total[1:, 1:])

@@ -118,7 +118,7 @@ def _see(strip: Strip, top: int, height: int) -> dict[str, npt.NDArray[np.intege
     shadow = np.roll(strip.cloud, -_SHADOW, axis=1)[:, inner] * (1 - cloud)
     width = cloud.shape[1]
     y, x = np.ogrid[top + 3 : top + STRIP : 6, 3:width:6]
-    seen = x < width * (1 - 0.15 * y / height)  # at 60 m, so that it ends at the same place in all bands
+    seen = x < width * (1 - 0.05 * y / height)  # at 60 m, so that it ends at the same place in all bands
     image: dict[str, npt.NDArray[np.integer]] = {}
     for band in BANDS:
         step = band.gsd // 10

@@ -109,13 +109,13 @@ def _tidy(table: pd.DataFrame, path: Path, target: Nomenclature) -> PatchList:
     key = next((key for key in _NAMES if key in table), None)
     placed = {"ulx", "uly"} <= {*table}
     if key is not None:
-        found["name"] = _whole(table, key, path).astype(str)
+        found["name"] = _text(_whole(table, key, path))
     elif {"product", "column", "row"} <= {*table}:
         column, row = (_whole(table, k, path).astype(float) for k in ("column", "row"))
         cells = [f"_{int(c):02d}_{int(r):02d}" for c, r in zip(column, row, strict=True)]
         if not ((column % 1 == 0) & (row % 1 == 0) & (column >= 0) & (row >= 0)).all():
             raise BadInput(path, "has columns or rows of patches that are no whole numbers from 0 on")
-        found["name"] = _whole(table, "product", path).astype(str).map(product_name) + cells
+        found["name"] = _text(_whole(table, "product", path)).map(product_name) + cells
     elif placed:
         found["name"] = ""
     else:
@@ -123,11 +123,11 @@ def _tidy(table: pd.DataFrame, path: Path, target: Nomenclature) -> PatchList:
         raise BadInput(path, f"has the columns {columns}; expected patch_id, or product, column, row, or ulx, uly")
     if placed:
         found["ulx"], found["uly"] = (_whole(table, k, path).astype(float) for k in ("ulx", "uly"))
-        found["crs"] = table["crs"].fillna("").astype(str) if "crs" in table else ""
+        found["crs"] = _text(table["crs"].fillna("")) if "crs" in table else ""
     if "split" in table:
-        codes = {name: split_code(str(name), path) for name in table["split"].unique()}
-        found["split"] = table["split"].map(codes).astype(np.uint8)
-    found["country"] = table["country"].fillna("").astype(str) if "country" in table else ""
+        splits = _text(_whole(table, "split", path))
+        found["split"] = splits.map({name: split_code(name, path) for name in splits.unique()}).astype(np.uint8)
+    found["country"] = _text(table["country"].fillna("")) if "country" in table else ""
     for source, flag in _FLAGS.items():
         if source in table:
             found[flag] = _whole(table.assign(**{source: table[source].map(_TRUTH)}), source, path).astype(bool)
@@ -142,6 +142,12 @@ def _whole(table: pd.DataFrame, key: str, path: Path) -> pd.Series[Any]:
     return column
 
 
+def _text(column: pd.Series[Any]) -> pd.Series[str]:
+    """As text in one line: it may end up in an error's."""
+    texts = {value: " ".join(str(value).split()) for value in column.unique()}
+    return column.map(texts).astype(str)
+
+
 def _classes(table: pd.DataFrame, path: Path, target: Nomenclature) -> NDArray[np.uint8]:
     classes = np.zeros((len(table), len(target.classes)), np.uint8)
     for i, labels in enumerate(table["labels"]):
@@ -149,7 +155,7 @@ def _classes(table: pd.DataFrame, path: Path, target: Nomenclature) -> NDArray[n
         try:
             classes[i, target.columns(names)] = 1
         except (UnknownName, TypeError) as error:
-            raise BadInput(path, f"row {i + 1}: {error}") from None
+            raise BadInput(path, f"row {i + 1}: {' '.join(str(error).split())}") from None
     return classes
 
 

@@ -11,13 +11,12 @@ import bz2
 from pathlib import Path
 from typing import Any
 
-from landscale.bands import band_set
 from landscale.errors import BadInput, reason
 from landscale.files import read_json
 from landscale.sources.survey import split_lists
-from landscale.store import Plane
+from landscale.store.reben_metadata import SENTINEL1
 
-RADAR = Plane("data_s1", band_set("s1").names, 120, "float32")
+(RADAR,) = SENTINEL1
 FOLDER_V1, FOLDER_V2 = "BigEarthNet-S1-v1.0", "BigEarthNet-S1"
 
 

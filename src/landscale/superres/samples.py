@@ -1,8 +1,8 @@
 """Training pairs: patches of scenes at the reduced scale and what they should become; a function of (seed, step).
 
 One scene shows few kinds of ground, and what a network learned of them by heart may make it worse than bicubic on others. So
-some patches get other spectra: bands become random blends of all bands. How bands hang together must then be read from the
-patch itself, which is what holds elsewhere too.
+patches get other spectra: every band becomes brighter or darker, as under other haze, and in some patches bands become random
+blends of all bands. How bands hang together must then be read from the patch itself, which is what holds elsewhere too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Ground = dict[int, NDArray[np.uint16]]
 
 SIDES = {20: 32, 60: 96}  # pixels a side of a patch, as published
 BATCH = {20: 16, 60: 4}
-BLENDED = 0.25  # share of patches with other spectra
+BLENDED = 0.25  # share of patches with blended bands
+SHIFT = 300.0  # standard deviation of what is added to a band of a patch, digital numbers
 _ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and how many are kept: 75 MB each of a full tile
 _DRAWS = 20  # for a patch without gaps
 
@@ -86,7 +87,7 @@ def draw(grounds: Sequence[Ground], shape: Shape, seed: int, step: int) -> tuple
     side = min(SIDES[gsd] + _around(gsd), least) // scale * scale
     patches = [_patch(grounds, shape, side, generator) for _ in range(BATCH[gsd])]
     planes: Planes = {g: torch.stack([patch[g] for patch in patches]) for g in shape.groups}
-    sharp = _blended(_on_grid(planes, gsd), generator)
+    sharp = _other_spectra(_on_grid(planes, gsd), generator)
     inputs = stack_inputs({g: _reduced(values, g, gsd) for g, values in sharp.items()}, shape)
     cut = slice(scale, -scale)
     return inputs[..., cut, cut], sharp[gsd][..., cut, cut] / DIVISOR
@@ -104,16 +105,17 @@ def _reduced(values: Tensor, g: int, gsd: int) -> Tensor:
     return F.avg_pool2d(values, g // 10)  # they are blurred already
 
 
-def _blended(planes: Planes, generator: np.random.Generator) -> Planes:
-    """Other spectra for a share of the patches: around its mean, a band is drawn towards a random blend of all bands."""
+def _other_spectra(planes: Planes, generator: np.random.Generator) -> Planes:
+    """All bands of patches shifted, and in a share of them, around the mean, drawn towards random blends of all bands."""
     values = torch.cat(list(planes.values()), 1)
     n, bands = values.shape[:2]
     chosen = generator.random((n, bands, 1)) < 0.5
     chosen[: n - round(BLENDED * n)] = False
     kept = 1 - chosen * generator.random((n, bands, 1))
     blend = np.eye(bands) * kept + chosen * generator.normal(0, 0.5 / np.sqrt(bands), (n, bands, bands))
+    shift = torch.from_numpy(generator.normal(0, SHIFT, (n, bands, 1, 1)).astype(np.float32))
     mean = values.mean((2, 3), keepdim=True)
-    mixed = torch.einsum("nij,njhw->nihw", torch.from_numpy(blend.astype(np.float32)), values - mean) + mean
+    mixed = torch.einsum("nij,njhw->nihw", torch.from_numpy(blend.astype(np.float32)), values - mean) + mean + shift
     sizes = [part.shape[1] for part in planes.values()]
     return dict(zip(planes, torch.split(mixed, sizes, 1), strict=True))
 
