@@ -309,6 +309,8 @@ def test_training_learns(cli: Cli, scene: Path, tmp_path: Path):
     assert config["networks"]["20m"]["inputs"][:4] == ["B04", "B03", "B02", "B08"]
     assert config["networks"]["60m"]["outputs"] == ["B01", "B09"]
     assert cli("superres", "train", scene, out, "--json").json == answer.json
+    assert "B8A" in cli("info", out).out
+    assert cli("info", out, "--json").json["kind"] == "superres"
     other = cli("superres", "train", scene, out, "--seed", 1)
     assert other.code == 2
     assert "another training" in other.lines[-1]

@@ -72,6 +72,13 @@ def show_weights(config: dict[str, Any]) -> None:
             _console.print(f"  {scores['split']} {key} {scores[key]:.4f}")
 
 
+def show_networks(config: dict[str, Any]) -> None:
+    """Weights of super-resolution."""
+    _console.print(f"[bold]{config['model']}[/]: {config['parameters']:,} parameters; digest {config['digest'][:12]}")
+    for gsd, network in config["networks"].items():
+        _console.print(f"  {gsd} → 10m: {', '.join(network['outputs'])}")
+
+
 def show_scene(summary: dict[str, Any]) -> None:
     offset = f", offset {summary['offset']} of its processing baseline is taken off" if summary["offset"] else ""
     _console.print(f"[bold]{summary['path']}[/]: {', '.join(summary['bands'])}")

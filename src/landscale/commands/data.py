@@ -23,7 +23,7 @@ def add_commands(add: Add) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from landscale.show import show_scene, show_store, show_weights
+    from landscale.show import show_networks, show_scene, show_store, show_weights
     from landscale.store import is_environment, open_store
     from landscale.weights import read_config
 
@@ -36,7 +36,8 @@ def _info(options: argparse.Namespace) -> int:
         return tell(options, scene, lambda: show_scene(scene))
     if weights:
         config = {"kind": "weights", **read_config(path)}
-        return tell(options, config, lambda: show_weights(config))
+        show = show_networks if config["kind"] == "superres" else show_weights
+        return tell(options, config, lambda: show(config))
     summary = open_store(path).summary()
     return tell(options, summary, lambda: show_store(summary))
 

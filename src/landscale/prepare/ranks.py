@@ -48,7 +48,8 @@ def on_first(ranks: Ranks | None, action: Callable[[], T]) -> T:
     if ranks is None:
         return action()
     found = _exchange(ranks.share, _tried(action) if ranks.first else None)
-    return _values(ranks, [found])[0]
+    value: T = _values(ranks, [found])[0]
+    return value
 
 
 def on_all(ranks: Ranks | None, action: Callable[[], T]) -> list[T]:
