@@ -3,13 +3,15 @@
     python benchmarks/prepare.py [PATCHES] [FOLDER]
 
 Synthetic archives of v1 and v2 and the stores are written below FOLDER (a temporary folder by default), files warm.
-A preparation is all of it: survey, creating the store, reading, checksums, moments, writing, syncing, seals; with two
-workers the start of their processes too. Seconds of the CPU are recorded beside the clock's: on a disk the clock is the disk's.
+A preparation is all of it: survey, creating the store, reading, checksums, moments, writing, syncing, seals; a command
+also starts Python, and its workers. Seconds of the CPU are recorded beside the clock's: on a disk the clock is the disk's.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +24,7 @@ from landscale.prepare import prepare
 from landscale.sources import bigearthnet, synthetic
 from landscale.sources.survey import Survey
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def main(patches: int, parent: Path | None) -> None:
@@ -35,24 +37,25 @@ def main(patches: int, parent: Path | None) -> None:
         for layout in ("v1", "v2"):
             archive = folder / layout
             synthetic.write_archive(archive, patches, layout=layout)
+            contenders[f"{layout}_prepare"] = preparation(archive, folder / "store.h5")
             for workers in (1, 2):
-                contenders[f"{layout}_{workers}_workers"] = preparation(archive, folder / "store.h5", workers)
+                contenders[f"{layout}_command_{workers}"] = command(archive, folder / "store.h5", workers)
             contenders[f"{layout}_reading"] = reading(bigearthnet.survey([(None, archive)]))
             contenders[f"{layout}_twelve_rasterio"] = twelve_rasterio(archive)
         rates = interleaved({name: timed(work, cpu.setdefault(name, [])) for name, work in contenders.items()}, ROUNDS)
-        of_cpu = {name: statistics.median(found[1:]) for name, found in cpu.items() if "2_workers" not in name}
+        of_cpu = {name: statistics.median(found[1:]) for name, found in cpu.items() if "command" not in name}
         ratios = {
             f"{layout}_{way}_over_rasterio": rates[f"{layout}_{way}"] / rates[f"{layout}_twelve_rasterio"]
             for layout in ("v1", "v2")
-            for way in ("1_workers", "2_workers", "reading")
+            for way in ("prepare", "command_1", "command_2", "reading")
         }
         ratios["two_workers_over_one"] = statistics.mean(
-            rates[f"{layout}_2_workers"] / rates[f"{layout}_1_workers"] for layout in ("v1", "v2")
+            rates[f"{layout}_command_2"] / rates[f"{layout}_command_1"] for layout in ("v1", "v2")
         )
         ratios |= {
             f"{layout}_{way}_over_rasterio_by_cpu": of_cpu[f"{layout}_{way}"] / of_cpu[f"{layout}_twelve_rasterio"]
             for layout in ("v1", "v2")
-            for way in ("1_workers", "reading")
+            for way in ("prepare", "reading")
         }
         figures = {"patches_per_second": rates, "patches_per_cpu_second": of_cpu, "ratios": ratios}
         record("prepare", {"patches": patches, "folder": str(parent or "temporary"), **figures})
@@ -70,10 +73,21 @@ def timed(work: Callable[[], int], rates: list[float]) -> Callable[[], int]:
     return run
 
 
-def preparation(archive: Path, store: Path, workers: int) -> Callable[[], int]:
+def preparation(archive: Path, store: Path) -> Callable[[], int]:
     def work() -> int:
         store.unlink(missing_ok=True)
-        return prepare(bigearthnet.survey([(None, archive)]), store, workers).written
+        return prepare(bigearthnet.survey([(None, archive)]), store).written
+
+    return work
+
+
+def command(archive: Path, store: Path, workers: int) -> Callable[[], int]:
+    words = [Path(sys.executable).with_name("landscale"), "prepare", "bigearthnet", archive, store, "--json"]
+
+    def work() -> int:
+        store.unlink(missing_ok=True)
+        done = subprocess.run([*words, "--workers", str(workers)], capture_output=True, check=True)
+        return int(json.loads(done.stdout)["written"])
 
     return work
 

@@ -110,7 +110,6 @@ def test_writes_that_fail_at_50_places(
         store.unlink()
 
 
-@pytest.mark.xfail(reason="store/writer.py: a failing sync does not name the store", strict=True)
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("call", ["fdatasync", "fsync"])
 def test_a_sync_that_fails(

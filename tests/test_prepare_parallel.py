@@ -49,6 +49,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory, big: Path) -> tuple[Path, 
     return root, victims
 
 
+@pytest.mark.slow
 def test_four_workers_give_the_same_bytes(big: Path, unbroken: bytes, tmp_path: Path) -> None:
     answer = outcome(command("prepare", "bigearthnet", big, tmp_path / "s.h5", "--workers", 4))
     assert (answer.code, answer.lines) == (0, [])
@@ -267,6 +268,7 @@ def test_an_error_of_one_ends_all_and_the_first_tells_it() -> None:
     assert room.on_first(TwoRanks(1, [(7, None)]), full) == 7  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_another_source_gives_the_same_bytes_too(tmp_path: Path) -> None:
     root = write_eurosat(tmp_path / "e", each=12, classes=["Forest", "River", "Pasture"])
     contents = set()

@@ -331,6 +331,19 @@ def test_names_are_places_in_the_published_patches() -> None:
     assert corners["T33UUP"] == {(300_000, 5_400_000)}
 
 
+def test_names_of_folders_that_end_in_numbers(
+    bands: Bands, clc: Path, tmp_path: Path, cli: Cli, truth: pd.DataFrame
+) -> None:
+    product = write_tiffs(tmp_path, "town_2018_06", bands)
+    path = tmp_path / "list.txt"
+    path.write_text("town_2018_06_03_02\n")
+    words = ("--patch-list", path, "--corine", clc, "--workers", 1)
+    assert cli("prepare", "tiles", product, tmp_path / "s.h5", *words).code == 0
+    found = facts(tmp_path / "s.h5")
+    assert found["pixels"].tolist() == [truth.loc[(3, 2), "pixels"]]
+    assert found["date"].tolist() == [""]
+
+
 def test_places_off_the_patch_grid(bands: Bands, safe: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
     """Anywhere where pixels of 60 m begin; elsewhere it is refused, as the bands would not agree."""
     path = tmp_path / "list.csv"
@@ -462,6 +475,14 @@ def test_limits_need_a_classification(option: str, bands: Bands, clc: Path, tmp_
 def test_a_classification_of_another_place_is_refused(bands: Bands, clc: Path, tmp_path: Path, cli: Cli) -> None:
     product = write_tiffs(tmp_path, PRODUCT, bands, classification(SIDE - 40))
     refused(cli("prepare", "tiles", product, tmp_path / "s.h5", "--corine", clc), product / "SCL.tif", "280×280")
+
+
+@pytest.mark.parametrize(
+    "words", [("--max-cloud", 20), ("--max-snow", -0.1), ("--max-nodata", "nan"), ("--min-share", 5)]
+)
+def test_shares_that_are_none(words: tuple[object, ...], safe: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
+    """Percents, say."""
+    refused(cli("prepare", "tiles", safe, tmp_path / "s.h5", "--corine", clc, *words), words[0], "0 to 1")
 
 
 # ---- labels

@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command is training.train_command:  # what is left are keys of the recipe
             return command(options, rest)
+        if rest and command is prepare.run and not any(word.startswith("-") for word in rest):
+            options.inputs, rest = [*options.inputs, *rest], []  # argparse takes only those before an option
         if rest:
             raise LandscaleError(f"{options.name}: does not know {' '.join(rest)}; see landscale {options.name} --help")
         return command(options)

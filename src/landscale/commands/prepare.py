@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def add_commands(add: Add) -> None:
     p = add(
         "prepare",
-        _prepare,
+        run,
         "a source → a patch store",
         "landscale prepare bigearthnet BigEarthNet-v2 ben.h5 --workers 8",
     )
+    p.usage = "landscale prepare SOURCE INPUT… STORE.h5 [options]"
     add_options(p)
-    p.add_argument("store", type=Path, metavar="STORE.h5")
     p.add_argument("--skip-bad", action="store_true", help="leave damaged patches out and list them")
     p.add_argument("--json", action="store_true")
     more = p.add_argument_group("more than the archive has")
@@ -40,7 +40,11 @@ def add_commands(add: Add) -> None:
     work.add_argument("--plan", action="store_true", help="only show who would read what, for --workers processes")
 
 
-def _prepare(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """The last of the inputs is the store."""
+    if len(options.inputs) < 2:
+        raise LandscaleError("prepare: expected SOURCE INPUT… STORE.h5; see landscale prepare --help")
+    options.store = Path(options.inputs.pop())
     if (archive := stream(options)) is not None:
         from landscale.prepare.streaming import prepare_stream
 

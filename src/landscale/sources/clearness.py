@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from landscale.bands import BANDS
-from landscale.errors import BadInput, reason
+from landscale.errors import BadInput, LandscaleError, reason
 from landscale.sources.tile import Tile
 
 FLAGGED = (
-    0.05  # a patch with this share under snow, or under cloud and shadow, is flagged as BigEarthNet flags such patches
+    0.05  # share under snow, or under cloud and shadow, from which on a patch is flagged as BigEarthNet flags such
 )
 _FILE = re.compile(r"(?:^|_)SCL(?:_\d\dm)?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
 _CLASSES = ((0,), (8, 9, 10), (3,), (11,))  # in the order of store.SHARES: nodata, cloud, shadow, snow
@@ -28,11 +28,20 @@ _CLASSES = ((0,), (8, 9, 10), (3,), (11,))  # in the order of store.SHARES: noda
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest shares (0…1) that a patch may have. Cloud includes its shadow. None: any; but no patch without any data."""
+    """The largest shares (0…1) that a patch may have. Cloud includes its shadow. None: any; but no patch without any data.
+
+    Raises:
+        LandscaleError: a limit that is no share.
+    """
 
     cloud: float | None = None
     snow: float | None = None
     nodata: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in vars(self).items():
+            if limit is not None and not 0 <= limit <= 1:
+                raise LandscaleError(f"--max-{name}: found {limit:g}, expected a share of the patch, 0 to 1")
 
     def keep(self, shares: NDArray[np.float32], folder: Path) -> NDArray[np.bool_]:
         """Which patches, by their shares (n, 4), are within the limits.

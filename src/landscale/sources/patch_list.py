@@ -170,7 +170,7 @@ def find(listed: PatchList, tiles: Sequence[Tile], path: Path | None) -> list[pd
     where = path or Path("patch list")
     by_take: dict[tuple[str, ...], list[int]] = {}
     for number, tile in enumerate(tiles):
-        by_take.setdefault(_take(tile.product)[0], []).append(number)
+        by_take.setdefault(_take(f"{tile.product}_0_0")[0], []).append(number)
     rows = []
     for i, entry in enumerate(listed.table.to_dict("records")):
         name = str(entry["name"])
@@ -211,7 +211,9 @@ def _take(name: str) -> tuple[tuple[str, ...], str, tuple[int, int] | None]:
     match = _NAME.match(name)
     if match is None:  # of a product that is no Sentinel-2 product's name
         product, column, row = [*name.rsplit("_", 2), "", ""][:3]
-        return ((product,), "", (int(column), int(row))) if column.isdigit() and row.isdigit() else ((name,), "", None)
+        return (
+            ((product,), "", (int(column), int(row))) if column.isdecimal() and row.isdecimal() else ((name,), "", None)
+        )
     platform, level, day, time, mgrs, column, row = match.groups()
     cell = (int(column), int(row)) if column is not None else None
     return (platform, level, day, time.zfill(6)), mgrs or "", cell

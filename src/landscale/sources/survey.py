@@ -6,15 +6,17 @@ import bz2
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, LandscaleError, reason
 from landscale.geotiff import Place
 from landscale.store import SPLITS, Layout
+
+if TYPE_CHECKING:  # a worker does without
+    import pandas as pd
 
 # Of a drawn split; those of the published lists of EuroSAT and UC Merced (Neumann et al. 2019).
 DRAWN = {"train": 0.6, "val": 0.2, "test": 0.2}

@@ -7,6 +7,7 @@ JPEG 2000 costs some hundred times what cutting, summing and writing do.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.bands import BANDS, band_set
-from landscale.errors import BadInput
+from landscale.errors import BadInput, LandscaleError
 from landscale.labels import Nomenclature, nomenclature
 from landscale.sources.bigearthnet import is_synthetic
 from landscale.sources.clearness import FLAGGED, Limits, shares
@@ -64,7 +65,10 @@ def survey(
 
     Raises:
         BadInput: no tile, tiles with different bands, or nobody who knows the labels.
+        LandscaleError: a `min_share` that is no share.
     """
+    if not 0 <= min_share <= 1:
+        raise LandscaleError(f"--min-share: found {min_share:g}, expected a share of the patch, 0 to 1")
     target = nomenclature(labels or "ben19")
     found = [(split, tile) for split, path in inputs for tile in open_tiles(path)]
     tiles = [tile for _, tile in found]
@@ -107,6 +111,8 @@ def survey(
         provenance["synthetic"] = True
     if corine is not None:
         provenance |= {"corine": corine.name, "min_share": min_share}
+    if given := {name: limit for name, limit in asdict(limits or Limits()).items() if limit is not None}:
+        provenance["limits"] = given
     reader = TileReader(tuple(tiles), _columns(table, len(tiles)), layout)
     return Survey(layout, table, classes, reader, provenance)
 
