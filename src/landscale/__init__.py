@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # The command and its worker processes import what they need when they need it: `landscale info` waits for no torch.
 _IS_COMMAND = sys.argv and sys.argv[0].endswith(("landscale", "-m"))
-if not _IS_COMMAND and multiprocessing.parent_process() is None:
+# By the name, as `parent_process` is not known yet while a worker imports the script that started it.
+if not _IS_COMMAND and multiprocessing.current_process().name == "MainProcess":
     import landscale.models  # noqa: F401
 
 

@@ -27,6 +27,7 @@ _TYPE_CODE = {1: "B", 2: "B", 3: "H", 4: "I", 12: "d"}
 _INTEGERS = (3, 4)
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES = 256, 257, 258, 259, 273, 277, 279
 _PREDICTOR, _TILE_OFFSETS, _TILE_BYTES, _SAMPLE_FORMAT = 317, 324, 325, 339
+_ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 278, 284, 322, 323
 _SCALE, _TIE, _KEYS = 33550, 33922, 34735
 _DTYPES = {(8, 1): "uint8", (16, 1): "uint16", (32, 3): "float32"}
 
@@ -198,6 +199,8 @@ def _directory(data: bytes, order: str) -> _Header:
     end = start + 2 + 12 * count
     (following,) = struct.unpack_from(f"{order}I", data, end)
     header = _Header(order, {}, {}, {}, [(0, 8), (start, end + 4)], following != 0)
+    if following:
+        header.parts.append((following, following + 2))
     for at in range(start + 2, end, 12):
         tag, kind, number = struct.unpack_from(f"{order}HHI", data, at)
         size = _TYPE_SIZE.get(kind, 0) * number
@@ -218,9 +221,12 @@ def _check_blocks(path: str, size: int, header: _Header) -> None:
     integers = all(header.kinds.get(key) in _INTEGERS for key in keys)
     if not integers or not offsets or len(offsets) != len(lengths):
         raise BadInput(path, "is a TIFF whose header is damaged: it does not say where its pixels are")
+    plain = (header.tags.get(_COMPRESSION) or (1,))[0] == 1
+    if not _fit(header.tags, lengths, tiled=tiled, plain=plain):
+        raise BadInput(path, "is a TIFF whose header is damaged: by it, its pixels are fewer or more than its size says")
     # Blocks of zeros may be left out, and equal ones may be kept once.
     blocks = {(int(a), int(a + n)) for a, n in zip(offsets, lengths, strict=True)} - {(0, 0)}
-    last = max((end for _, end in blocks), default=0)
+    last = max(end for _, end in [*blocks, *header.parts])
     if last > size:
         raise BadInput(path, f"has {size} bytes, its header announces {last}")
     reached, reached_by_pixels = 0, False
@@ -229,6 +235,27 @@ def _check_blocks(path: str, size: int, header: _Header) -> None:
             raise BadInput(path, "is a TIFF whose header is damaged: by it, pixels lie over other data")
         if end > reached:
             reached, reached_by_pixels = end, pixels
+    if plain and not header.more and reached < size:
+        raise BadInput(path, f"has {size} bytes, its header announces {reached}")
+
+
+def _fit(tags: dict[int, tuple[float, ...]], lengths: tuple[float, ...], *, tiled: bool, plain: bool) -> bool:
+    """Whether there are as many blocks as width and height ask for, and uncompressed ones of as many bytes: GDAL fills
+    what is missing with zeros.
+    """
+    try:
+        width, height, samples = (int((tags.get(key) or (1,))[0]) for key in (_WIDTH, _HEIGHT, _SAMPLES))
+        planes, samples = (samples, 1) if (tags.get(_PLANAR) or (1,))[0] == 2 else (1, samples)
+        wide, high = (int(tags[key][0]) for key in (_TILE_WIDTH, _TILE_HEIGHT)) if tiled else (width, height)
+        if not tiled:
+            high = min(int((tags.get(_ROWS) or (height,))[0]), height)
+        row = -(-wide * samples * int(tags[_BITS][0]) // 8)
+        across, down = -(-width // wide), -(-height // high)
+    except (KeyError, IndexError, ZeroDivisionError):
+        return False
+    last = high if tiled else height - (down - 1) * high
+    of_a_plane = [high * row] * (across * (down - 1)) + [last * row] * across
+    return len(lengths) == planes * len(of_a_plane) and (not plain or list(lengths) == of_a_plane * planes)
 
 
 def _template(header: _Header, data: bytes) -> _Template | None:

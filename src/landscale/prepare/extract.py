@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -32,66 +31,49 @@ class Task:
 
 
 class Extractor:
-    """Reads jobs and writes them into the store of a task.
-
-    While a chunk is read, a thread sums up and writes the one before, and another brings what is written to disk: a chunk
-    alone would wait for the disk about as long as it takes to read.
-    """
+    """Reads jobs and writes them into the store of a task. What is written is brought to disk while more is read."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._writer = Writer(task.store)
-        self._buffers = cycle([task.layout.buffers(plan.CHUNK) for _ in range(2)])
-        self._settler, self._syncer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        self._sync: Future[None] | None = None
+        self._buffers = task.layout.buffers(plan.CHUNK)
+        self._syncer = ThreadPoolExecutor(1)
+        self._sync: Future[None] = self._syncer.submit(self._writer.commit)
 
     def close(self) -> None:
-        """What has been read is written, and counts."""
-        self._settler.shutdown()
+        """What has been written counts."""
         self._syncer.shutdown()
         self._writer.close()
 
     def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> Iterator[Damaged]:
-        """Extract a job; yields the damaged patches of each chunk once it is written."""
-        before: Future[Damaged] | None = None
+        """Extract a job; yields the damaged patches of each chunk. All of it is on disk, and counts, when it ends."""
         for chunk in job.chunks:
             if stopped():
                 break
-            n = len(chunk.names)
-            planes = {key: buffer[:n] for key, buffer in next(self._buffers).items()}
-            zeros = np.zeros((n, len(self._task.layout.classes)), np.uint8)
-            classes = zeros if chunk.classes is None else chunk.classes
-            found = list(self._task.read(chunk.wheres, planes, classes))
-            if before is not None:
-                yield before.result()
-            before = self._settler.submit(self._settle, chunk, planes, classes, found)
-            if not self._task.skip_bad and any(isinstance(one, LandscaleError) for one in found):
-                break
-        if before is not None:
-            damaged = before.result()
-            self._settler.submit(self._writer.commit).result()
+            damaged = self.extract(chunk)
+            if self._sync.done():  # else the next one takes this chunk along
+                self._sync.result()
+                self._sync = self._syncer.submit(self._writer.commit)
             yield damaged
+            if damaged and not self._task.skip_bad:
+                break
+        self._sync.result()
+        self._writer.commit()
 
-    def _settle(
-        self,
-        chunk: Chunk,
-        planes: dict[str, NDArray[np.generic]],
-        classes: NDArray[np.uint8],
-        found: list[Found | LandscaleError],
-    ) -> Damaged:
-        rows = Rows(self._task.layout, planes, classes)
+    def extract(self, chunk: Chunk) -> Damaged:
+        n = len(chunk.names)
+        layout = self._task.layout
+        planes = {key: buffer[:n] for key, buffer in self._buffers.items()}
+        classes = np.zeros((n, len(layout.classes)), np.uint8) if chunk.classes is None else chunk.classes
+        rows = Rows(layout, planes, classes)
         damaged: Damaged = []
-        for i, one in enumerate(found):
-            if isinstance(one, LandscaleError):
-                damaged.append((chunk.names[i], str(one)))
+        for i, found in enumerate(self._task.read(chunk.wheres, planes, classes)):
+            if isinstance(found, LandscaleError):
+                damaged.append((chunk.names[i], str(found)))
                 rows.reject(i)
             else:
-                rows.accept(i, one)
+                rows.accept(i, found)
         self._writer.put(chunk.start, rows.columns())
-        if self._sync is None or self._sync.done():  # else the next one takes this chunk along
-            if self._sync is not None:
-                self._sync.result()
-            self._sync = self._syncer.submit(self._writer.commit)
         return damaged
 
 

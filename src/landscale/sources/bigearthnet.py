@@ -8,6 +8,7 @@ Where the archive has its Sentinel-1 half too, the patches get it as `data_s1` (
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,10 @@ def read_labels(path: str, content: Any, target: Nomenclature, classes: NDArray[
         classes[target.columns(labels)] = 1
     except (UnknownName, TypeError) as error:
         raise BadInput(path, str(error)) from None
-    return tile[5] if len(tile) > 5 else ""
+    found = tile[5] if len(tile) > 5 else ""
+    if found and not re.fullmatch(r"T\d{2}[A-Z]{3}", found):
+        raise BadInput(path, f"has the tile {found!r}, expected one such as T33UUP")
+    return found
 
 
 def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None) -> Survey:

@@ -99,15 +99,29 @@ def check_names(table: pd.DataFrame, where: Path) -> None:
 
 def read_list(path: Path) -> set[str]:
     """The first column of a csv, txt, or csv.bz2 without header: names of patches, freed of folder and suffix."""
-    opened = bz2.open if path.suffix == ".bz2" else open
     try:
-        with opened(
-            path, "rt", encoding="utf-8"
-        ) as file:  # ten times faster than pandas, and there are 600,000 of them
-            names = [line.partition(",")[0].strip().strip('"') for line in file]
+        data = path.read_bytes()
+        text = (_unpacked(data) if path.suffix == ".bz2" else data).decode("utf-8-sig")
     except (OSError, ValueError, EOFError) as error:
         raise BadInput(path, f"is no list of patch names ({reason(error)})") from None
+    # Ten times faster than pandas, and there are 600,000 of them.
+    names = [line.partition(",")[0].strip().strip('"') for line in text.replace("\r", "\n").split("\n")]
+    strange = next((name for name in names if not name.isprintable()), None)
+    if strange is not None:
+        raise BadInput(path, f"is no list of patch names (found {strange!r})")
     return {PurePosixPath(name).stem if "." in name or "/" in name else name for name in names if name}
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The streams of a bz2 file; Python's own reader leaves out, without a word, whatever follows a damaged header."""
+    parts: list[bytes] = []
+    while data or not parts:
+        stream = bz2.BZ2Decompressor()
+        parts.append(stream.decompress(data))
+        if not stream.eof:
+            raise EOFError("it is cut off")
+        data = stream.unused_data
+    return b"".join(parts)
 
 
 def is_listed(names: pd.Series[str], listed: set[str]) -> NDArray[np.bool_]:

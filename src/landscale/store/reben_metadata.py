@@ -40,8 +40,13 @@ def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArr
     if not path.is_file():
         raise BadInput(path, "no such file; BigEarthNet v2 keeps labels and splits there")
     try:
-        stored = pd.read_parquet(path)
+        stored = pd.read_parquet(path, page_checksum_verification=True)  # where it was written with checksums
         meta = stored[["labels", *_COLUMNS]]
+        for key, column in _COLUMNS.items():
+            if column in ("name", "split", "country"):
+                meta[key].map(lambda text: str(text).encode())  # arrow lets damaged text through
+            elif not meta[key].dropna().isin([True, False]).all():
+                raise ValueError(f"{key} is neither true nor false")
     except Exception as error:  # arrow raises many kinds for a damaged file
         raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({reason(error)})") from None
     classes = np.zeros((len(meta), len(target.classes)), np.uint8)
