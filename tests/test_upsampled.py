@@ -49,7 +49,9 @@ def test_statistics_are_those_of_the_native_bands(v2: Path, tmp_path: Path, cli:
 
 
 @pytest.mark.parametrize("workers", [2])
-def test_any_number_of_workers_gives_the_same_bytes(workers: int, v2: Path, tmp_path: Path, cli: Cli, monkeypatch) -> None:
+def test_any_number_of_workers_gives_the_same_bytes(
+    workers: int, v2: Path, tmp_path: Path, cli: Cli, monkeypatch
+) -> None:
     from landscale.prepare import plan
 
     monkeypatch.setattr(plan, "CHUNK", 4)

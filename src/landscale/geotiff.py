@@ -223,7 +223,9 @@ def _check_blocks(path: str, size: int, header: _Header) -> None:
         raise BadInput(path, "is a TIFF whose header is damaged: it does not say where its pixels are")
     plain = (header.tags.get(_COMPRESSION) or (1,))[0] == 1
     if not _fit(header.tags, lengths, tiled=tiled, plain=plain):
-        raise BadInput(path, "is a TIFF whose header is damaged: by it, its pixels are fewer or more than its size says")
+        raise BadInput(
+            path, "is a TIFF whose header is damaged: by it, its pixels are fewer or more than its size says"
+        )
     # Blocks of zeros may be left out, and equal ones may be kept once.
     blocks = {(int(a), int(a + n)) for a, n in zip(offsets, lengths, strict=True)} - {(0, 0)}
     last = max(end for _, end in [*blocks, *header.parts])
