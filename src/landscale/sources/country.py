@@ -8,11 +8,9 @@ products (ESA, Sentinel-2 Products Specification Document), so that whatever rea
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +21,9 @@ from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import Resampling, reproject, transform_bounds
 
 from landscale.errors import BadInput
-from landscale.files import read_json
 from landscale.sources import corine
 from landscale.sources.landscape import BANDS, CODES, STRIP, Landscape, Strip
+from landscale.sources.synthetic import write_once
 
 Numbers = npt.NDArray[np.uint16]
 Bytes = npt.NDArray[np.uint8]
@@ -63,26 +61,7 @@ def write_country(folder: Path, tiles: int = 6, side: int = 2400, seed: int = 0)
             folder, f"cannot become a country of {tiles} tiles of {side} px, expected 1 to 676 of 120, 240 …"
         )
     parameters = {"version": _VERSION, "tiles": tiles, "side": side, "seed": seed}
-    if _is_written(folder, parameters):
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as place:
-        partial = Path(place) / folder.name
-        partial.mkdir()
-        _write(partial, tiles, side, seed)
-        (partial / "synthetic.json").write_text(json.dumps(parameters) + "\n")
-        partial.rename(folder)
-
-
-def _is_written(folder: Path, parameters: dict[str, int]) -> bool:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    if not (folder / "synthetic.json").is_file():
-        raise BadInput(folder, "exists and is no synthetic country, expected a new or empty folder")
-    found = read_json(folder / "synthetic.json")
-    if found != parameters:
-        raise BadInput(folder, f"holds the synthetic country {json.dumps(found)}, expected {json.dumps(parameters)}")
-    return True
+    write_once(folder, "country", parameters, lambda partial: _write(partial, tiles, side, seed))
 
 
 def _write(folder: Path, tiles: int, side: int, seed: int) -> None:

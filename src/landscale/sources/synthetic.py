@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,26 +69,36 @@ def write_archive(folder: Path, patches: int = 600, seed: int = 0, layout: Liter
     if not 1 <= patches <= _MOST**2:
         raise BadInput(folder, f"cannot become a synthetic archive of {patches} patches, expected 1 to {_MOST**2}")
     parameters = {"version": _VERSION, "patches": patches, "seed": seed, "layout": layout}
-    if _is_written(folder, parameters):
+    write_once(folder, "archive", parameters, lambda partial: _write(partial, patches, seed, layout))
+
+
+def write_once(folder: Path, what: str, parameters: Mapping[str, object], write: Callable[[Path], None]) -> None:
+    """Let `write` fill a new folder that takes its name when it is whole; nothing is done where it is there already.
+
+    Args:
+        folder: absent, empty, or an earlier result of the same parameters, which stand in its `synthetic.json`.
+        what: it is, in words.
+        parameters: all that the result depends on.
+        write: fills an existing folder.
+
+    Raises:
+        BadInput: the folder holds something else.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if not (folder / "synthetic.json").is_file():
+            raise BadInput(folder, f"exists and is no synthetic {what}, expected a new or empty folder")
+        found = read_json(folder / "synthetic.json")
+        if found != parameters:
+            raise BadInput(folder, f"holds the synthetic {what} {json.dumps(found)}, expected {json.dumps(parameters)}")
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Renamed when whole, but not synced file by file: that takes five times the drawing, and a kill does not need it.
     with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as place:
         partial = Path(place) / folder.name
-        _write(partial, patches, seed, layout)
+        partial.mkdir()
+        write(partial)
         (partial / "synthetic.json").write_text(json.dumps(parameters) + "\n")
         partial.rename(folder)
-
-
-def _is_written(folder: Path, parameters: Mapping[str, object]) -> bool:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    if not (folder / "synthetic.json").is_file():
-        raise BadInput(folder, "exists and is no synthetic archive, expected a new or empty folder")
-    found = read_json(folder / "synthetic.json")
-    if found != parameters:
-        raise BadInput(folder, f"holds the synthetic archive {json.dumps(found)}, expected {json.dumps(parameters)}")
-    return True
 
 
 @dataclass(frozen=True)
