@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,9 @@ settings.register_profile(
     "landscale", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("landscale")
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # commands inherit it ignored where tests run in the background
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

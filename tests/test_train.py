@@ -787,7 +787,7 @@ def test_planned_time(
         pace = step * (1 + (slower - 1) * (clock.now - 1000) / limit)
         return clock.work(pace + (limit * share_of_first if len(done) == 1 else 0), 0.5)
 
-    def wait(*arguments):
+    def wait(*arguments, **_):
         for rows in arguments[3]:
             clock.work(waiting * step)
             yield SimpleNamespace(rows=rows)

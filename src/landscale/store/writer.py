@@ -200,7 +200,7 @@ class Writer:
         return np.memmap(self._path, dtype, "r", offset, (self._patches,))
 
     def finish(self) -> None:
-        """Once all patches are in: statistics of the train split, and the seals. All of the file is on disk then."""
+        """Once all patches are in, committed by whoever wrote them: statistics of the train split, and the seals; all on disk."""
         self.commit()
         self._write("statistics", 0, train_statistics(self._path))
         with h5py.File(self._path, "r") as file:
