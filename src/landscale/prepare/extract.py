@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,34 +30,26 @@ class Task:
 
 
 class Extractor:
-    """Reads jobs and writes them into the store of a task. What is written is brought to disk while more is read."""
+    """Reads jobs and writes them into the store of a task."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._writer = Writer(task.store)
         self._buffers = task.layout.buffers(plan.CHUNK)
-        self._syncer = ThreadPoolExecutor(1)
-        self._sync: Future[None] = self._syncer.submit(self._writer.commit)
 
     def close(self) -> None:
-        """What has been written counts."""
-        self._syncer.shutdown()
         self._writer.close()
 
     def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> Iterator[Damaged]:
-        """Extract a job; yields the damaged patches of each chunk. All of it is on disk, and counts, when it ends."""
+        """Extract a job; yields the damaged patches of each chunk once it counts."""
         for chunk in job.chunks:
             if stopped():
-                break
+                return
             damaged = self.extract(chunk)
-            if self._sync.done():  # else the next one takes this chunk along
-                self._sync.result()
-                self._sync = self._syncer.submit(self._writer.commit)
+            self._writer.commit()
             yield damaged
             if damaged and not self._task.skip_bad:
-                break
-        self._sync.result()
-        self._writer.commit()
+                return
 
     def extract(self, chunk: Chunk) -> Damaged:
         n = len(chunk.names)

@@ -186,7 +186,7 @@ class Writer:
         self._written.append((start, state.copy()))
 
     def commit(self) -> None:
-        """Bring to disk what has been written, and only then its states. May run while another thread writes more."""
+        """Bring to disk what has been written, and only then its states."""
         written, self._written = self._written, []
         if not written or self._lost:
             return
