@@ -29,6 +29,7 @@ def run_on_cluster(task: Task, jobs: list[Job], scheduler: str) -> Generator[Dam
     """
     try:
         from distributed import Client, KilledWorker, as_completed
+        from distributed.comm.core import CommClosedError
     except ImportError:
         raise LandscaleError("--scheduler needs dask.distributed: pip install 'landscale[dask]'") from None
     for name in ("distributed", "distributed.client"):  # each has a handler of its own
@@ -60,7 +61,7 @@ def run_on_cluster(task: Task, jobs: list[Job], scheduler: str) -> Generator[Dam
                     if number == _TRIES:
                         raise LandscaleError(f"the workers of {scheduler} die again and again ({killed})") from None
                     running.add(submit(job, number + 1))
-                except CancelledError:  # not by us
+                except (CancelledError, CommClosedError):  # not by us
                     raise LandscaleError(f"lost the scheduler at {scheduler}; run the same command again") from None
             yield []
 
