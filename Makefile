@@ -23,11 +23,15 @@ lint: install  ## style, types, and the direction of the imports
 test: lint
 	$(BIN)/pytest -m "not slow"
 
-proof: install  ## the long forms: 20 kills of prepare and of train
+proof: install  ## the long forms: some 80 kills of prepare, 20 of train, 2,000 damaged inputs of each kind
 	$(BIN)/pytest -m slow
 
-bench: install  ## store reads, preparation and the training loop against their floors
+bench: install  ## reads, preparation and the training loop against their floors
 	$(BIN)/python benchmarks/store_reads.py
+	$(BIN)/python benchmarks/lmdb_reads.py
+	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/archive.py
+	$(BIN)/python benchmarks/tiles.py
 	$(BIN)/python benchmarks/training_loop.py
 
 clean:

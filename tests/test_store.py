@@ -132,8 +132,6 @@ def test_order_and_number_of_writers_leave_no_trace(
     pool = [Writer(path) for _ in range(writers)]
     for k, (start, stop) in enumerate(pieces):
         pool[k % writers].put(start, {key: values[start:stop] for key, values in columns.items()})
-    for writer in pool:
-        writer.commit()
     pool[-1].finish()
     for writer in pool:
         writer.close()

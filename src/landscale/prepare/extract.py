@@ -46,7 +46,6 @@ class Extractor:
             if stopped():
                 return
             damaged = self.extract(chunk)
-            self._writer.commit()
             yield damaged
             if damaged and not self._task.skip_bad:
                 return

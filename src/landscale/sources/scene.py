@@ -89,11 +89,14 @@ def _offset(folder: Path) -> int:
     if (folder / NOTE).is_file():
         return _noted_offset(folder / NOTE)
     for path in folder.glob("MTD_MSIL[12][AC].xml"):
-        offsets = {int(value) for value in _OFFSET.findall(path.read_text(encoding="utf-8"))}
+        try:
+            offsets = {-int(value) for value in _OFFSET.findall(path.read_text(encoding="utf-8"))}
+        except UnicodeDecodeError as error:
+            raise BadInput(path, f"is no text ({error.reason})") from None
         if len(offsets) > 1:
             raise BadInput(path, f"has different offsets for different bands: {sorted(offsets)}")
         if offsets:
-            return -offsets.pop()
+            return _checked(path, offsets.pop())
     match = _BASELINE.search(folder.resolve().name + "_")
     return 1000 if match and 400 <= int(match[1]) < REPROCESSED else 0
 
@@ -101,8 +104,12 @@ def _offset(folder: Path) -> int:
 def _noted_offset(path: Path) -> int:
     content = read_json(path)
     offset = content.get("offset") if isinstance(content, dict) else None
-    if not isinstance(offset, int) or offset < 0:
-        raise BadInput(path, f"says offset {offset}, expected a whole number of at least 0")
+    return _checked(path, offset)
+
+
+def _checked(path: Path, offset: object) -> int:
+    if not isinstance(offset, int) or not 0 <= offset < 1 << 16:
+        raise BadInput(path, f"says that {offset} was added to its digital numbers, expected 0 to 65535")
     return offset
 
 

@@ -60,12 +60,7 @@ def _open(folder: Path) -> Tile:
     for path in manifest.files:  # a band that is not there would not be missed
         if path.match("MTD_MSIL*.xml") or (_is_native(path) and not path.exists()):
             manifest.check(path)
-    try:
-        scene = open_scene(folder)
-    except UnicodeDecodeError as error:
-        raise BadInput(folder, f"has metadata that are no text ({error.reason})") from None
-    if not 0 <= scene.offset < 1 << 16:
-        raise BadInput(folder, f"says that {scene.offset} was added to its digital numbers, expected 0 to 65535")
+    scene = open_scene(folder)
     with ScenePixels(scene, list(scene.files)) as pixels:
         for band, ratio in pixels.ratios.items():
             if pixels.gsd * ratio != BANDS[band].gsd:

@@ -174,25 +174,15 @@ class Writer:
             }
             self._patches = len(file["state"])
         self._file = os.open(path, os.O_RDWR)
-        self._written: list[tuple[int, NDArray[np.generic]]] = []
-        self._lost = False
 
     def put(self, start: int, columns: dict[str, NDArray[np.generic]]) -> None:
-        """Write consecutive patches from `start` on; they count only after `commit`."""
+        """Write consecutive patches from `start` on; the states of whole patches follow only after their bytes are on disk."""
         columns = dict(columns)
         state = columns.pop("state")
         for key, values in columns.items():
             self._write(key, start, values)
-        self._written.append((start, state.copy()))
-
-    def commit(self) -> None:
-        """Bring to disk what has been written, and only then its states."""
-        written, self._written = self._written, []
-        if not written or self._lost:
-            return
         self._sync(os.fdatasync)
-        for start, state in written:
-            self._write("state", start, state)
+        self._write("state", start, state)
 
     def states(self) -> NDArray[np.uint8]:
         """The states of all patches as they are in the file at every moment (N,)."""
@@ -200,8 +190,7 @@ class Writer:
         return np.memmap(self._path, dtype, "r", offset, (self._patches,))
 
     def finish(self) -> None:
-        """Once all patches are in, committed by whoever wrote them: statistics of the train split, and the seals; all on disk."""
-        self.commit()
+        """Once all patches are in: statistics of the train split, and the seals. All of the file is on disk then."""
         self._write("statistics", 0, train_statistics(self._path))
         with h5py.File(self._path, "r") as file:
             found = seals(file)
@@ -212,7 +201,6 @@ class Writer:
         try:
             how(self._file)
         except OSError as error:
-            self._lost = True  # what was not synced; and told only once: a second sync would pass
             raise BadInput(self._path, f"cannot be written ({error.strerror})") from None
 
     def _write(self, key: str, start: int, values: NDArray[np.generic]) -> None:
@@ -227,7 +215,6 @@ class Writer:
             data, position = data[written:], position + written
 
     def close(self) -> None:
-        self.commit()
         os.close(self._file)
 
 

@@ -30,11 +30,8 @@ SHARE = 0.9  # of the time that is planned for; the rest is for reading, saving,
 ASIDE = 3.0  # seconds that the interpreter takes to start and to end
 TIME = {20: 0.75, 60: 0.25}  # of it for each network
 MOST_STEPS = {20: 60_000, 60: 20_000}  # where there is time for more, they bring nothing
-RATE, WARM_UP, AVERAGE = (
-    1e-3,
-    0.05,
-    0.998,
-)  # highest rate; share of steps until it is reached; decay of the mean weights
+RATE, WARM_UP = 1e-3, 0.05  # the highest rate, and the share of steps until it is reached
+AVERAGE = 0.998  # decay of the mean weights
 FLOOR = 4 / DIVISOR  # of the error that counts as 1: less is noise
 SAVE_EVERY = 60.0  # seconds, or a twentieth of a short training
 
