@@ -51,7 +51,7 @@ class Classifier(nn.Module):
         d = description
         self.description = d
         self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample, d.scale)
-        self.network = create(d.model, self.inputs.channels, len(d.classes), **d.options)
+        self.network = create(d.model, self.inputs.channels, len(d.classes), d.side, **d.options)
 
     def forward(self, planes: Native) -> Tensor:
         logits: Tensor = self.network(self.inputs(planes))

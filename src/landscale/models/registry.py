@@ -1,4 +1,7 @@
-"""The zoo: the networks landscale knows by name and where they come from; any other timm model works too."""
+"""The zoo: the networks landscale knows by name and where they come from; any other timm model works too.
+
+Each family adds its rows when it is imported, which `landscale.models` does.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from landscale.errors import LandscaleError, UnknownName
-from landscale.models import trio as _trio  # noqa: F401  importing a family registers its names with timm
-from landscale.models import wide_resnet as _wide_resnet  # noqa: F401
 
 PATCH_SIDE = 120  # of a BigEarthNet patch at 10 m
 
@@ -34,12 +35,7 @@ class ZooEntry:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
 
-_HE = "He et al. 2016, Deep residual learning for image recognition"
-_WRN = "Zagoruyko & Komodakis 2016, Wide residual networks; Papoutsis et al. 2022"
-_ECA = "Papoutsis et al. 2022, Benchmarking and scaling of deep learning models for land cover image classification"
-_AUTHORS = "Papoutsis et al. 2022, their code, 10 bands, 19 classes"
-_REBEN = "Clasen et al. 2024 (reBEN), BigEarthNet v2, S1+S2, test"
-_AITLAS = "AiTLAS, BigEarthNet v1, 19 classes, RGB, from scratch"
+AUTHORS = "Papoutsis et al. 2022, their code, 10 bands, 19 classes"  # whose parameters we counted
 
 ZOO: dict[str, ZooEntry] = {}
 
@@ -55,32 +51,6 @@ def register(entry: ZooEntry) -> None:
     if not timm.is_model(entry.name):
         raise ValueError(f"model '{entry.name}' is not registered with timm")
     ZOO[entry.name] = entry
-
-
-for _row in (
-    ZooEntry("wide_resnet", "wide_resnet", _WRN, 60, {_AUTHORS: {"parameters": 305_875}}),
-    ZooEntry("wide_resnet_eca", "wide_resnet", _ECA, 60, {_AUTHORS: {"parameters": 305_889}}),
-    ZooEntry("wide_resnet_eca_b1", "wide_resnet", _ECA, 60),
-    ZooEntry("wide_resnet_eca_b2", "wide_resnet", _ECA, 70),
-    ZooEntry("wide_resnet_eca_b3", "wide_resnet", _ECA, 80),
-    ZooEntry("wide_resnet_eca_b4", "wide_resnet", _ECA, 90, {_AUTHORS: {"parameters": 984_313}}),
-    ZooEntry("wide_resnet_eca_b5", "wide_resnet", _ECA, 100),
-    ZooEntry("wide_resnet_eca_b6", "wide_resnet", _ECA, 110),
-    ZooEntry("wide_resnet_eca_b7", "wide_resnet", _ECA, 120),
-    ZooEntry("trio", "trio", "landscale, for stores of a few hundred patches", 60),
-    ZooEntry("resnet18", "resnet", _HE),
-    ZooEntry(
-        "resnet50",
-        "resnet",
-        _HE,
-        published={
-            _AUTHORS: {"parameters": 23_595_475},  # with convolution biases, which timm's lacks
-            _REBEN: {"micro_f1": 0.767, "macro_f1": 0.644, "micro_ap": 0.861, "macro_ap": 0.703},
-            _AITLAS: {"micro_f1": 0.775, "macro_f1": 0.701},
-        },
-    ),
-):
-    register(_row)
 
 
 def list_models() -> list[str]:
@@ -101,18 +71,19 @@ def zoo(name: str | None = None) -> list[ZooEntry]:
     if not timm.is_model(name):
         raise UnknownName("model", name, dict.fromkeys([*ZOO, *timm.list_models()]))  # the zoo's are in both
     family = timm.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
-    return [ZooEntry(name, family, "timm", _fixed_side(name) or PATCH_SIDE)]
+    return [ZooEntry(name, family, "timm", fixed_side(name) or PATCH_SIDE)]
 
 
-def _fixed_side(name: str) -> int | None:
-    """The side that a network is built for when it cannot take any (most transformers), else None."""
+def fixed_side(name: str) -> int | None:
+    """The side that a network has unless told otherwise if it is built for one (most transformers), else None."""
     cfg = timm.get_pretrained_cfg(name)
     return cfg.input_size[-1] if cfg is not None and cfg.fixed_input_size else None
 
 
-def create(name: str, bands: int, classes: int, **kwargs: Any) -> nn.Module:
+def create(name: str, bands: int, classes: int, side: int | None = None, **kwargs: Any) -> nn.Module:
     """The network `name` with fresh weights, for `bands` input channels and `classes` outputs (0: no classifier).
 
+    `side` is the input's in pixels, the zoo's own by default; only a network that is built for one side takes notice.
     `kwargs` are timm's options of that network (`drop_rate`, `drop_path_rate`, …). Nothing is ever downloaded.
     Shapes: (N, bands, H, W) → (N, classes).
 
@@ -120,13 +91,15 @@ def create(name: str, bands: int, classes: int, **kwargs: Any) -> nn.Module:
         UnknownName: neither the zoo nor timm has it.
         LandscaleError: an option that the network does not take, or no bands.
     """
-    zoo(name)
+    entry = zoo(name)[0]
     if bands < 1 or classes < 0:
         raise LandscaleError(f"model '{name}' needs at least 1 band and 0 classes, got {bands} and {classes}")
     if reserved := kwargs.keys() & {"pretrained", "in_chans", "num_classes"}:
         raise LandscaleError(
             f"model '{name}' takes no option '{min(reserved)}'; bands and classes say the shape, weights start fresh"
         )
+    if fixed_side(name):
+        kwargs = {"img_size": side or entry.side} | kwargs
     try:
         return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=classes, **kwargs)
     except TypeError as error:
@@ -136,14 +109,14 @@ def create(name: str, bands: int, classes: int, **kwargs: Any) -> nn.Module:
         raise
 
 
-def _without_storage(name: str, bands: int, classes: int, **kwargs: Any) -> nn.Module:
+def _without_storage(name: str, bands: int, classes: int, side: int) -> nn.Module:
     """`create` on torch's meta device: shapes only, and the random state is left alone."""
     try:
         with torch.device("meta"):
-            return create(name, bands, classes, **kwargs)
+            return create(name, bands, classes, side)
     except RuntimeError:  # it reads a tensor's values while it is built, as older timm's transformers do
         with torch.random.fork_rng(devices=[]):
-            return create(name, bands, classes, **kwargs).to("meta")
+            return create(name, bands, classes, side).to("meta")
 
 
 def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = None) -> dict[str, Any]:
@@ -158,8 +131,7 @@ def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = N
     """
     entry = zoo(name)[0]
     side = side or entry.side
-    options = {"img_size": side} if _fixed_side(name) else {}
-    model = _without_storage(name, bands, classes, **options).eval()
+    model = _without_storage(name, bands, classes, side).eval()
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, bands, side, side, device="meta"))
     return {

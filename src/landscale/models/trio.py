@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.models._registry import register_model
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError
+from landscale.models import family
+from landscale.models.registry import ZooEntry
 
 
 def pool_statistics(x: Tensor, kinds: str) -> Tensor:
@@ -145,12 +146,10 @@ class Trio(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-@register_model
-def trio(
-    pretrained: bool = False,  # noqa: ARG001  timm passes it; there are none
-    pretrained_cfg: Any = None,  # noqa: ARG001
-    pretrained_cfg_overlay: Any = None,  # noqa: ARG001
-    cache_dir: Any = None,  # noqa: ARG001
-    **options: Any,
-) -> Trio:
-    return Trio(**options)
+family.add(
+    Trio,
+    ZooEntry("trio", "trio", "landscale, for stores of a few hundred patches", 60),
+    {},
+    first_conv=(),
+    classifier="fc",
+)

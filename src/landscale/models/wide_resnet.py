@@ -20,18 +20,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 from timm.layers.classifier import ClassifierHead
 from timm.layers.drop import DropPath
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError
+from landscale.models import family
+from landscale.models.family import BANDS, CLASSES
 from landscale.models.layers import attention as attention_layer
+from landscale.models.registry import AUTHORS, ZooEntry
 from landscale.models.scaling import WIDE_RESNET, Scaling
 
 STEM_CHANNELS = 16
-BANDS, CLASSES = 10, 19  # unless told otherwise, as Papoutsis et al.: the bands at 10 and 20 m, BigEarthNet-19
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -196,49 +196,22 @@ def _settings(scaling: Scaling, attention: str) -> dict[str, Any]:
     return {"depth": depth, "width": 2 * scaling.width, "strides": (1, 2, 2), "attention": attention}
 
 
-_SCALINGS = {"wide_resnet": Scaling(), "wide_resnet_eca": Scaling()} | {
-    f"wide_resnet_eca_{size}": scaling for size, scaling in WIDE_RESNET.items()
+_WRN = "Zagoruyko & Komodakis 2016, Wide residual networks; Papoutsis et al. 2022"
+_ECA = "Papoutsis et al. 2022, Benchmarking and scaling of deep learning models for land cover image classification"
+_COUNTS = {"wide_resnet": 305_875, "wide_resnet_eca": 305_889, "wide_resnet_eca_b4": 984_313}
+_VARIANTS = {"wide_resnet": ("none", Scaling()), "wide_resnet_eca": ("eca", Scaling())} | {
+    f"wide_resnet_eca_{size}": ("eca", scaling) for size, scaling in WIDE_RESNET.items()
 }
-default_cfgs = generate_default_cfgs(
-    {
-        name: {
-            "num_classes": CLASSES,
-            "input_size": (BANDS, scaling.side(), scaling.side()),
-            "crop_pct": 1.0,
-            "interpolation": "bicubic",
-            "first_conv": "stem.0",
-            "classifier": "head.fc",
-            "paper_name": "Benchmarking and scaling of deep learning models for land cover image classification",
-            "paper_ids": "arXiv:2111.09451",
-        }
-        for name, scaling in _SCALINGS.items()
-    }
-)
-
-
-def _register(name: str, side: int, settings: dict[str, Any]) -> None:
-    if timm.is_model(name):  # timm itself would only warn and overwrite
-        raise ValueError(f"model '{name}' is registered with timm already")
-
-    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        options = settings | kwargs
-        overlay = options.pop("pretrained_cfg_overlay", None) or {}
-        return build_model_with_cfg(
-            WideResNet,
-            name,
-            pretrained,
-            pretrained_cfg_overlay={"input_size": (options.get("in_chans", BANDS), side, side), **overlay},
-            feature_cfg={"flatten_sequential": True, "out_indices": range(len(options["strides"]))},
-            **options,
-        )
-
-    entrypoint.__name__ = entrypoint.__qualname__ = name  # timm registers an entry point under its function's name
-    entrypoint.__doc__ = f"Wide ResNet with {settings}, input side {side} px; see `WideResNet` for more options."
-    register_model(entrypoint)
-
-
-for _name, _scaling in _SCALINGS.items():
-    _register(_name, _scaling.side(), _settings(_scaling, "eca" if "eca" in _name else "none"))
+for _name, (_attention, _scaling) in _VARIANTS.items():
+    _published = {AUTHORS: {"parameters": _COUNTS[_name]}} if _name in _COUNTS else {}
+    family.add(
+        WideResNet,
+        ZooEntry(_name, "wide_resnet", _WRN if _name == "wide_resnet" else _ECA, _scaling.side(), _published),
+        _settings(_scaling, _attention),
+        first_conv="stem.0",
+        classifier="head.fc",
+        features={"flatten_sequential": True, "out_indices": range(3)},
+    )
 
 # set after the registration, for timm appends every entry point to it, and those are no attributes of this module
 __all__ = ["Block", "WideResNet", "blocks"]
