@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from landscale.models.registry import ZooEntry, register
+from landscale.models.registry import AUTHORS, ZooEntry, register
+from landscale.models.scaling import Scaling
 
 BANDS, CLASSES = 10, 19  # unless told otherwise, as Papoutsis et al.: the bands at 10 and 20 m, BigEarthNet-19
 
@@ -24,49 +26,61 @@ def add(
     classifier: str | Sequence[str],
     fixed_side: bool = False,
     features: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, Scaling] | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> None:
     """Register `network` with these options under the entry's name, with timm and in the zoo.
+
+    With it its compound-scaled sizes: `wide_resnet_eca` and the size `b4` give `wide_resnet_eca_b4`.
 
     Args:
         network: takes `in_chans`, `num_classes` and the options; with `fixed_side` also `img_size`.
         first_conv: name of the module that sees the bands.
         classifier: name of the module that gives the classes.
         features: how timm finds the maps for `features_only`, as `build_model_with_cfg` takes it.
+        sizes: scalings by size, of an entry that is `scaled`.
+        counts: parameters of the authors' code, by name.
 
     Raises:
         ValueError: the name is taken.
     """
-    name = entry.name
+    rows = [(entry, dict(options))]
+    for size, scaling in (sizes or {}).items():
+        assert entry.scaled is not None
+        more, side = entry.scaled(scaling)
+        rows.append((replace(entry, name=f"{entry.name}_{size}", side=side, scaled=None), dict(options) | more))
+    cfg = {"first_conv": first_conv, "classifier": classifier, "fixed_input_size": fixed_side}
+    for row, settings in rows:
+        count = (counts or {}).get(row.name)
+        published = {AUTHORS: {"parameters": count}} if count else {}
+        _register(network, replace(row, published=published), settings, cfg, dict(features or {}))
+
+
+def _register(
+    network: type[nn.Module], entry: ZooEntry, options: dict[str, Any], cfg: dict[str, Any], features: dict[str, Any]
+) -> None:
+    name, side = entry.name, entry.side
     if timm.is_model(name):  # timm itself would only warn and overwrite
         raise ValueError(f"model '{name}' is registered with timm already")
-    side = entry.side
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        settings = {"in_chans": BANDS} | dict(options) | kwargs
+        settings = {"in_chans": BANDS} | options | kwargs
         overlay = settings.pop("pretrained_cfg_overlay", None) or {}
-        shape = (settings["in_chans"], side, side)
+        overlay = {"input_size": (settings["in_chans"], side, side), **overlay}
         return build_model_with_cfg(
-            network,
-            name,
-            pretrained,
-            pretrained_cfg_overlay={"input_size": shape, **overlay},
-            feature_cfg=dict(features or {}),
-            **settings,
+            network, name, pretrained, pretrained_cfg_overlay=overlay, feature_cfg=dict(features), **settings
         )
 
-    cfg = {
+    cfg = cfg | {
         "num_classes": CLASSES,
         "input_size": (BANDS, side, side),
-        "fixed_input_size": fixed_side,
         "crop_pct": 1.0,
         "interpolation": "bicubic",
-        "first_conv": first_conv,
-        "classifier": classifier,
         "paper_name": entry.source,
     }
     entrypoint.__name__ = entrypoint.__qualname__ = name  # timm registers an entry point under its function's name
     entrypoint.__module__ = network.__module__  # and beside the configurations of its module
-    entrypoint.__doc__ = f"{network.__name__} with {dict(options)}, input side {side} px; its class tells more options."
+    entrypoint.__doc__ = f"{network.__name__} with {options}, input side {side} px; its class tells more options."
     vars(sys.modules[network.__module__]).setdefault("default_cfgs", {}).update(generate_default_cfgs({name: cfg}))
     register_model(entrypoint)
     register(entry)

@@ -6,7 +6,7 @@ Each family adds its rows when it is imported, which `landscale.models` does.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from landscale.errors import LandscaleError, UnknownName
+from landscale.models.scaling import Scaling
 
 PATCH_SIDE = 120  # of a BigEarthNet patch at 10 m
 
@@ -25,7 +26,8 @@ class ZooEntry:
     """One row of the zoo.
 
     `source` is the paper, `side` the input side in pixels that a patch is resampled to (a 1.2 km patch at 10 m has
-    120), `published` what others report: dataset and protocol → figure → value.
+    120), `published` what others report: dataset and protocol → figure → value; `scaled` options and side of the
+    network at a compound scaling, None where it has none.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ZooEntry:
     source: str
     side: int = PATCH_SIDE
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
+    scaled: Callable[[Scaling], tuple[dict[str, Any], int]] | None = None
 
 
 AUTHORS = "Papoutsis et al. 2022, their code, 10 bands, 19 classes"  # whose parameters we counted

@@ -28,7 +28,7 @@ from landscale.errors import LandscaleError
 from landscale.models import family
 from landscale.models.family import BANDS, CLASSES
 from landscale.models.layers import attention as attention_layer
-from landscale.models.registry import AUTHORS, ZooEntry
+from landscale.models.registry import ZooEntry
 from landscale.models.scaling import WIDE_RESNET, Scaling
 
 STEM_CHANNELS = 16
@@ -191,27 +191,28 @@ def blocks(depth: float) -> int:
     return int(round(10 * depth - 4, 9) // 6)
 
 
-def _settings(scaling: Scaling, attention: str) -> dict[str, Any]:
-    depth = 6 * blocks(scaling.depth) + 4
-    return {"depth": depth, "width": 2 * scaling.width, "strides": (1, 2, 2), "attention": attention}
+def scaled(scaling: Scaling) -> tuple[dict[str, Any], int]:
+    """Options and input side of a three-stage network, WRN-10-2 on 60 px, at a scaling."""
+    return {"depth": 6 * blocks(scaling.depth) + 4, "width": 2 * scaling.width}, scaling.side()
 
 
 _WRN = "Zagoruyko & Komodakis 2016, Wide residual networks; Papoutsis et al. 2022"
 _ECA = "Papoutsis et al. 2022, Benchmarking and scaling of deep learning models for land cover image classification"
 _COUNTS = {"wide_resnet": 305_875, "wide_resnet_eca": 305_889, "wide_resnet_eca_b4": 984_313}
-_VARIANTS = {"wide_resnet": ("none", Scaling()), "wide_resnet_eca": ("eca", Scaling())} | {
-    f"wide_resnet_eca_{size}": ("eca", scaling) for size, scaling in WIDE_RESNET.items()
-}
-for _name, (_attention, _scaling) in _VARIANTS.items():
-    _published = {AUTHORS: {"parameters": _COUNTS[_name]}} if _name in _COUNTS else {}
+for _name, _source, _options, _sizes in (
+    ("wide_resnet", _WRN, {}, {}),
+    ("wide_resnet_eca", _ECA, {"attention": "eca"}, WIDE_RESNET),
+):
     family.add(
         WideResNet,
-        ZooEntry(_name, "wide_resnet", _WRN if _name == "wide_resnet" else _ECA, _scaling.side(), _published),
-        _settings(_scaling, _attention),
+        ZooEntry(_name, "wide_resnet", _source, 60, scaled=scaled),
+        _options,
         first_conv="stem.0",
         classifier="head.fc",
         features={"flatten_sequential": True, "out_indices": range(3)},
+        sizes=_sizes,
+        counts=_COUNTS,
     )
 
 # set after the registration, for timm appends every entry point to it, and those are no attributes of this module
-__all__ = ["Block", "WideResNet", "blocks"]
+__all__ = ["Block", "WideResNet", "blocks", "scaled"]
