@@ -4,20 +4,16 @@
 
 COUNTRY is a folder that `landscale.sources.country.write_country` wrote, or writes now (6 tiles of 2,400×2,400 px, about a
 minute); without it, a temporary one. The command is measured whole, from the start of its process. The floor is a
-pool of processes that have started already and read each band with rasterio. Other programs distort wall times, so CPU
-seconds (user and system, of all processes) stand beside them.
+pool of processes that have started already and read each band with rasterio.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -31,12 +27,9 @@ from landscale.store import open_store
 ROUNDS, TILES = 5, 6
 
 
-def decode(path: Path) -> float:
-    """Decode a band; its CPU seconds."""
-    begun = time.process_time()
+def decode(path: Path) -> None:
     with rasterio.Env(GDAL_NUM_THREADS=1), rasterio.open(path) as file:
         file.read(1)
-    return time.process_time() - begun
 
 
 def main(country: Path | None) -> None:
@@ -45,25 +38,21 @@ def main(country: Path | None) -> None:
         write_country(country, TILES)
         store = Path(folder) / "store.h5"
         bands = sorted(country.rglob("*_B*.jp2"), key=lambda path: -path.stat().st_size)
-        cpu: dict[str, list[float]] = {}
 
-        def floor(name: str, pool: ProcessPoolExecutor) -> Callable[[], int]:
+        def floor(pool: ProcessPoolExecutor) -> Callable[[], int]:
             def work() -> int:
-                cpu.setdefault(name, []).append(sum(pool.map(decode, bands)))
+                list(pool.map(decode, bands))
                 return TILES
 
             return work
 
-        def prepare(name: str, workers: int) -> Callable[[], int]:
+        def prepare(workers: int) -> Callable[[], int]:
             program = Path(sys.executable).with_name("landscale")
             words = ["prepare", "tiles", country, store, "--corine", country / MAP, "--workers", workers]
 
             def work() -> int:
                 store.unlink(missing_ok=True)
-                before = resource.getrusage(resource.RUSAGE_CHILDREN)
                 subprocess.run([program, *map(str, words)], check=True, capture_output=True)
-                after = resource.getrusage(resource.RUSAGE_CHILDREN)
-                cpu.setdefault(name, []).append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
                 return TILES
 
             return work
@@ -71,24 +60,21 @@ def main(country: Path | None) -> None:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, spawn) as one, ProcessPoolExecutor(2, spawn) as two:
             contenders = {
-                "decode_1": floor("decode_1", one),
-                "prepare_1": prepare("prepare_1", 1),
-                "decode_2": floor("decode_2", two),
-                "prepare_2": prepare("prepare_2", 2),
+                "decode_1": floor(one),
+                "prepare_1": prepare(1),
+                "decode_2": floor(two),
+                "prepare_2": prepare(2),
             }
             before = os.getloadavg()[0]
             seconds = {name: TILES / rate for name, rate in interleaved(contenders, ROUNDS).items()}
-        cpu_seconds = {name: statistics.median(values[1:]) for name, values in cpu.items()}
         ratios = {
             "prepare_over_decoding_1": seconds["prepare_1"] / seconds["decode_1"],
             "prepare_over_decoding_2": seconds["prepare_2"] / seconds["decode_2"],
             "speed_up_of_2_workers": seconds["prepare_1"] / seconds["prepare_2"],
-            "cpu_over_decoding_1": cpu_seconds["prepare_1"] / cpu_seconds["decode_1"],
-            "cpu_over_decoding_2": cpu_seconds["prepare_2"] / cpu_seconds["decode_2"],
         }
         content = {"tiles": TILES, "bands": len(bands), "patches": len(open_store(store))}
         load = {"before": before, "after": os.getloadavg()[0]}
-        record("tiles", {**content, "seconds": seconds, "cpu_seconds": cpu_seconds, "ratios": ratios, "load": load})
+        record("tiles", {**content, "seconds": seconds, "ratios": ratios, "load": load})
 
 
 if __name__ == "__main__":

@@ -50,6 +50,18 @@ def members(session: int) -> list[int]:
     return [process for process in processes() if session_of(process) == session]
 
 
+def parent_of(process: int) -> int:
+    with suppress(OSError):
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def workers_of(session: int) -> list[int]:
+    """The workers of `prepare`, without what they were forked from."""
+    forked = [process for process in members(session) if "multiprocessing.forkserver" in " ".join(command_of(process))]
+    return [process for process in forked if parent_of(process) in forked]
+
+
 def wait_until_gone(session: int, seconds: float = 10) -> list[int]:
     end = time.monotonic() + seconds
     while (left := members(session)) and time.monotonic() < end:

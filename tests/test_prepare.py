@@ -26,6 +26,7 @@ from landscale.prepare import plan, preparation, prepare
 from landscale.sources import bigearthnet
 from landscale.sources.survey import OneByOne, Survey
 from landscale.store import BAD, PENDING, WHOLE, open_store
+from launchers import wait_until_gone, workers_of
 
 PATCHES = 600
 
@@ -249,28 +250,6 @@ def test_an_archive_that_is_all_damaged(tmp_path: Path, cli: Cli) -> None:
 # ---- kills
 
 
-def processes_of(session: int) -> list[int]:
-    """Living processes whose session is `session`: the command and whatever it started."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(entry.name))
-    return found
-
-
-def wait_until_gone(session: int, seconds: float = 10) -> list[int]:
-    end = time.monotonic() + seconds
-    while (left := processes_of(session)) and time.monotonic() < end:
-        time.sleep(0.02)
-    return left
-
-
 class Victim:
     """The real command in a session of its own."""
 
@@ -351,7 +330,7 @@ def test_a_killed_worker_is_told_and_the_same_command_goes_on(big: Path, unbroke
     """As by the kernel, when memory runs out."""
     victim = Victim(big, tmp_path / "s.h5")
     assert victim.wait_for(1)
-    workers = [p for p in processes_of(victim.process.pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    workers = workers_of(victim.process.pid)
     os.kill(workers[0], signal.SIGKILL)
     answer = outcome(victim.process)
     assert (answer.code, len(answer.lines)) == (2, 1)

@@ -18,7 +18,7 @@ from conftest import Cli, command, outcome
 from landscale.prepare import prepare
 from landscale.sources import bigearthnet
 from landscale.store import WHOLE
-from launchers import Dask, command_of, dask, members, wait_until_gone
+from launchers import Dask, dask, wait_until_gone, workers_of
 
 PATCHES = 1500
 
@@ -66,7 +66,7 @@ class Proof:
         process = command(*self.words, *how)
         self.wait(process, before)
         early = process.poll() is not None
-        workers = [p for p in members(process.pid) if "spawn_main" in " ".join(command_of(p))]
+        workers = workers_of(process.pid)
         if who == "worker" and workers:
             with suppress(ProcessLookupError):
                 os.kill(self.rng.choice(workers), signal.SIGKILL)

@@ -10,7 +10,7 @@ import pytest
 
 from archives import link_v2
 from conftest import command, outcome
-from launchers import command_of, members
+from launchers import workers_of
 
 A_LINE = 12_000  # bytes a patch in the survey, of 160,000 of pixels; ever less for more patches (docs/at-scale.md)
 
@@ -28,9 +28,8 @@ def peaks(archive: Path, store: Path, workers: int) -> tuple[float, float]:
     mine, of_worker = 0.0, 0.0
     while process.poll() is None:
         mine = max(mine, high_water(process.pid))
-        for other in members(process.pid):
-            if "spawn_main" in " ".join(command_of(other)):
-                of_worker = max(of_worker, high_water(other))
+        for other in workers_of(process.pid):
+            of_worker = max(of_worker, high_water(other))
         time.sleep(0.01)
     assert outcome(process).code == 0
     store.unlink()

@@ -5,8 +5,8 @@ Importing it registers landscale's families with timm: `timm.create_model("wide_
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
+from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # The command and its worker processes import what they need when they need it: `landscale info` waits for no torch.
 _IS_COMMAND = sys.argv and sys.argv[0].endswith(("landscale", "-m"))
-# By the name, as `parent_process` is not known yet while a worker imports the script that started it.
-if not _IS_COMMAND and multiprocessing.current_process().name == "MainProcess":
+_IS_WORKER = any("multiprocessing" in word for word in sys.orig_argv) or parent_process() is not None
+if not (_IS_COMMAND or _IS_WORKER):
     import landscale.models  # noqa: F401
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from landscale.commands.command import Add, tell
 from landscale.commands.sources import add_options, stream, survey
 from landscale.errors import LandscaleError
+from landscale.workers import begin_workers
 
 if TYPE_CHECKING:
     from landscale.distributed import Ranks
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
         return _told(options, prepare_stream(archive, options.store, skip_bad=options.skip_bad))
     if not _is_one_of_many():
         workers = options.workers or len(os.sched_getaffinity(0))
+        if workers > 1 and not (options.scheduler or options.plan):
+            begin_workers()  # they get ready meanwhile
         found = _survey(options, workers)
         if options.plan:
             return _show_plan(options, found, workers)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import os
-import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from multiprocessing import resource_tracker
+from contextlib import closing
 from typing import Any
 
 from landscale.errors import LandscaleError
 from landscale.prepare.extract import Damaged, Extractor, Task
 from landscale.prepare.plan import Job
+from landscale.workers import begin_workers, deaf_to_interrupts, end_with_the_command, keep_freed_memory
 
 LOOK = 0.25  # seconds between two looks at the progress
 
@@ -27,16 +23,15 @@ def run_here(task: Task, jobs: list[Job], workers: int) -> Generator[Damaged, No
             for one in jobs:
                 yield from extractor.run(one)
         return
-    context = multiprocessing.get_context("spawn")  # no inherited threads, locks or HDF5 handles
-    resource_tracker.ensure_running()  # by ourselves, as starting it lifts the block of signals below
+    context = begin_workers()
     stop = context.Event()
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (os.getpid(), stop, task)) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (stop, task)) as pool:
         waiting = iter(sorted(jobs, key=len, reverse=True))  # the longest first: a short one ends the work
         running: set[Future[Damaged]] = set()
         try:
             while True:
                 while len(running) < 2 * workers and (job := next(waiting, None)) is not None:
-                    with _interrupts_blocked():
+                    with deaf_to_interrupts():
                         running.add(pool.submit(_run_in_worker, job))
                 if not running:
                     return
@@ -51,16 +46,6 @@ def run_here(task: Task, jobs: list[Job], workers: int) -> Generator[Damaged, No
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Processes that start in here stay deaf to Ctrl-C, which is their parent's to handle; for us it only waits."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 _extractor: Extractor
 _stop: Any
 
@@ -69,9 +54,8 @@ def _run_in_worker(job: Job) -> Damaged:
     return [damaged for part in _extractor.run(job, _stop.is_set) for damaged in part]
 
 
-def _start_worker(parent: int, stop: Any, task: Task) -> None:
+def _start_worker(stop: Any, task: Task) -> None:
     global _extractor, _stop
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives a killed parent
-    if os.getppid() != parent:  # killed before we could ask for that signal
-        os._exit(1)
+    end_with_the_command()
+    keep_freed_memory()
     _extractor, _stop = Extractor(task), stop
