@@ -5,16 +5,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError, UnknownName
 from landscale.models import ZOO, Scaling, ZooEntry, candidates, create, describe, list_models, register, zoo
-from landscale.models.layers import ATTENTION, Eca, attention
 from landscale.models.scaling import WIDE_RESNET
-from landscale.models.wide_resnet import WideResNet, blocks
 
 NAMES = list_models()
 OURS = [name for name in NAMES if name.startswith("wide_resnet")]
@@ -38,46 +34,7 @@ def patch(n: int, bands: int, side: int, seed: int = 0) -> Tensor:
     return torch.randn(n, bands, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-# ---- counts and scaling
-
-COUNTS = {  # 10 bands, 19 classes; the first, second and sixth are the authors'
-    "wide_resnet": 305_875,
-    "wide_resnet_eca": 305_889,
-    "wide_resnet_eca_b1": 372_357,
-    "wide_resnet_eca_b2": 432_105,
-    "wide_resnet_eca_b3": 589_053,
-    "wide_resnet_eca_b4": 984_313,
-    "wide_resnet_eca_b5": 3_301_067,
-    "wide_resnet_eca_b6": 4_653_431,
-    "wide_resnet_eca_b7": 6_606_647,
-}
-
-
-@pytest.mark.parametrize("name,count", COUNTS.items())
-def test_parameters_are_exact(name, count):
-    assert parameters(timm.create_model(name, in_chans=10, num_classes=19)) == count
-    assert describe(name, bands=10, classes=19)["parameters"] == count
-    assert set(COUNTS) == set(OURS)
-
-
-def test_published_counts_of_our_families_are_met():
-    published = {
-        name: figures["parameters"]
-        for name in OURS
-        for figures in ZOO[name].published.values()
-        if "parameters" in figures
-    }
-    assert published == {name: COUNTS[name] for name in ("wide_resnet", "wide_resnet_eca", "wide_resnet_eca_b4")}
-
-
-def test_squeeze_excite_is_the_authors():
-    assert parameters(create("wide_resnet", 10, 19, attention="se")) == 308_801
-
-
-def test_blocks_scale_with_alpha_once():
-    assert [blocks(s.depth) for s in WIDE_RESNET.values()] == [1, 1, 1, 1, 2, 2, 2]
-    assert blocks(1.0) == 1
-    assert blocks(2.2) == 3
+# ---- scaling
 
 
 def test_sides():
@@ -205,132 +162,6 @@ def test_feature_info_tells_the_maps(name):
         maps = backbone(x)
     told = [(i["num_chs"], 64 // i["reduction"]) for i in backbone.feature_info.get_dicts()]
     assert [(m.shape[1], m.shape[2]) for m in maps] == told
-
-
-def test_features_of_other_strides():
-    strides = [2, 2, 2, 2]
-    backbone = timm.create_model(
-        "wide_resnet", in_chans=4, strides=strides, depth=12, features_only=True, out_indices=range(4)
-    )
-    assert [m.shape[2] for m in backbone(patch(1, 4, 64))] == [32, 16, 8, 4]
-
-
-# ---- our networks
-
-
-@pytest.mark.parametrize("name", OURS)
-def test_config_says_the_input(name):
-    side = ZOO[name].side
-    assert timm.create_model(name).pretrained_cfg["input_size"] == (10, side, side)
-    model = create(name, 12, 19)
-    assert model.default_cfg["input_size"] == (12, side, side)
-    assert model.default_cfg["num_classes"] == 19
-    assert isinstance(model, WideResNet)
-    assert dict(model.named_modules())[model.default_cfg["first_conv"]].in_channels == 12
-    assert dict(model.named_modules())[model.default_cfg["classifier"]] is model.get_classifier()
-
-
-@given(
-    n=st.integers(1, 3),
-    width=st.sampled_from([0.25, 1.0, 1.3, 2.0]),
-    strides=st.lists(st.sampled_from([1, 2]), min_size=1, max_size=4),
-    name=st.sampled_from(sorted(ATTENTION)),
-    bands=st.integers(1, 13),
-    classes=st.integers(1, 45),
-    height=st.integers(8, 40),
-    wide=st.integers(8, 40),
-)
-@settings(max_examples=15, deadline=None)
-def test_any_wide_resnet(n, width, strides, name, bands, classes, height, wide):
-    model = create(
-        "wide_resnet",
-        bands,
-        classes,
-        depth=2 * n * len(strides) + 4,
-        width=width,
-        strides=strides,
-        attention=name,
-        drop_path_rate=0.1,
-        conv_drop_rate=0.1,
-    ).eval()
-    x = torch.zeros(2, bands, height, wide)
-    features = model.forward_features(x)
-    for stride in strides:
-        height, wide = -(-height // stride), -(-wide // stride)
-    assert features.shape == (2, model.num_features, height, wide)
-    assert model(x).shape == (2, classes)
-    assert all(info["num_chs"] % 4 == 0 for info in model.feature_info)
-
-
-def test_the_whole_patch_is_seen():
-    """The authors' 8×8 pool looks at the top left corner alone; here every corner moves the output."""
-    model = create("wide_resnet", 10, 19).eval()
-    for corner in ((0, 0), (0, 59), (59, 0), (59, 59)):
-        x = patch(1, 10, 60).requires_grad_()
-        model(x).sum().backward()
-        assert x.grad[0, :, corner[0], corner[1]].abs().sum() > 0
-
-
-def test_dropout_and_stochastic_depth_act_in_training_only():
-    for option in ("drop_rate", "conv_drop_rate", "drop_path_rate"):
-        model = create("wide_resnet", 3, 5, depth=16, **{option: 0.5})
-        for norm in model.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.momentum = 0.0
-        x = patch(4, 3, 16)
-        with torch.no_grad():
-            assert not torch.equal(model.train()(x), model(x)), option
-            assert torch.equal(model.eval()(x), model(x)), option
-
-
-def test_no_stages_is_refused():
-    with pytest.raises(LandscaleError, match="strides"):
-        create("wide_resnet", 10, 19, strides=[])
-
-
-@pytest.mark.parametrize("depth", [4, 3, 11, 0, -2])
-def test_a_depth_without_whole_blocks_is_refused(depth):
-    with pytest.raises(LandscaleError, match="depth"):
-        create("wide_resnet", 10, 19, depth=depth)
-
-
-# ---- attention
-
-
-def test_eca_mixes_neighbouring_channels():
-    layer = Eca(64)
-    assert layer.conv.kernel_size == (3,)
-    nn.init.ones_(layer.conv.weight)
-    x = torch.ones(1, 64, 4, 4)
-    raised = x.clone()
-    raised[:, 20] += 1
-    changed = (layer(raised) - layer(x)).abs().amax((0, 2, 3)).nonzero().flatten().tolist()
-    assert changed == [19, 20, 21]  # the channel and its neighbours, nothing beyond the kernel
-
-
-def test_eca_weighs_by_channel_means():
-    layer = Eca(128)
-    x = patch(2, 128, 6)
-    scale = layer(x) / x
-    torch.testing.assert_close(scale, scale[:, :, :1, :1].expand_as(x), rtol=1e-3, atol=1e-3)
-    assert ((scale > 0) & (scale < 1)).all()
-    kernel, bias = layer.conv.weight[0, 0], layer.conv.bias
-    means = nn.functional.pad(x.mean((2, 3)), (2, 2))
-    expected = torch.sigmoid(sum(kernel[i] * means[:, i : i + 128] for i in range(5)) + bias)
-    torch.testing.assert_close(scale[:, :, 0, 0], expected, rtol=1e-3, atol=1e-3)
-
-
-@given(channels=st.integers(1, 2048))
-@settings(max_examples=30, deadline=None)
-def test_eca_kernel_is_odd_and_keeps_the_shape(channels):
-    layer = Eca(channels)
-    assert layer.conv.kernel_size[0] % 2 == 1
-    assert layer(torch.ones(1, channels, 2, 3)).shape == (1, channels, 2, 3)
-
-
-def test_unknown_attention():
-    with pytest.raises(UnknownName, match="did you mean eca"):
-        attention("ecaa", 16)
 
 
 # ---- the zoo

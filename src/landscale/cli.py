@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from landscale import __version__
-from landscale.commands import data, download, prepare, results, superres, training
+from landscale.commands import data, download, prepare, results, scaling, superres, training
 from landscale.commands.command import Parser
 from landscale.errors import LandscaleError
 from landscale.interrupt import Stopped
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = _parser().parse_known_args(words)
     command: Callable[..., int] = options.command
     try:
-        if command is training.train_command:  # what is left are keys of the recipe
+        if command in (training.train_command, scaling.scale_command):  # what is left are keys of the recipe
             return command(options, rest)
         if rest and command is prepare.run and not any(word.startswith("-") for word in rest):
             options.inputs, rest = [*options.inputs, *rest], []  # argparse takes only those before an option
@@ -73,6 +73,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=run)
         return sub
 
-    for room in (download, prepare, superres, data, training, results):
+    for room in (download, prepare, superres, data, training, scaling, results):
         room.add_commands(add)
     return parser

@@ -26,6 +26,13 @@ class Recipe:
     """any model of `landscale models`, or of timm"""
     options: dict[str, Any] = field(default_factory=dict)
     """keyword arguments of the model; with another --model only the recipe's drop_rate stays"""
+    head: Literal["linear", "ml_decoder", "query"] = "linear"
+    """linear: the model's own; ml_decoder: attention looks for each class on the last map; query: they inform each other too"""
+    head_options: dict[str, Any] = field(default_factory=dict)
+    """of ml_decoder and query: layers, width, heads, drop_rate; groups of ml_decoder; with another --head none stays"""
+    init: str | None = None
+    """weights to begin from: `imagenet` (timm's own of this model), a safetensors file, a run or folder of weights, or a name on
+    the Hugging Face hub (`owner/name`); other bands and classes are adapted. None: drawn from the seed"""
     bands: str = "s2-12"
     """band set or list of bands, in the order of the network's channels"""
     labels: str | None = None
@@ -33,7 +40,7 @@ class Recipe:
     side: int | None = None
     """pixels a side of the network's input; by default the store's"""
     upsample: Literal["bilinear", "bicubic", "nearest", "stored"] = "bilinear"
-    """how the 20 m and 60 m bands are brought to that side; stored: taken from the store's data_super"""
+    """how the 20 m and 60 m bands are brought to that side; stored: taken from the store's data_super; k_branch takes nearest"""
     scale: Literal["linear", "log", "both"] = "linear"
     """digital numbers, their logarithms, or both in twice as many channels"""
 
@@ -63,11 +70,15 @@ class Recipe:
     """largest norm of the gradient"""
 
     loss: Literal["bce", "asymmetric", "focal"] = "bce"
-    """of a multi-label store; a single-label one has cross-entropy"""
+    """of a multi-label store: binary cross-entropy, asymmetric (Ridnik et al. 2021), focal (Lin et al. 2017); a single-label
+    one has cross-entropy"""
     smoothing: float = 0.0
     """label smoothing"""
     balance: float = 0.0
-    """weight of positive labels by (negatives/positives) to this power, from the train split's counts; 0: none"""
+    """weight of rare classes, from the train split's counts, to this power: of positive labels by negatives/positives, of the
+    classes of a single-label store by 1/patches; 0: none, 1: in full"""
+    balance_beta: float | None = None
+    """counts n there become (1 − βⁿ)/(1 − β), the effective number of samples (Cui et al. 2019: 0.9 … 0.9999); None: n itself"""
     turns: bool = True
     """each patch in one of the 8 rotations and reflections"""
     shift: int = 0
@@ -149,12 +160,14 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     if recipe.model != content.get("model", recipe.model) and "options" not in flags:
         # A recipe's options are those of its own model; dropout is what every network knows.
         recipe = replace(recipe, options={k: v for k, v in recipe.options.items() if k == "drop_rate"})
+    if recipe.head != content.get("head", recipe.head) and not {"head_options", "head-options"} & set(flags):
+        recipe = replace(recipe, head_options={})
     _check_ranges(recipe)
     return recipe
 
 
 _LEAST = dict.fromkeys(("epochs", "batch", "side", "rate_batch", "evaluate_every"), 1)  # of others it is 0
-_MOST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom"), 1)
+_MOST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
 
 
 def _check_ranges(recipe: Recipe) -> None:

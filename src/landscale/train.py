@@ -27,13 +27,14 @@ from landscale.checkpoint import State, load_checkpoint, pack_optimizer, save_ch
 from landscale.distributed import Ranks
 from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, UnknownName
 from landscale.evaluate import evaluate, infer
-from landscale.files import write_json
+from landscale.files import read_json, write_json
 from landscale.inputs import measure_statistics
 from landscale.interrupt import Stopped, signals_wait
 from landscale.labels import nomenclature
 from landscale.losses import build_loss
 from landscale.metrics import choose_thresholds
 from landscale.models.classifier import Classifier, Description, reduced_precision
+from landscale.models.pretrained import begin_from
 from landscale.models.registry import PATCH_SIDE, zoo
 from landscale.planner import Planner
 from landscale.progress import console, training_bar
@@ -61,9 +62,15 @@ def train(
     """
     begun = time.monotonic()
     classifier = build_classifier(recipe, store)
+    resumes = run.ended or run.last.exists()  # then the weights are the checkpoint's, whatever they began from
+    origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
     trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)
     if ranks.first:
         run.begin(recipe, store)  # what cannot be has been refused by now, and leaves no folder behind
+        if origin is not None:
+            write_json(run.folder / "init.json", origin)
+            for line in origin["done"]:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
     ranks.share(None)
     if run.ended:
         return run.scores()
@@ -83,7 +90,10 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     else:
         classes, name = nomenclature(recipe.labels).names, recipe.labels
         targets_by_name(store, classes)
-    side = recipe.side or round(zoo(recipe.model)[0].side * store.layout.side / PATCH_SIDE)
+    entry = zoo(recipe.model)[0]
+    if entry.native and recipe.progressive:
+        raise LandscaleError(f"--progressive with model '{entry.name}': it keeps the store's resolution, expected []")
+    side = recipe.side or round(entry.side * store.layout.side / PATCH_SIDE)
     description = Description(
         model=recipe.model,
         bands=bands,
@@ -93,9 +103,11 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         statistics=measure_statistics(store, bands, recipe.scale),
         side=side,
         ground=10 * store.layout.side,  # the finest plane is at 10 m
-        upsample=recipe.upsample,
+        upsample="nearest" if entry.native and recipe.upsample == Recipe.upsample else recipe.upsample,
         scale=recipe.scale,
         options=recipe.options,
+        head=recipe.head,
+        head_options=recipe.head_options,
         views=recipe.views,
     )
     torch.manual_seed(recipe.seed)
@@ -296,6 +308,8 @@ class Trainer:
         if self.ranks.first:
             provenance = self.store.attributes["provenance"]
             about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures}
+            if (self.run.folder / "init.json").exists():
+                about["init"] = read_json(self.run.folder / "init.json")
             save_weights(self.run.weights, classifier, about | {"synthetic": bool(provenance.get("synthetic"))})
             write_json(self.run.folder / "scores.json", figures)
         return figures

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landscale.bands import band
 from landscale.batches import Native
+from landscale.errors import LandscaleError
 from landscale.inputs import InputStage, turn
-from landscale.models.registry import create
+from landscale.models.heads import create_with_head
+from landscale.models.registry import zoo
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Description:
 
     statistics: mean and standard deviation of each band in digital numbers, and of its logarithm where `scale` asks for
     it. thresholds: by class, in 0…1; empty in a single-label classifier. ground: metres a side of the patches it was
-    trained on. views: how many of the 8 turns are averaged.
+    trained on. views: how many of the 8 turns are averaged. options and head_options: of the network and of its head.
     """
 
     model: str
@@ -34,6 +37,8 @@ class Description:
     upsample: str = "bilinear"
     scale: str = "linear"
     options: Mapping[str, Any] = field(default_factory=dict)
+    head: str = "linear"
+    head_options: Mapping[str, Any] = field(default_factory=dict)
     thresholds: tuple[float, ...] = ()
     views: int = 1
 
@@ -44,14 +49,24 @@ class Description:
 
 
 class Classifier(nn.Module):
-    """forward: planes of raw numbers → logits (n, C)."""
+    """forward: planes of raw numbers → logits (n, C).
+
+    Raises:
+        LandscaleError: the network, its head and the input do not fit each other.
+    """
 
     def __init__(self, description: Description) -> None:
         super().__init__()
         d = description
         self.description = d
         self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample, d.scale)
-        self.network = create(d.model, self.inputs.channels, len(d.classes), d.side, **d.options)
+        options = dict(d.options)
+        if zoo(d.model)[0].native:
+            _check_native(d)
+            options.setdefault("gsd", [band(name).gsd for name in d.bands] * len(self.inputs.scales))
+        self.network = create_with_head(
+            d.model, self.inputs.channels, len(d.classes), d.side, d.head, d.head_options, **options
+        )
 
     def forward(self, planes: Native) -> Tensor:
         logits: Tensor = self.network(self.inputs(planes))
@@ -75,6 +90,14 @@ class Classifier(nn.Module):
                 total = part if total is None else total + part
         assert total is not None
         return total / self.description.views
+
+
+def _check_native(d: Description) -> None:
+    """Nothing between the store's pixels and the network but their normalisation."""
+    if d.upsample != "nearest":
+        raise LandscaleError(f"--upsample with model '{d.model}': found {d.upsample}, expected nearest")
+    if 10 * d.side != d.ground:
+        raise LandscaleError(f"--side with model '{d.model}': found {d.side}, expected the store's {d.ground // 10} px")
 
 
 def reduced_precision(device: str) -> bool:

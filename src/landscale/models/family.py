@@ -72,8 +72,8 @@ def _register(
         )
 
     cfg = cfg | {
-        "num_classes": CLASSES,
-        "input_size": (BANDS, side, side),
+        "num_classes": options.get("num_classes", CLASSES),
+        "input_size": (options.get("in_chans", BANDS), side, side),
         "crop_pct": 1.0,
         "interpolation": "bicubic",
         "paper_name": entry.source,

@@ -1,4 +1,4 @@
-"""Layers that timm lacks or has otherwise, and channel attention by name."""
+"""Attention and convolutions by name: timm's layers where they are the papers', our own where they are not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 from collections.abc import Callable
 
 import torch
+from timm.layers.cbam import ChannelAttn
+from timm.layers.coord_attn import CoordAttn
 from timm.layers.squeeze_excite import SEModule
+from timm.models.ghostnet import GhostModule
 from torch import Tensor, nn
 
 from landscale.errors import UnknownName
@@ -38,11 +41,45 @@ def _squeeze_excite(channels: int) -> nn.Module:
     return SEModule(channels, rd_ratio=1 / 16, rd_divisor=1, act_layer=nn.SiLU)
 
 
-ATTENTION: dict[str, Callable[[int], nn.Module]] = {"none": nn.Identity, "eca": Eca, "se": _squeeze_excite}
+class SpatialAttention(nn.Module):
+    """The second half of CBAM: every pixel is weighted by the mean and the maximum over channels around it.
+
+    σ(conv7×7([mean; max])) without a bias (Woo et al. 2018, eq. 3). timm's `SpatialAttn` adds a batch norm to the
+    equation, which the networks of Papoutsis et al. 2022 do not have either.
+
+    Shapes: (N, C, H, W) → (N, C, H, W).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return x * torch.sigmoid(self.conv(pooled))
+
+
+def _cbam(channels: int) -> nn.Module:
+    # Woo et al. 2018 at reduction 16, channels before space; biases in the dense layers as in Papoutsis et al. 2022
+    return nn.Sequential(ChannelAttn(channels, rd_ratio=1 / 16, mlp_bias=True), SpatialAttention())
+
+
+def _coordinate(channels: int) -> nn.Module:
+    # Hou et al. 2021: reduction 32 to no less than 8 channels, h-swish, biases
+    return CoordAttn(channels, rd_channels=max(8, channels // 32), bias=True)
+
+
+ATTENTION: dict[str, Callable[[int], nn.Module]] = {
+    "none": nn.Identity,
+    "se": _squeeze_excite,
+    "cbam": _cbam,
+    "coord": _coordinate,
+    "eca": Eca,
+}
 
 
 def attention(name: str, channels: int) -> nn.Module:
-    """The attention layer called `name` (`none`, `eca`, `se`) for `channels` channels; it keeps the shape (N, C, H, W).
+    """The attention layer called `name` (`none`, `se`, `cbam`, `coord`, `eca`); it keeps the shape (N, channels, H, W).
 
     Raises:
         UnknownName: no such attention.
@@ -50,3 +87,31 @@ def attention(name: str, channels: int) -> nn.Module:
     if name not in ATTENTION:
         raise UnknownName("attention", name, ATTENTION)
     return ATTENTION[name](channels)
+
+
+def _plain(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Module:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+
+
+def _ghost(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Module:
+    # no ReLU inside: the cheap half is a linear map of the first (Han et al. 2020, eq. 3), and the block activates
+    return GhostModule(inputs, outputs, kernel, stride=stride, act_layer=nn.Identity)
+
+
+CONVOLUTIONS: dict[str, Callable[[int, int, int, int], nn.Module]] = {"plain": _plain, "ghost": _ghost}
+
+
+def convolution(name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
+    """The convolution called `name`, with an odd kernel, padded, and without a bias.
+
+    `plain`, or `ghost` (Han et al. 2020, GhostNet): half of the outputs by a convolution and batch norm, and from each of
+    those another one by a 3×3 depthwise convolution and batch norm.
+
+    Shapes: (N, inputs, H, W) → (N, outputs, ⌈H / stride⌉, ⌈W / stride⌉).
+
+    Raises:
+        UnknownName: no such convolution.
+    """
+    if name not in CONVOLUTIONS:
+        raise UnknownName("convolution", name, CONVOLUTIONS)
+    return CONVOLUTIONS[name](inputs, outputs, kernel, stride)

@@ -27,7 +27,8 @@ class ZooEntry:
 
     `source` is the paper, `side` the input side in pixels that a patch is resampled to (a 1.2 km patch at 10 m has
     120), `published` what others report: dataset and protocol → figure → value; `scaled` options and side of the
-    network at a compound scaling, None where it has none.
+    network at a compound scaling, None where it has none; `native` whether it takes coarser bands as they are, by nearest
+    upsampling, and is told each channel's ground sampling distance as the option `gsd`.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ZooEntry:
     side: int = PATCH_SIDE
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
     scaled: Callable[[Scaling], tuple[dict[str, Any], int]] | None = None
+    native: bool = False
 
 
 AUTHORS = "Papoutsis et al. 2022, their code, 10 bands, 19 classes"  # whose parameters we counted

@@ -49,10 +49,25 @@ WIDE_RESNET = {
     "b7": Scaling(2.0, 3.1, 2.0),
 }
 
+# Tan & Le 2019, released code: width and depth, input side as a multiple of B0's 224 px, and dropout before the classifier.
+EFFICIENTNET = {
+    "b1": Scaling(1.1, 1.0, 240 / 224),
+    "b2": Scaling(1.2, 1.1, 260 / 224),
+    "b3": Scaling(1.4, 1.2, 300 / 224),
+    "b4": Scaling(1.8, 1.4, 380 / 224),
+    "b5": Scaling(2.2, 1.6, 456 / 224),
+    "b6": Scaling(2.6, 1.8, 528 / 224),
+    "b7": Scaling(3.1, 2.0, 600 / 224),
+}
+EFFICIENTNET_DROPOUT = {"b1": 0.2, "b2": 0.3, "b3": 0.3, "b4": 0.4, "b5": 0.4, "b6": 0.5, "b7": 0.5}
+
 
 def candidates(cost: float = 2.0, tolerance: float = 0.1, step: float = 0.1) -> list[Scaling]:
     """What a search at φ = 1 tries: every (α, β, γ) on a grid of `step` from 1 up that costs `cost` ± `tolerance`."""
     reach = cost + tolerance
-    grid = [round(1 + i * step, 10) for i in range(math.floor((reach - 1) / step) + 1)]
-    scalings = itertools.starmap(Scaling, itertools.product(grid, repeat=3))
+
+    def axis(most: float) -> list[float]:
+        return [round(1 + i * step, 10) for i in range(math.floor((most - 1) / step + 1e-9) + 1)]
+
+    scalings = itertools.starmap(Scaling, itertools.product(axis(reach), axis(reach**0.5), axis(reach**0.5)))
     return [s for s in scalings if abs(s.cost - cost) <= tolerance]

@@ -1,9 +1,10 @@
-"""Wide residual networks, plain and with channel attention, unscaled and compound-scaled.
+"""Wide residual networks, with attention and with Ghost convolutions, unscaled and compound-scaled.
 
 Zagoruyko & Komodakis 2016 (Wide Residual Networks), in the form that Papoutsis et al. 2022 train on BigEarthNet:
-WRN-10-2 on 60 px, with efficient channel attention (Wang et al. 2020) on every block's output before the sum, scaled
-after Tan & Le 2019 (EfficientNet). Trainable parameters equal those of the authors' code for `wide_resnet`, `…_eca`
-and `…_eca_b4`. Where this differs from it:
+WRN-10-2 on 60 px, with one of four attentions on every block's output before the sum, or with Ghost convolutions (Han
+et al. 2020) for all but the stem's, or both; the one with efficient channel attention (Wang et al. 2020) is scaled after
+Tan & Le 2019 (EfficientNet). Trainable parameters equal those of the authors' code except for Ghost convolutions and B5
+to B7. Where this differs from it:
 
 - Depth is scaled by α once: ⌊(10α − 4) / 6⌋ blocks a stage. They multiply by α again, which changes nothing up to B4
   but gives B5, B6 and B7 3, 3 and 4 blocks instead of 2: `create_model("wide_resnet_eca_b5", depth=22)`, 22 and 28.
@@ -12,6 +13,10 @@ and `…_eca_b4`. Where this differs from it:
 - Batch norm's momentum is 0.1 as torch means it. Theirs is 0.1 as Keras means it: the last batch makes up 90%.
 - Dropout between the convolutions (`conv_drop_rate`) acts in every block, as in Zagoruyko & Komodakis; theirs leaves
   out the first block of a stage, which up to B4 is the only one. It is 0 unless asked for.
+- Ghost convolutions keep their depthwise half. Theirs computes it and drops it: the second half of the outputs is the
+  first again, normalised. So `wide_resnet_eca_ghost` has 156,033 parameters there and 159,729 here. To each of the three
+  in a block (3×3, 3×3 and the 1×1 shortcut) with m = outputs / 2 the half gives 9·m depthwise weights and 2·m of a batch
+  norm: 3 · 11 · (16 + 32 + 64) = 3,696. They also have no ReLU inside, which theirs has in the second half.
 - A convolution of stride 2 pads both sides alike; TensorFlow pads an even side at its end only.
 """
 
@@ -28,14 +33,11 @@ from landscale.errors import LandscaleError
 from landscale.models import family
 from landscale.models.family import BANDS, CLASSES
 from landscale.models.layers import attention as attention_layer
+from landscale.models.layers import convolution
 from landscale.models.registry import ZooEntry
 from landscale.models.scaling import WIDE_RESNET, Scaling
 
 STEM_CHANNELS = 16
-
-
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
 def _norm_relu(channels: int) -> nn.Sequential:
@@ -64,17 +66,19 @@ class Block(nn.Module):
         stride: int,
         *,
         first: bool,
+        conv: str,
         attention: str,
         drop_rate: float,
         drop_path_rate: float,
     ) -> None:
         super().__init__()
-        self.shortcut = _conv(inputs, outputs, 1, stride) if first else nn.Identity()
+        self.first, self.outputs = first, outputs
+        self.shortcut = convolution(conv, inputs, outputs, 1, stride) if first else nn.Identity()
         self.norm1 = nn.Identity() if first else _norm_relu(inputs)
-        self.conv1 = _conv(inputs, outputs, 3, stride)
+        self.conv1 = convolution(conv, inputs, outputs, 3, stride)
         self.drop = nn.Dropout(drop_rate)
         self.norm2 = _norm_relu(outputs)
-        self.conv2 = _conv(outputs, outputs, 3)
+        self.conv2 = convolution(conv, outputs, outputs, 3)
         self.attention = attention_layer(attention, outputs)
         self.drop_path = DropPath(drop_path_rate)
 
@@ -94,7 +98,8 @@ class WideResNet(nn.Module):
         depth: as Zagoruyko & Komodakis count it, 2·n·stages + 4 with n blocks a stage (three stages: 10, 16, 22 …).
         width: widening factor k; stage i has 16·2^i·k channels, rounded to a multiple of 4.
         strides: one for each stage, so their number is the number of stages.
-        attention: `none`, `eca` or `se`, on every block's output before the sum.
+        conv: `plain` or `ghost`, for every convolution but the stem's.
+        attention: `none`, `se`, `cbam`, `coord` or `eca`, on every block's output before the sum.
         conv_drop_rate: dropout between the two convolutions of a block.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth, growing from 0 at the first block to this at the last.
@@ -104,7 +109,7 @@ class WideResNet(nn.Module):
 
     Raises:
         LandscaleError: a depth that gives no whole number of blocks.
-        UnknownName: no such attention.
+        UnknownName: no such attention or convolution.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class WideResNet(nn.Module):
         depth: int = 10,
         width: float = 2.0,
         strides: Sequence[int] = (1, 2, 2),
+        conv: str = "plain",
         attention: str = "none",
         conv_drop_rate: float = 0.0,
         drop_rate: float = 0.0,
@@ -132,7 +138,7 @@ class WideResNet(nn.Module):
         self.in_chans = in_chans
         self.drop_rate = drop_rate
 
-        self.stem = nn.Sequential(_conv(in_chans, STEM_CHANNELS, 3), _norm_relu(STEM_CHANNELS))
+        self.stem = nn.Sequential(convolution("plain", in_chans, STEM_CHANNELS, 3), _norm_relu(STEM_CHANNELS))
         self.feature_info: list[dict[str, Any]] = []
         self.stages = nn.Sequential()
         last_block = max(1, per_stage * len(strides) - 1)
@@ -147,6 +153,7 @@ class WideResNet(nn.Module):
                         channels,
                         stride if n == 0 else 1,
                         first=n == 0,
+                        conv=conv,
                         attention=attention,
                         drop_rate=conv_drop_rate,
                         drop_path_rate=drop_path_rate * (i * per_stage + n) / last_block,
@@ -159,8 +166,10 @@ class WideResNet(nn.Module):
         self.num_features = self.head_hidden_size = channels
         # pooled over the whole map at once; the authors' 8×8 pool before it would cut off what fills no window (above)
         self.head = ClassifierHead(channels, num_classes, pool_type=global_pool, drop_rate=drop_rate)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # fan_out, as in Zagoruyko & Komodakis; the rest keeps torch's defaults
+        for name, module in self.named_modules():
+            # fan_out, as in Zagoruyko & Komodakis. The rest keeps torch's defaults: fan_out knows no groups, and would
+            # saturate the sigmoids of an attention, which has few channels inside and many outside
+            if isinstance(module, nn.Conv2d) and module.groups == 1 and ".attention." not in name:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -196,12 +205,30 @@ def scaled(scaling: Scaling) -> tuple[dict[str, Any], int]:
     return {"depth": 6 * blocks(scaling.depth) + 4, "width": 2 * scaling.width}, scaling.side()
 
 
+_PAPER = "Papoutsis et al. 2022, Benchmarking and scaling of deep learning models for land cover image classification"
 _WRN = "Zagoruyko & Komodakis 2016, Wide residual networks; Papoutsis et al. 2022"
-_ECA = "Papoutsis et al. 2022, Benchmarking and scaling of deep learning models for land cover image classification"
-_COUNTS = {"wide_resnet": 305_875, "wide_resnet_eca": 305_889, "wide_resnet_eca_b4": 984_313}
+_SE = "Hu et al. 2018, Squeeze-and-excitation networks; Papoutsis et al. 2022"
+_CBAM = "Woo et al. 2018, Convolutional block attention module; Papoutsis et al. 2022"
+_COORD = "Hou et al. 2021, Coordinate attention for efficient mobile network design; Papoutsis et al. 2022"
+_GHOST = "Han et al. 2020, GhostNet: more features from cheap operations; Papoutsis et al. 2022"
+_COUNTS = {
+    "wide_resnet": 305_875,
+    "wide_resnet_se": 308_801,
+    "wide_resnet_eca": 305_889,
+    "wide_resnet_eca_b4": 984_313,
+    "wide_resnet_eca_ghost": 156_033,  # 3,696 fewer than ours (above)
+}
 for _name, _source, _options, _sizes in (
     ("wide_resnet", _WRN, {}, {}),
-    ("wide_resnet_eca", _ECA, {"attention": "eca"}, WIDE_RESNET),
+    ("wide_resnet_se", _SE, {"attention": "se"}, {}),
+    ("wide_resnet_cbam", _CBAM, {"attention": "cbam"}, {}),
+    ("wide_resnet_coord", _COORD, {"attention": "coord"}, {}),
+    ("wide_resnet_eca", _PAPER, {"attention": "eca"}, WIDE_RESNET),
+    ("wide_resnet_ghost", _GHOST, {"conv": "ghost"}, {}),
+    ("wide_resnet_se_ghost", _GHOST, {"attention": "se", "conv": "ghost"}, {}),
+    ("wide_resnet_cbam_ghost", _GHOST, {"attention": "cbam", "conv": "ghost"}, {}),
+    ("wide_resnet_coord_ghost", _GHOST, {"attention": "coord", "conv": "ghost"}, {}),
+    ("wide_resnet_eca_ghost", _GHOST, {"attention": "eca", "conv": "ghost"}, {}),
 ):
     family.add(
         WideResNet,

@@ -1,0 +1,230 @@
+"""Heads that look for each class on the map by attention, instead of pooling it: ML-Decoder and query heads.
+
+A query is learned for every class, or for a group of classes. It gathers from the positions of a network's last map what
+speaks for its class (cross-attention), and a linear layer of its own turns it into logits:
+
+    ml_decoder  Ridnik et al. 2023 (ML-Decoder): no attention among queries; `groups` of them may share the classes
+    query       Liu et al. 2021 (Query2Label): the queries also attend to each other, so that what speaks for one class
+                informs the others
+
+Layers are pre-normalised and queries look at the map before they look at each other (as in Cheng et al. 2022, Mask2Former):
+untouched queries would have nothing to tell. Positions are not encoded: a label does not say where. timm's MLDecoder does
+not run with a current torch, has five million parameters at any width of the network, and frozen queries.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.layers.attention import Attention
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+
+from landscale.errors import LandscaleError, UnknownName
+from landscale.models.registry import create
+
+HEADS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "ml_decoder": {"layers": 1, "groups": 100},
+    "query": {"layers": 2, "among": True},
+}
+
+
+class DecoderLayer(nn.Module):
+    """Queries attend to the tokens of a map, to each other where `among` says so, and pass an MLP.
+
+    Shapes: queries (N, Q, width), tokens (N, T, features) → (N, Q, width).
+    """
+
+    def __init__(self, features: int, width: int, heads: int, *, among: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.cross = nn.MultiheadAttention(width, heads, kdim=features, vdim=features, batch_first=True)
+        self.among = nn.Sequential(nn.LayerNorm(width), Attention(width, heads, qkv_bias=True)) if among else None
+        self.mlp = nn.Sequential(nn.LayerNorm(width), Mlp(width, 4 * width))
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        queries = queries + self.cross(self.norm1(queries), tokens, tokens, need_weights=False)[0]
+        if self.among is not None:
+            queries = queries + self.among(queries)
+        out: Tensor = queries + self.mlp(queries)
+        return out
+
+
+class QueryHead(nn.Module):
+    """Tokens of a map → logits, by learned queries.
+
+    Args:
+        features: width of the tokens.
+        classes: at least 1.
+        layers: of the decoder.
+        width: of a query. heads: of the attention, a divisor of it.
+        groups: the most queries there are; with fewer than classes, each answers for ⌈classes / groups⌉ of them.
+        among: whether the queries attend to each other.
+        drop_rate: dropout on the decoded queries.
+
+    Shapes: (N, T, features) → (N, classes).
+
+    Raises:
+        LandscaleError: sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        *,
+        layers: int = 1,
+        width: int = 256,
+        heads: int = 8,
+        groups: int | None = None,
+        among: bool = False,
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if min(layers, width, heads, classes if groups is None else groups) < 1 or width % heads:
+            found = f"layers {layers}, width {width}, heads {heads}, groups {groups}"
+            raise LandscaleError(f"head: found {found}, expected at least 1 of each and a width that heads divide")
+        share = -(-classes // min(groups or classes, classes))  # classes a query answers for
+        queries = -(-classes // share)
+        self.num_classes = classes
+        self.norm = nn.LayerNorm(features)
+        self.queries = nn.Parameter(torch.randn(queries, width))
+        self.layers = nn.ModuleList(DecoderLayer(features, width, heads, among=among) for _ in range(layers))
+        self.decoded = nn.Sequential(nn.LayerNorm(width), nn.Dropout(drop_rate))
+        self.weight = nn.Parameter(torch.empty(queries, width, share).uniform_(-(width**-0.5), width**-0.5))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = self.norm(tokens)
+        queries = self.queries.to(tokens.dtype).expand(len(tokens), -1, -1)
+        for layer in self.layers:
+            queries = layer(queries, tokens)
+        logits = torch.einsum("nqw,qws->nqs", self.decoded(queries), self.weight)
+        return logits.flatten(1)[:, : self.num_classes] + self.bias
+
+
+class HeadedNetwork(nn.Module):
+    """A network whose pooling and classifier are replaced by a `QueryHead` on its last map; timm's contract holds.
+
+    The network may give maps (N, D, h, w) or (N, h, w, D), or tokens (N, T, D), whose prefix tokens are looked at as
+    well. What of it served its own classifier alone is taken out, so that every parameter has a gradient. Without
+    classes, and before the logits, features are the mean over tokens (N, D).
+
+    Args:
+        trunk: the network; its own head is of no importance. It is changed.
+        classes: width of the output.
+        shape: bands and side of its input.
+        options: of `QueryHead`; its dropout is the trunk's `drop_rate` unless told otherwise.
+
+    Raises:
+        LandscaleError: the trunk gives no map.
+    """
+
+    def __init__(self, trunk: nn.Module, classes: int, shape: tuple[int, int], **options: Any) -> None:
+        super().__init__()
+        features, unused = _probe(trunk, *shape)
+        _take_out(trunk, unused)
+        declared = getattr(trunk, "num_features", None)
+        self.channels_last = len(features) == 4 and features[1] != declared and features[3] == declared
+        self.num_features = self.head_hidden_size = features[1 if len(features) == 4 and not self.channels_last else -1]
+        self.trunk = trunk
+        self.options = {"drop_rate": getattr(trunk, "drop_rate", 0.0), **options}
+        self.drop_rate = float(self.options["drop_rate"])
+        self.reset_classifier(classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """What the trunk gives: a map or tokens."""
+        features: Tensor = self.trunk.forward_features(x)  # type: ignore[operator]
+        return features
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features → (N, num_classes), or their mean over tokens (N, num_features)."""
+        tokens = self._tokens(x)
+        out: Tensor = tokens.mean(1) if pre_logits or not self.num_classes else self.head(tokens)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        """The head, which takes tokens (N, T, num_features)."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh head for `num_classes` (0: none).
+
+        Raises:
+            LandscaleError: a pooling; there is none to be chosen.
+        """
+        if global_pool:
+            raise LandscaleError(f"a head of queries does not pool, so not '{global_pool}' either")
+        self.num_classes = num_classes
+        head = QueryHead(self.num_features, num_classes, **self.options) if num_classes else nn.Identity()
+        self.head: nn.Module = head
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that timm's optimisers leave undecayed beside norms and biases."""
+        spared = getattr(self.trunk, "no_weight_decay", set)
+        return {"head.queries", *(f"trunk.{name}" for name in spared())}
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        if x.ndim == 3:
+            return x
+        return x.flatten(1, 2) if self.channels_last else x.flatten(2).transpose(1, 2)
+
+
+def create_with_head(
+    model: str,
+    bands: int,
+    classes: int,
+    side: int,
+    head: str = "linear",
+    head_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """`create` with a head by name; `linear` is the network's own. Shapes: (N, bands, side, side) → (N, classes).
+
+    Raises:
+        UnknownName: no such model or head. LandscaleError: an option it does not take, or a network without maps.
+    """
+    if head not in HEADS:
+        raise UnknownName("head", head, HEADS)
+    given = dict(head_options or {})
+    known = () if head == "linear" else ("layers", "width", "heads", "drop_rate", *HEADS[head].keys() - {"among"})
+    if refused := sorted(given.keys() - set(known)):
+        raise LandscaleError(f"head '{head}' takes no option '{refused[0]}'")
+    network = create(model, bands, 0 if head != "linear" else classes, side, **options)
+    if head == "linear":
+        return network
+    try:
+        dropout = {k: v for k, v in options.items() if k == "drop_rate"}  # which not every network remembers
+        return HeadedNetwork(network, classes, (bands, side), **HEADS[head] | dropout | given)
+    except LandscaleError as error:
+        raise LandscaleError(f"--head {head} with model '{model}': {error}") from None
+
+
+def _probe(trunk: nn.Module, bands: int, side: int) -> tuple[tuple[int, ...], set[str]]:
+    """Shape of a trunk's features, and the parameters they do not depend on. Runs on the meta device, at no cost."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        twin = copy.deepcopy(trunk).to("meta").eval()
+        features = twin.forward_features(torch.empty(1, bands, side, side, device="meta"))  # type: ignore[operator]
+        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+            given = f"features of shape {tuple(features.shape)}" if isinstance(features, Tensor) else "several features"
+            raise LandscaleError(f"it needs a map or tokens to look at, the network gives {given}")
+        named = {name: p for name, p in twin.named_parameters() if p.requires_grad}
+        gradients = torch.autograd.grad(features.sum(), list(named.values()), allow_unused=True)
+    return tuple(features.shape), {name for name, g in zip(named, gradients, strict=True) if g is None}
+
+
+def _take_out(trunk: nn.Module, unused: set[str]) -> None:
+    """Replace the outermost modules that hold nothing but unused parameters."""
+    left = set(unused)
+    for name, module in list(trunk.named_modules()):
+        held = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        if name and held and held <= left:
+            trunk.set_submodule(name, nn.Identity())
+            left -= held

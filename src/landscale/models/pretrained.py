@@ -1,0 +1,176 @@
+"""A network begins with weights that another training ended with: other bands, other classes, the same architecture."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from landscale.errors import BadInput, reason
+from landscale.models.classifier import Classifier, Description
+from landscale.models.first_convolution import RGB, adapt, channel_names, shares, told
+from landscale.models.heads import HeadedNetwork
+from landscale.models.pretrained_files import Pretrained, find
+
+_NAMED = 3  # tensors that a refusal names
+
+
+def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
+    """Load pre-trained weights into a classifier's network, all that fits or, after an error, nothing.
+
+    The first convolution is made over to our bands (see `first_convolution`). The last layer is kept where the weights
+    are landscale's and their classes are ours by name, in any order, and stays fresh otherwise. All else must be there, of the
+    same name and shape; timm resamples position embeddings where the model's module has a `checkpoint_filter_fn`.
+
+    Args:
+        init: what `pretrained_files.find` takes: `imagenet`, a path, or a name on the hub.
+
+    Returns:
+        What was done, ready for JSON: `init`, `digest` (SHA-256 of the file), `done` (lines for a person) and, of
+        weights of landscale, their `provenance`.
+
+    Raises:
+        LandscaleError: no such weights, or they do not fit.
+    """
+    d = classifier.description
+    whole = classifier.network
+    network: nn.Module = whole.trunk if isinstance(whole, HeadedNetwork) else whole
+    found = find(init, d.model)
+    found, queries = _apart(found, d)
+    own = network.state_dict()
+    tensors, done = _resampled(found, network, d.model)
+    first, heads = _listed(network, "first_conv"), _listed(network, "classifier")
+    ours = channel_names(d.bands, d.scale)
+    theirs, note = _channels(found, tensors, own, first, ours)
+    done += note
+    if theirs != ours:
+        if not first:
+            raise BadInput(
+                init, f"{d.model} does not tell which layers see its bands: only weights of the same bands fit"
+            )
+        matrix = shares(ours, theirs)
+        for name in first:
+            if f"{name}.weight" in tensors:
+                tensors[f"{name}.weight"] = _adapted(init, name, tensors[f"{name}.weight"], matrix)
+        done.append(f"first convolution: {told(ours, matrix, theirs)}")
+
+    prefixes = tuple(f"{head}." for head in heads)
+    last = {key for key in own if key.startswith(prefixes)}
+    kept = _kept_head(found, tensors, d.classes, last)
+    tensors = {key: t for key, t in tensors.items() if not key.startswith(prefixes)} | kept
+    if network is not whole:  # what a head of queries leaves idle was taken out of its trunk
+        idle = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, nn.Identity) and name)
+        tensors = {key: t for key, t in tensors.items() if key in own or not key.startswith(idle)}
+    stays = "kept, its classes by name" if kept or queries else f"fresh, {len(d.classes)} classes"
+    done.append(f"last layer: {stays}")
+    # Fresh: the last layer, and norms' counts of batches, which old files lack.
+    fresh = {k: t for k, t in own.items() if (k in last and not kept) or k.endswith("num_batches_tracked")}
+    tensors = fresh | tensors
+    _demand_fit(init, d.model, tensors, own)
+    network.load_state_dict(tensors)
+    if queries:
+        whole.head.load_state_dict(queries)  # type: ignore[union-attr]
+    record: dict[str, Any] = {"init": init, "digest": found.digest, "done": [f"begins from {found.name}", *done]}
+    if found.ours:
+        record["provenance"] = {k: v for k, v in dict(found.config.get("provenance", {})).items() if k != "scores"}
+    return record
+
+
+def _apart(found: Pretrained, d: Description) -> tuple[Pretrained, dict[str, Tensor]]:
+    """Weights of ours with a head of queries → those of the trunk, and of the head where ours is the very same."""
+    if found.config.get("head", "linear") == "linear" or not found.ours:
+        return found, {}
+    trunk, head = (
+        {key.removeprefix(part): t for key, t in found.tensors.items() if key.startswith(part)}
+        for part in ("trunk.", "head.")
+    )
+    mine = (d.head, dict(d.head_options), list(d.classes))  # queries look together: their order is part of them
+    same = mine == tuple(found.config.get(key) for key in ("head", "head_options", "classes"))
+    return replace(found, tensors=trunk), head if same else {}
+
+
+def _listed(network: nn.Module, key: str) -> tuple[str, ...]:
+    """Names of modules in timm's configuration of a network: one, several or none."""
+    cfg: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    names: str | Sequence[str] | None = cfg.get(key)
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def _resampled(found: Pretrained, network: nn.Module, model: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors after timm's filter of this family, which renames old ones and resamples what depends on the side."""
+    tensors = dict(found.tensors)
+    convert = getattr(sys.modules[timm.model_entrypoint(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return tensors, []
+    try:
+        converted: dict[str, Tensor] = convert(dict(tensors), network)
+    except (KeyError, AttributeError, IndexError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput(found.name, f"does not fit {model} ({reason(error)})") from None
+    changed = [k for k, t in converted.items() if k in tensors and t.shape != tensors[k].shape]
+    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+    return converted, [f"resampled: {', '.join(changed[:_NAMED])}{more}"] if changed else []
+
+
+def _channels(
+    found: Pretrained,
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    first: Sequence[str],
+    ours: Sequence[str],
+) -> tuple[tuple[str, ...], list[str]]:
+    """Names of the channels that the weights were trained on, and what was assumed of them."""
+    if found.ours:
+        try:
+            return channel_names(found.config["bands"], found.config.get("scale", "linear")), []
+        except (KeyError, TypeError):
+            raise BadInput(found.name, "its config.json tells no bands") from None
+    known = [key for key in (f"{name}.weight" for name in first) if key in tensors and key in own]
+    if not known:  # nothing to make over: what is missing is named later
+        return tuple(ours), []
+    channels = tensors[known[0]].shape[1] * len(ours) / own[known[0]].shape[1]
+    if channels == len(RGB):
+        return RGB, []
+    if channels == len(ours):
+        return tuple(ours), [f"its {len(ours)} channels have no names: taken for {', '.join(ours)}"]
+    raise BadInput(
+        found.name,
+        f"sees {channels:g} channels of unknown bands; expected 3 (RGB), our {len(ours)}, or landscale's weights",
+    )
+
+
+def _adapted(init: str, name: str, weight: Tensor, matrix: Tensor) -> Tensor:
+    try:
+        return adapt(weight, matrix)
+    except ValueError as error:
+        raise BadInput(init, f"{name}: {error}") from None
+
+
+def _kept_head(
+    found: Pretrained, tensors: Mapping[str, Tensor], classes: Sequence[str], last: set[str]
+) -> dict[str, Tensor]:
+    """The last layer with its rows in our order of classes; nothing where the classes are others, or unknown."""
+    theirs = list(found.config.get("classes", ())) if found.ours else []
+    if sorted(theirs) != sorted(classes) or not all(k in tensors and len(tensors[k]) == len(theirs) for k in last):
+        return {}
+    order = [theirs.index(name) for name in classes]
+    return {key: tensors[key][order] for key in last}
+
+
+def _demand_fit(init: str, model: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    problems = {
+        "lacks": [key for key in own if key not in tensors],
+        "has besides": [key for key in tensors if key not in own],
+        "differs in shape in": [k for k in own if k in tensors and own[k].shape != tensors[k].shape],
+        "is not finite in": [k for k, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()],
+    }
+    said = [
+        f"{what} {', '.join(keys[:_NAMED])}" + (f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else "")
+        for what, keys in problems.items()
+        if keys
+    ]
+    if said:
+        raise BadInput(init, f"does not fit {model}: {'; '.join(said)}")

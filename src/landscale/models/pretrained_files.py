@@ -1,0 +1,144 @@
+"""Where pre-trained weights are found: beside us on the disk, or on the Hugging Face hub. Only safetensors are ever read."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from landscale.errors import BadInput, LandscaleError, reason
+from landscale.files import read_json
+
+IMAGENET = "imagenet"
+_PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
+_CONVERT = (
+    "pickled weights can run any code and are never read; where you trust them, convert them: python -c"
+    ' \'import torch, safetensors.torch as s; s.save_file(torch.load("in.pth", weights_only=True), "out.safetensors")\''
+)
+_ON_HUB = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights as they were found. `digest` is their file's SHA-256, `config` their `config.json`, empty where there is none."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    digest: str
+    config: Mapping[str, Any]
+
+    @property
+    def ours(self) -> bool:
+        """Whether landscale wrote them, so that bands and classes are known by name."""
+        return "landscale_format" in self.config
+
+
+def find(init: str, model: str) -> Pretrained:
+    """The weights that `init` means for the network `model`.
+
+    Args:
+        init: `imagenet`: timm's own of this network. A path: a safetensors file, a run, or a folder of `config.json` and
+            `model.safetensors`, landscale's or timm's. A name on the hub: `hf-hub:owner/name` or `owner/name`, with
+            `@revision` where it matters. HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE hold.
+
+    Raises:
+        LandscaleError: there are none, they cannot be fetched, are damaged, pickled or of another network.
+    """
+    if init == IMAGENET:
+        repository, file = _of_timm(model)
+        return _read(_download(repository, file), repository, {}, model)
+    path = Path(init)
+    on_hub = _ON_HUB.fullmatch(init)
+    if on_hub and not path.exists() and path.suffix not in (*_PICKLED, ".safetensors"):
+        repository, revision = on_hub.groups()
+        config = _config(_download(repository, "config.json", revision))
+        return _read(_download(repository, "model.safetensors", revision), init, config, model)
+    if not path.exists():
+        raise BadInput(init, "is neither a file nor a folder, nor a name on the hub (owner/name)")
+    if path.is_dir() or (path.name == "model.safetensors" and path.with_name("config.json").is_file()):
+        folder = _folder(path if path.is_dir() else path.parent)
+        return _read(folder / "model.safetensors", init, _config(folder / "config.json"), model)
+    if path.suffix in _PICKLED:
+        raise BadInput(init, _CONVERT)
+    return _read(path, init, {}, model)
+
+
+def _of_timm(model: str) -> tuple[str, str]:
+    """Repository and file of timm's own weights of a network."""
+    cfg = timm.get_pretrained_cfg(model)
+    if cfg is None or not (cfg.hf_hub_id or cfg.url or cfg.file):
+        raise LandscaleError(
+            f"--init {IMAGENET}: there are none of model '{model}'; give a run or weights of landscale, a safetensors"
+            " file, or choose a --model with some (timm.list_models(pretrained=True))"
+        )
+    if not cfg.hf_hub_id:
+        raise LandscaleError(f"--init {IMAGENET}: timm has those of model '{model}' at {cfg.url} only; {_CONVERT}")
+    named = cfg.hf_hub_filename or ""
+    return str(cfg.hf_hub_id), named if named.endswith(".safetensors") else "model.safetensors"
+
+
+def _folder(path: Path) -> Path:
+    for folder in (path, path / "weights"):
+        if (folder / "config.json").is_file():
+            return folder
+    begun = " (its training has not ended)" if (path / "recipe.yaml").exists() else ""
+    raise BadInput(path, f"holds no weights: expected config.json and model.safetensors, or a finished run{begun}")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict) or not ("landscale_format" in content or "architecture" in content):
+        raise BadInput(path, "describes neither weights of landscale nor of timm")
+    return content
+
+
+def _read(file: Path, name: str, config: Mapping[str, Any], model: str) -> Pretrained:
+    holds = config.get("model" if "landscale_format" in config else "architecture")
+    if config and str(holds).partition(".")[0] != model.partition(".")[0]:  # timm's names may end in a tag
+        raise BadInput(name, f"holds weights of model '{holds}', not of '{model}'")
+    try:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        _check(file, digest, config)
+        return Pretrained(name, load_file(file), digest, config)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(file, f"is no whole safetensors file ({reason(error)})") from None
+
+
+def _check(file: Path, digest: str, config: Mapping[str, Any]) -> None:
+    """Weights of ours tell their digest in `config.json`, the hub's cache in the name of what its file links to."""
+    if "landscale_format" in config and config.get("digest") != digest:
+        raise BadInput(file, "is damaged: its digest is not the one in config.json")
+    linked = file.readlink().name if file.is_symlink() else ""
+    if re.fullmatch(r"[0-9a-f]{64}", linked) and linked != digest:
+        raise BadInput(file, "is damaged: its SHA-256 is not the one that the hub told; remove it and try again")
+
+
+def _download(repository: str, file: str, revision: str | None = None) -> Path:
+    """The path of a file in the hub's cache, fetched if it is not there."""
+    from huggingface_hub import constants, errors, hf_hub_download  # half a second to import
+
+    where = f"{repository} on {constants.ENDPOINT}"
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision))
+    except errors.LocalEntryNotFoundError as error:
+        raise LandscaleError(f"{where}: cannot be reached ({reason(error.__cause__ or error)})") from None
+    except errors.GatedRepoError:
+        raise LandscaleError(f"{where}: its owner lets only some in; ask there, then `hf auth login`") from None
+    except errors.RepositoryNotFoundError:
+        raise LandscaleError(f"{where}: no such file or folder here, and no such repository there") from None
+    except errors.RevisionNotFoundError:
+        raise LandscaleError(f"{where}: has no revision {revision}") from None
+    except errors.EntryNotFoundError:
+        pickled = f"; {_CONVERT}" if file.endswith(".safetensors") else ""
+        raise LandscaleError(f"{where}: has no {file}{pickled}") from None
+    except Exception as error:  # the hub's transport, and what it raises, differs between its versions
+        raise LandscaleError(f"{where}: {file} could not be fetched ({reason(error)})") from None
