@@ -23,6 +23,7 @@ import numpy as np
 from landscale.prepare import prepare
 from landscale.sources import bigearthnet, synthetic
 from landscale.sources.survey import Survey
+from landscale.store import checksum
 
 ROUNDS = 3
 
@@ -93,7 +94,7 @@ def command(archive: Path, store: Path, workers: int) -> Callable[[], int]:
 
 
 def reading(survey: Survey) -> Callable[[], int]:
-    """What a worker reads, without anything that follows from it."""
+    """What a worker reads, and its checksums; nothing is written."""
     buffers = survey.layout.buffers(64)
     wheres = list(survey.table["where"])
 
@@ -101,8 +102,10 @@ def reading(survey: Survey) -> Callable[[], int]:
         classes = np.zeros((64, len(survey.layout.classes)), np.uint8)
         for start in range(0, len(wheres), 64):
             part = wheres[start : start + 64]
-            found = list(survey.read(part, {k: b[: len(part)] for k, b in buffers.items()}, classes[: len(part)]))
-            assert not any(isinstance(one, Exception) for one in found)
+            planes = {key: buffer[: len(part)] for key, buffer in buffers.items()}
+            for i, found in enumerate(survey.read(part, planes, classes[: len(part)])):
+                assert not isinstance(found, Exception)
+                checksum([planes[plane.key][i] for plane in survey.layout.planes], classes[i])
         return len(wheres)
 
     return work

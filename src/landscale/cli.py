@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from landscale import __version__
-from landscale.commands import data, download, prepare, results, scaling, superres, training
+from landscale.commands import benchmark, data, download, prepare, results, scaling, superres, training
 from landscale.commands.command import Parser
 from landscale.errors import LandscaleError
 from landscale.interrupt import Stopped
@@ -73,6 +73,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=run)
         return sub
 
-    for room in (download, prepare, superres, data, training, scaling, results):
+    for room in (download, prepare, superres, data, training, scaling, benchmark, results):
         room.add_commands(add)
     return parser

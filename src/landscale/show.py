@@ -85,26 +85,31 @@ def show_scene(summary: dict[str, Any]) -> None:
     _console.print(f"  {summary['width']}×{summary['height']} px at {summary['pixel']:g} m, {summary['crs']}{offset}")
 
 
-def show_models(rows: list[dict[str, Any]]) -> None:
-    table = Table(
-        "model",
-        "family",
-        "parameters",
-        "GFLOPs",
-        "input",
-        "source",
-        title="at 12 bands, 19 classes",
-        title_justify="left",
-    )
+def show_models(rows: list[dict[str, Any]], bands: int, classes: int) -> None:
+    """A row a network, then what others published."""
+    title = f"at {bands} bands, {classes} classes; authors' parameters and ours less theirs at 10 bands, 19 classes"
+    table = Table(title=title, title_justify="left")
+    for column in ("model", "family", "parameters", "GFLOPs", "input", "authors'", "difference", "source"):
+        words = column in ("model", "family", "source")
+        table.add_column(column, justify="left" if words else "right", no_wrap=column != "source")
     for row in rows:
-        shape = "×".join(str(n) for n in row["input"])
+        theirs = row["authors"]
+        counts = [f"{theirs['parameters']:,}", f"{theirs['difference']:+,}"] if theirs else ["", ""]
+        sizes = [f"{row['parameters']:,}", f"{row['flops'] / 1e9:.2f}", "×".join(str(n) for n in row["input"])]
         table.add_row(
-            row["name"], row["family"], f"{row['parameters']:,}", f"{row['flops'] / 1e9:.2f}", shape, row["source"]
+            row["name"], row["family"], *sizes, *counts, row["source"] if len(rows) == 1 else _cited(row["source"])
         )
     _console.print(table)
-    if len(rows) == 1:
-        for where, figures in rows[0]["published"].items():
-            _console.print(f"{where}: " + ", ".join(f"{key} {value:g}" for key, value in figures.items()))
+    for row in rows:
+        for where, figures in row["published"].items():
+            if figures.keys() != {"parameters"} or len(rows) == 1:
+                values = ", ".join(f"{key} {value:,}" for key, value in figures.items())
+                _console.print(f"{row['name']}, {where}: {values}", highlight=False)
+
+
+def _cited(source: str) -> str:
+    """Without the titles."""
+    return "; ".join(part.split(",")[0] for part in source.split("; "))
 
 
 def show_plan(content: dict[str, Any]) -> None:

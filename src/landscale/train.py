@@ -35,7 +35,7 @@ from landscale.losses import build_loss
 from landscale.metrics import choose_thresholds
 from landscale.models.classifier import Classifier, Description, reduced_precision
 from landscale.models.pretrained import begin_from
-from landscale.models.registry import PATCH_SIDE, zoo
+from landscale.models.registry import PATCH_SIDE, fixed_side, zoo
 from landscale.planner import Planner
 from landscale.progress import console, training_bar
 from landscale.recipe import Recipe
@@ -93,6 +93,8 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     entry = zoo(recipe.model)[0]
     if entry.native and recipe.progressive:
         raise LandscaleError(f"--progressive with model '{entry.name}': it keeps the store's resolution, expected []")
+    if recipe.progressive and fixed_side(recipe.model):
+        raise LandscaleError(f"--progressive with model '{entry.name}': it is built for one side, expected []")
     side = recipe.side or round(entry.side * store.layout.side / PATCH_SIDE)
     description = Description(
         model=recipe.model,

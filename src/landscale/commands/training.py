@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from landscale.commands.command import Add, seconds_left, tell
-from landscale.errors import BadInput
+from landscale.errors import BadInput, LandscaleError
 
 
 class _ListKeys(argparse.Action):
@@ -26,7 +26,13 @@ def add_commands(add: Add) -> None:
     p = add(
         "models", _models, "the zoo: parameters, FLOPs, input, source, published figures", "landscale models resnet50"
     )
-    p.add_argument("model", nargs="?", metavar="NAME")
+    p.add_argument("model", nargs="?", metavar="NAME", help="of the zoo, or any network of timm (default: the zoo)")
+    p.add_argument("--bands", default="s2-12", metavar="SET|NUMBER", help="of the input (default: s2-12)")
+    p.add_argument("--classes", type=int, default=19, metavar="N", help="default: 19")
+    p.add_argument("--family", metavar="F", help="only networks of this family")
+    p.add_argument(
+        "--recount", action="store_true", help="count the zoo anew and write the table that this answers from"
+    )
     p.add_argument("--json", action="store_true")
 
     p = add(
@@ -66,11 +72,18 @@ def add_commands(add: Add) -> None:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from landscale.models.registry import describe, list_models
+    from landscale.bands import band_set
+    from landscale.benchmark.listing import listing, recount
     from landscale.show import show_models
 
-    rows = [describe(name) for name in ([options.model] if options.model else list_models())]
-    return tell(options, rows, lambda: show_models(rows))
+    spec, classes = options.bands, options.classes
+    bands = int(spec) if spec.isdecimal() else len(band_set(spec).names)
+    if bands < 1:
+        raise LandscaleError(f"--bands: found {bands}, expected at least 1")
+    if classes < 0:
+        raise LandscaleError(f"--classes: found {classes}, expected at least 0")
+    rows = recount() if options.recount else listing(options.model, options.family, bands, classes)
+    return tell(options, rows, lambda: show_models(rows, bands, classes))
 
 
 def train_command(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -146,7 +146,8 @@ class KBranch(nn.Module):
         if global_pool:
             raise LandscaleError(f"k_branch flattens its maps and has no pooling '{global_pool}'")
         self.num_classes = num_classes
-        self.fc = nn.Linear(WIDTH, num_classes) if num_classes else nn.Identity()
+        with next(self.parameters()).device:
+            self.fc = nn.Linear(WIDTH, num_classes) if num_classes else nn.Identity()
 
 
 def default_gsd(in_chans: int) -> tuple[int, ...]:

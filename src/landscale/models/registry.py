@@ -137,12 +137,14 @@ def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = N
     entry = zoo(name)[0]
     side = side or entry.side
     model = _without_storage(name, bands, classes, side).eval()
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    model.requires_grad_(False)  # no graph is built while FLOPs are counted
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, bands, side, side, device="meta"))
     return {
         "name": entry.name,
         "family": entry.family,
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": parameters,
         "flops": counter.get_total_flops(),
         "input": [bands, side, side],
         "source": entry.source,

@@ -119,7 +119,7 @@ class Trio(nn.Module):
         self.num_classes = num_classes
         self.fc: nn.Module = nn.Identity()
         if num_classes:
-            self.fc = nn.Linear(self.num_features, num_classes)
+            self.fc = nn.Linear(self.num_features, num_classes, device=next(self.parameters()).device)
             nn.init.normal_(self.fc.weight, std=1e-3)
             nn.init.constant_(self.fc.bias, -1.5)  # most classes are absent from most patches
 

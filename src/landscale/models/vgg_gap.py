@@ -84,8 +84,9 @@ class VggGap(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh classifier for `num_classes` (0: none); the pooling stays unless `global_pool` names another."""
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
-        self.head_hidden_size = self.head.num_features
+        with next(self.parameters()).device:
+            self.head.reset(num_classes, global_pool)
+        self.head_hidden_size = self.head.in_features * self.head.global_pool.feat_mult()
 
 
 _SOURCE = "Simonyan & Zisserman 2015, Very deep convolutional networks; Papoutsis et al. 2022"

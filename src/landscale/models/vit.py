@@ -127,7 +127,8 @@ class FlatViT(VisionTransformer):
         elif global_pool is not None:
             raise LandscaleError(f"a ViT that flattens its tokens has no pooling '{global_pool}'")
         self.num_classes = num_classes
-        self.head = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        with next(self.parameters()).device:
+            self.head = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def set_input_size(self, *_: Any, **__: Any) -> None:
         """Raise LandscaleError: the dense layers fit one number of tokens."""

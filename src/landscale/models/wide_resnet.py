@@ -192,7 +192,8 @@ class WideResNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh classifier for `num_classes` (0: none); the pooling stays unless `global_pool` names another."""
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
+        with next(self.parameters()).device:
+            self.head.reset(num_classes, global_pool)
 
 
 def blocks(depth: float) -> int:

@@ -8,8 +8,8 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Generator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnProcess
@@ -24,6 +24,7 @@ from landscale.recipe import Recipe
 from landscale.runs import Run
 from landscale.store import open_store
 from landscale.train import train
+from landscale.workers import deaf_to_interrupts
 
 LOOK = 0.25  # seconds between two looks at signals
 Pipe = connection.Connection
@@ -89,20 +90,10 @@ def _start(number: int, threads: int) -> tuple[int, SpawnProcess, Pipe]:
     context = multiprocessing.get_context("spawn")  # no inherited threads, locks or CUDA
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, os.getpid(), number, threads), daemon=True)
-    with _interrupts_blocked():
+    with deaf_to_interrupts():
         process.start()
     theirs.close()  # so that the death of the process closes the pipe
     return number, process, ours
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Processes that start in here stay deaf to Ctrl-C, which is their parent's to handle; for us it only waits."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(pipe: Pipe, parent: int, number: int, threads: int) -> None:

@@ -1,0 +1,38 @@
+"""Why our networks have other parameters than the code of Papoutsis et al. 2022, layer by layer (10 bands, 19 classes)."""
+
+from __future__ import annotations
+
+_BIASES = "biases of convolutions before batch norms, which cancel them, are left out"
+_EXPANSION = "the first block's 1×1 expansion by 1 is left out"
+_POSITIONS = "every token has a learned position, theirs lie on one line"
+_NORMS = "layer norms are over channels, theirs over tokens"
+_GHOST = "ghost modules have their depthwise half, which theirs throw away"
+
+PARTS: dict[str, dict[str, int]] = {  # network → what differs → parameters, ours less theirs
+    "resnet50": {_BIASES: -26_560},
+    "resnet101": {_BIASES: -52_672},
+    "resnet152": {_BIASES: -75_712},
+    "efficientnet60_se": {_BIASES: -21_008, _EXPANSION: -1_120},
+    "efficientnet60_coord": {_BIASES: -21_008, _EXPANSION: -1_120},
+    "efficientnet60_eca": {_BIASES: -21_008, _EXPANSION: -1_120},
+    "vit_6": {_POSITIONS: 25_536},
+    "vit_12": {_POSITIONS: 6_336},
+    "vit_20": {_POSITIONS: 2_240},
+    "mlp_mixer": {_NORMS: 448},
+    "mlp_mixer_tiny": {_NORMS: -288},
+    "wide_resnet_eca_ghost": {_GHOST: 3_696},
+}
+
+
+def reasons(names: list[str]) -> list[str]:
+    """A line for every reason why some of these networks differ."""
+    by_reason: dict[str, list[str]] = {}
+    for name in names:
+        for reason, number in PARTS.get(name, {}).items():
+            by_reason.setdefault(reason, []).append(f"`{name}` {signed(number)}")
+    return [f"{reason}: {', '.join(numbers)}" for reason, numbers in by_reason.items()]
+
+
+def signed(number: int) -> str:
+    """−26,560, +448 or 0."""
+    return f"{number:+,}".replace("-", "−") if number else "0"

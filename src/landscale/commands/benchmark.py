@@ -1,0 +1,102 @@
+"""benchmark: what networks cost on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from landscale.commands.command import Add, tell
+from landscale.errors import LandscaleError
+
+
+def add_commands(add: Add) -> None:
+    p = add("benchmark", _zoo, "measure this machine", "landscale benchmark zoo wide_resnet_eca_b4 resnet50")
+    kinds = p.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    about = "every network of the zoo: training and inference images/s, peak memory; the same command again goes on"
+    p = kinds.add_parser("zoo", help=about, description=about, allow_abbrev=False)
+    p.set_defaults(command=_zoo)
+    p.add_argument("models", nargs="*", metavar="NAME", help="networks of the zoo or of timm (default: the whole zoo)")
+    p.add_argument("--family", metavar="F", help="only networks of this family")
+    p.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU where there is one")
+    p.add_argument("--batch", type=int, help="patches a step (default: 16 on a CPU, 256 on a GPU)")
+    p.add_argument("--seconds", type=float, default=3.0, help="for each network; at least one step (default: 3)")
+    p.add_argument("--bands", default="s2-10", metavar="SET", help="default: s2-10")
+    p.add_argument("--classes", type=int, default=19, help="default: 19")
+    p.add_argument(
+        "--out", type=Path, default=Path("zoo.json"), metavar="RESULTS.json", help="default: %(default)s here"
+    )
+    p.add_argument(
+        "--markdown", type=Path, metavar="ZOO.md", help="write the page of what RESULTS.json holds, measure nothing"
+    )
+    p.add_argument("--json", action="store_true")
+
+
+def _zoo(options: argparse.Namespace) -> int:
+    from landscale.bands import band_set
+    from landscale.benchmark.listing import listing
+
+    if options.batch is not None and options.batch < 2:
+        raise LandscaleError(f"--batch: found {options.batch}, expected at least 2, which batch norms need")
+    if not 0 < options.seconds < float("inf"):
+        raise LandscaleError(f"--seconds: found {options.seconds:g}, expected a number above 0")
+    if options.classes < 1:
+        raise LandscaleError(f"--classes: found {options.classes}, expected at least 1")
+    bands = band_set(options.bands).names
+    if options.markdown is not None:
+        return _page(options)
+    names = options.models or [row["name"] for row in listing(family=options.family)]
+    if options.models and options.family:
+        raise LandscaleError("--family: found beside names of networks, expected one of them")
+
+    import torch
+
+    from landscale.benchmark.measure import OUT_OF_MEMORY
+    from landscale.benchmark.zoo import measure_zoo
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise LandscaleError("--device: found cuda, but torch sees no GPU here; expected cpu")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    batch = options.batch or (256 if device == "cuda" else 16)
+    content = measure_zoo(names, options.out, device, batch, options.seconds, bands, options.classes)
+    tell(options, content, lambda: _show(content, options.out))
+    rows = [*content["models"], *content["comparison"]]
+    failed = {row["name"]: row["failed"] for row in rows if row.get("failed", OUT_OF_MEMORY) != OUT_OF_MEMORY}
+    for name, why in failed.items():
+        print(f"landscale: {name} failed: {why}; the same command tries again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    from landscale.benchmark.page import page
+    from landscale.benchmark.zoo import read_results
+    from landscale.files import write_text
+
+    content = read_results(options.out)
+    command = f"landscale benchmark zoo --out {options.out} --markdown {options.markdown}"
+    write_text(options.markdown, page(content, command))
+    said = {"page": str(options.markdown), "results": str(options.out)}
+    return tell(options, said, lambda: print(options.markdown))
+
+
+def _show(content: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from landscale.benchmark.page import speed_cells
+    from landscale.benchmark.zoo import verdict
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    s, e = content["settings"], content["environment"]
+    machine = e["gpu"] if s["device"] == "cuda" else e["processor"]
+    table = Table(title=f"{machine}, batches of {s['batch']}, {len(s['bands'])} bands", title_justify="left")
+    for column in ("network", "family", "parameters", "GFLOPs", "px", "training/s", "inference/s", "peak MB", "%"):
+        table.add_column(column, justify="left" if column in ("network", "family") else "right")
+    for row in content["models"]:
+        sizes = ["", ""] if "failed" in row else [f"{row['parameters']:,}", f"{row['flops'] / 1e9:.3g}"]
+        table.add_row(row["name"], row["family"], *sizes, str(row["side"]), *speed_cells(row))
+    console.print(table)
+    for line in verdict(content):
+        console.print(line, highlight=False)
+    console.print(f"{out}: all of it", highlight=False)
