@@ -170,10 +170,12 @@ class ScenePixels:
         return values
 
     def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """Digital numbers without the product's offset, at least 0."""
-        if not self._scene.offset:
-            return values
-        return values - np.minimum(values, np.uint16(self._scene.offset))
+        """Digital numbers without the product's offset, at least 0; in the same memory where they are unsigned 16-bit ones."""
+        if self._scene.offset:
+            offset = np.uint16(self._scene.offset)
+            values = np.maximum(values, offset, out=values if values.dtype == offset.dtype else None)
+            values -= offset
+        return values
 
     def close(self) -> None:
         for file in self.files.values():
