@@ -114,18 +114,18 @@ def create(name: str, bands: int, classes: int, side: int | None = None, **kwarg
         raise
 
 
-def _without_storage(name: str, bands: int, classes: int, side: int) -> nn.Module:
+def _without_storage(name: str, bands: int, classes: int, side: int, **options: Any) -> nn.Module:
     """`create` on torch's meta device: shapes only, and the random state is left alone."""
     try:
         with torch.device("meta"):
-            return create(name, bands, classes, side)
+            return create(name, bands, classes, side, **options)
     except RuntimeError:  # it reads a tensor's values while it is built, as older timm's transformers do
         with torch.random.fork_rng(devices=[]):
-            return create(name, bands, classes, side).to("meta")
+            return create(name, bands, classes, side, **options).to("meta")
 
 
-def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = None) -> dict[str, Any]:
-    """What a network is and costs, ready for JSON.
+def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = None, **options: Any) -> dict[str, Any]:
+    """What a network, with `create`'s options, is and costs, ready for JSON.
 
     `parameters` counts the trainable ones. `flops` is the forward pass of one patch of (bands, side, side) with a
     multiply-add counted as two; convolutions, matrix products and attention count, normalisation and activations do
@@ -136,7 +136,7 @@ def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = N
     """
     entry = zoo(name)[0]
     side = side or entry.side
-    model = _without_storage(name, bands, classes, side).eval()
+    model = _without_storage(name, bands, classes, side, **options).eval()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.requires_grad_(False)  # no graph is built while FLOPs are counted
     with FlopCounterMode(display=False) as counter:

@@ -8,13 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from landscale.bands import band_set
 from landscale.errors import LandscaleError, UnknownName
 from landscale.labels import nomenclature
-from landscale.models.registry import PATCH_SIDE, ZOO, create
+from landscale.models.registry import PATCH_SIDE, ZOO, describe
 from landscale.models.scaling import Scaling
 from landscale.recipe import Recipe
 from landscale.store import PatchStore
@@ -56,7 +53,7 @@ class Base:
     bands: int
     classes: int
     ground: int
-    _measured: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+    _described: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def unscaled(self) -> Network:
@@ -67,22 +64,17 @@ class Base:
         assert scaled is not None
         options, side = scaled(scaling)
         bare = Network(scaling, options, max(1, round(side * self.ground / PATCH_SIDE)), 0, 0)
-        if bare.name not in self._measured:
-            self._measured[bare.name] = self._measure(options, bare.side)
-        parameters, flops = self._measured[bare.name]
+        if bare.name not in self._described:
+            all_options = self.recipe.options | options
+            described = describe(self.recipe.model, self.bands, self.classes, bare.side, **all_options)
+            self._described[bare.name] = described["parameters"], described["flops"]
+        parameters, flops = self._described[bare.name]
         return replace(bare, parameters=parameters, flops=flops)
 
     def recipe_of(self, network: Network, seed: int) -> Recipe:
         """The recipe that trains `network`."""
         options = self.recipe.options | dict(network.options)
         return replace(self.recipe, options=options, side=network.side, seed=seed)
-
-    def _measure(self, options: Mapping[str, Any], side: int) -> tuple[int, int]:
-        with torch.device("meta"):
-            network = create(self.recipe.model, self.bands, self.classes, side, **(self.recipe.options | dict(options)))
-        with FlopCounterMode(display=False) as counter:
-            network.eval()(torch.empty(1, self.bands, side, side, device="meta"))
-        return sum(p.numel() for p in network.parameters() if p.requires_grad), counter.get_total_flops()
 
 
 def base(recipe: Recipe, store: PatchStore) -> Base:
