@@ -18,13 +18,14 @@ from rounds import interleaved, record
 
 from landscale import distributed
 from landscale.batches import batches, epoch_order, train_steps
+from landscale.build import build_classifier
 from landscale.distributed import Ranks
 from landscale.prepare import prepare
 from landscale.recipe import Recipe
 from landscale.runs import Run
 from landscale.sources import bigearthnet, synthetic
 from landscale.store import open_store
-from landscale.train import Trainer, build_classifier
+from landscale.train import Trainer
 
 BATCH, STEPS = 32, 8
 

@@ -173,8 +173,8 @@ def counts(figures):
 
 
 def fresh_weights(store):
+    from landscale.build import build_classifier
     from landscale.recipe import load_recipe
-    from landscale.train import build_classifier
 
     return build_classifier(load_recipe(None, LAYER_NORM), store).network.state_dict()
 
@@ -240,9 +240,9 @@ def test_nobody_waits_for_one_that_has_failed(store, tmp_path):
 
 def test_the_gathered_order_is_that_of_the_patches(store, monkeypatch):
     """Ranks hold every world-th patch; put together they are in the order asked for (more ranks than patches, too)."""
+    from landscale.build import build_classifier
     from landscale.evaluate import infer
     from landscale.recipe import load_recipe
-    from landscale.train import build_classifier
 
     classifier = build_classifier(load_recipe(None, BATCH_NORM), store).eval()
     patches = store.patches("test")

@@ -29,13 +29,14 @@ import landscale.train as room
 from landscale import checkpoint as checkpoint_room
 from landscale import progress
 from landscale.batches import batches, evaluation_steps
+from landscale.build import build_classifier
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import BadStore, LandscaleError
 from landscale.recipe import Recipe, load_recipe
 from landscale.runs import Run
 from landscale.store import open_store
-from landscale.train import Stopped, Trainer, build_classifier, train
+from landscale.train import Stopped, Trainer, train
 from landscale.weights import load_model
 from stores import CLASSES, make_store, rgbn_plane, sentinel_planes
 

@@ -21,21 +21,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from landscale.augment import Augmentation
-from landscale.bands import band_set
 from landscale.batches import Batch, batches, epoch_order, targets_by_name, train_steps
+from landscale.build import build_classifier
 from landscale.checkpoint import State, load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
 from landscale.distributed import Ranks
 from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, UnknownName
 from landscale.evaluate import evaluate, infer
 from landscale.files import read_json, write_json
-from landscale.inputs import measure_statistics
 from landscale.interrupt import Stopped, signals_wait
-from landscale.labels import nomenclature
 from landscale.losses import build_loss
 from landscale.metrics import choose_thresholds
-from landscale.models.classifier import Classifier, Description, reduced_precision
+from landscale.models.classifier import Classifier, reduced_precision
 from landscale.models.pretrained import begin_from
-from landscale.models.registry import PATCH_SIDE, fixed_side, zoo
 from landscale.planner import Planner
 from landscale.progress import console, training_bar
 from landscale.recipe import Recipe
@@ -78,42 +75,6 @@ def train(
         trainer.load()
     trainer.fit()
     return trainer.finish()
-
-
-def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
-    """A fresh classifier for a recipe and a store, its weights drawn from the recipe's seed."""
-    bands = band_set(recipe.bands).names
-    store.patches("train")
-    store.planes_for(bands, recipe.upsample == "stored")
-    if recipe.labels is None:
-        classes, name = store.layout.classes, store.layout.nomenclature
-    else:
-        classes, name = nomenclature(recipe.labels).names, recipe.labels
-        targets_by_name(store, classes)
-    entry = zoo(recipe.model)[0]
-    if entry.native and recipe.progressive:
-        raise LandscaleError(f"--progressive with model '{entry.name}': it keeps the store's resolution, expected []")
-    if recipe.progressive and fixed_side(recipe.model):
-        raise LandscaleError(f"--progressive with model '{entry.name}': it is built for one side, expected []")
-    side = recipe.side or round(entry.side * store.layout.side / PATCH_SIDE)
-    description = Description(
-        model=recipe.model,
-        bands=bands,
-        classes=classes,
-        nomenclature=name,
-        multi_label=store.layout.multi_label,
-        statistics=measure_statistics(store, bands, recipe.scale),
-        side=side,
-        ground=10 * store.layout.side,  # the finest plane is at 10 m
-        upsample="nearest" if entry.native and recipe.upsample == Recipe.upsample else recipe.upsample,
-        scale=recipe.scale,
-        options=recipe.options,
-        head=recipe.head,
-        head_options=recipe.head_options,
-        views=recipe.views,
-    )
-    torch.manual_seed(recipe.seed)
-    return Classifier(description)
 
 
 class Trainer:

@@ -1,0 +1,54 @@
+"""A recipe and a store → the classifier that is to be trained."""
+
+from __future__ import annotations
+
+import torch
+
+from landscale.bands import band_set
+from landscale.batches import targets_by_name
+from landscale.errors import LandscaleError
+from landscale.inputs import measure_statistics
+from landscale.labels import nomenclature
+from landscale.models.classifier import Classifier, Description
+from landscale.models.registry import PATCH_SIDE, fixed_side, zoo
+from landscale.recipe import Recipe
+from landscale.store import PatchStore
+
+
+def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
+    """A fresh classifier, its weights drawn from the recipe's seed.
+
+    Raises:
+        BadStore: the store lacks the train split, a band or a class.
+        LandscaleError: a network, head, input and recipe that do not fit each other.
+    """
+    bands = band_set(recipe.bands).names
+    store.patches("train")
+    store.planes_for(bands, recipe.upsample == "stored")
+    if recipe.labels is None:
+        classes, name = store.layout.classes, store.layout.nomenclature
+    else:
+        classes, name = nomenclature(recipe.labels).names, recipe.labels
+        targets_by_name(store, classes)
+    entry = zoo(recipe.model)[0]
+    if recipe.progressive and fixed_side(recipe.model):
+        raise LandscaleError(f"--progressive with model '{entry.name}': it is built for one side, expected []")
+    side = recipe.side or round(entry.side * store.layout.side / PATCH_SIDE)
+    description = Description(
+        model=recipe.model,
+        bands=bands,
+        classes=classes,
+        nomenclature=name,
+        multi_label=store.layout.multi_label,
+        statistics=measure_statistics(store, bands, recipe.scale),
+        side=side,
+        ground=10 * store.layout.side,  # the finest plane is at 10 m
+        upsample="nearest" if entry.native and recipe.upsample == Recipe.upsample else recipe.upsample,
+        scale=recipe.scale,
+        options=recipe.options,
+        head=recipe.head,
+        head_options=recipe.head_options,
+        views=recipe.views,
+    )
+    torch.manual_seed(recipe.seed)
+    return Classifier(description)
