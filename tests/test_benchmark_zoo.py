@@ -123,6 +123,7 @@ def test_the_table_shows_counts_and_published_figures(capsys):
 # ---- measuring
 
 
+@pytest.mark.slow
 def test_a_killed_benchmark_goes_on(tmp_path, capsys, monkeypatch):
     out = tmp_path / "zoo.json"
     words = ["benchmark", "zoo", *TINY, *QUICK, "--out", str(out)]

@@ -231,55 +231,7 @@ def test_ghost_counts_layer_by_layer():
     assert COUNTS["efficientnet60"] - saved == COUNTS["efficientnet60_ghost"]
 
 
-# ---- the contract
-
-
-@ours
-def test_features_and_head(name):
-    model = small(name)
-    x = patch(2, 10, cheap_side(name))
-    with torch.no_grad():
-        features = model.forward_features(x)
-        pooled = model.forward_head(features, pre_logits=True)
-        assert pooled.shape == (2, model.head_hidden_size)
-        assert model.num_features in features.shape[1:]
-        torch.testing.assert_close(model.get_classifier()(pooled), model(x))
-        torch.testing.assert_close(model(x)[1:], model(x[1:]), rtol=1e-3, atol=1e-4)
-        assert model(x).abs().mean() > 0.01  # so that close means something
-
-
-@ours
-def test_classifier_is_replaced_and_removed(name):
-    side = cheap_side(name)
-    model = settled(create(name, 3, 19, side=side, drop_rate=0.4), 3, side)
-    assert model.drop_rate == 0.4
-    x = patch(2, 3, side)
-    with torch.no_grad():
-        pooled = model.forward_head(model.forward_features(x), pre_logits=True)
-        model.reset_classifier(7)
-        assert (model.num_classes, model(x).shape, model.get_classifier().out_features) == (7, (2, 7), 7)
-        model.reset_classifier(0)
-        assert model.num_classes == 0
-        torch.testing.assert_close(model(x), pooled)
-
-
-@ours
-def test_gradient_reaches_every_parameter(name):
-    side = cheap_side(name)
-    model = create(name, 10, 19, side=side).train()
-    model(patch(4, 10, side)).square().sum().backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert silent == []
-    assert all(p.grad.isfinite().all() for p in model.parameters())
-
-
-@pytest.mark.parametrize("name", ["vgg16_gap", "vit_20", "mlp_mixer_tiny", "efficientnet60_coord_ghost"])
-def test_compiles_without_graph_breaks(name):
-    torch._dynamo.reset()
-    model, x = small(name), patch(2, 10, cheap_side(name))
-    with torch.no_grad():
-        compiled = torch.compile(model, fullgraph=True, backend="eager")
-        torch.testing.assert_close(compiled(x), model(x))
+# ---- maps
 
 
 @pytest.mark.parametrize("name", FREE)

@@ -197,7 +197,14 @@ def test_two_processes_find_the_same(undisturbed, store, tmp_path):
     assert table(answer.json) == table(undisturbed[1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_called_again(undisturbed, store, tmp_path, number):
     """Whenever it comes, nobody is left behind, and the next call ends where an undisturbed one does."""
     out = tmp_path / "out"
@@ -219,6 +226,7 @@ def test_killed_and_called_again(undisturbed, store, tmp_path, number):
     assert {path: path.stat().st_mtime_ns for path in ended} == ended
 
 
+@pytest.mark.slow
 def test_a_training_that_dies_is_told_and_the_others_go_on(undisturbed, store, tmp_path):
     out = tmp_path / "out"
     running = command(*words(store, out, "--epochs=40"), env=ALONE)

@@ -408,6 +408,7 @@ def _command(words, output, deadly):
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), line_buffering=True)
     progress.console.file = sys.stderr
     torch.set_num_threads(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a fork server begun for `prepare` is deaf to it
     if deadly:
         _die_at(deadly)
     code = main(words)

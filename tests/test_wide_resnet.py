@@ -142,41 +142,6 @@ def test_blocks_scale_with_alpha_once():
 # ---- the whole network
 
 
-@pytest.mark.parametrize("name", UNSCALED)
-def test_compiles_without_a_graph_break(name):
-    model = create(name, 4, 5).eval()
-    torch._dynamo.reset()
-    x = patch(2, 4, 20)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(x), model(x))
-
-
-@pytest.mark.parametrize("name", UNSCALED)
-def test_bf16(name):
-    model = create(name, 4, 5).to(torch.bfloat16).eval()
-    with torch.no_grad():
-        out = model(patch(2, 4, 20).bfloat16())
-    assert out.dtype == torch.bfloat16
-    assert out.isfinite().all()
-
-
-# each kind of layer once, for an export takes seconds
-@pytest.mark.parametrize(
-    "name", ["wide_resnet_se", "wide_resnet_cbam_ghost", "wide_resnet_coord", "wide_resnet_eca", "lambda_resnet"]
-)
-def test_onnx_takes_any_batch_and_side(name, tmp_path):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    model = create(name, 4, 5).eval()
-    sizes = {0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=8), 3: torch.export.Dim("w", min=8)}
-    program = torch.onnx.export(model, (patch(2, 4, 20),), dynamo=True, verbose=False, dynamic_shapes=(sizes,))
-    program.save(tmp_path / "model.onnx")
-    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    x = patch(3, 4, 28)[:, :, :24]
-    out = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-    torch.testing.assert_close(torch.from_numpy(out), model(x).detach(), rtol=1e-3, atol=1e-4)
-
-
 def test_features_of_other_strides():
     strides = [2, 2, 2, 2]
     backbone = timm.create_model(

@@ -19,7 +19,7 @@ _TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3)
 
 def begin_workers() -> ForkServerContext:
     """Start what workers are forked from: a process without threads, locks or HDF5 handles, which imports what they need
-    while the caller still looks at its source. Called again, it does nothing.
+    while the caller still looks at its source. Its children are deaf to Ctrl-C. Called again, it does nothing.
     """
     resource_tracker.ensure_running()  # by ourselves, as starting it lifts the block of signals below
     context = multiprocessing.get_context("forkserver")

@@ -79,10 +79,11 @@ def work(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, str | None],
                         idle.append(_start(number, threads))
                     yield job, problem
         finally:
-            processes = [process for _, process, _ in [*idle, *busy.values()]]
-            for process in processes:
+            running = [*idle, *((number, process, pipe) for pipe, (number, process, _) in busy.items())]
+            for _, process, pipe in running:
                 process.terminate()  # a training saves its state first
-            for process in processes:
+                pipe.close()  # one that has just ended its training would wait for the next
+            for _, process, _ in running:
                 process.join()
 
 
