@@ -20,8 +20,8 @@ lint: install  ## style, types, and the direction of the imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
-	$(BIN)/pytest -m "not slow"
+test: lint  ## one thread a process: two that share the cores would wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 proof: install  ## the long forms: some 80 kills of prepare, 20 of train, 2,000 damaged inputs of each kind
 	$(BIN)/pytest -m slow

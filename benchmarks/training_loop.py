@@ -18,7 +18,6 @@ from rounds import interleaved, record
 
 from landscale import distributed
 from landscale.batches import batches, epoch_order, train_steps
-from landscale.build import build_classifier
 from landscale.distributed import Ranks
 from landscale.prepare import prepare
 from landscale.recipe import Recipe
@@ -26,6 +25,7 @@ from landscale.runs import Run
 from landscale.sources import bigearthnet, synthetic
 from landscale.store import open_store
 from landscale.train import Trainer
+from landscale.train.build import build_classifier
 
 BATCH, STEPS = 32, 8
 

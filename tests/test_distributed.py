@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from landscale import distributed
 from landscale.cli import main
 from landscale.distributed import Ranks
+from landscale.distributed import ranks as ranks_room
 from stores import make_store
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -43,11 +44,11 @@ def nobody(monkeypatch):
 def announce(monkeypatch, **variables):
     for key, value in variables.items():
         monkeypatch.setenv(key, str(value))
-    return distributed._from_environment()
+    return ranks_room._from_environment()
 
 
 def test_alone(nobody):
-    assert distributed._from_environment() == Ranks(0, 1, 0)
+    assert ranks_room._from_environment() == Ranks(0, 1, 0)
     ranks = distributed.start()
     assert ranks.first
     assert not torch.distributed.is_initialized()
@@ -173,8 +174,8 @@ def counts(figures):
 
 
 def fresh_weights(store):
-    from landscale.build import build_classifier
     from landscale.recipe import load_recipe
+    from landscale.train.build import build_classifier
 
     return build_classifier(load_recipe(None, LAYER_NORM), store).network.state_dict()
 
@@ -185,7 +186,7 @@ import sys
 import time
 from pathlib import Path
 import torch
-import landscale.train as room
+import landscale.train.training as room
 from landscale.distributed import start, stop
 from landscale.recipe import load_recipe
 from landscale.runs import Run
@@ -240,9 +241,9 @@ def test_nobody_waits_for_one_that_has_failed(store, tmp_path):
 
 def test_the_gathered_order_is_that_of_the_patches(store, monkeypatch):
     """Ranks hold every world-th patch; put together they are in the order asked for (more ranks than patches, too)."""
-    from landscale.build import build_classifier
     from landscale.evaluate import infer
     from landscale.recipe import load_recipe
+    from landscale.train.build import build_classifier
 
     classifier = build_classifier(load_recipe(None, BATCH_NORM), store).eval()
     patches = store.patches("test")

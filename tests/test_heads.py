@@ -13,13 +13,13 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from landscale.batches import batches
-from landscale.build import build_classifier
 from landscale.cli import main
 from landscale.errors import LandscaleError, UnknownName
 from landscale.models import create
 from landscale.models.heads import HEADS, HeadedNetwork, QueryHead, create_with_head
 from landscale.recipe import Recipe, load_recipe
 from landscale.store import open_store
+from landscale.train.build import build_classifier
 from landscale.weights import load_model
 from stores import make_store, rgbn_plane, sentinel_planes
 

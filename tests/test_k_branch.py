@@ -15,7 +15,6 @@ from torch import nn
 
 from landscale.bands import BAND_SETS, band, band_set
 from landscale.batches import batches
-from landscale.build import build_classifier
 from landscale.cli import main
 from landscale.errors import LandscaleError
 from landscale.inputs import turn
@@ -24,6 +23,7 @@ from landscale.models.classifier import Classifier, Description
 from landscale.models.k_branch import default_gsd
 from landscale.recipe import Recipe
 from landscale.store import open_store
+from landscale.train.build import build_classifier
 from landscale.weights import load_model
 from stores import make_store, sentinel_planes
 

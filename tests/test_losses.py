@@ -14,7 +14,8 @@ from timm.loss import AsymmetricLossMultiLabel
 
 from landscale.cli import main
 from landscale.errors import LandscaleError
-from landscale.losses import (
+from landscale.recipe import Recipe, load_recipe
+from landscale.train.losses import (
     FOCUS,
     binary_loss,
     build_loss,
@@ -22,7 +23,6 @@ from landscale.losses import (
     effective_number,
     positive_weights,
 )
-from landscale.recipe import Recipe, load_recipe
 from landscale.weights import load_model
 from stores import make_store, rgbn_plane
 

@@ -20,7 +20,7 @@ from landscale.cli import main
 from landscale.errors import BadInput, LandscaleError, UnknownName
 from landscale.models import create, zoo
 from landscale.recipe import Recipe, as_yaml, load_recipe, shipped
-from landscale.schedule import highest_rate, rate_factor
+from landscale.train.schedule import highest_rate, rate_factor
 
 HINTS = typing.get_type_hints(Recipe)
 DEFAULT = Recipe()

@@ -131,7 +131,7 @@ def test_a_network_that_grows_nowhere_ends_the_walk():
 
 
 def test_the_recipe_of_a_network_builds_it(store):
-    from landscale.build import build_classifier
+    from landscale.train.build import build_classifier
 
     root = base_of(store, "efficientnet60_eca" if "efficientnet60_eca" in ZOO else "wide_resnet_eca")
     network = root.network(Scaling(2.0, 1.2, 1.5))

@@ -25,18 +25,19 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import landscale.train as room
+import landscale.train.training as room
 from landscale import checkpoint as checkpoint_room
 from landscale import progress
 from landscale.batches import batches, evaluation_steps
-from landscale.build import build_classifier
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import BadStore, LandscaleError
+from landscale.interrupt import Stopped
 from landscale.recipe import Recipe, load_recipe
 from landscale.runs import Run
 from landscale.store import open_store
-from landscale.train import Stopped, Trainer, train
+from landscale.train import Trainer, train
+from landscale.train.build import build_classifier
 from landscale.weights import load_model
 from stores import CLASSES, make_store, rgbn_plane, sentinel_planes
 

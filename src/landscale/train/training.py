@@ -22,23 +22,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from landscale.augment import Augmentation
 from landscale.batches import Batch, batches, epoch_order, targets_by_name, train_steps
-from landscale.build import build_classifier
 from landscale.checkpoint import State, load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
 from landscale.distributed import Ranks
 from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, UnknownName
 from landscale.evaluate import evaluate, infer
 from landscale.files import read_json, write_json
 from landscale.interrupt import Stopped, signals_wait
-from landscale.losses import build_loss
 from landscale.metrics import choose_thresholds
 from landscale.models.classifier import Classifier, reduced_precision
 from landscale.models.pretrained import begin_from
-from landscale.planner import Planner
 from landscale.progress import console, training_bar
 from landscale.recipe import Recipe
 from landscale.runs import Run
-from landscale.schedule import highest_rate, rate_factor
 from landscale.store import PatchStore
+from landscale.train.build import build_classifier
+from landscale.train.losses import build_loss
+from landscale.train.planner import Planner
+from landscale.train.schedule import highest_rate, rate_factor
 from landscale.weights import save_weights
 
 

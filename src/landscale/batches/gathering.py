@@ -1,6 +1,5 @@
-"""Store → batches at native resolution: which patches, in which order, gathered ahead of use.
+"""Store → batches at native resolution, gathered ahead of use.
 
-The order is a pure function of (seed, epoch), and a rank's part of it of (rank, world): nothing to save, nothing to lose.
 Batches are gathered from the store by threads into buffers that are used again: fresh memory's page faults cost more
 than the copy (a DataLoader's workers would copy twice more).
 """
@@ -18,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscale.errors import BadStore, UnknownName
-from landscale.labels import columns_by_name
 from landscale.store import PatchStore, Plane
 
 # The pixels of a batch by the bands they hold: (n, bands, side, side) in the store's dtype.
@@ -36,43 +33,6 @@ class Batch:
     rows: NDArray[np.int64]
     planes: Native
     targets: Tensor
-
-
-def epoch_order(patches: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
-    """The patches in the order of an epoch: a permutation that depends on nothing but its arguments."""
-    return np.random.default_rng([seed, epoch]).permutation(patches)
-
-
-def train_steps(order: NDArray[np.int64], batch: int, rank: int = 0, world: int = 1) -> list[NDArray[np.int64]]:
-    """The rows of each step for one rank. A step's global batch is the same set for any number of ranks of its size.
-
-    What does not fill a global batch is left to later epochs; a split smaller than one is a batch of its own.
-    """
-    size = batch * world
-    if len(order) < size:
-        return [order[rank::world]] if len(order) >= world else []
-    return [order[k : k + size][rank::world] for k in range(0, len(order) - size + 1, size)]
-
-
-def evaluation_steps(patches: NDArray[np.int64], batch: int, rank: int = 0, world: int = 1) -> list[NDArray[np.int64]]:
-    """All patches once, dealt to the ranks without padding."""
-    mine = patches[rank::world]
-    return [mine[k : k + batch] for k in range(0, len(mine), batch)]
-
-
-def targets_by_name(store: PatchStore, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """The store's labels as columns of `classes` (N, C) uint8, matched by name, finer classes gathered.
-
-    Raises:
-        BadStore: a class that the store does not have.
-    """
-    if tuple(classes) == store.layout.classes:
-        return store.classes
-    try:
-        columns = columns_by_name(classes, store.layout.classes)
-    except UnknownName as error:
-        raise BadStore(store.path, f"cannot give the classes asked for: {error}") from None
-    return np.stack([store.classes[:, c].max(axis=1) for c in columns], axis=1)
 
 
 def batches(
