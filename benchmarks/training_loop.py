@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from rounds import interleaved, record
 
 from landscale import distributed
-from landscale.batches import batches, epoch_order, train_steps
+from landscale.batches import epoch_order, train_steps
 from landscale.distributed import Ranks
 from landscale.prepare import prepare
 from landscale.recipe import Recipe
@@ -45,8 +45,9 @@ def main() -> None:
 
         def loop() -> int:
             steps = train_steps(epoch_order(trainer.patches, 0, next(epochs)), BATCH)[:STEPS]
-            for batch in batches(store, trainer.description.bands, trainer.targets, steps, device):
-                trainer.learn(batch)
+            incoming = trainer.batches(steps)
+            for rows in steps:
+                trainer.learn([rows], incoming)
                 trainer.state.step += 1
             return len(steps) * BATCH
 
@@ -72,7 +73,7 @@ def main() -> None:
         rates = interleaved(
             {
                 "loop": loop,
-                "bare_step": lambda: steps_of(bare, x, trainer.reduced),
+                "bare_step": lambda: steps_of(bare, x, trainer.learner.speed.reduced),
                 "eager_fp32": lambda: steps_of(eager, x.contiguous(), reduced=False),
             },
             rounds=5,
@@ -82,7 +83,7 @@ def main() -> None:
             "loop_over_eager_fp32": rates["loop"] / rates["eager_fp32"],
         }
         record(
-            "training_loop", {"patches_per_second": rates, "ratios": ratios, "batch": BATCH, "bf16": trainer.reduced}
+            "training_loop", {"patches_per_second": rates, "ratios": ratios, "batch": BATCH, "bf16": trainer.learner.speed.reduced}
         )
 
 

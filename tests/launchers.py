@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = Path(sys.executable).parent
-SLURM = Path(__file__).parents[2] / "shared/tools/slurm-local"
 
 
 def command_of(process: int) -> list[str]:
@@ -154,28 +152,6 @@ def srun(processes: int) -> list[object]:
 
 def mpirun(processes: int) -> list[object]:
     return ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(processes), PROGRAMS / "landscale"]
-
-
-@contextmanager
-def slurm(folder: Path) -> Iterator[dict[str, str]]:
-    """A SLURM of one node; the value is what its commands need in their environment."""
-    missing = [name for name in ("srun", "slurmctld", "slurmd", "munged") if shutil.which(name) is None]
-    if missing or not SLURM.exists() or os.geteuid() != 0:
-        pytest.skip(f"no SLURM can be started here (missing: {', '.join(missing) or 'slurm-local or root'})")
-    quiet = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # `nproc` heeds it
-    with (folder / "said").open("wb") as log:  # a pipe would be held open by the daemons
-        begun = subprocess.run([SLURM, "start", folder], stdout=log, stderr=log, timeout=60, check=False, env=quiet)
-    try:
-        about = {"SLURM_CONF": str(folder / "slurm.conf")}
-        try:
-            tried = subprocess.run(["srun", "-n1", "true"], timeout=20, check=False, env=quiet | about).returncode
-        except subprocess.TimeoutExpired:
-            tried = 1
-        if begun.returncode or tried:
-            pytest.skip("slurm-local was started, but its srun does not run")
-        yield about
-    finally:
-        subprocess.run([SLURM, "stop", folder], timeout=60, check=False, capture_output=True)
 
 
 @contextmanager

@@ -10,10 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from landscale.batches import batches, epoch_order, evaluation_steps, targets_by_name, train_steps
+from landscale.batches import (
+    batches,
+    epoch_order,
+    evaluation_steps,
+    rare_class_weights,
+    targets_by_name,
+    train_steps,
+)
+from landscale.distributed import Ranks
 from landscale.errors import BadStore
 from landscale.labels import BEN19, CLC43
 from landscale.store import Plane
@@ -58,30 +66,103 @@ def test_order_differs_by_seed_and_epoch():
     assert abs(np.corrcoef(np.argsort(orders[0]), np.argsort(orders[1]))[0, 1]) < 0.15
 
 
+def test_an_order_stays_what_it_was():
+    """Trainings that were begun by an older version go on with the patches that are left."""
+    assert list(epoch_order(np.arange(10), 0, 0)) == [4, 6, 2, 7, 3, 5, 9, 0, 8, 1]
+    assert np.array_equal(epoch_order(np.arange(99), 7, 3), np.random.default_rng([7, 3]).permutation(99))
+
+
+# ---- rare classes more often
+
+weights_of = st.lists(st.floats(0.01, 50), min_size=1, max_size=120)
+
+
+@given(weights_of, st.integers(0, 2**40), st.integers(0, 500))
+@settings(max_examples=200, deadline=None)
+def test_a_patch_comes_as_often_as_its_weight_rounded_down_or_up(weights, seed, epoch):
+    weights = np.array(weights)
+    patches = np.arange(1000, 1000 + len(weights))
+    order = epoch_order(patches, seed, epoch, weights)
+    assert order.dtype == patches.dtype
+    assert len(order) == len(patches)
+    assert np.array_equal(order, epoch_order(patches, seed, epoch, weights.copy()))
+    times = np.bincount(order - 1000, minlength=len(patches))
+    expected = weights / weights.mean()
+    assert (times >= np.floor(expected - 1e-6)).all()
+    assert (times <= np.ceil(expected + 1e-6)).all()
+
+
+def test_a_patch_comes_in_the_mean_as_often_as_its_weight():
+    weights = np.random.default_rng(0).gamma(1.0, size=40)
+    weights /= weights.mean()
+    orders = [epoch_order(np.arange(40), 3, epoch, weights) for epoch in range(600)]
+    times = np.mean([np.bincount(order, minlength=40) for order in orders], axis=0)
+    assert np.abs(times - weights).max() < 5 * 0.5 / 600**0.5
+    places = np.array([np.flatnonzero(order == weights.argmax())[0] for order in orders])
+    assert places.min() < 5  # mixed: it does not stand where it stood in the split
+    assert len({tuple(order) for order in orders}) == 600
+
+
+@given(st.integers(1, 300), st.integers(0, 99), st.integers(0, 99))
+def test_equal_weights_are_none(n, seed, epoch):
+    patches = np.arange(n) * 3
+    assert np.array_equal(epoch_order(patches, seed, epoch, np.ones(n)), epoch_order(patches, seed, epoch))
+
+
+def test_weights_by_the_rarest_class():
+    """Of 8 patches, 4 have a, 2 have b, 1 has c."""
+    a, b, c = np.eye(3, dtype=np.uint8)
+    targets = np.array([a, a, a, a | b, b, b & 0, c, c & 0])
+    weights = rare_class_weights(targets, 0.5)
+    assert weights.mean() == pytest.approx(1)
+    assert weights / weights[0] == pytest.approx(np.sqrt([1, 1, 1, 2, 2, 1, 4, 1]))
+    assert rare_class_weights(targets, 1.0)[6] == pytest.approx(4 * rare_class_weights(targets, 1.0)[0])
+    assert np.array_equal(rare_class_weights(targets, 0.0), np.ones(8))
+    assert np.array_equal(rare_class_weights(np.zeros((5, 3), np.uint8), 0.5), np.ones(5))
+
+
+@given(st.integers(1, 60), st.integers(1, 6), st.integers(0, 10**6), st.floats(0, 2))
+def test_weights_follow_the_shares_of_classes(n, classes, seed, power):
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((n, classes)) < rng.random(classes) ** 2).astype(np.uint8)
+    weights = rare_class_weights(targets, power)
+    assert weights.shape == (n,)
+    assert weights.mean() == pytest.approx(1)
+    assert (weights > 0).all()
+    shares = targets.mean(0)
+    assume(targets.any())
+    rarest = np.where(targets, shares, 1.0).min(1)
+    known = targets.any(1)
+    assert weights[known] * rarest[known] ** power == pytest.approx(weights[known][0] * rarest[known][0] ** power)
+    assert weights[~known] == pytest.approx(weights[known].min())
+
+
+def test_a_rare_class_is_seen_more_often():
+    targets = np.zeros((1000, 2), np.uint8)
+    targets[:, 0] = 1
+    targets[::100, 1] = 1
+    weights = rare_class_weights(targets, 0.5)
+    seen = targets[epoch_order(np.arange(1000), 0, 0, weights)].sum(0)
+    assert seen[0] == 1000
+    assert 90 <= seen[1] <= 100  # each 9 or 10 times: 10 times as often as the others, of which there are 990
+
+
 # ---- steps of training
 
 
 @given(sizes)
 @settings(max_examples=150, deadline=None)
-def test_a_step_is_the_same_for_any_number_of_ranks(size):
+def test_steps_are_whole_and_hold_every_patch_at_most_once(size):
     n, batch, world = size
     order = epoch_order(np.arange(100, 100 + n), 3, 7)
-    ranks = [train_steps(order, batch, rank, world) for rank in range(world)]
-    alone = train_steps(order, batch * world)
-    assert len({len(steps) for steps in ranks}) == 1  # a rank with a step more would wait for ever
-    if n >= world:
-        assert len(ranks[0]) == len(alone)
-    for k, rows in enumerate(alone if n >= world else []):
-        together = np.concatenate([steps[k] for steps in ranks])
-        assert sorted(together) == sorted(rows)
-        shares = [len(steps[k]) for steps in ranks]
-        assert max(shares) - min(shares) <= (n < batch * world)  # equal, so that the mean of means is the mean
-    seen = np.concatenate([rows for steps in ranks for rows in steps] or [np.array([], np.int64)])
-    assert len(np.unique(seen)) == len(seen)
-    assert set(seen) <= set(order)
-    assert n - len(seen) < batch * world  # less than a batch is left out
+    steps = train_steps(order, batch * world)
+    seen = np.concatenate([*steps, np.array([], np.int64)])
+    assert np.array_equal(seen, order[: len(seen)])
+    assert n - len(seen) < batch * world  # less than a step is left out
     if n >= batch * world:
-        assert all(len(rows) == batch for steps in ranks for rows in steps)
+        assert all(len(rows) == batch * world for rows in steps)
+    else:
+        assert len(seen) == n
 
 
 def test_what_is_left_out_changes_from_epoch_to_epoch():
@@ -91,9 +172,44 @@ def test_what_is_left_out_changes_from_epoch_to_epoch():
     assert set().union(*left) == set(patches)
 
 
-def test_a_small_split_is_a_batch():
+def test_a_small_split_is_a_step():
     assert [list(rows) for rows in train_steps(np.arange(5), 8)] == [[0, 1, 2, 3, 4]]
-    assert [[list(r) for r in train_steps(np.arange(5), 8, k, 2)] for k in (0, 1)] == [[[0, 2, 4]], [[1, 3]]]
+    assert train_steps(np.arange(0), 8) == []
+
+
+@given(sizes)
+@settings(max_examples=40, deadline=None)
+def test_the_ranks_share_a_step(store, size):
+    """Whatever their number, together they take the step, in its order, and none has a step more than another."""
+    n, batch, world = size
+    order = epoch_order(store.patches("train"), 3, 7)[:n]
+    steps = train_steps(order, batch)
+    targets = targets_by_name(store, CLASSES)
+    ranks = [
+        [
+            (b.rows, b.planes[("B01", "B09")].numpy().copy(), b.targets.numpy())
+            for b in batches(store, ("B01",), targets, steps, CPU, ranks=Ranks(rank, world))
+        ]
+        for rank in range(world)
+    ]
+    assert {len(parts) for parts in ranks} == {len(steps)}  # a rank with a step more would wait for ever
+    for k, step in enumerate(steps):
+        together = np.full(len(step), -1)
+        for rank, parts in enumerate(ranks):
+            rows, pixels, labels = parts[k]
+            together[rank::world] = rows
+            assert np.array_equal(pixels, store.planes["data_60m"][rows])
+            assert np.array_equal(labels, targets[rows])
+        assert np.array_equal(together, step)
+        shares = [len(parts[k][0]) for parts in ranks]
+        assert max(shares) - min(shares) <= 1
+
+
+def test_a_rank_without_patches_has_an_empty_batch(store):
+    parts = list(batches(store, ("B02",), store.classes, [np.arange(2)] * 3, CPU, ranks=Ranks(2, 4, 2)))
+    assert [len(b.rows) for b in parts] == [0, 0, 0]
+    assert [tuple(t.shape) for t in parts[0].planes.values()] == [(0, 4, 12, 12)]
+    assert parts[0].targets.shape == (0, len(CLASSES))
 
 
 # ---- steps of evaluation
@@ -102,16 +218,15 @@ def test_a_small_split_is_a_batch():
 @given(sizes)
 @settings(max_examples=100, deadline=None)
 def test_evaluation_sees_every_patch_exactly_once(size):
+    """And in the same batches, whoever takes them."""
     n, batch, world = size
     patches = np.arange(7, 7 + n)
-    ranks = [evaluation_steps(patches, batch, rank, world) for rank in range(world)]
-    seen = [row for steps in ranks for rows in steps for row in rows]
-    assert sorted(seen) == list(patches)
-    assert all(1 <= len(rows) <= batch for steps in ranks for rows in steps)
-    together = np.full(n, -1)  # as `infer` puts it together: rank r holds every world-th patch from r on
-    for rank, steps in enumerate(ranks):
-        together[rank::world] = np.concatenate([*steps, np.array([], np.int64)])
-    assert np.array_equal(together, patches)
+    alone = evaluation_steps(patches, batch)
+    assert [row for rows in alone for row in rows] == list(patches)
+    assert all(1 <= len(rows) <= batch for rows in alone)
+    for rank in range(world):
+        theirs = evaluation_steps(patches, batch, rank, world)
+        assert [list(rows) for rows in theirs] == [list(rows) for rows in alone[rank::world]]
 
 
 # ---- pixels

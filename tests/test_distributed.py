@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from landscale import distributed
+from landscale.batches import evaluation_steps
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.distributed import ranks as ranks_room
@@ -186,6 +186,7 @@ import sys
 import time
 from pathlib import Path
 import torch
+import landscale.checkpoint as checkpoint
 import landscale.train.training as room
 from landscale.distributed import start, stop
 from landscale.recipe import load_recipe
@@ -195,13 +196,13 @@ from landscale.store import open_store
 torch.set_num_threads(1)
 path, folder, words = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 ranks, store = start(), open_store(path)
-true = room.save_checkpoint
+true = checkpoint.save_checkpoint
 
 def slow(*arguments):  # the first process writes, and the others must not run ahead
     time.sleep(0.3)
     true(*arguments)
 
-room.save_checkpoint = slow
+checkpoint.save_checkpoint = slow
 about = load_recipe(None, [*words, "--select=micro_ap"]), store, Run(folder / "run"), ranks, torch.device("cpu")
 figures = room.train(*about)
 (folder / f"figures-{ranks.rank}.json").write_text(json.dumps(figures))
@@ -240,19 +241,22 @@ def test_nobody_waits_for_one_that_has_failed(store, tmp_path):
 
 
 def test_the_gathered_order_is_that_of_the_patches(store, monkeypatch):
-    """Ranks hold every world-th patch; put together they are in the order asked for (more ranks than patches, too)."""
+    """Ranks have whole batches; put together they are in the order asked for (more ranks than batches, too)."""
     from landscale.evaluate import infer
     from landscale.recipe import load_recipe
     from landscale.train.build import build_classifier
 
     classifier = build_classifier(load_recipe(None, BATCH_NORM), store).eval()
-    patches = store.patches("test")
-    straight = infer(classifier, store, patches, Ranks(), show=False)
+    patches = store.patches("val")[::-1].copy()
+    straight = infer(classifier, store, patches, Ranks(), 4, show=False)
     for world in (2, 3, 9):
-        parts = [infer(classifier, store, patches[rank::world], Ranks(), show=False) for rank in range(world)]
+        parts = []
+        for rank in range(world):
+            mine = [np.empty(0, np.int64), *evaluation_steps(patches, 4, rank, world)]
+            parts.append(infer(classifier, store, np.concatenate(mine), Ranks(), 4, show=False))
+        assert sum(map(len, parts)) == len(patches)
         monkeypatch.setattr(Ranks, "gather", lambda self, value, parts=parts: parts if self.world > 1 else [value])
         for rank in range(world):
-            together = infer(classifier, store, patches, replace(Ranks(), rank=rank, world=world), show=False)
-            assert np.allclose(together, straight, atol=1e-2)
+            together = infer(classifier, store, patches, replace(Ranks(), rank=rank, world=world), 4, show=False)
+            assert np.array_equal(together, straight)
         monkeypatch.undo()
-    assert Path(store.path).exists()

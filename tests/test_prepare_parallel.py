@@ -20,7 +20,8 @@ from conftest import Cli, command, outcome, without_bars
 from landscale.errors import LandscaleError
 from landscale.prepare import prepare
 from landscale.sources import bigearthnet
-from launchers import Dask, dask, members, mpirun, ranks_at, slurm, srun, torchrun, wait_until_gone
+from launchers import Dask, dask, members, mpirun, ranks_at, srun, torchrun, wait_until_gone
+from slurm import slurm
 
 PATCHES = 400
 
@@ -145,7 +146,7 @@ def slurm_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
         yield Launcher(srun, environment)
 
 
-slow = pytest.mark.slow
+slow = (pytest.mark.slow, pytest.mark.cluster)
 
 
 @pytest.fixture(params=["torchrun", pytest.param("srun", marks=slow), pytest.param("mpirun", marks=slow)])

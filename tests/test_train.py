@@ -37,7 +37,9 @@ from landscale.recipe import Recipe, load_recipe
 from landscale.runs import Run
 from landscale.store import open_store
 from landscale.train import Trainer, train
+from landscale.train import learner as learner_room
 from landscale.train.build import build_classifier
+from landscale.train.learner import Learnt
 from landscale.weights import load_model
 from stores import CLASSES, make_store, rgbn_plane, sentinel_planes
 
@@ -114,9 +116,9 @@ def weights_of(folder):
 
 
 def metrics_of(folder):
-    """The metrics table without the one column that is measured by a clock."""
+    """The metrics table without the columns that are measured by a clock."""
     table = pd.read_csv(Path(folder) / "metrics.csv", dtype=str)
-    return table.drop(columns="seconds").to_csv(index=False)
+    return table.drop(columns=["seconds", "train_seconds"]).to_csv(index=False)
 
 
 def outcome(folder):
@@ -269,13 +271,13 @@ def test_averaged_weights_are_what_is_kept(store, tmp_path):
 def test_patches_grow(store, tmp_path, monkeypatch):
     """`progressive`: 6 px for the first fifth of the training, 8 px up to its half, then the whole 12."""
     sides = []
-    true = room.Augmentation.__call__
+    true = learner_room.Augmentation.__call__
 
     def looked_at(self, values, *others):
         sides.append(values.shape[-1])
         return true(self, values, *others)
 
-    monkeypatch.setattr(room.Augmentation, "__call__", looked_at)
+    monkeypatch.setattr(learner_room.Augmentation, "__call__", looked_at)
     learn(replace(PLAIN, epochs=2, progressive=[[0.2, 6], [0.5, 8]]), store, tmp_path / "run")
     assert sides == [6, 6, 8, 8, 8, 12, 12, 12, 12, 12]
     assert load_model(tmp_path / "run").description.side == 12
@@ -288,9 +290,9 @@ def test_milestones_fall_exactly_after_their_epochs(tmp_path, monkeypatch, patch
     recipe = replace(PLAIN, epochs=100, schedule="step", milestones=[30, 60, 80], warmup_epochs=0, side=2)
     rates = []
 
-    def pretend(self, batch):
+    def pretend(self, *_):
         rates.append(room.rate_factor(self.recipe, self.state.progress))
-        return 0.0
+        return Learnt(0.0, 0)
 
     monkeypatch.setattr(Trainer, "learn", pretend)
     monkeypatch.setattr(Trainer, "save", lambda self: None)
@@ -331,8 +333,8 @@ def interrupted_learning(monkeypatch, at):
     """`Trainer.learn` that gets a Ctrl-C in the steps for which `at(step)` holds, counted from 1."""
     true = Trainer.learn
 
-    def learn_and_interrupt(self, batch):
-        loss = true(self, batch)
+    def learn_and_interrupt(self, *about):
+        loss = true(self, *about)
         if at(self.state.step + 1):
             os.kill(os.getpid(), signal.SIGINT)
         return loss
@@ -572,7 +574,7 @@ def test_a_finished_run_called_again_is_left_as_it_is(store, tmp_path, capsys, m
     words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(TINY), "--json"]
     assert main(words) == 0
     first, said = outcome(tmp_path / "run"), capsys.readouterr().out
-    monkeypatch.setattr(Trainer, "learn", lambda self, batch: pytest.fail("it trains again"))
+    monkeypatch.setattr(Trainer, "learn", lambda *_: pytest.fail("it trains again"))
     monkeypatch.setattr(room, "evaluate", lambda *_, **__: pytest.fail("it evaluates again"))
     assert main(words) == 0
     assert outcome(tmp_path / "run") == first
@@ -610,19 +612,6 @@ def test_the_same_store_under_another_name_is_the_same(store, tmp_path):
     Run(tmp_path / "run").begin(PLAIN, open_store(tmp_path / "moved.h5"))
     with pytest.raises(LandscaleError, match="seed"):
         Run(tmp_path / "run").begin(replace(PLAIN, seed=5), open_store(tmp_path / "moved.h5"))
-
-
-def test_a_checkpoint_of_another_number_of_processes_is_refused(store, tmp_path, monkeypatch):
-    """Steps and epochs would mean something else: with two processes, step 3 of 15 is no longer in the first epoch."""
-    interrupted_learning(monkeypatch, lambda step: step == 3)
-    with pytest.raises(Stopped):
-        learn(PLAIN, store, tmp_path / "run")
-    monkeypatch.undo()
-    monkeypatch.setattr(room, "DistributedDataParallel", lambda network: network)
-    monkeypatch.setattr(Ranks, "share", lambda self, value: value)
-    monkeypatch.setattr(Trainer, "fit", lambda self: pytest.fail("it goes on"))
-    with pytest.raises(LandscaleError, match=r"1 process.* 2"):
-        train(PLAIN, store, Run(tmp_path / "run"), Ranks(0, 2), CPU)
 
 
 @pytest.mark.parametrize("left", [("recipe.yaml",), ("recipe.yaml", "environment.json"), (".recipe.yaml.7.partial",)])
@@ -709,7 +698,7 @@ def test_a_band_without_statistics_is_named(tmp_path):
 
 def test_fewer_patches_than_processes_are_refused(tmp_path, monkeypatch):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 3})
-    monkeypatch.setattr(room, "DistributedDataParallel", lambda network: network)
+    monkeypatch.setattr(learner_room, "over_ranks", lambda network, *_, **__: network)
     with pytest.raises(LandscaleError, match=r"3 .*4"):
         Trainer(PLAIN, store, Run(tmp_path / "run"), Ranks(0, 4), build_classifier(PLAIN, store), CPU, None)
 
@@ -785,10 +774,11 @@ def test_planned_time(
     step, one_evaluation = limit * share_of_a_step / (1 + waiting), limit * share_of_an_evaluation
     done = []
 
-    def learn_slowly(self, batch):
+    def learn_slowly(self, _parts, incoming, _signalled):
+        next(incoming)
         done.append(room.rate_factor(self.recipe, self.state.progress))
         pace = step * (1 + (slower - 1) * (clock.now - 1000) / limit)
-        return clock.work(pace + (limit * share_of_first if len(done) == 1 else 0), 0.5)
+        return clock.work(pace + (limit * share_of_first if len(done) == 1 else 0), Learnt(0.5, 0))
 
     def wait(*arguments, **_):
         for rows in arguments[3]:
@@ -859,10 +849,12 @@ def test_the_last_thread_is_gone(store, tmp_path):
 def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(store, tmp_path, monkeypatch):
     losses = []
     true = Trainer.learn
-    monkeypatch.setattr(Trainer, "learn", lambda self, batch: losses.append(true(self, batch)) or losses[-1])
+    monkeypatch.setattr(Trainer, "learn", lambda *about: losses.append(true(*about)) or losses[-1])
     learn(replace(PLAIN, epochs=2), store, tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
-    assert list(table["loss"]) == pytest.approx([np.mean(losses[:5]), np.mean(losses[5:])])
+    assert list(table["loss"]) == pytest.approx(
+        [np.mean([step.loss for step in part]) for part in (losses[:5], losses[5:])]
+    )
 
 
 def test_weights_score_as_the_run_says(store, tmp_path):

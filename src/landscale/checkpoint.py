@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,28 @@ class State:
     """Where a training stands. All of it, with the tensors, is in every checkpoint."""
 
     total: int
-    """steps that are planned in all"""
+    """steps that are planned in all, by as many processes as there are now"""
     step: int = 0
     """steps that are done"""
+    epoch: int = 0
+    """epochs that are done"""
+    seen: int = 0
+    """patches of the present epoch that were learnt from, by all processes together"""
     progress: float = 0.0
     """share of the plan that is done, as the schedule sees it"""
-    loss: float = 0.0
+    ranks: int = 1
+    """processes"""
+    halved: int = 0
+    """times that the rate was halved after a divergence"""
+    first_loss: float = math.nan
+    """of the very first step: what is far above it has exploded"""
+    epoch_loss: float = 0.0
     """sum over the steps of this epoch"""
+    epoch_steps: int = 0
+    epoch_seconds: float = 0.0
+    """time that the steps of this epoch took"""
     seconds: float = 0.0
     """time spent, over all sessions"""
-    ranks: int = 1
-    """processes: what a step and an epoch are depends on their number"""
     best: float = -math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -42,6 +55,61 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
     packed = {name: t.detach().contiguous() for name, t in tensors.items()}
     with whole(path) as temporary:
         save_file(packed, temporary, metadata={"state": json.dumps(state)})
+
+
+class Writer:
+    """Writes checkpoints beside the training: a step waits for a copy in memory, not for the disk.
+
+    One is written at a time, into memory that is used again. What goes wrong is raised by the next call.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._memory: dict[tuple[Path, str], Tensor] = {}
+        self._pending: Future[None] | None = None
+
+    def write(self, path: Path, tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 1) -> None:
+        """Begin to write; `keep` − 1 earlier checkpoints stay beside it, by the step of `state`."""
+        self.wait()
+        copies = {name: self._copy(path, name, tensor.detach()) for name, tensor in tensors.items()}
+        copied = torch.cuda.Event() if any(t.is_cuda for t in tensors.values()) else None  # type: ignore[no-untyped-call]
+        if copied is not None:
+            copied.record()
+        frozen = json.loads(json.dumps(state))  # it goes on changing
+
+        def work() -> None:
+            if copied is not None:
+                copied.synchronize()
+            save_checkpoint(path, copies, frozen)
+            if keep > 1:
+                _keep(path, frozen["state"]["step"], keep)
+
+        self._pending = self._pool.submit(work)
+
+    def wait(self) -> None:
+        """Until what was begun is on the disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def _copy(self, path: Path, name: str, tensor: Tensor) -> Tensor:
+        there = self._memory.get((path, name))
+        if there is None or (there.shape, there.dtype) != (tensor.shape, tensor.dtype):
+            there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._memory[path, name] = there
+        return there.copy_(tensor, non_blocking=True)
+
+
+def _keep(path: Path, step: int, keep: int) -> None:
+    """Name the checkpoint by its step as well; of these names the newest `keep` stay."""
+    named = path.with_name(f"step-{step:09d}{path.suffix}")
+    named.unlink(missing_ok=True)
+    os.link(path, named)
+    for old in sorted(path.parent.glob(f"step-*{path.suffix}"))[:-keep]:
+        old.unlink()
 
 
 def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:

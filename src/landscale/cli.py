@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
     except Stopped as stopped:
         print(f"landscale: {stopped}", file=sys.stderr)
-        return 130
+        return stopped.code
     except KeyboardInterrupt:
         print("landscale: interrupted; the same command goes on", file=sys.stderr)
         return 130

@@ -21,20 +21,23 @@ def infer(
     """Probabilities (len(patches), C) float32, in the order of `patches`, on every rank. Each patch is seen by one rank."""
     device = next(classifier.network.parameters()).device
     targets = np.empty((len(store.states), 0), np.uint8)
-    classes = len(classifier.description.classes)
-    mine = np.empty((len(patches[ranks.rank :: ranks.world]), classes), np.float32)
-    steps = evaluation_steps(patches, batch, ranks.rank, ranks.world)
+    places = [evaluation_steps(np.arange(len(patches)), batch, rank, ranks.world) for rank in range(ranks.world)]
+    steps = places[ranks.rank]
+    mine = np.empty((sum(map(len, steps)), len(classifier.description.classes)), np.float32)
     classifier.eval()
     stored = classifier.description.stored
     with bar("evaluate", len(mine), visible=show and ranks.first) as advance:
         done = 0
-        for part in batches(store, classifier.description.bands, targets, steps, device, upsampled=stored):
+        rows = [patches[step] for step in steps]
+        for part in batches(store, classifier.description.bands, targets, rows, device, upsampled=stored):
             mine[done : done + len(part.rows)] = classifier.probabilities(part.planes).cpu().numpy()
             done += len(part.rows)
+            ranks.beat(done)
             advance(len(part.rows))
-    together = np.empty((len(patches), classes), np.float32)
-    for rank, theirs in enumerate(ranks.gather(mine)):
-        together[rank :: ranks.world] = theirs
+    together = np.empty((len(patches), mine.shape[1]), np.float32)
+    for theirs, values in zip(places, ranks.gather(mine), strict=True):
+        if theirs:
+            together[np.concatenate(theirs)] = values
     return together
 
 

@@ -47,7 +47,9 @@ class Recipe:
     epochs: int = 30
     """times that every patch is seen; with --max-time, the most of them"""
     batch: int = 128
-    """patches a step and process"""
+    """patches that a process learns from at once"""
+    accumulate: int = 1
+    """batches whose gradients are added up for one step"""
     optimizer: str = "adamw"
     """any of timm's: sgd (Nesterov), adam, adamw, lamb, lars …"""
     rate: float = 1e-3
@@ -68,6 +70,10 @@ class Recipe:
     """pairs of a share of the training and the side that patches are shrunk to until then"""
     clip_grad: float | None = None
     """largest norm of the gradient"""
+    sync_norms: bool = False
+    """batch norms over the batches of all processes"""
+    compress: Literal["none", "bf16", "powersgd"] = "none"
+    """gradients as they travel between processes: float32, bf16, or factors of low rank (Vogels et al. 2019)"""
 
     loss: Literal["bce", "asymmetric", "focal"] = "bce"
     """of a multi-label store: binary cross-entropy, asymmetric (Ridnik et al. 2021), focal (Lin et al. 2017); a single-label
@@ -79,6 +85,9 @@ class Recipe:
     classes of a single-label store by 1/patches; 0: none, 1: in full"""
     balance_beta: float | None = None
     """counts n there become (1 − βⁿ)/(1 − β), the effective number of samples (Cui et al. 2019: 0.9 … 0.9999); None: n itself"""
+    oversample: float = 0.0
+    """how much more often patches with rare classes are seen: as often as 1 / the share of patches with their rarest class to
+    this power, in an epoch of the same length; 0: every patch once"""
     turns: bool = True
     """each patch in one of the 8 rotations and reflections"""
     shift: int = 0
@@ -107,8 +116,21 @@ class Recipe:
     """of initial weights, order, augmentation and dropout"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 where the device computes in it"""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the network and its input stage; auto: on GPUs"""
+    placement: Literal["auto", "disk", "memory", "device"] = "auto"
+    """where the train split lies meanwhile: mapped from the disk, in memory shared by the processes of a machine, or on the GPU,
+    spread over the machine's GPUs where it is too large for one; auto: the GPU if it fits, else memory; on CPUs the disk"""
+    on_divergence: Literal["stop", "backoff"] = "stop"
+    """what to do when the loss is no longer finite: stop, or go back to the last checkpoint and halve the rate"""
     save_minutes: float = 5.0
     """minutes between checkpoints inside an epoch; each epoch ends with one"""
+    keep: int = 1
+    """checkpoints that are kept: the last one, and by their steps the ones before it"""
+
+
+# How a training is run, not what it learns: these may change when it goes on.
+CONDUCT = ("placement", "on_divergence", "save_minutes", "keep")
 
 
 def shipped() -> dict[str, Path]:
@@ -166,7 +188,9 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     return recipe
 
 
-_LEAST = dict.fromkeys(("epochs", "batch", "side", "rate_batch", "evaluate_every"), 1)  # of others it is 0
+_LEAST = dict.fromkeys(
+    ("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1
+)  # of others it is 0
 _MOST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from landscale.errors import BadInput
 from landscale.files import read_json, write_json, write_text
-from landscale.recipe import Recipe, as_yaml
+from landscale.recipe import CONDUCT, Recipe, as_yaml
 from landscale.store import PatchStore
 
 
@@ -68,7 +68,7 @@ class Run:
 
     def _check_recipe(self, recipe: Recipe, before: dict[str, Any]) -> None:
         for key, value in asdict(recipe).items():
-            if before.get(key) != value:
+            if key not in CONDUCT and before.get(key, getattr(Recipe, key, None)) != value:
                 raise BadInput(
                     self.folder, f"holds a run with {key} {before.get(key)}, not {value}; choose another --run"
                 )

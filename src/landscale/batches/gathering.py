@@ -9,30 +9,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from landscale.batches.batch import Batch
+from landscale.batches.filling import positions
+from landscale.batches.in_memory import InMemory
+from landscale.batches.on_device import OnDevice
+from landscale.batches.placement import Placed
+from landscale.distributed import Ranks
 from landscale.store import PatchStore, Plane
 
-# The pixels of a batch by the bands they hold: (n, bands, side, side) in the store's dtype.
-Native = dict[tuple[str, ...], Tensor]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some patches. `planes` and `targets` stay valid until the next batch is asked for.
-
-    rows (n,) are indices in the store, planes the raw digital numbers, targets (n, C) float32 in 0…1.
-    """
-
-    rows: NDArray[np.int64]
-    planes: Native
-    targets: Tensor
+_ALONE = Ranks()
 
 
 def batches(
@@ -43,44 +34,66 @@ def batches(
     device: torch.device,
     ahead: int = 2,
     upsampled: bool = False,
+    ranks: Ranks = _ALONE,
+    placed: Placed | None = None,
 ) -> Iterator[Batch]:
-    """The batches of `steps` (rows of the store), each gathered while the ones before it are used.
+    """The batches of `steps`, each gathered while the ones before it are used.
 
     The bands are native ones or, `upsampled`, those of the store's `data_super`.
+
+    Args:
+        steps: rows of the store, of all ranks together, of which this one takes every world-th from its own on; perhaps
+            none, and its batch is empty. No step is larger than the first.
+        placed: where the split of these bands was brought to; by default it is read from the store.
     """
     remaining = iter(steps)
     first = next(remaining, None)
     if first is None:
         return
     planes = store.planes_for(bands, upsampled)
-    size = max(len(first), 1)
-    rings = [_Buffers(store, planes, size, device) for _ in range(ahead + 1)]
+    size = max(-(-len(first) // ranks.world), 1)
+    remaining = chain([first], remaining)
+    if isinstance(placed, OnDevice):
+        yield from _on_device(placed, targets, remaining, size, ranks)
+        return
+    rings = [_Buffers(placed or store, planes, size, device) for _ in range(ahead + 1)]
     free = deque(rings)
 
     with ThreadPoolExecutor(ahead) as pool:
         waiting: deque[tuple[_Buffers, Future[Batch]]] = deque()
 
-        def ask(rows: NDArray[np.int64]) -> None:
+        def ask(step: NDArray[np.int64]) -> None:
             buffers = free.popleft()
-            waiting.append((buffers, pool.submit(buffers.gather, rows, targets)))
+            waiting.append((buffers, pool.submit(buffers.gather, step[ranks.rank :: ranks.world], targets)))
 
-        ask(first)
-        for rows in islice(remaining, ahead - 1):
-            ask(rows)
+        for step in islice(remaining, ahead):
+            ask(step)
         while waiting:
             buffers, future = waiting.popleft()
             batch = future.result()
-            for rows in islice(remaining, 1):
-                ask(rows)
+            for step in islice(remaining, 1):
+                ask(step)
             yield batch
             free.append(buffers)
+
+
+def _on_device(
+    placed: OnDevice, targets: NDArray[np.uint8], steps: Iterable[NDArray[np.int64]], size: int, ranks: Ranks
+) -> Iterator[Batch]:
+    """In this thread: ranks may exchange patches, and a device works ahead of us by itself, in order, on one buffer."""
+    labels = placed.there(targets[placed.rows])
+    into = placed.buffers(size)
+    for step in steps:
+        rows = step[ranks.rank :: ranks.world]
+        planes = placed.gather(step, ranks, into)
+        yield Batch(rows, planes, labels.index_select(0, placed.there(positions(placed.rows, rows))).float())
 
 
 class _Buffers:
     """Memory for one batch, pinned where a GPU will fetch it."""
 
-    def __init__(self, store: PatchStore, planes: Sequence[Plane], size: int, device: torch.device) -> None:
-        self._store, self._planes, self._device = store, planes, device
+    def __init__(self, source: PatchStore | InMemory, planes: Sequence[Plane], size: int, device: torch.device) -> None:
+        self._source, self._planes, self._device = source, planes, device
         self._pinned = device.type == "cuda"
         self._host = {p.key: torch.from_numpy(np.zeros((size, *p.shape), p.dtype)) for p in planes}
         if self._pinned:
@@ -91,7 +104,8 @@ class _Buffers:
         if self._copied is not None:
             self._copied.synchronize()  # the device may still be reading what we are about to overwrite
         host = {key: tensor[: len(rows)] for key, tensor in self._host.items()}
-        self._store.gather(rows, {key: tensor.numpy() for key, tensor in host.items()})
+        if len(rows):
+            self._source.gather(rows, {key: tensor.numpy() for key, tensor in host.items()})
         planes = {
             p.bands: host[p.key].to(self._device, non_blocking=True) if self._pinned else host[p.key]
             for p in self._planes
@@ -99,5 +113,5 @@ class _Buffers:
         wanted = torch.from_numpy(targets[rows].astype(np.float32)).to(self._device)
         if self._pinned:
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(self._device))  # a thread's own device is the first GPU
         return Batch(rows, planes, wanted)

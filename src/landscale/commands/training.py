@@ -51,6 +51,7 @@ def add_commands(add: Add) -> None:
         help="the run's folder (default: runs/RECIPE-MODEL-SEED); under torchrun write --run-dir",
     )
     p.add_argument("--max-time", metavar="45m", help="end well within: 90s, 45m, 2h")
+    _add_timeout(p)
     p.add_argument("--json", action="store_true")
     keys = p.add_argument_group(
         "keys of the recipe", "each may be given as --key value; `landscale train --keys` lists them"
@@ -68,7 +69,18 @@ def add_commands(add: Add) -> None:
     p.add_argument("--split", default="test")
     p.add_argument("--out", type=Path, metavar="SCORES.json", help="write the scores there as well")
     p.add_argument("--batch", type=int, default=64)
+    _add_timeout(p)
     p.add_argument("--json", action="store_true")
+
+
+def _add_timeout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long processes wait for one that does not go on (default: 300)",
+    )
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -87,7 +99,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def train_command(options: argparse.Namespace, overrides: list[str]) -> int:
-    from landscale.distributed import device, start, stop
+    from landscale.distributed import device, together
     from landscale.recipe import load_recipe
     from landscale.runs import Run, default_run
     from landscale.show import show_scores
@@ -99,11 +111,8 @@ def train_command(options: argparse.Namespace, overrides: list[str]) -> int:
 
     seconds = seconds_left(options.max_time) if options.max_time else None
     run = Run(options.run or default_run(recipe))
-    ranks = start()
-    try:
+    with together(options.timeout) as ranks:
         figures = train(recipe, store, run, ranks, device(ranks), seconds)
-    finally:
-        stop()
     if not ranks.first:
         return 0
     content = {"run": str(run.folder), "scores": figures}
@@ -117,7 +126,7 @@ def train_command(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from landscale.distributed import device
+    from landscale.distributed import device, together
     from landscale.evaluate import evaluate
     from landscale.files import write_json
     from landscale.show import show_scores
@@ -128,8 +137,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")
     store = open_store(options.store)
     store.patches(options.split)
-    model = load_model(options.model).to(device())
-    figures = evaluate(model, store, options.split, batch=options.batch)
+    model = load_model(options.model)
+    with together(options.timeout) as ranks:
+        figures = evaluate(model.to(device(ranks)), store, options.split, ranks, batch=options.batch)
+    if not ranks.first:
+        return 0
     target = options.out or (
         options.model / f"scores-{options.split}.json" if (options.model / "run.json").exists() else None
     )

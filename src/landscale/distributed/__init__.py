@@ -1,5 +1,6 @@
-"""Several processes of one training: `ranks` (who am I, sums over all)."""
+"""Several processes of one training: `ranks` (who am I, sums over all), `together` (from their meeting to their end)."""
 
 from landscale.distributed.ranks import Ranks, device, start, stop
+from landscale.distributed.together import together
 
-__all__ = ["Ranks", "device", "start", "stop"]
+__all__ = ["Ranks", "device", "start", "stop", "together"]

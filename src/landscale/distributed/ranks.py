@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,18 @@ import torch
 import torch.distributed as dist
 
 
+def _unheard(_step: int) -> None:
+    """Nobody watches."""
+
+
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all of a training."""
+    """This process among all of a training. `beat` tells the others that it is alive."""
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    beat: Callable[[int], None] = _unheard
 
     @property
     def first(self) -> bool:
@@ -33,12 +38,18 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def mean(self, value: torch.Tensor) -> float:
-        """The mean of a number over all ranks, on every rank."""
-        if self.world > 1:
-            value = value.detach().clone()
-            dist.all_reduce(value)
-        return value.item() / self.world
+    def begin_sum(self, values: torch.Tensor) -> Callable[[], list[float]]:
+        """Begin to sum some numbers (n,) over all ranks while other work goes on; the value waits for the sums."""
+        if self.world == 1:
+            return lambda: list(values.tolist())
+        values = values.detach().clone()
+        work = dist.all_reduce(values, async_op=True)
+
+        def sums() -> list[float]:
+            work.wait()
+            return list(values.tolist())
+
+        return sums
 
     def adopt(self, tensors: Iterable[torch.Tensor]) -> None:
         """Overwrite tensors with those of the first rank."""
@@ -65,7 +76,8 @@ def _from_environment() -> Ranks:
     if int(e.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:  # Open MPI
         _meet_at("127.0.0.1", 29500)  # on several nodes: mpirun -x MASTER_ADDR=…
         keys = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK")
-        return Ranks(*(int(e[key]) for key in keys))
+        rank, world, local = (int(e[key]) for key in keys)
+        return Ranks(rank, world, local)
     return Ranks()
 
 

@@ -67,7 +67,7 @@ def work(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, str | None],
                     pipe.send(job)
                 ready = connection.wait(list(busy), LOOK)
                 if caught():
-                    raise Stopped("stopped; the same command goes on")
+                    raise Stopped("stopped; the same command goes on", caught())
                 for pipe in [pipe for pipe in busy if pipe in ready]:
                     number, process, job = busy.pop(pipe)
                     try:

@@ -8,10 +8,18 @@ from landscale.recipe import Recipe
 
 
 def highest_rate(recipe: Recipe, world: int) -> float:
-    """The rate at its highest for a global batch of `recipe.batch · world` (linear scaling, Goyal et al. 2017)."""
+    """The rate at its highest: in proportion to the patches of a step over all ranks (Goyal et al. 2017)."""
     if recipe.rate_batch is None:
         return recipe.rate
-    return recipe.rate * recipe.batch * world / recipe.rate_batch
+    return recipe.rate * recipe.batch * recipe.accumulate * world / recipe.rate_batch
+
+
+def rate_in_words(recipe: Recipe, world: int) -> str:
+    """The highest rate, how it comes about, and how it is reached."""
+    size = recipe.batch * recipe.accumulate * world
+    product = "" if recipe.rate_batch is None else f"{recipe.rate:g}·{size}/{recipe.rate_batch} = "
+    warm = f" after {recipe.warmup_epochs:g} epochs of warm-up" if recipe.warmup_epochs else ""
+    return f"rate {product}{highest_rate(recipe, world):.3g}{warm}"
 
 
 def rate_factor(recipe: Recipe, progress: float) -> float:

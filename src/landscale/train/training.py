@@ -7,39 +7,50 @@ training that was killed ends with the weights of one that was not.
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
-from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
-from landscale.augment import Augmentation
-from landscale.batches import Batch, batches, epoch_order, targets_by_name, train_steps
-from landscale.checkpoint import State, load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
+from landscale.batches import (
+    Batch,
+    Placed,
+    batches,
+    epoch_order,
+    place,
+    rare_class_weights,
+    targets_by_name,
+    train_steps,
+)
+from landscale.checkpoint import State, Writer, load_checkpoint
 from landscale.distributed import Ranks
 from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, UnknownName
 from landscale.evaluate import evaluate, infer
 from landscale.files import read_json, write_json
 from landscale.interrupt import Stopped, signals_wait
 from landscale.metrics import choose_thresholds
-from landscale.models.classifier import Classifier, reduced_precision
+from landscale.models.classifier import Classifier
 from landscale.models.pretrained import begin_from
 from landscale.progress import console, training_bar
 from landscale.recipe import Recipe
 from landscale.runs import Run
 from landscale.store import PatchStore
 from landscale.train.build import build_classifier
+from landscale.train.learner import Learner, Learnt
 from landscale.train.losses import build_loss
 from landscale.train.planner import Planner
-from landscale.train.schedule import highest_rate, rate_factor
+from landscale.train.schedule import highest_rate, rate_factor, rate_in_words
+from landscale.train.speed import fastest
 from landscale.weights import save_weights
+
+EXPLODED = 100.0  # times the loss of the very first step
+MOST_HALVED = 10  # a rate a thousand times too high is no accident
 
 
 def train(
@@ -95,11 +106,23 @@ class Trainer:
         self.description = classifier.description
         self.patches = store.patches("train")
         self.targets = targets_by_name(store, self.description.classes)
-        self.steps_an_epoch = len(train_steps(self.patches, recipe.batch, 0, ranks.world))
         self.validates = store.has_split("val")
-        if not self.steps_an_epoch:
+        self._refuse_what_cannot_be()
+        self.step_size = recipe.batch * recipe.accumulate * ranks.world  # patches of a step, over all ranks
+        self.state = State(total=self._steps_left(0, 0, self.step_size), ranks=ranks.world)
+        self.highest_rate = highest_rate(recipe, ranks.world)
+        self.weights = rare_class_weights(self.targets[self.patches], recipe.oversample) if recipe.oversample else None
+        multi_label = self.description.multi_label
+        loss = build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
+        self.learner = Learner(recipe, classifier, ranks, device, loss, fastest(recipe, device))
+        self.writer = Writer()
+        self.placed: Placed | None = None
+
+    def _refuse_what_cannot_be(self) -> None:
+        recipe, store = self.recipe, self.store
+        if len(self.patches) < self.ranks.world:
             raise BadStore(
-                store.path, f"holds {len(self.patches)} patches to train on, fewer than {ranks.world} processes"
+                store.path, f"holds {len(self.patches)} patches to train on, fewer than {self.ranks.world} processes"
             )
         least = min([self.description.side, *(int(side) for _, side in recipe.progressive)])
         if recipe.shift >= least:
@@ -111,103 +134,106 @@ class Trainer:
                 "figure of a multi-label store", "accuracy", ("micro_f1", "macro_f1", "micro_ap", "macro_ap")
             )
 
-        network = classifier.network
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network: nn.Module = DistributedDataParallel(network) if ranks.world > 1 else network
-        self.average = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-        if recipe.optimizer.lower().removeprefix("lookahead_") not in list_optimizers():
-            raise UnknownName("optimizer", recipe.optimizer, map(str, list_optimizers()))
-        self.optimizer = create_optimizer_v2(
-            network, opt=recipe.optimizer, lr=recipe.rate, weight_decay=recipe.weight_decay, momentum=recipe.momentum
-        )
-        self.highest_rate = highest_rate(recipe, ranks.world)
-        multi_label = self.description.multi_label
-        self.loss = build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
-        self.augment = Augmentation(recipe.turns, recipe.shift, recipe.zoom, recipe.jitter, recipe.mixup, recipe.cutmix)
-        self.reduced = recipe.precision == "bf16" or (recipe.precision == "auto" and reduced_precision(device.type))
-        self.state = State(total=recipe.epochs * self.steps_an_epoch, ranks=ranks.world)
-
     # ---- the loop
 
     def fit(self) -> None:
-        recipe, state = self.recipe, self.state
+        """All steps that are left."""
+        d, recipe = self.description, self.recipe
+        self.placed = place(self.store, d.bands, d.stored, self.patches, self.ranks, self.device, recipe.placement)
         self._announce()
         planner = self._planner()
         if self.ranks.first:
-            self.note = self.run.events(len(state.history) + 1)
-        saved = clock = time.monotonic()
+            self.note = self.run.events(len(self.state.history) + 1)
+        if self.state.step == 0:
+            self.save()  # what a divergence goes back to
         with (
             signals_wait(self.ranks.world == 1) as caught,
-            training_bar(state.total, state.step, visible=self.ranks.first) as show,
+            training_bar(self.state.total, self.state.step, visible=self.ranks.first) as show,
         ):
-            while state.step < state.total:
-                epoch, position = divmod(state.step, self.steps_an_epoch)
-                order = epoch_order(self.patches, recipe.seed, epoch)
-                steps = train_steps(order, recipe.batch, self.ranks.rank, self.ranks.world)[position:]
-                for batch in self.batches(steps):
-                    loss = self.learn(batch)
-                    state.step += 1
-                    state.progress += (1 - state.progress) / (state.total - state.step + 1)
-                    state.loss += loss
-                    state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
-                    show(state.step, state.total, loss, len(batch.rows) * self.ranks.world)
-                    if planner is not None and planner.is_early(state.step, state.seconds):
-                        state.total = self.ranks.share(planner.total(state.step, state.seconds))
-                    if state.step >= state.total or state.step % self.steps_an_epoch == 0:
-                        break
-                    if caught():
-                        self.save()
-                        raise Stopped(f"stopped after step {state.step} of {state.total}; the same command goes on")
-                    if clock - saved > 60 * recipe.save_minutes:
-                        self.save()
-                        saved = time.monotonic()
-                evaluation = self.end_epoch(epoch + 1)
-                state.seconds, clock = state.seconds + time.monotonic() - clock, time.monotonic()
-                if planner is not None and state.step < state.total:
-                    state.total = self.ranks.share(planner.total_after_epoch(state.step, state.seconds, evaluation))
+            while self.state.epoch < recipe.epochs and (self.state.step < self.state.total or self.state.seen):
+                try:
+                    self._epoch(planner, caught, show)
+                except Diverged as diverged:
+                    self._back_off(diverged)
+        self.writer.wait()
+
+    def _epoch(
+        self, planner: Planner | None, caught: Callable[[], int], show: Callable[[int, int, float, int], None]
+    ) -> None:
+        """The steps that are left of an epoch, its evaluation, its checkpoint.
+
+        Raises:
+            Diverged: on all ranks. Stopped: on all ranks, after a signal to any of them, with the state saved.
+        """
+        state, stop = self.state, 0
+        saved = clock = time.monotonic()
+        steps = self._steps()
+        incoming = self.batches([part for parts in steps for part in parts])
+        for parts in steps:
+            learnt = self.learn(parts, incoming, caught())
+            stop = caught() if self.ranks.world == 1 else learnt.signals and (caught() or signal.SIGTERM)
+            patches = sum(map(len, parts))
+            state.step += 1
+            state.seen += patches
+            state.progress += (1 - state.progress) / (state.total - state.step + 1)
+            state.epoch_loss += learnt.loss
+            state.epoch_steps += 1
+            took, clock = time.monotonic() - clock, time.monotonic()
+            state.epoch_seconds += took
+            state.seconds += took
+            show(state.step, state.total, learnt.loss, patches)
+            if planner is not None and planner.is_early(state.step, state.seconds):
+                state.total = self.ranks.share(planner.total(state.step, state.seconds))
+            if state.step >= state.total or parts is steps[-1]:
+                break
+            if stop:
+                self._stop(stop)
+            if clock - saved > 60 * self.recipe.save_minutes:
                 self.save()
                 saved = time.monotonic()
-                if caught() and state.step < state.total:
-                    raise Stopped(f"stopped after epoch {epoch + 1}; the same command goes on")
+        evaluation = self.end_epoch(state.epoch + 1)
+        state.epoch, state.seen, state.epoch_loss, state.epoch_steps, state.epoch_seconds = state.epoch + 1, 0, 0.0, 0, 0.0
+        state.seconds += time.monotonic() - clock
+        if planner is not None and state.step < state.total:
+            state.total = self.ranks.share(planner.total_after_epoch(state.step, state.seconds, evaluation))
+        self.save()
+        if stop and state.step < state.total:
+            self._stop(stop)
 
-    def batches(self, steps: list[NDArray[np.int64]]) -> Iterator[Batch]:
+    def _steps(self) -> list[list[NDArray[np.int64]]]:
+        """The steps that are left of this epoch: the rows of all ranks, in as many parts as gradients are added up."""
+        order = epoch_order(self.patches, self.recipe.seed, self.state.epoch, self.weights)[self.state.seen :]
+        if self.state.seen and len(order) < self.step_size:
+            return []
+        most = self.recipe.accumulate
+        return [
+            np.array_split(rows, min(most, len(rows) // self.ranks.world))
+            for rows in train_steps(order, self.step_size)
+        ]
+
+    def batches(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
         d = self.description
-        return batches(self.store, d.bands, self.targets, steps, self.device, upsampled=d.stored)
+        return batches(
+            self.store,
+            d.bands,
+            self.targets,
+            parts,
+            self.device,
+            upsampled=d.stored,
+            ranks=self.ranks,
+            placed=self.placed,
+        )
 
-    def learn(self, batch: Batch) -> float:
-        """One step: raw numbers in, updated weights out. Returns the loss."""
-        recipe, state = self.recipe, self.state
-        torch.manual_seed(_seed(recipe.seed, state.step, self.ranks.rank))  # dropout
-        generator = torch.Generator().manual_seed(_seed(recipe.seed + 1, state.step, self.ranks.rank))
-        rate = self.highest_rate * rate_factor(recipe, state.progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
-
-        self.network.train()
-        with torch.no_grad():
-            self.classifier.inputs.side = self._side()
-            values = self.classifier.inputs(batch.planes)
-            values, wanted = self.augment(values, batch.targets, generator)
-            values = values.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
-            logits = self.network(values)
-        if logits.ndim > wanted.ndim:  # members that learn side by side (n, members, C)
-            wanted = wanted[:, None].expand_as(logits)
-        loss: Tensor = self.loss(logits, wanted)
-        number = self.ranks.mean(loss)  # of all ranks, which then diverge together
-        if not math.isfinite(number):
-            raise Diverged(
-                f"{self.run.folder}: diverged, the loss of step {state.step + 1} is {number} at rate {rate:.2g};"
-                " lower --rate or lengthen --warmup-epochs"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.clip_grad:
-            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update(self.classifier.network, step=state.step)
-        return number
+    def learn(self, parts: Sequence[NDArray[np.int64]], incoming: Iterator[Batch], signalled: int = 0) -> Learnt:
+        """One step."""
+        state = self.state
+        self.ranks.beat(state.step)
+        rate = self.highest_rate * rate_factor(self.recipe, state.progress) / 2**state.halved
+        limit = math.inf if math.isnan(state.first_loss) else EXPLODED * state.first_loss
+        learnt = self.learner.learn(parts, incoming, state.step, rate, self._side(), limit, int(signalled > 0))
+        if math.isnan(state.first_loss):
+            state.first_loss = learnt.loss
+        return learnt
 
     def _side(self) -> int:
         """The side of patches at this stage of the training; the evaluations during it are at the same."""
@@ -216,27 +242,23 @@ class Trainer:
 
     def end_epoch(self, epoch: int) -> float:
         """Evaluate, note the epoch, keep the best weights. Returns the seconds that the evaluation took."""
-        state, recipe = self.state, self.recipe
-        if not all(p.isfinite().all() for p in self.classifier.network.parameters()):
-            raise Diverged(
-                f"{self.run.folder}: diverged, weights are no longer finite after step {state.step}; lower --rate"
-            )
-        # Norms saw another part of the batches on each rank; the first one's statistics are kept, so all use them.
-        for network in (self.classifier.network, self.averaged()):
-            self.ranks.adopt(network.buffers())
-        last = state.step >= state.total
+        state, recipe, learner = self.state, self.recipe, self.learner
+        if not learner.finite:
+            raise Diverged(f"diverged, weights are no longer finite after step {state.step}")
+        learner.agree()
+        last = state.step >= state.total or epoch == recipe.epochs
         row: dict[str, Any] = {
             "epoch": epoch,
             "step": state.step,
             "seconds": round(state.seconds, 1),
-            "rate": self.optimizer.param_groups[0]["lr"],
-            "loss": state.loss / max((state.step - 1) % self.steps_an_epoch + 1, 1),
+            "train_seconds": round(state.epoch_seconds, 3),
+            "rate": learner.optimizer.param_groups[0]["lr"],
+            "loss": state.epoch_loss / max(state.epoch_steps, 1),
         }
-        state.loss = 0.0
         evaluation_seconds = 0.0
         if self.validates and (epoch % recipe.evaluate_every == 0 or last):
             begun = time.monotonic()
-            quick = self.classifier_with(self.averaged(), views=1, thresholds=())
+            quick = self.classifier_with(learner.averaged, views=1, thresholds=())
             figures = evaluate(quick, self.store, "val", self.ranks, show=False)
             evaluation_seconds = time.monotonic() - begun
             keys = ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
@@ -244,7 +266,7 @@ class Trainer:
             if recipe.select != "last" and figures[recipe.select] > state.best:
                 state.best = figures[recipe.select]
                 if self.ranks.first:
-                    save_checkpoint(self.run.best, self.averaged().state_dict(), {"epoch": epoch})
+                    self.writer.write(self.run.best, dict(learner.averaged.state_dict()), {"epoch": epoch})
         state.history.append(row)
         if self.ranks.first:
             self.run.write_history(state.history)
@@ -255,8 +277,9 @@ class Trainer:
         """Choose thresholds on val, score it with all views, write weights and scores."""
         recipe = self.recipe
         self.classifier.inputs.side = self.description.side
+        self.writer.wait()
         self.ranks.share(None)  # the first rank has written the best weights
-        network = self.averaged()
+        network = self.learner.averaged
         if recipe.select != "last" and self.run.best.exists():
             network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
         classifier = self.classifier_with(network, recipe.views, ())
@@ -277,12 +300,6 @@ class Trainer:
             write_json(self.run.folder / "scores.json", figures)
         return figures
 
-    # ---- the state
-
-    def averaged(self) -> nn.Module:
-        """The network that is evaluated and kept."""
-        return self.classifier.network if self.average is None else self.average.module
-
     def classifier_with(self, network: nn.Module, views: int, thresholds: tuple[float, ...]) -> Classifier:
         """This classifier with other parameters, views and thresholds, in eval mode; nothing is copied."""
         twin = Classifier.__new__(Classifier)
@@ -291,48 +308,86 @@ class Trainer:
         twin.inputs, twin.network = self.classifier.inputs, network
         return twin.eval()
 
+    # ---- what may happen on the way
+
+    def _stop(self, signalled: int) -> None:
+        self.save()
+        self.writer.wait()
+        self.ranks.share(None)  # launchers end the others as soon as one has ended
+        done = f"stopped after step {self.state.step} of {self.state.total}; the same command goes on"
+        raise Stopped(done if self.ranks.first else "", signalled)
+
+    def _back_off(self, diverged: Diverged) -> None:
+        """Go on from the last checkpoint at half the rate.
+
+        Raises:
+            Diverged: that is not wanted, or has not helped.
+        """
+        self.writer.wait()
+        self.ranks.share(None)
+        at, halved = f"{self.run.folder}: {diverged}", self.state.halved + 1
+        if self.recipe.on_divergence == "stop" or halved > MOST_HALVED:
+            raise Diverged(
+                f"{at}; its checkpoint is finite. Lower --rate, lengthen --warmup-epochs or set --clip-grad in another"
+                " --run, or go on from there at half the rate with --on-divergence backoff"
+            )
+        self.load()
+        self.state.halved = halved
+        self.save()
+        self.writer.wait()
+        if self.ranks.first:
+            console.print(f"{at}: back to step {self.state.step}, at half the rate", markup=False, soft_wrap=True)
+
+    # ---- the state
+
     def save(self) -> None:
-        if not self.ranks.first:
+        """Begin to write a checkpoint, unless weights are no longer finite, which the next step tells all ranks."""
+        if not self.ranks.first or not self.learner.finite:
             return
-        tensors = {f"network.{k}": v for k, v in self.classifier.network.state_dict().items()}
-        if self.average is not None:
-            tensors |= {f"average.{k}": v for k, v in self.average.module.state_dict().items()}
-        more, numbers = pack_optimizer(self.optimizer)
-        save_checkpoint(self.run.last, tensors | more, {"state": asdict(self.state), "optimizer": numbers})
+        tensors, numbers = self.learner.pack()
+        state = {"state": asdict(self.state), "optimizer": numbers}
+        self.writer.write(self.run.last, tensors, state, self.recipe.keep)
 
     def load(self) -> None:
+        """Take up the last checkpoint; of another number of ranks as well: no patch of its epoch is seen twice."""
         tensors, saved = load_checkpoint(self.run.last, torch.device("cpu"))
-        if saved["state"]["ranks"] != self.ranks.world:
-            begun = f"{saved['state']['ranks']} process{'es' if saved['state']['ranks'] > 1 else ''}"
-            raise BadInput(
-                self.run.last, f"was begun by {begun}, not {self.ranks.world}; start as many, or choose another --run"
-            )
+        try:
+            state = State(**saved["state"])
+        except (KeyError, TypeError):
+            raise BadInput(self.run.last, "is no checkpoint of this version; choose another --run") from None
+        self.learner.unpack(tensors, saved["optimizer"])
+        if state.ranks != self.ranks.world:
+            before = self.step_size // self.ranks.world * state.ranks
+            here, there = (self._steps_left(state.epoch, state.seen, size) for size in (self.step_size, before))
+            planned = math.ceil((state.total - state.step) * here / max(there, 1))  # --max-time may have planned fewer
+            state.total = state.step + min(here, planned)
+            state.ranks = self.ranks.world
+        self.state = state
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    def _steps_left(self, epoch: int, seen: int, size: int) -> int:
+        """Steps of `size` patches from there to the end of the recipe."""
+        n = len(self.patches)
+        rest = (n - seen) // size if seen else max(n // size, 1)
+        return max(0, rest + (self.recipe.epochs - epoch - 1) * max(n // size, 1))
 
-        self.classifier.network.load_state_dict(part("network."))
-        if self.average is not None:
-            self.average.module.load_state_dict(part("average."))
-        unpack_optimizer(self.optimizer, tensors, saved["optimizer"])
-        self.state = State(**saved["state"])
+    # ---- the plan
 
     def _planner(self) -> Planner | None:
         if self.max_time is None:
             return None
-        recipe, d = self.recipe, self.description
+        recipe, d, state = self.recipe, self.description, self.state
         begun = time.monotonic()
         started = begun - self.begun  # what it took to come here
         evaluation = self._measure_evaluation()
-        self.state.seconds += time.monotonic() - begun
+        state.seconds += time.monotonic() - begun
         return Planner(
             limit=self.max_time - started,
-            longest=recipe.epochs * self.steps_an_epoch,
-            steps_an_epoch=self.steps_an_epoch,
+            longest=state.step + self._steps_left(state.epoch, state.seen, self.step_size),
+            steps_an_epoch=max(len(self.patches) // self.step_size, 1),
             evaluations=1 / recipe.evaluate_every,
             scorings=recipe.views * (2 if d.multi_label else 1),
             evaluation=evaluation,
-            begun=(self.state.step, self.state.seconds),
+            begun=(state.step, state.seconds),
         )
 
     def _measure_evaluation(self) -> float:
@@ -340,24 +395,23 @@ class Trainer:
         if not self.validates:
             return 0.0
         patches = self.store.patches("val")
-        quick = self.classifier_with(self.averaged(), views=1, thresholds=())
+        quick = self.classifier_with(self.learner.averaged, views=1, thresholds=())
         infer(quick, self.store, patches[:64], Ranks(), show=False)
         begun = time.monotonic()
         infer(quick, self.store, patches[:128], Ranks(), show=False)
-        return (time.monotonic() - begun) * len(patches) / len(patches[:128]) / self.ranks.world
+        a_batch = (time.monotonic() - begun) / math.ceil(len(patches[:128]) / 64)
+        return a_batch * math.ceil(len(patches) / 64 / self.ranks.world)
 
     def _announce(self) -> None:
         if not self.ranks.first:
             return
         d, recipe, state = self.description, self.recipe, self.state
         millions = sum(p.numel() for p in self.classifier.network.parameters()) / 1e6
+        parts = f"{self.ranks.world}×{recipe.batch}" + (f"×{recipe.accumulate}" if recipe.accumulate > 1 else "")
+        placed = f", {self.placed.told}" if self.placed is not None else ""
         begun = f", goes on at step {state.step}" if state.step else ""
         console.print(
             f"[bold]{recipe.name}[/]: {d.model} ({millions:.2f} M parameters), {len(d.bands)} bands at {d.side} px,"
-            f" {len(d.classes)} classes; {len(self.patches):,} patches, {self.ranks.world}×{recipe.batch} a step,"
-            f" rate {self.highest_rate:.3g}, {'bf16' if self.reduced else 'fp32'} on {self.device.type}{begun}"
+            f" {len(d.classes)} classes; {len(self.patches):,} patches, {parts} a step,"
+            f" {rate_in_words(recipe, self.ranks.world)}, {self.learner.speed.told} on {self.device.type}{placed}{begun}"
         )
-
-
-def _seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,56 @@
+"""How much there is room for, where a rank runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SHARED = "/dev/shm"  # holds the memory that processes share
+_LIMITS = {
+    "": ("", "memory.max"),
+    "memory": ("memory", "memory.limit_in_bytes"),
+}  # by controllers: version 2, version 1
+
+
+@dataclass(frozen=True)
+class Room:
+    """Free bytes of the machine `host`: memory, what of it can be shared, and those of the rank's GPU if it has one."""
+
+    host: str
+    memory: int
+    shared: int
+    gpu: int | None
+
+
+def look(device: torch.device) -> Room:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    memory = min(int(meminfo["MemAvailable"].split()[0]) * 1024, *limits())
+    shared = 0
+    with suppress(OSError):
+        about = os.statvfs(SHARED)
+        shared = about.f_bavail * about.f_frsize
+    return Room(socket.gethostname(), memory, min(memory, shared), free)
+
+
+def limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """The most bytes of memory that the control groups of this process may take: a batch job seldom has all of a node.
+
+    (https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup-v1/memory.html)
+    """
+    with suppress(OSError):
+        for line in groups.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers not in _LIMITS:
+                continue
+            where, file = _LIMITS[controllers]
+            group = Path(name.lstrip("/"))
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError):  # not ours to see, or "max"
+                    yield int((root / where / folder / file).read_text())
