@@ -21,7 +21,7 @@ from landscale.evaluate import infer
 from landscale.metrics import count
 from landscale.runs import Run
 from landscale.store import open_store
-from landscale.train import train
+from landscale.train import gradients, train
 from landscale.train.build import build_classifier
 from launchers import members, ranks_at, torchrun, wait_until_gone
 from stores import make_store, rgbn_plane
@@ -62,6 +62,7 @@ def counts_of_many(store, ranks) -> list[list[list[int]]]:
 def work(path: Path, folder: Path, *, trains: bool) -> None:
     """What each rank does."""
     torch.set_num_threads(1)
+    gradients.PLAIN_STEPS = 8  # of PowerSGD, before it begins
     store, ranks = open_store(path), start()
     if ranks.first:
         (folder / f"counts-{ranks.world}.json").write_text("")
@@ -133,9 +134,7 @@ def test_compressed_gradients_learn_as_well(how, both):
     plain, compressed = (load_file(both / name / "weights" / "model.safetensors") for name in ("none", how))
     norm = sum(float(v.square().sum()) for v in plain.values()) ** 0.5
     apart = sum(float((plain[k] - compressed[k]).square().sum()) for k in plain) ** 0.5
-    assert apart < 0.02 * norm
-    if how == "bf16":
-        assert apart > 0  # something was rounded
+    assert 0 < apart < {"bf16": 0.002, "powersgd": 0.03}[how] * norm
 
 
 def test_counts_do_not_depend_on_the_ranks(both, store):

@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, no permission
         return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
     except Stopped as stopped:
-        print(f"landscale: {stopped}", file=sys.stderr)
+        if str(stopped):  # the first of several ranks tells it
+            print(f"landscale: {stopped}", file=sys.stderr)
         return stopped.code
     except KeyboardInterrupt:
         print("landscale: interrupted; the same command goes on", file=sys.stderr)

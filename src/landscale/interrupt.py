@@ -22,6 +22,12 @@ class Stopped(Exception):
         """exit code: 130 after Ctrl-C; after a scheduler's signal one that asks it to start the command again"""
 
 
+def deaf() -> None:
+    """For a rank that has saved and ends: launchers end all as soon as one has ended, and its exit code would be lost."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def signals_wait(alone: bool) -> Iterator[Callable[[], int]]:
     """Within the block, signals are only noted; the value tells the first that came, or 0. The second one interrupts at once.
@@ -44,4 +50,5 @@ def signals_wait(alone: bool) -> Iterator[Callable[[], int]]:
         yield lambda: caught[0] if caught else 0
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is note:
+                signal.signal(number, handler)

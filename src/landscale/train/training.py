@@ -33,7 +33,7 @@ from landscale.distributed import Ranks
 from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, UnknownName
 from landscale.evaluate import evaluate, infer
 from landscale.files import read_json, write_json
-from landscale.interrupt import Stopped, signals_wait
+from landscale.interrupt import Stopped, deaf, signals_wait
 from landscale.metrics import choose_thresholds
 from landscale.models.classifier import Classifier
 from landscale.models.pretrained import begin_from
@@ -313,7 +313,9 @@ class Trainer:
     def _stop(self, signalled: int) -> None:
         self.save()
         self.writer.wait()
-        self.ranks.share(None)  # launchers end the others as soon as one has ended
+        if self.ranks.world > 1:
+            self.ranks.share(None)
+            deaf()
         done = f"stopped after step {self.state.step} of {self.state.total}; the same command goes on"
         raise Stopped(done if self.ranks.first else "", signalled)
 

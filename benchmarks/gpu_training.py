@@ -1,0 +1,202 @@
+"""Training on a GPU: patches a second with every placement, eager and compiled, beside the floors; unattended, under 8 minutes.
+
+    python benchmarks/gpu_training.py
+
+A store of random patches (a slice of BigEarthNet's 269,695 to train on) is written first. Each network is trained in bf16 by
+the real Trainer: store, input stage at 12×120×120, augmentation, step, checks. The share of time that a step waits for its
+batch is measured on the host. On a machine without a GPU the same road is gone with `--patches 64 --batch 4 --seconds 1`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rounds import record
+
+from landscale import distributed
+from landscale.bands import band
+from landscale.batches import Batch, place, train_steps
+from landscale.distributed import Ranks
+from landscale.labels import nomenclature
+from landscale.recipe import Recipe
+from landscale.runs import Run
+from landscale.store import SPLITS, WHOLE, Layout, PatchStore, Plane, Writer, create, moments, open_store
+from landscale.train import Trainer
+from landscale.train.build import build_classifier
+
+MODELS = {"resnet50": 120, "wide_resnet_eca_b4": 90}  # and the side that it sees
+PLACEMENTS = ("disk", "memory", "device")
+TRAIN = 269_695  # patches of BigEarthNet v1's official list
+LIMIT = 420.0  # seconds after which nothing new is begun
+FLOORS = {
+    "resnet50 memory-bound, unfused, H200 at 4.3 TB/s": 46_700,
+    "resnet50 at 790 TFLOP/s (7.89 GFLOP forward and backward)": 790e12 / 7.89e9,
+    "resnet50, MLPerf-class H100 figures translated": 21_600,
+}
+PLANES = (
+    Plane("data_10m", ("B02", "B03", "B04", "B08"), 120),
+    Plane("data_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), 60),
+    Plane("data_60m", ("B01", "B09"), 20),
+)
+
+
+def write_store(path: Path, patches: int) -> PatchStore:
+    """Random numbers, the same thousand patches again and again; a tenth of all labels."""
+    classes = nomenclature("ben19").names
+    layout = Layout(PLANES, classes, "ben19", multi_label=True)
+    rng = np.random.default_rng(0)
+    part = min(patches, 1000)
+    pixels: dict[str, Any] = {}
+    for p in PLANES:
+        means = np.array([300 + 10 * band(name).wavelength % 1700 for name in p.bands])[:, None, None]
+        pixels[p.key] = rng.normal(means, 300, (part, *p.shape)).clip(0, 10_000).astype(np.uint16)
+    sums = np.stack([np.concatenate([moments(pixels[p.key][i]) for p in PLANES]) for i in range(part)])
+    columns = {
+        "name": np.array([f"random_{k}" for k in range(patches)]),
+        "split": np.full(patches, SPLITS.index("train"), np.uint8),
+    }
+    create(path, layout, columns, {"plan": f"random-{patches}", "provenance": '{"synthetic": true}'})
+    writer = Writer(path)
+    for start in range(0, patches, part):
+        n = min(part, patches - start)
+        more = {
+            "classes": (rng.random((n, len(classes))) < 0.1).astype(np.uint8),
+            "moments": sums[:n],
+            "state": np.full(n, WHOLE, np.uint8),
+        }
+        writer.put(start, {**{key: values[:n] for key, values in pixels.items()}, **more})
+    writer.finish()
+    writer.close()
+    return open_store(path)
+
+
+class Waiting:
+    """Passes batches on and adds up how long each was waited for."""
+
+    def __init__(self, incoming: Iterator[Batch]) -> None:
+        self.incoming, self.seconds = incoming, 0.0
+
+    def __iter__(self) -> Waiting:
+        return self
+
+    def __next__(self) -> Batch:
+        begun = time.perf_counter()
+        batch = next(self.incoming)
+        self.seconds += time.perf_counter() - begun
+        return batch
+
+
+def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
+    """Patches a second over steps of about so many seconds, after a few that are not counted."""
+    device, size = trainer.device, trainer.step_size
+    order = np.random.default_rng(1).permutation(trainer.patches)
+    steps = train_steps(np.concatenate([order] * (1 + 3000 * size // len(order))), size)
+    incoming = Waiting(trainer.batches(steps))
+    upcoming = iter(steps)
+
+    def some(most: int, until: float) -> int:
+        done = 0
+        while done < most and time.perf_counter() < until:
+            trainer.learn([next(upcoming)], incoming)  # type: ignore[arg-type]
+            trainer.state.step += 1
+            done += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return done
+
+    begun = time.perf_counter()
+    some(5, float("inf"))  # libraries choose kernels, graphs are compiled
+    set_up = time.perf_counter() - begun
+    incoming.seconds, begun = 0.0, time.perf_counter()
+    done = some(len(steps) - 5, begun + seconds)
+    took = time.perf_counter() - begun
+    rate = done * size / took
+    return {
+        "patches_per_second": rate,
+        "waiting_share": incoming.seconds / took,
+        "set_up_seconds": set_up,
+        "seconds_of_100_epochs": 100 * TRAIN / rate,
+    }
+
+
+def bare_step(trainer: Trainer, side: int, batch: int, seconds: float) -> float:
+    """Patches a second of forward, backward and update alone, on one batch that lies on the device."""
+    device, learner = trainer.device, trainer.learner
+    values = torch.randn(batch, 12, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    wanted = (torch.rand(batch, 19, device=device) < 0.1).float()
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=learner.speed.reduced):
+            logits = learner.guess(values)
+        learner.loss(logits, wanted).backward()
+        learner.optimizer.step()
+        learner.optimizer.zero_grad()
+
+    for _ in range(3):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        step()
+        done += 1
+        if device.type == "cuda" and done % 10 == 0:
+            torch.cuda.synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return done * batch / (time.perf_counter() - begun)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--patches", type=int, default=24_000)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--eager-only", action="store_true")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    device = distributed.device()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        store = write_store(Path(name) / "store.h5", options.patches)
+        for model in options.models.split(","):
+            side = MODELS.get(model, 120)
+            for compiled in ("off",) if options.eager_only else ("off", "on"):
+                if time.monotonic() - begun > LIMIT:
+                    break
+                recipe = replace(Recipe(), model=model, side=side, batch=options.batch, epochs=1000, compile=compiled)
+                classifier = build_classifier(recipe, store).to(device)
+                trainer = Trainer(recipe, store, Run(Path(name) / "run"), Ranks(), classifier, device)
+                row: dict[str, Any] = {"model": model, "side": side, "compiled": compiled == "on"}
+                for how in PLACEMENTS:
+                    trainer.placed = place(
+                        store, trainer.description.bands, False, trainer.patches, Ranks(), device, how
+                    )
+                    row[how] = measure(trainer, options.seconds)
+                trainer.placed = None
+                row["bare_step_patches_per_second"] = bare_step(trainer, side, options.batch, options.seconds / 2)
+                row["bf16"] = trainer.learner.speed.reduced
+                if device.type == "cuda":
+                    row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+                rows.append(row)
+                del trainer, classifier
+    about = {"batch": options.batch, "patches": options.patches, "floors_patches_per_second": FLOORS}
+    results = {"rows": rows, **about, "seconds": time.monotonic() - begun}
+    if device.type == "cuda":
+        record("gpu_training", results)
+    else:
+        print(json.dumps(results, indent=1))  # shows that it runs; it measures nothing
+
+
+if __name__ == "__main__":
+    main()
