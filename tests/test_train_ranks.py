@@ -44,7 +44,8 @@ ALIKE = {
         replace(LAYER_NORM, batch=8, optimizer="adamw", rate=1e-3, clip_grad=0.5),
     ),
 }
-COMPRESSED = {how: replace(LAYER_NORM, batch=4, epochs=6, compress=how) for how in ("none", "bf16", "powersgd")}
+LARGE = replace(LAYER_NORM, model="convnext_atto", batch=4, epochs=4, rate=0.01)  # of several buckets
+COMPRESSED = {how: replace(LARGE, compress=how) for how in ("none", "bf16", "powersgd")}
 
 
 def counts_of_many(store, ranks) -> list[list[list[int]]]:

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from landscale.distributed import Ranks
 from landscale.train.norms import synchronise_norms
 
+ONE_BUCKET = 10_000  # MB
 RANK = 4  # of PowerSGD's approximation
 PLAIN_STEPS = 100  # before PowerSGD begins: the first gradients have no low rank (Vogels et al. 2019)
 
@@ -26,10 +27,13 @@ def over_ranks(
         return network
     if sync_norms:
         network = synchronise_norms(network, device)
+    # PowerSGD talks from callbacks, and over gloo those of several buckets would come in another order on each rank.
+    one_bucket = compress == "powersgd" and device.type == "cpu"
     parallel = DistributedDataParallel(
         network,
         device_ids=[device.index] if device.type == "cuda" else None,
         broadcast_buffers=False,  # norms' statistics are the first rank's when they are looked at
+        bucket_cap_mb=ONE_BUCKET if one_bucket else None,
         gradient_as_bucket_view=True,
     )
     if compress == "bf16":

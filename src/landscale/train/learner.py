@@ -27,6 +27,8 @@ from landscale.train.gradients import over_ranks
 from landscale.train.losses import Loss
 from landscale.train.speed import Speed
 
+FUSED = ("sgd", "momentum", "adam", "adamw")  # torch's own, which update all weights in one kernel
+
 
 class Learnt(NamedTuple):
     """loss: the mean over the patches of all ranks. signals: how many ranks want to stop."""
@@ -54,12 +56,14 @@ class Learner:
         self.inputs = classifier.inputs
         self.parallel = over_ranks(self.network, ranks, device, recipe.compress, sync_norms=recipe.sync_norms)
         self.see, self.guess = speed.compiled(self.inputs), speed.compiled(self.parallel)
+        fused: dict[str, Any] = {"fused": True} if recipe.optimizer.lower() in FUSED else {}
         self.optimizer = create_optimizer_v2(
             self.network,
             opt=recipe.optimizer,
             lr=recipe.rate,
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
+            **fused,
         )
         self.augment = Augmentation(recipe.turns, recipe.shift, recipe.zoom, recipe.jitter, recipe.mixup, recipe.cutmix)
 

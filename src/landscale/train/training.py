@@ -192,7 +192,13 @@ class Trainer:
                 self.save()
                 saved = time.monotonic()
         evaluation = self.end_epoch(state.epoch + 1)
-        state.epoch, state.seen, state.epoch_loss, state.epoch_steps, state.epoch_seconds = state.epoch + 1, 0, 0.0, 0, 0.0
+        state.epoch, state.seen, state.epoch_loss, state.epoch_steps, state.epoch_seconds = (
+            state.epoch + 1,
+            0,
+            0.0,
+            0,
+            0.0,
+        )
         state.seconds += time.monotonic() - clock
         if planner is not None and state.step < state.total:
             state.total = self.ranks.share(planner.total_after_epoch(state.step, state.seconds, evaluation))
