@@ -77,6 +77,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
                 time.sleep(0.5)
             yield environment
         finally:
+            subprocess.run(["scancel", "--user=root"], env=os.environ | environment, timeout=20, check=False)
             for daemon in reversed([d for d in daemons if d is not None]):
                 daemon.terminate()
                 with suppress(subprocess.TimeoutExpired):

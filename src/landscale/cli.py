@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from landscale import __version__
 from landscale.commands import benchmark, data, download, prepare, results, scaling, superres, training
 from landscale.commands.command import Parser
-from landscale.errors import LandscaleError
+from landscale.errors import LandscaleError, LostRank
 from landscale.interrupt import Stopped
 
 EXAMPLES = """examples:
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest:
             raise LandscaleError(f"{options.name}: does not know {' '.join(rest)}; see landscale {options.name} --help")
         return command(options)
+    except LostRank as lost:  # told already
+        return lost.code
     except LandscaleError as error:
         return _refuse(str(error))
     except OSError as error:  # a full disk, no permission

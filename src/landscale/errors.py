@@ -7,7 +7,8 @@ The command line prints that line to stderr and exits 2.
     ├── UnknownName          a model, band, class, recipe, split … that does not exist (the nearest names are suggested)
     ├── BadInput             a file that is missing, damaged or of another kind than its place demands
     │   └── BadStore         a patch store that is truncated, unfinished or lacks what is asked of it
-    └── Diverged             a training whose loss or gradient is no longer finite
+    ├── Diverged             a training whose loss or gradient is no longer finite
+    └── LostRank             another process of this training is gone or has failed; one of those that are left has told it
 """
 
 from __future__ import annotations
@@ -49,6 +50,14 @@ class BadStore(BadInput):
 
 class Diverged(LandscaleError):
     """Loss or gradients stopped being finite."""
+
+
+class LostRank(LandscaleError):
+    """A rank is gone or has failed, and one of the ranks has told so: this one ends without a word, with exit code `code`."""
+
+    def __init__(self, line: str, code: int = 1) -> None:
+        super().__init__(line)
+        self.code = code
 
 
 def reason(error: BaseException) -> str:

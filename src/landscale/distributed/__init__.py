@@ -1,4 +1,6 @@
-"""Several processes of one training: `ranks` (who am I, sums over all), `together` (from their meeting to their end)."""
+"""Several processes of one training: `ranks` (who am I, sums over all), `watch` over `heart` and `judge` (nobody waits for
+one that is gone), `together` (from their meeting to their end).
+"""
 
 from landscale.distributed.ranks import Ranks, device, start, stop
 from landscale.distributed.together import together

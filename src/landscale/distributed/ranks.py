@@ -11,6 +11,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from landscale.errors import LandscaleError, reason
+
+_TO_MEET = datetime.timedelta(minutes=5)
+_TO_END = datetime.timedelta(days=7)
 
 
 def _unheard(_step: int) -> None:
@@ -19,7 +25,7 @@ def _unheard(_step: int) -> None:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all of a training. `beat` tells the others that it is alive."""
+    """This process among all of a training. `beat` tells the others that it goes on: with a step, or −1 within one."""
 
     rank: int = 0
     world: int = 1
@@ -92,24 +98,28 @@ def _first_slurm_host() -> str:
     return listed.stdout.split()[0]
 
 
-def start(backend: str | None = None, patience: datetime.timedelta = datetime.timedelta(minutes=5)) -> Ranks:
+def start(backend: str | None = None, patience: datetime.timedelta = _TO_MEET) -> Ranks:
     """Join the process group that the environment announces.
 
     Args:
         backend: by default NCCL with GPUs, else gloo.
-        patience: how long one waits for another before it gives up.
+        patience: how long one waits for the others to come. Later nobody gives up by himself: one rank may have much
+            more to do than another.
+
+    Raises:
+        LandscaleError: some do not come.
     """
     ranks = _from_environment()
     if ranks.world > 1 and not dist.is_initialized():
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(ranks.local)
-        dist.init_process_group(
-            backend or ("nccl" if cuda else "gloo"),
-            rank=ranks.rank,
-            world_size=ranks.world,
-            timeout=patience,
-        )
+        chosen = backend or ("nccl" if cuda else "gloo")
+        try:
+            dist.init_process_group(chosen, rank=ranks.rank, world_size=ranks.world, timeout=patience)
+        except RuntimeError as error:
+            raise LandscaleError(f"not all ranks are there ({reason(error)}); run the same command again") from None
+        _set_pg_timeout(_TO_END)
     return ranks
 
 

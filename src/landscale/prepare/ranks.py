@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # it imports torch, which a preparation by one process does w
 
 T = TypeVar("T")
 _TO_BEGIN = timedelta(minutes=5)  # for all ranks to be there: one that died before is not waited for any longer
-_TO_END = timedelta(days=7)  # one rank may have much less to do than another
 
 
 class ToldByFirst(LandscaleError):
@@ -26,17 +25,9 @@ def join() -> Ranks:
     Raises:
         LandscaleError: some do not come.
     """
-    from torch.distributed.distributed_c10d import _set_pg_timeout
-
     from landscale.distributed import start
 
-    try:
-        ranks = start("gloo", _TO_BEGIN)
-    except RuntimeError as error:
-        raise LandscaleError(f"not all ranks are there ({reason(error)}); run the same command again") from None
-    if ranks.world > 1:
-        _set_pg_timeout(_TO_END)
-    return ranks
+    return start("gloo", _TO_BEGIN)
 
 
 def on_first(ranks: Ranks | None, action: Callable[[], T]) -> T:
