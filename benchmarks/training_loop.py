@@ -83,7 +83,8 @@ def main() -> None:
             "loop_over_eager_fp32": rates["loop"] / rates["eager_fp32"],
         }
         record(
-            "training_loop", {"patches_per_second": rates, "ratios": ratios, "batch": BATCH, "bf16": trainer.learner.speed.reduced}
+            "training_loop",
+            {"patches_per_second": rates, "ratios": ratios, "batch": BATCH, "speed": trainer.learner.speed.told},
         )
 
 

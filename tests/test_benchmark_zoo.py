@@ -265,7 +265,8 @@ def test_the_comparison_takes_turns(tmp_path, monkeypatch):
 
 
 def rows_of(text: str) -> dict[str, dict[str, str]]:
-    """The cells of all tables of the page, by network and column."""
+    """The cells of all families' tables of the page, by network and column."""
+    text = text.partition("## What the networks learn")[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
     ]

@@ -15,7 +15,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 import landscale
-from landscale.batches import batches
+from landscale.batches import batches, evaluation_steps
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import BadInput, BadStore, UnknownName
@@ -156,10 +156,14 @@ def test_every_patch_has_its_own_probabilities(classifier, stores):
         def gather(self, value):
             if self.world == 1:
                 return [value]
-            return [infer(classifier, store, patches[r :: self.world], Ranks(), show=False) for r in range(self.world)]
+            mine = (
+                np.concatenate([patches[:0], *evaluation_steps(patches, 4, r, self.world)]) for r in range(self.world)
+            )
+            return [infer(classifier, store, rows, Ranks(), 4, show=False) for rows in mine]
 
-    for world in (2, 3, 50):  # also more ranks than patches
-        assert np.allclose(infer(classifier, store, patches, Pretended(0, world), show=False), straight, atol=1e-5)
+    for world in (2, 3, 50):  # also more ranks than batches
+        found = infer(classifier, store, patches, Pretended(0, world), 4, show=False)
+        assert np.allclose(found, straight, atol=1e-5)
 
 
 def test_a_store_without_train_is_scored_with_the_statistics_of_the_weights(classifier, stores, tmp_path):

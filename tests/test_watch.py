@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landscale.distributed import Ranks
-from landscale.distributed.heart import Beat, Heart, Mark, Process, Sight, Watch
+from landscale.distributed.heart import Beat, Heart, Mark, Process, Sight, Verdict, Watch
 from landscale.distributed.judge import Judge
 from landscale.distributed.watch import watched
 from landscale.errors import LostRank
@@ -88,7 +88,8 @@ def trouble(watch):
 
 def train(watch):
     note("begins")
-    for step in range(last + 200):
+    ends = what in ("alone", "slow", "leave", "suspend", "handled")
+    for step in range(last + 200 if ends else 10**6):
         if step == last:
             if what != "handled":
                 note("acts")
@@ -363,6 +364,28 @@ def test_the_ranks_of_a_host_that_is_gone():
     assert line.startswith("landscale: ranks 10, 11, 12, 13, 14 on host node2 are gone since step 7; ")
     assert sorted(ended) == alive
     assert all(isinstance(error, LostRank) and f"landscale: {error}" == line for error in ended.values())
+
+
+class Late:
+    """The store, where another rank's verdict comes just after one has looked for it."""
+
+    def __init__(self, store):
+        self._store = store
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def multi_get(self, keys):
+        found = zip(keys, self._store.multi_get(keys), strict=True)
+        return [b"" if key == "verdict" else value for key, value in found]
+
+
+def test_the_first_verdict_holds():
+    many = Many(["a", "a"], patience=10.0)
+    for rank, heart in enumerate(many.hearts):
+        heart.store, heart.proposal = Late(heart.store), Verdict(rank, f"{rank} says so")
+        heart._exchange()
+    assert [heart.verdict[:2] for heart in many.hearts] == [(0, "0 says so")] * 2
 
 
 marks = st.tuples(st.integers(-1, 3), st.integers(0, 2))

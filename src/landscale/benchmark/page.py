@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from landscale.benchmark.differences import reasons, signed
+from landscale.benchmark.learning_page import section as learnt
 from landscale.benchmark.listing import THEIR_BANDS, THEIR_CLASSES, Row, listing
 from landscale.benchmark.zoo import Figures, measured, verdict
 
@@ -14,18 +15,23 @@ COLUMNS = (
 )
 
 
-def page(content: Figures, command: str) -> str:
+def page(content: Figures, command: str, learning: Figures | None = None) -> str:
     """Markdown of all networks of the zoo; those that `content` does not hold have no speeds.
 
     Args:
         content: figures of `measure_zoo`.
         command: what writes this page.
+        learning: figures of `measure_learning`, for a section of their own.
     """
     rows = listing(bands=THEIR_BANDS, classes=THEIR_CLASSES)
     speeds = {row["name"]: row for row in content["models"]}
     families = {row["family"]: None for row in rows}
     sections = [_family(family, [row for row in rows if row["family"] == family], speeds) for family in families]
-    return "\n\n".join([_beginning(rows, content, command), *sections]) + "\n"
+    beginning = [_beginning(rows, content, command)]
+    if learning is not None:
+        beginning.append("[What the networks learn](#what-the-networks-learn) in a few steps stands at the end.")
+        sections.append(f"## What the networks learn\n\n{learnt(learning)}")
+    return "\n\n".join([*beginning, *sections]) + "\n"
 
 
 def _beginning(rows: list[Row], content: Figures, command: str) -> str:

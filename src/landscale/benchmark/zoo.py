@@ -40,7 +40,7 @@ def measure_zoo(
     """
     entries = [zoo(name)[0] for name in dict.fromkeys(names)]
     settings = {"device": device, "batch": batch, "seconds": seconds, "bands": list(bands), "classes": classes}
-    content = _begin(out, settings)
+    content = begin(out, "zoo", settings, ("models", "comparison"))
 
     def job(name: str, side: int) -> Job:
         return Job(name, side, device, batch, seconds, bands, classes)
@@ -63,16 +63,21 @@ def measure_zoo(
                 write_json(out, content)
             advance(1)
             if caught():
-                raise Stopped(f"stopped after {len(content['models'])} networks; the same command goes on")
+                raise Stopped(f"stopped after {len(content['models'])} networks; the same command goes on", caught())
     return content
 
 
-def _begin(out: Path, settings: Figures) -> Figures:
+def begin(out: Path, kind: str, settings: Figures, parts: Sequence[str]) -> Figures:
+    """What `landscale benchmark KIND` has written to `out` before, or the beginning of it: `parts` without rows.
+
+    Raises:
+        BadInput: `out` holds something else, or figures of other settings or of another machine.
+    """
     machine = environment()
     if not out.exists():
-        empty: Figures = {"models": [], "comparison": []}
-        return {"benchmark": "zoo", "settings": settings, "environment": machine} | empty
-    content = read_results(out)
+        empty: Figures = {part: [] for part in parts}
+        return {"benchmark": kind, "settings": settings, "environment": machine} | empty
+    content = read_results(out, kind)
     for part, now in (("settings", settings), ("environment", machine)):
         for key, value in now.items():
             if key != "command" and content[part].get(key) != value:
@@ -81,15 +86,15 @@ def _begin(out: Path, settings: Figures) -> Figures:
     return content
 
 
-def read_results(path: Path) -> Figures:
-    """The figures of a measured zoo.
+def read_results(path: Path, kind: str = "zoo") -> Figures:
+    """The figures that `landscale benchmark KIND` has written.
 
     Raises:
         BadInput: the file is missing or something else.
     """
     content = read_json(path)
-    if not (isinstance(content, dict) and content.get("benchmark") == "zoo"):
-        raise BadInput(path, "holds no figures of `landscale benchmark zoo`")
+    if not (isinstance(content, dict) and content.get("benchmark") == kind):
+        raise BadInput(path, f"holds no figures of `landscale benchmark {kind}`")
     return content
 
 

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from landscale.commands.benchmark_ranks import KindParser, add_kinds
 from landscale.commands.command import Add, tell
 from landscale.errors import LandscaleError
 
 
 def add_commands(add: Add) -> None:
     p = add("benchmark", _zoo, "measure this machine", "landscale benchmark zoo wide_resnet_eca_b4 resnet50")
-    kinds = p.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    kinds = p.add_subparsers(dest="kind", metavar="WHAT", required=True, parser_class=KindParser)
     about = "every network of the zoo: training and inference images/s, peak memory; the same command again goes on"
     p = kinds.add_parser("zoo", help=about, description=about, allow_abbrev=False)
     p.set_defaults(command=_zoo)
@@ -30,15 +31,30 @@ def add_commands(add: Add) -> None:
     p.add_argument(
         "--markdown", type=Path, metavar="ZOO.md", help="write the page of what RESULTS.json holds, measure nothing"
     )
+    p.add_argument("--learning", type=Path, metavar="LEARNING.json", help="of `benchmark learning`, for that page")
     p.add_argument("--json", action="store_true")
+    about = "whether every network learns: some steps on the same few patches; the same command again goes on"
+    p = kinds.add_parser("learning", help=about, description=about, allow_abbrev=False)
+    p.set_defaults(command=_learning)
+    p.add_argument("models", nargs="*", metavar="NAME", help="networks of the zoo or of timm (default: the whole zoo)")
+    p.add_argument("--family", metavar="F", help="only networks of this family")
+    p.add_argument("--store", type=Path, metavar="STORE.h5", help="with clc43 (default: a synthetic landscape's)")
+    p.add_argument("--steps", type=int, default=12, help="default: 12")
+    p.add_argument("--batch", type=int, default=8, help="patches, the same in every step (default: 8)")
+    p.add_argument(
+        "--out", type=Path, default=Path("learning.json"), metavar="LEARNING.json", help="default: %(default)s here"
+    )
+    p.add_argument(
+        "--markdown", type=Path, metavar="PAGE.md", help="write a page of what LEARNING.json holds, train nothing"
+    )
+    p.add_argument("--json", action="store_true")
+    add_kinds(kinds)
 
 
 def _zoo(options: argparse.Namespace) -> int:
     from landscale.bands import band_set
-    from landscale.benchmark.listing import listing
 
-    if options.batch is not None and options.batch < 2:
-        raise LandscaleError(f"--batch: found {options.batch}, expected at least 2, which batch norms need")
+    _check_batch(options.batch)
     if not 0 < options.seconds < float("inf"):
         raise LandscaleError(f"--seconds: found {options.seconds:g}, expected a number above 0")
     if options.classes < 1:
@@ -46,9 +62,9 @@ def _zoo(options: argparse.Namespace) -> int:
     bands = band_set(options.bands).names
     if options.markdown is not None:
         return _page(options)
-    names = options.models or [row["name"] for row in listing(family=options.family)]
-    if options.models and options.family:
-        raise LandscaleError("--family: found beside names of networks, expected one of them")
+    if options.learning is not None:
+        raise LandscaleError("--learning: found without --markdown, for whose page it is")
+    names = _names(options)
 
     import torch
 
@@ -68,14 +84,68 @@ def _zoo(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _check_batch(batch: int | None) -> None:
+    if batch is not None and batch < 2:
+        raise LandscaleError(f"--batch: found {batch}, expected at least 2, which batch norms need")
+
+
+def _names(options: argparse.Namespace) -> list[str]:
+    from landscale.benchmark.listing import listing
+
+    if options.models and options.family:
+        raise LandscaleError("--family: found beside names of networks, expected one of them")
+    return options.models or [row["name"] for row in listing(family=options.family)]
+
+
+def _learning(options: argparse.Namespace) -> int:
+    _check_batch(options.batch)
+    from landscale.benchmark.learning import LEAST_STEPS, measure_learning
+    from landscale.benchmark.learning_page import page
+    from landscale.benchmark.zoo import read_results
+    from landscale.files import write_text
+
+    if options.steps < LEAST_STEPS:
+        raise LandscaleError(f"--steps: found {options.steps}, expected at least {LEAST_STEPS}")
+    if options.markdown is not None:
+        command = f"landscale benchmark learning --out {options.out} --markdown {options.markdown}"
+        write_text(options.markdown, page(read_results(options.out, "learning"), command))
+        said = {"page": str(options.markdown), "results": str(options.out)}
+        return tell(options, said, lambda: print(options.markdown))
+    content = measure_learning(_names(options), options.out, options.store, options.steps, options.batch)
+    tell(options, content, lambda: _show_learning(content, options.out))
+    failed = [row for row in content["models"] if not row.get("learns")]
+    for row in failed:
+        why = row.get("failed") or f"the loss does not fall enough, {row['first']:.3f} → {row['last']:.3f}"
+        sizes = f"{row['bands']} bands, {row['classes']} classes"
+        print(f"landscale: {row['name']} failed, {sizes}: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _show_learning(content: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from landscale.benchmark.learning_page import columns, table_cells, verdict
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    table = Table(*columns(content))
+    for cells in table_cells(content):
+        table.add_row(*(cell.replace("*", "").strip("`") for cell in cells))
+    console.print(table)
+    for line in [*verdict(content), f"{out}: all of it"]:
+        console.print(line, highlight=False)
+
+
 def _page(options: argparse.Namespace) -> int:
     from landscale.benchmark.page import page
     from landscale.benchmark.zoo import read_results
     from landscale.files import write_text
 
     content = read_results(options.out)
-    command = f"landscale benchmark zoo --out {options.out} --markdown {options.markdown}"
-    write_text(options.markdown, page(content, command))
+    learning = read_results(options.learning, "learning") if options.learning else None
+    also = f" --learning {options.learning}" if options.learning else ""
+    command = f"landscale benchmark zoo --out {options.out}{also} --markdown {options.markdown}"
+    write_text(options.markdown, page(content, command, learning))
     said = {"page": str(options.markdown), "results": str(options.out)}
     return tell(options, said, lambda: print(options.markdown))
 

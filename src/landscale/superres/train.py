@@ -204,7 +204,9 @@ def _fit(learner: Learner, grounds: Sequence[Ground], save: Callable[[], None], 
             show(learner.progress.steps, planned, loss, BATCH[gsd])
             if caught():
                 save()
-                raise Stopped(f"{weights}: stopped after {learner.progress.steps} steps; the same command goes on", caught())
+                raise Stopped(
+                    f"{weights}: stopped after {learner.progress.steps} steps; the same command goes on", caught()
+                )
             if time.monotonic() - saved > min(SAVE_EVERY, learner.budget / 20):
                 save()
                 saved = time.monotonic()

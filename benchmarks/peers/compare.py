@@ -1,0 +1,147 @@
+"""landscale's training loop against TorchGeo's with Lightning, on the same patches and networks: patches a second.
+
+    python -m venv peer
+    peer/bin/pip install -r benchmarks/peers/requirements.txt -c constraints.txt
+    python benchmarks/peers/compare.py --peer-python peer/bin/python
+
+12 bands at 120×120, 19 classes, multi-label, AdamW, on the CPU. landscale trains from its store on the disk, at the precision
+it chooses, with its input stage and augmentation; the peer in fp32, which is Lightning's default, without either: from the
+GeoTIFFs (`files`) and from tensors in memory (`memory`). Its bare fp32 step (`bare`) is there for orientation. A contender
+is stopped (SIGSTOP, with its workers) while the others have their turns, so that nothing is read ahead for free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+PATCHES = 600
+PEERS = ("files", "memory", "bare")
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    p.add_argument("--peer-python", type=Path, help="Python of the environment that has TorchGeo and Lightning")
+    p.add_argument("--models", default="resnet50,resnet18", help="names of timm, separated by commas")
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--steps", type=int, default=4, help="of a turn")
+    p.add_argument("--batch", type=int, default=32)
+    args = p.parse_args()
+    if args.peer_python is None or not args.peer_python.is_file():
+        found = args.peer_python or "nothing"
+        give_up(f"--peer-python: found {found}, expected the Python that has TorchGeo and Lightning (see {p.prog})")
+
+    from rounds import interleaved, record  # here, as workers that prepare the store import this file again
+
+    rates: dict[str, dict[str, float]] = {}
+    about: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_patches(folder)
+        for model in args.models.split(","):
+            ours = [sys.executable, HERE / "landscale_loop.py", folder / "store.h5", model, args.batch]
+            script = [args.peer_python.absolute(), HERE / "lightning_torchgeo.py"]
+            theirs = [*script, folder / "archive", model, args.batch]
+            with ExitStack() as stack:
+                turns = {}
+                for contender, words in [("landscale", ours), *((peer, [*theirs, peer]) for peer in PEERS)]:
+                    about[contender], turn = stack.enter_context(running(words, folder / f"{contender}.log"))
+                    turns[contender] = counted(turn, args.steps, args.batch)
+                rates[model] = interleaved(turns, args.rounds)
+    if len({(one["patches"], one["labels"]) for one in about.values()}) > 1:
+        give_up(f"the contenders do not train on the same patches: {about}")
+    ratios = {
+        model: {f"landscale_over_{peer}": found["landscale"] / found[peer] for peer in PEERS}
+        for model, found in rates.items()
+    }
+    how = {"batch": args.batch, "steps_of_a_turn": args.steps, "rounds": args.rounds}
+    record("peers", {"patches_per_second": rates, "ratios": ratios, **how, "contenders": about})
+    print_table(rates, ratios)
+
+
+def write_patches(folder: Path) -> None:
+    """A synthetic BigEarthNet v1 with the lists that TorchGeo wants, and the store that is prepared from it."""
+    from landscale.prepare import prepare
+    from landscale.sources import bigearthnet, synthetic
+
+    archive = folder / "archive"
+    synthetic.write_archive(archive, PATCHES, layout="v1")
+    prepare(bigearthnet.survey([(None, archive)], labels="ben19"), folder / "store.h5", workers=2)
+    names = (archive / "metadata" / "train.csv").read_text().split()
+    pairs = "".join(f"{name},{name}\n" for name in names)  # the second is of Sentinel-1, which is not read
+    for split in ("train", "val", "test"):
+        (archive / f"bigearthnet-{split}.csv").write_text(pairs if split == "train" else "")
+
+
+@contextmanager
+def running(words: list[object], log: Path) -> Iterator[tuple[dict[str, Any], Callable[[int], None]]]:
+    """A contender after its warm-up, stopped: what it says of itself, and what lets it do a number of steps."""
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [str(word) for word in words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=log.parent,
+            process_group=0,  # its workers are stopped with it; were we killed, the kernel would end the stopped group
+        ) as process,
+    ):
+        requests, answers = process.stdin, process.stdout
+        assert requests
+        assert answers
+
+        def answer() -> Any:
+            line = answers.readline()
+            if not line:
+                give_up(f"a contender ended: {(log.read_text().strip().splitlines() or ['without a word'])[-1]}")
+            os.killpg(process.pid, signal.SIGSTOP)
+            return json.loads(line)
+
+        def turn(steps: int) -> None:
+            os.killpg(process.pid, signal.SIGCONT)
+            requests.write(f"{steps}\n")
+            requests.flush()
+            answer()
+
+        try:
+            yield answer(), turn
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def counted(turn: Callable[[int], None], steps: int, batch: int) -> Callable[[], int]:
+    def work() -> int:
+        turn(steps)
+        return steps * batch
+
+    return work
+
+
+def print_table(rates: dict[str, dict[str, float]], ratios: dict[str, dict[str, float]]) -> None:
+    print(f"\n{'patches/s':<16}{'landscale':>12}" + "".join(f"{peer:>12}{'ratio':>8}" for peer in PEERS))
+    for model, found in rates.items():
+        columns = (f"{found[peer]:12.1f}{ratios[model][f'landscale_over_{peer}']:7.2f}×" for peer in PEERS)
+        print(f"{model:<16}{found['landscale']:12.1f}" + "".join(columns))
+
+
+def give_up(line: str) -> NoReturn:
+    print(line, file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

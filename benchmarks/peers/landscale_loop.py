@@ -1,0 +1,46 @@
+"""landscale's side: the loop of `landscale train` on a CPU (store on the disk, input stage, augmentation, step, checks).
+
+landscale_loop.py STORE MODEL BATCH
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from contender import turns
+
+from landscale.batches import epoch_order, train_steps
+from landscale.distributed import Ranks
+from landscale.recipe import Recipe
+from landscale.runs import Run
+from landscale.store import open_store
+from landscale.train import Trainer
+from landscale.train.build import build_classifier
+
+EPOCHS = 1000
+
+
+def main(path: Path, model: str, batch: int) -> None:
+    store, device = open_store(path), torch.device("cpu")
+    recipe = replace(Recipe(), model=model, batch=batch, epochs=EPOCHS, placement="disk")
+    trainer = Trainer(recipe, store, Run(path.with_name("run")), Ranks(), build_classifier(recipe, store), device)
+    orders = [epoch_order(trainer.patches, recipe.seed, epoch) for epoch in range(EPOCHS)]
+    steps = train_steps(np.concatenate(orders), batch)
+    incoming = trainer.batches(steps)
+    about = {
+        "patches": len(trainer.patches),
+        "labels": int(trainer.targets[trainer.patches].sum()),
+        "precision": trainer.learner.speed.told,
+        "threads": torch.get_num_threads(),
+    }
+    for rows, _ in zip(steps, turns(about), strict=False):
+        trainer.learn([rows], incoming)
+        trainer.state.step += 1
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,103 @@
+"""The peer's side: TorchGeo's BigEarthNet and ClassificationTask in Lightning's Trainer, fp32 on a CPU, their defaults.
+
+    lightning_torchgeo.py ROOT MODEL BATCH files|memory|bare
+
+files: 12 GeoTIFFs a patch, read by two workers of a DataLoader. memory: the same patches as float32 tensors, whole batches
+indexed. bare: not Lightning, the step of the task's network on one fixed batch. Of the batches nothing is changed: the task
+itself makes the integer labels floats for `bce`. Numbers are not normalised and nothing is augmented.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from contender import turns
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torchgeo.datasets import BigEarthNet
+from torchgeo.trainers import ClassificationTask
+
+ENDLESS = 10**7  # patches: no epoch ends while it is measured
+PACKAGES = ("torchgeo", "lightning", "torch", "timm", "numpy", "rasterio")
+
+
+class Turns(Callback):
+    """Waits between two batches, and adds nothing else."""
+
+    def __init__(self, turns: Iterator[None]) -> None:
+        self.turns = turns
+
+    def on_train_start(self, *_: Any) -> None:
+        next(self.turns)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        next(self.turns)
+
+
+class InMemory(Dataset[dict[str, Tensor]]):
+    """Indexed by the rows of a batch."""
+
+    def __init__(self, samples: dict[str, Tensor]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, rows: list[int]) -> dict[str, Tensor]:
+        return {key: values[rows] for key, values in self.samples.items()}
+
+
+def main(root: str, model: str, batch: int, variant: str) -> None:
+    dataset = BigEarthNet(root, split="train", bands="s2", num_classes=19)
+    task = ClassificationTask(model=model, weights=None, in_channels=12, task="multilabel", num_labels=19, loss="bce")
+    steps = turns(
+        {
+            "patches": len(dataset),
+            "labels": sum(int(dataset._load_target(i).sum()) for i in range(len(dataset))),
+            "precision": "fp32",
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        }
+    )
+    if variant == "bare":
+        bare(task.model, read(dataset, batch), steps)
+        return
+    rows = RandomSampler(dataset, num_samples=ENDLESS)
+    loader: DataLoader[dict[str, Tensor]]
+    if variant == "files":
+        loader = DataLoader(dataset, batch, sampler=rows, num_workers=2)
+    else:
+        samples = InMemory(read(dataset, len(dataset)))
+        loader = DataLoader(samples, batch_size=None, sampler=BatchSampler(rows, batch, drop_last=True))
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    Trainer(accelerator="cpu", max_epochs=1, callbacks=[Turns(steps)], **quiet).fit(task, loader)
+
+
+def read(dataset: BigEarthNet, count: int) -> dict[str, Tensor]:
+    samples = [dataset[i] for i in range(count)]
+    return {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "label")}
+
+
+def bare(network: torch.nn.Module, batch: dict[str, Tensor], steps: Iterator[None]) -> None:
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    criterion = torch.nn.BCEWithLogitsLoss()
+    images, labels = batch["image"], batch["label"].float()
+    network.train()
+    for _ in steps:
+        loss = criterion(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

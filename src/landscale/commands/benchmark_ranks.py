@@ -1,0 +1,124 @@
+"""benchmark scaling: training over numbers of ranks; benchmark allreduce: what they pay for talking."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from landscale.commands.command import Parser, tell
+from landscale.errors import LandscaleError
+
+
+class KindParser(Parser):
+    """A kind of benchmark. What it does not know goes into `keys`, where it has a default for them."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        options, rest = super().parse_known_args(args, namespace)
+        if self.get_default("keys") is not None:
+            options.keys, rest = rest, []
+        return options, rest
+
+
+def add_kinds(kinds: Any) -> None:
+    """Add both to the kinds of benchmarks."""
+    about = "weak and strong scaling of training over ranks: epoch time, efficiency, F1; the same command again goes on"
+    p = kinds.add_parser("scaling", help=about, description=about, allow_abbrev=False)
+    p.set_defaults(command=_scaling, keys=[])
+    p.add_argument("--store", type=Path, required=True, metavar="STORE.h5")
+    p.add_argument("--recipe", help="shipped recipe or YAML file, as for train")
+    p.add_argument("--ranks", default="1,2,4", metavar="1,2,4", help="numbers of processes (default: 1,2,4)")
+    p.add_argument("--repeats", type=int, default=2, help="trainings of each kind, by different seeds (default: 2)")
+    p.add_argument("--epochs", type=int, default=3, help="the first one's time does not count (default: 3)")
+    p.add_argument("--weak", action="store_true", help="only: each rank has the recipe's batch")
+    p.add_argument("--strong", action="store_true", help="only: all ranks together have it")
+    p.add_argument(
+        "--launch", metavar="COMMAND", help="what starts {ranks} processes (default: torchrun on this machine)"
+    )
+    p.add_argument(
+        "--out", type=Path, default=Path("scaling"), metavar="DIR", help="folder of the study (default: %(default)s)"
+    )
+    p.add_argument("--json", action="store_true")
+    p.add_argument_group("keys of the recipe", "each may be given as --key value")
+
+    about = "under a launcher: latency and bandwidth of the all-reduce among its processes"
+    p = kinds.add_parser("allreduce", help=about, description=about, allow_abbrev=False)
+    p.set_defaults(command=_all_reduce)
+    p.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there as well")
+    p.add_argument("--json", action="store_true")
+
+
+def _scaling(options: argparse.Namespace) -> int:
+    ranks = _ranks(options.ranks)
+    if options.repeats < 1:
+        raise LandscaleError(f"--repeats: found {options.repeats}, expected at least 1")
+    if options.epochs < 2:
+        raise LandscaleError(f"--epochs: found {options.epochs}, expected at least 2, as the first does not count")
+    from landscale.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, [*options.keys, f"--epochs={options.epochs}"])
+
+    from landscale.benchmark.launch import TORCHRUN
+    from landscale.benchmark.ranks_page import page
+    from landscale.benchmark.ranks_plots import plots
+    from landscale.benchmark.ranks_study import STRONG, WEAK, Plan, study
+    from landscale.files import write_text
+    from landscale.store import open_store
+
+    asked = tuple(kind for kind in (WEAK, STRONG) if getattr(options, kind))
+    plan = Plan(recipe, ranks, options.repeats, asked or (WEAK, STRONG), options.launch or TORCHRUN)
+    content = study(plan, open_store(options.store), options.out)
+    text = page(content)
+    write_text(options.out / "scaling.md", text)
+    write_text(options.out / "scaling.svg", plots(content))
+    tell(options, content, lambda: _show(text, options.out))
+    failed = [training["failed"] for training in content["trainings"] if "failed" in training]
+    if failed:
+        print(f"landscale: {len(failed)} trainings failed, the first: {failed[0]}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _ranks(text: str) -> tuple[int, ...]:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and 1 <= int(word) <= 1_000_000 for word in words):
+        raise LandscaleError(f"--ranks: found '{text}', expected numbers of processes, as in 1,2,4")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def _show(text: str, out: Path) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(Markdown("\n".join(line for line in text.splitlines() if not line.startswith("!["))))
+    console.print(f"{out}: scaling.md, scaling.svg and scaling.json are in it", highlight=False)
+
+
+def _all_reduce(options: argparse.Namespace) -> int:
+    from landscale.benchmark.all_reduce import measure_all_reduce
+    from landscale.distributed import device, start, stop
+    from landscale.files import write_json
+
+    ranks = start()
+    try:
+        figures = measure_all_reduce(ranks, device(ranks))
+    finally:
+        stop()
+    if not ranks.first:
+        return 0
+    if options.out is not None:
+        write_json(options.out, figures)
+
+    def text() -> None:
+        print(
+            f"{figures['ranks']} ranks on {figures['nodes']} nodes, {figures['device']}, {figures['threads']} threads each"
+        )
+        if ranks.world > 1:
+            size = f"{figures['bytes'] / 2**20:g} MiB"
+            print(
+                f"4 B in {1e6 * figures['small']:,.0f} µs, {size} in {1e3 * figures['large']:,.1f} ms ({figures['backend']})"
+            )
+
+    return tell(options, figures, text)
