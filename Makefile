@@ -37,6 +37,7 @@ bench: install  ## reads, preparation and the training loop against their floors
 	$(BIN)/python benchmarks/archive.py
 	$(BIN)/python benchmarks/tiles.py
 	$(BIN)/python benchmarks/training_loop.py
+	$(BIN)/python benchmarks/two_ranks.py
 
 clean:
 	rm -rf .venv demo build dist

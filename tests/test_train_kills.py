@@ -122,7 +122,8 @@ def test_two_ranks_terminated_at_ten_moments(store, tmp_path, both):
         process = begun(store, run, EPOCHS)
         until_it_trains(run, process)
         time.sleep(rng.uniform(0, 0.08 * seconds))
-        os.kill(process.pid, signal.SIGTERM)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGTERM)
         said, _ = process.communicate(timeout=60)
         assert wait_until_gone(process.pid, 40) == []
         if (went_on := re.search(r"goes on at step\s+(\d+)", said)) is not None:

@@ -105,6 +105,7 @@ class Learner:
                 loss = self._loss(batch, generator) * (len(batch.rows) * ranks.world / patches)
                 total += loss.detach()
                 if last:  # the backward pass hides that the ranks talk
+                    ranks.beat(-1)
                     sums = ranks.begin_sum(torch.stack([total / ranks.world, total.new_tensor(float(signals))]))
                 loss.backward()  # type: ignore[no-untyped-call]
         assert sums is not None
