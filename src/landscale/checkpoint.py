@@ -93,6 +93,7 @@ class Writer:
             pending.result()
 
     def close(self) -> None:
+        """What was begun is still written."""
         self._pool.shutdown()
 
     def _copy(self, path: Path, name: str, tensor: Tensor) -> Tensor:

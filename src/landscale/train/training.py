@@ -150,12 +150,15 @@ class Trainer:
             signals_wait(self.ranks.world == 1) as caught,
             training_bar(self.state.total, self.state.step, visible=self.ranks.first) as show,
         ):
-            while self.state.epoch < recipe.epochs and (self.state.step < self.state.total or self.state.seen):
-                try:
-                    self._epoch(planner, caught, show)
-                except Diverged as diverged:
-                    self._back_off(diverged)
-        self.writer.wait()
+            try:
+                while self.state.epoch < recipe.epochs and (self.state.step < self.state.total or self.state.seen):
+                    try:
+                        self._epoch(planner, caught, show)
+                    except Diverged as diverged:
+                        self._back_off(diverged)
+                self.writer.wait()
+            finally:
+                self.writer.close()
 
     def _epoch(
         self, planner: Planner | None, caught: Callable[[], int], show: Callable[[int, int, float, int], None]
