@@ -114,8 +114,10 @@ def _linear(ys: Sequence[float]) -> tuple[float, float, list[float]]:
 
 
 def _logarithmic(ys: Sequence[float]) -> tuple[float, float, Sequence[float]]:
+    """The same; within a power of ten, lines are at equal steps."""
     low, high = min(ys) / 1.1, max(ys) * 1.1
-    return low, high, _ticks(low, high)
+    near = [line for line in _linear([low, high])[2] if low <= line <= high]
+    return low, high, near if high < 10 * low else _ticks(low, high)
 
 
 def _ticks(low: float, high: float) -> Sequence[float]:
