@@ -387,3 +387,14 @@ def test_signals_that_come_together_are_one_for_a_rank(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ranks_agree_on_norms_in_one_order(store, tmp_path, monkeypatch):
+    """First those of the network, then those of the mean weights: the ranks' broadcasts meet in the order they come."""
+    trainer = Trainer(TINY, store, Run(tmp_path / "run"), Ranks(), build_classifier(TINY, store), CPU)
+    adopted = []
+    monkeypatch.setattr(Ranks, "adopt", lambda self, tensors: adopted.extend(t.data_ptr() for t in tensors))
+    trainer.learner.agree()
+    expected = [*trainer.learner.network.buffers(), *trainer.learner.averaged.buffers()]
+    assert adopted == [t.data_ptr() for t in expected]
+    assert len(set(adopted)) == len(adopted)

@@ -153,7 +153,7 @@ class Learner:
 
     def agree(self) -> None:
         """Norms saw another part of the batches on each rank; the first one's statistics are kept, so all use them."""
-        for network in {self.network, self.averaged}:
+        for network in dict.fromkeys((self.network, self.averaged)):  # in the same order on all ranks
             self.ranks.adopt(network.buffers())
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, float]]:
