@@ -2,13 +2,19 @@
 
     python benchmarks/training_loop.py
 
-ResNet-50, 12 bands at 120 px, 19 classes, batches of 32, on whatever device is there.
+ResNet-50, 12 bands at 120 px, 19 classes, batches of 32 and of 128 (the default), on whatever device is there. The bare step
+runs in the process of the loop and so under its settings (malloc keeps what is freed, cuDNN searches); eager fp32 has a
+process of its own, as it came.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import timm
@@ -27,65 +33,81 @@ from landscale.store import open_store
 from landscale.train import Trainer
 from landscale.train.build import build_classifier
 
-BATCH, STEPS = 32, 8
+BATCHES, PATCHES = (32, 128), 512  # PATCHES: of a turn
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
+    own = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with own, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        synthetic.write_archive(folder / "archive", patches=600)
-        prepare(bigearthnet.survey([(None, folder / "archive")]), folder / "store.h5", workers=2)
-        store = open_store(folder / "store.h5")
+        synthetic.write_archive(folder / "archive", patches=3 * PATCHES)
+        prepare(bigearthnet.survey([("train", folder / "archive")]), folder / "store.h5", workers=2)
         device = distributed.device()
-        recipe = replace(Recipe(), model="resnet50", batch=BATCH, epochs=1000)
-        trainer = Trainer(
-            recipe, store, Run(folder / "run"), Ranks(), build_classifier(recipe, store).to(device), device
-        )
-        epochs = iter(range(10**6))
+        contenders: dict[str, Callable[[], int]] = {}
+        for batch in BATCHES:
+            trainer = training(folder, batch, device)
+            speed = trainer.learner.speed
+            contenders |= {
+                f"loop_{batch}": partial(loop, trainer, iter(range(10**6))),
+                f"bare_step_{batch}": partial(bare_steps, batch, torch.channels_last, speed.reduced),
+                f"eager_fp32_{batch}": partial(in_process, own, batch),
+            }
+        rates = interleaved(contenders, rounds=5)
+    ratios = {
+        f"loop_over_{peer}_{batch}": rates[f"loop_{batch}"] / rates[f"{peer}_{batch}"]
+        for batch in BATCHES
+        for peer in ("bare_step", "eager_fp32")
+    }
+    record("training_loop", {"patches_per_second": rates, "ratios": ratios, "speed": speed.told})
 
-        def loop() -> int:
-            steps = train_steps(epoch_order(trainer.patches, 0, next(epochs)), BATCH)[:STEPS]
-            incoming = trainer.batches(steps)
-            for rows in steps:
-                trainer.learn([rows], incoming)
-                trainer.state.step += 1
-            return len(steps) * BATCH
 
-        x = torch.randn(BATCH, 12, 120, 120, device=device).contiguous(memory_format=torch.channels_last)
-        y = torch.rand(BATCH, 19, device=device).round()
-        bare = timm.create_model("resnet50", in_chans=12, num_classes=19).to(device, memory_format=torch.channels_last)
-        eager = timm.create_model("resnet50", in_chans=12, num_classes=19).to(device)
+def training(folder: Path, batch: int, device: torch.device) -> Trainer:
+    store = open_store(folder / "store.h5")
+    recipe = replace(Recipe(), model="resnet50", batch=batch, epochs=1000)
+    classifier = build_classifier(recipe, store).to(device)
+    return Trainer(recipe, store, Run(folder / f"run-{batch}"), Ranks(), classifier, device)
 
-        def steps_of(net: torch.nn.Module, values: torch.Tensor, reduced: bool) -> int:
-            optimizer = optimizers[id(net)]
-            net.train()
-            for _ in range(STEPS):
-                with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-                    logits = net(values)
-                loss = F.binary_cross_entropy_with_logits(logits.float(), y)
-                loss.item()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            return STEPS * BATCH
 
-        optimizers = {id(net): torch.optim.AdamW(net.parameters(), 1e-3) for net in (bare, eager)}
-        rates = interleaved(
-            {
-                "loop": loop,
-                "bare_step": lambda: steps_of(bare, x, trainer.learner.speed.reduced),
-                "eager_fp32": lambda: steps_of(eager, x.contiguous(), reduced=False),
-            },
-            rounds=5,
-        )
-        ratios = {
-            "loop_over_bare_step": rates["loop"] / rates["bare_step"],
-            "loop_over_eager_fp32": rates["loop"] / rates["eager_fp32"],
-        }
-        record(
-            "training_loop",
-            {"patches_per_second": rates, "ratios": ratios, "batch": BATCH, "speed": trainer.learner.speed.told},
-        )
+def loop(trainer: Trainer, epochs: Iterator[int]) -> int:
+    batch = trainer.recipe.batch
+    steps = train_steps(epoch_order(trainer.patches, 0, next(epochs)), batch)[: PATCHES // batch]
+    incoming = trainer.batches(steps)
+    for rows in steps:
+        trainer.learn([rows], incoming)
+        trainer.state.step += 1
+    return PATCHES
+
+
+def in_process(process: ProcessPoolExecutor, batch: int) -> int:
+    return process.submit(bare_steps, batch, torch.contiguous_format, False).result()
+
+
+def bare_steps(batch: int, memory: torch.memory_format, reduced: bool) -> int:
+    """Steps without landscale, on one batch; the patches they learnt from."""
+    learn = bare_step(batch, memory, reduced)
+    for _ in range(PATCHES // batch):
+        learn()
+    return PATCHES
+
+
+@cache
+def bare_step(batch: int, memory: torch.memory_format, reduced: bool) -> Callable[[], None]:
+    device = distributed.device()
+    x = torch.randn(batch, 12, 120, 120, device=device).contiguous(memory_format=memory)
+    y = torch.rand(batch, 19, device=device).round()
+    net = timm.create_model("resnet50", in_chans=12, num_classes=19).to(device, memory_format=memory)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+
+    def learn() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+            logits = net(x)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), y)
+        loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return learn
 
 
 if __name__ == "__main__":

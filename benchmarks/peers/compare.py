@@ -37,7 +37,7 @@ def main() -> None:
     p.add_argument("--models", default="resnet50,resnet18", help="names of timm, separated by commas")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--steps", type=int, default=4, help="of a turn")
-    p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--batch", type=int, default=64, help="by default that of TorchGeo's data module")
     args = p.parse_args()
     if args.peer_python is None or not args.peer_python.is_file():
         found = args.peer_python or "nothing"

@@ -11,6 +11,7 @@ from landscale.commands import benchmark, data, download, prepare, results, scal
 from landscale.commands.command import Parser
 from landscale.errors import LandscaleError, LostRank
 from landscale.interrupt import Stopped
+from landscale.workers import keep_freed_memory
 
 EXAMPLES = """examples:
   landscale demo
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options, rest = _parser().parse_known_args(words)
     command: Callable[..., int] = options.command
+    keep_freed_memory()
     try:
         if command in (training.train_command, scaling.scale_command):  # what is left are keys of the recipe
             return command(options, rest)

@@ -26,6 +26,7 @@ from landscale.bands import BANDS
 from landscale.batches import Native
 from landscale.models.classifier import Classifier, Description, reduced_precision
 from landscale.models.registry import PATCH_SIDE, describe, zoo
+from landscale.workers import keep_freed_memory
 
 CHUNKS = 12  # into which the seconds are divided: steps of training and of inference take turns
 PROBE = 0.3  # seconds of matrix products
@@ -59,6 +60,7 @@ def measure(job: Job) -> dict[str, Any]:
     machine = _machine_flops(device)
     counts = describe(job.name, len(job.bands), job.classes, job.side)
     idle = _resident("VmRSS")
+    keep_freed_memory()  # as every command does
     _forget_peak(device)
     torch.manual_seed(0)
     classifier = Classifier(_description(job)).to(device)

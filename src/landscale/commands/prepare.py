@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from landscale.commands.command import Add, tell
 from landscale.commands.sources import add_options, stream, survey
 from landscale.errors import LandscaleError
-from landscale.workers import begin_workers, keep_freed_memory
+from landscale.workers import begin_workers
 
 if TYPE_CHECKING:
     from landscale.distributed import Ranks
@@ -46,7 +46,6 @@ def run(options: argparse.Namespace) -> int:
     if len(options.inputs) < 2:
         raise LandscaleError("prepare: expected SOURCE INPUT… STORE.h5; see landscale prepare --help")
     options.store = Path(options.inputs.pop())
-    keep_freed_memory()
     if (archive := stream(options)) is not None:
         from landscale.prepare.streaming import prepare_stream
 
