@@ -93,7 +93,7 @@ def make_store(
         "classes": targets,
         "crs": np.full(n, b"EPSG:32633", "S16"),
         "origin": np.stack([300_000 + 1200.0 * np.arange(n), np.full(n, 5_000_000.0)], 1),
-        "moments": np.stack([np.concatenate([moments(content[p.key][i]) for p in planes]) for i in range(n)]),
+        "moments": moments([content[p.key] for p in planes]),
         "checksum": np.array([checksum([content[p.key][i] for p in planes], targets[i]) for i in range(n)], np.uint64),
         "state": state,
     }

@@ -56,7 +56,7 @@ def content(layout: Layout, n: int, seed: int = 0, bad: Sequence[int] = ()) -> C
         "classes": classes,
         "crs": np.array([f"EPSG:{32600 + k}".encode() for k in range(n)], "S16"),
         "origin": rng.normal(size=(n, 2)),
-        "moments": np.stack([np.concatenate([moments(planes[p.key][i]) for p in layout.planes]) for i in range(n)]),
+        "moments": moments([planes[p.key] for p in layout.planes]),
         "checksum": np.array([checksum([planes[p.key][i] for p in layout.planes], classes[i]) for i in range(n)], "u8"),
         "state": state,
     }
@@ -325,7 +325,7 @@ def test_statistics_of_large_numbers_are_exact(tmp_path: Path) -> None:
     create(tmp_path / "s.h5", layout, table(n, ["train"]), ATTRIBUTES)
     pixels = np.full((n, 1, 120, 120), 60_000, np.uint16)
     pixels[7, 0, 3, 4] = 60_001
-    columns = content(layout, n) | {"data_10m": pixels, "moments": np.stack([moments(p) for p in pixels])}
+    columns = content(layout, n) | {"data_10m": pixels, "moments": moments([pixels])}
     writer = Writer(tmp_path / "s.h5")
     writer.put(0, columns)
     writer.finish()
@@ -508,3 +508,29 @@ def test_damaged_texts_are_refused_on_opening(text: bytes, tmp_path: Path) -> No
     at = path.read_bytes().index(b'"' + text if text == b"forest" else text) + 2
     flip(path, at, 0)
     assert "checksum" in refused(path)
+
+
+@given(
+    n=st.integers(1, 5),
+    bands=st.integers(1, 3),
+    side=st.integers(1, 40),
+    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
+    seed=st.integers(0, 9),
+)
+def test_moments_are_each_patchs_own(n, bands, side, dtype, seed):
+    rng = np.random.default_rng(seed)
+    plane = rng.uniform(0, 255 if dtype == "uint8" else 65535, (n, bands, side, side)).astype(dtype)
+    other = plane[:, :1]
+    found = moments([plane, other])
+    assert found.shape == (n, bands + 1, 2)
+    values = plane.astype(np.float64)
+    expected = np.stack([values.sum((2, 3)), np.square(values).sum((2, 3))], axis=2)
+    np.testing.assert_allclose(found[:, :bands], expected, rtol=0 if dtype[0] == "u" else 1e-13)
+    np.testing.assert_array_equal(found[:, bands:], found[:, :1])
+    for i in range(n):
+        np.testing.assert_array_equal(moments([plane[i : i + 1]])[0], found[i, :bands])
+
+
+def test_moments_of_the_largest_numbers_are_exact():
+    found = moments([np.full((1, 1, 300, 300), 65535, np.uint16)])
+    assert found.tolist() == [[[90_000 * 65535, 90_000 * 65535**2]]]

@@ -78,7 +78,6 @@ class Rows:
             "classes": classes,
             "crs": np.zeros(n, "S16"),
             "origin": np.full((n, 2), np.nan),
-            "moments": np.zeros((n, len(layout.bands), 2)),
             "checksum": np.zeros(n, np.uint64),
             "state": np.full(n, WHOLE, np.uint8),
         }
@@ -89,7 +88,6 @@ class Rows:
         columns["crs"][i] = found.place.crs.encode()
         columns["origin"][i] = found.place.x, found.place.y
         self._tiles[i] = found.tile.encode()
-        columns["moments"][i] = np.concatenate([moments(plane[i]) for plane in self._planes])
         columns["checksum"][i] = checksum([plane[i] for plane in self._planes], self._classes[i])
 
     def reject(self, i: int) -> None:
@@ -99,5 +97,7 @@ class Rows:
             plane[i] = 0
 
     def columns(self) -> dict[str, NDArray[Any]]:
+        """All of them, once every row is accepted or rejected."""
         # Where the survey knew the tile, the store has it already.
-        return self._columns | ({"tile": self._tiles} if self._tiles.any() else {})
+        tiles = {"tile": self._tiles} if self._tiles.any() else {}
+        return self._columns | {"moments": moments(self._planes)} | tiles

@@ -235,8 +235,8 @@ class _Preparation:
                 records[i]["row"] = row + 1
                 records[i]["state"] = BAD if isinstance(patch.found, LandscaleError) else WHOLE
                 records[i]["pixels"] = checksum([radar[i]], _NOTHING)
-                records[i]["moments"] = moments(radar[i])
                 records[i]["checksum"] = self._joint_checksum(store, optical[row], row, buffers, radar[i])
+            records["moments"] = moments([radar])
             todo = [i for i, r in enumerate(records) if kept.get(int(r["row"]), _NONE).tobytes() != r.tobytes()]
             for begin, end in _runs(records["row"], todo):
                 store.put(RADAR.key, int(records["row"][begin]) - 1, radar[begin:end])

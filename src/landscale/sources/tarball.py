@@ -13,7 +13,7 @@ from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import pyarrow as pa
 from isal import igzip
@@ -37,20 +37,29 @@ class Member(NamedTuple):
     data: memoryview
 
 
+class _File(Protocol):
+    def tell(self) -> int: ...
+    def close(self) -> None: ...
+
+
 class _Stream(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 
 
-def _decompressed(path: Path, file: BinaryIO) -> _Stream:
+def _open(path: Path) -> tuple[_File, _Stream]:
+    """The file, and what it says when it is decompressed."""
+    file = path.open("rb")
     magic = file.read(4)
     file.seek(0)
     if magic[:2] == b"\x1f\x8b":
-        return igzip.IGzipFile(fileobj=file)  # type: ignore[no-untyped-call]
+        return file, igzip.IGzipFile(fileobj=file)  # type: ignore[no-untyped-call]
     if magic == b"\x28\xb5\x2f\xfd":
-        return pa.CompressedInputStream(pa.PythonFile(file), "zstd")  # type: ignore[no-any-return]
+        file.close()
+        raw = pa.OSFile(str(path))  # which Arrow reads without Python's lock
+        return raw, pa.CompressedInputStream(raw, "zstd")
     if not magic:
         raise BadInput(path, "is empty")
-    return cast(_Stream, file)
+    return file, cast(_Stream, file)
 
 
 def _fill(path: Path, stream: _Stream, block: memoryview) -> memoryview:
@@ -75,10 +84,9 @@ class Tarball:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = path.open("rb")
+            self._file, self._stream = _open(path)
         except OSError as error:
             raise BadInput(path, f"cannot be read ({error.strerror})") from None
-        self._stream = _decompressed(path, self._file)
         self._pool = ThreadPoolExecutor(1, "decompress")
         self._coming: deque[Future[memoryview]] = deque()
         self._block = self._rest = memoryview(b"")
@@ -217,8 +225,8 @@ def _number(field: bytes) -> int:
 
 def estimated_size(path: Path) -> int:
     """About how many bytes an archive has when it is decompressed: by the ratio of its beginning, exact if that is all."""
-    with path.open("rb") as file:
-        stream = _decompressed(path, file)
+    file, stream = _open(path)
+    with closing(file):
         size = len(_fill(path, stream, memoryview(bytearray(_PROBED))))
         return size if size < _PROBED else size * path.stat().st_size // max(file.tell(), 1)
 

@@ -18,13 +18,13 @@ Every dataset is a plain byte range, so many processes write it without HDF5, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 FORMAT = 2
 SPLITS = ("none", "train", "val", "test")
@@ -108,10 +108,25 @@ def seals(file: Mapping[str, Any]) -> NDArray[np.uint64]:
     return found
 
 
-def moments(plane: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Sum and sum of squares of each band of a plane (bands, side, side) → (bands, 2).
+def moments(planes: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:
+    """Sum and sum of squares of every band of patches, given by their planes (n, bands, side, side) → (n, all bands, 2).
 
     In float64, sums of squared 16-bit numbers stay below 2⁵³ and thus exact, whatever the order of addition.
     """
-    values = plane.reshape(len(plane), -1).astype(np.float64)
-    return np.stack([values.sum(1), np.einsum("bp,bp->b", values, values)], axis=1)
+    return np.concatenate([_moments(plane) for plane in planes], axis=1)
+
+
+def _moments(plane: NDArray[np.generic]) -> NDArray[np.float64]:
+    n, bands = plane.shape[:2]
+    if plane.dtype.kind != "u":  # each patch by itself: what the sums of floats are must not depend on its neighbours
+        found = [_sums(patch.reshape(bands, -1).astype(np.float64), np.float64) for patch in plane]
+        return np.array(found).reshape(n, bands, 2)
+    numbers = plane.reshape(n * bands, -1)
+    most = numbers.shape[1] * (256**plane.dtype.itemsize - 1)
+    return _sums(numbers, np.uint32 if most < 2**32 else np.uint64).reshape(n, bands, 2)
+
+
+def _sums(numbers: NDArray[Any], exact: DTypeLike) -> NDArray[np.float64]:
+    """Sum, in the dtype `exact`, and sum of squares of each row. Two calls for many rows, which let other threads go on."""
+    squares = np.einsum("bp,bp->b", numbers, numbers, dtype=np.float64, casting="unsafe")
+    return np.stack([numbers.sum(1, dtype=exact), squares], axis=1)

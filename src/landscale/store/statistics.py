@@ -114,5 +114,4 @@ class TrainStatistics(Mapping[str, tuple[float, float]]):
     def _moments(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         into = self._layout.buffers(len(rows))
         self._gather(rows, into)
-        planes = [into[p.key] for p in self._layout.planes]
-        return np.stack([np.concatenate([moments(plane[i]) for plane in planes]) for i in range(len(rows))])
+        return moments([into[p.key] for p in self._layout.planes])
