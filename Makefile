@@ -21,14 +21,14 @@ lint: install  ## style, types, and the direction of the imports
 	$(BIN)/lint-imports
 
 test: lint  ## one thread a process: two that share the cores would wait for each other
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist worksteal
+	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 proof: install  ## the long forms: some 80 kills of prepare, 20 of train, 2,000 damaged inputs of each kind
 	$(BIN)/pytest -m slow
 
 test-cluster: install  ## ranks of torchrun, of a real SLURM and of Open MPI, which it installs (Debian, as root)
 	@command -v sbatch munged mpirun > /dev/null || (apt-get update -qq && apt-get install -y -qq slurm-wlm munge openmpi-bin)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster
+	$(BIN)/pytest -m cluster
 
 bench: install  ## reads, preparation and the training loop against their floors
 	$(BIN)/python benchmarks/store_reads.py

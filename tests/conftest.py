@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -27,7 +28,17 @@ signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # commands inherit it ignored where tests run in the background
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of torch, here and in commands: the tests themselves run side by side
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def seeded() -> None:
+    """torch begins with the same random numbers in each test."""
+    import torch  # which many tests do without
+
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

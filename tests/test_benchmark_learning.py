@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -28,14 +27,6 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 TINY = ["wide_resnet", "mlp_mixer_tiny"]
 SIZES = [(10, 19), (12, 43)]
 WRONG_SIDE = "halonet26t"  # of timm; its blocks do not fill the maps of a patch
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, stop: int | None = None) -> list[str]:

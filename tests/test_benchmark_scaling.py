@@ -51,7 +51,6 @@ from launchers import PROGRAMS, command_of, processes
 from stores import make_store, rgbn_plane
 
 KEYS = ["--model=wide_resnet", "--bands=B02,B03,B04,B08", "--batch=8", "--rate=1e-2", "--precision=fp32"]
-ALONE = os.environ | {"OMP_NUM_THREADS": "1"}
 
 # A launcher that starts nothing: it writes what a training would leave. Its orders are in a file beside it.
 PRETEND = """
@@ -150,7 +149,7 @@ def test_one_rank_is_trained_and_timed(cli, store, tmp_path):
 @pytest.mark.slow
 def test_two_ranks_by_torchrun(store, tmp_path):
     out = tmp_path / "out"
-    answer = outcome(command(*words(store, out, "--ranks=1,2", "--repeats=1", "--epochs=2"), env=ALONE))
+    answer = outcome(command(*words(store, out, "--ranks=1,2", "--repeats=1", "--epochs=2")))
     assert answer.code == 0, answer.lines
     content = answer.json
     assert [t["name"] for t in content["trainings"]] == ["weak-1-r1", "weak-2-r1", "strong-2-r1"]
@@ -188,13 +187,13 @@ def wait_until(condition, seconds=120.0):
 def test_killed_while_two_ranks_train(store, tmp_path):
     """The launcher and its ranks end with the command; the next call keeps what has ended and finishes the rest."""
     asked = words(store, tmp_path / "out", "--ranks=1,2", "--repeats=1", "--epochs=6", "--weak")
-    running = command(*asked, env=ALONE)
+    running = command(*asked)
     wait_until((tmp_path / "out" / "weak-2-r1" / "metrics.csv").exists)
     os.kill(running.pid, signal.SIGKILL)
     outcome(running)
     wait_until(lambda: not left_of(tmp_path), 60)
     ended = (tmp_path / "out" / "weak-1-r1" / "scores.json").stat().st_mtime_ns
-    again = outcome(command(*asked, env=ALONE))
+    again = outcome(command(*asked))
     assert again.code == 0, again.lines
     assert (tmp_path / "out" / "weak-1-r1" / "scores.json").stat().st_mtime_ns == ended
     assert [row["ranks"] for row in again.json["rows"]] == [1, 2]
@@ -285,7 +284,7 @@ def test_stopped_and_called_again(cli, pretend, number, code):
     """No launcher outlives the command, and the epoch in which a session begins does not count."""
     pretend.orders(hang=["weak-2-r1", 2])
     asked = pretend.words("--ranks=1,2", "--repeats=1", "--weak", "--epochs=4")
-    running = command(*asked, env=ALONE)
+    running = command(*asked)
     wait_until((pretend.folder / "hangs").exists, 60)
     os.kill(running.pid, number)
     answer = outcome(running)

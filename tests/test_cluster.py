@@ -48,7 +48,7 @@ def launched(before, words, more=None, seconds=240):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(more or {})},
+        env=os.environ | (more or {}),
     )
     out, said = process.communicate(timeout=seconds)
     assert wait_until_gone(process.pid) == []
@@ -112,7 +112,7 @@ def state(job, environment):
 def submit(environment, folder, *words):
     said = subprocess.run(
         ["sbatch", "--parsable", "--output", folder / "job-%j.txt", *words],
-        env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from landscale.models import ZOO, create, list_models
 from landscale.models.registry import fixed_side
+
+pytestmark = pytest.mark.usefixtures("seeded")
 
 NAMES = list_models()
 OURS = (
@@ -66,19 +68,6 @@ def over(
             marks.append(pytest.mark.xfail(reason=reason, strict=True))
         rows.append(pytest.param(name, marks=marks, id=name))
     return pytest.mark.parametrize(argument, rows, indirect=argument == "case")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 def least_side(name: str) -> int:

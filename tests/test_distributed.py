@@ -126,10 +126,7 @@ def store(tmp_path_factory):
 def torchrun(*words, processes=2, seconds=150):
     """`--` keeps torchrun from taking our `--run` for an abbreviation of its `--run-path`."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *map(str, words)], capture_output=True, text=True, timeout=seconds, env=environment, check=False
-    )
+    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=seconds, check=False)
 
 
 def evaluated(run, store, split, capsys):

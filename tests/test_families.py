@@ -20,6 +20,8 @@ from landscale.models.rivals import _ROWS
 from landscale.models.scaling import EFFICIENTNET
 from landscale.models.vit import FlatViT, check_sides
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 COUNTS = {  # ours, 10 bands, 19 classes
     "resnet50": 23_568_915,
     "resnet101": 42_561_043,
@@ -76,15 +78,6 @@ FREE = [name for name in OURS if name not in FIXED]
 
 ours = pytest.mark.parametrize("name", OURS)
 fixed = pytest.mark.parametrize("name", FIXED)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def parameters(model: nn.Module) -> int:

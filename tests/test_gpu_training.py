@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,6 @@ def test_every_placement_is_measured(compiled):
     words = ["--patches=32", "--batch=4", "--seconds=0.2", "--models=wide_resnet_eca"]
     ended = subprocess.run(
         [sys.executable, SCRIPT, *words, *([] if compiled else ["--eager-only"])],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=500,

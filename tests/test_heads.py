@@ -23,6 +23,8 @@ from landscale.train.build import build_classifier
 from landscale.weights import load_model
 from stores import make_store, rgbn_plane, sentinel_planes
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 SMALL = {"width": 32, "heads": 4}
 NETWORKS = {  # what it gives: its side, its options
     "wide_resnet": (24, {}),  # (N, D, h, w)
@@ -35,15 +37,6 @@ NETWORKS = {  # what it gives: its side, its options
 QUERIES = [name for name in HEADS if name != "linear"]
 every_network = pytest.mark.parametrize("model", NETWORKS)
 every_head = pytest.mark.parametrize("head", QUERIES)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def headed(model, head, classes=19, bands=10, **more):

@@ -27,16 +27,9 @@ from landscale.train.build import build_classifier
 from landscale.weights import load_model
 from stores import make_store, sentinel_planes
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small(bands=10, classes=5, side=24, **options):

@@ -26,18 +26,11 @@ from landscale.train.losses import (
 from landscale.weights import load_model
 from stores import make_store, rgbn_plane
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 CPU = torch.device("cpu")
 every_loss = pytest.mark.parametrize("kind", FOCUS)
 NONE = np.zeros((4, 3), np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def drawn(*shape, soft=True):

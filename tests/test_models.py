@@ -17,18 +17,11 @@ from landscale.store import open_store
 from landscale.weights import load_model
 from stores import make_store, rgbn_plane
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 NAMES = list_models()
 OURS = [name for name in NAMES if timm.model_entrypoint(name).__module__.startswith("landscale.")]
 FIRST = {entry.family: entry.name for entry in reversed(zoo())}.values()  # of each family
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def parameters(model: nn.Module) -> int:

@@ -123,7 +123,7 @@ class Launcher:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **self.environment},
+            env=os.environ | self.environment,
         )
 
     def run(self, *words: object, seconds: float = 60) -> tuple[int, str, list[str]]:

@@ -31,17 +31,10 @@ from landscale.models.pretrained import begin_from
 from landscale.weights import load_model, save_weights
 from stores import CLASSES, make_store, rgbn_plane
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 S2 = BAND_SETS["s2-12"].names
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def classifier(model="resnet18", bands=S2, classes=CLASSES, scale="linear", side=32, **options):
@@ -527,7 +520,7 @@ def test_a_bad_beginning_is_one_line_and_leaves_no_run(cli, tmp_path):
 
 def test_the_hub_of_the_environment_is_asked(hub, tmp_path):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 8}, seed=1)
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
     words = ["train", "--store", store.path, "--run", tmp_path / "run", "--model", "resnet18", "--bands", "B02,B03"]
     words += ["--batch", 8, "--epochs", 1, "--side", 32, "--init", "imagenet"]
     missing = outcome(command(*words, env=environment))

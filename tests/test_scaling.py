@@ -35,7 +35,6 @@ from stores import make_store, rgbn_plane
 RECIPE = Recipe(model="wide_resnet", bands="B02,B03,B04,B08", epochs=1, batch=8, rate=1e-2, precision="fp32")
 KEYS = [f"--{key}={getattr(RECIPE, key)}" for key in ("bands", "epochs", "batch", "rate", "precision")]
 COARSE = ["--step=0.5", "--phi=1"]  # few networks
-ALONE = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def table(content):
 def undisturbed(store, tmp_path_factory):
     """A study of one process to which nothing happens: its folder and what it said."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    answer = outcome(command(*words(store, out), env=ALONE))
+    answer = outcome(command(*words(store, out)))
     assert answer.code == 0, answer.lines
     return out, answer.json
 
@@ -192,7 +191,7 @@ def test_a_second_call_trains_nothing(undisturbed, store, cli):
 
 
 def test_two_processes_find_the_same(undisturbed, store, tmp_path):
-    answer = outcome(command(*words(store, tmp_path / "out", "--workers", 2), env=ALONE))
+    answer = outcome(command(*words(store, tmp_path / "out", "--workers", 2)))
     assert answer.code == 0, answer.lines
     assert table(answer.json) == table(undisturbed[1])
 
@@ -208,7 +207,7 @@ def test_two_processes_find_the_same(undisturbed, store, tmp_path):
 def test_killed_and_called_again(undisturbed, store, tmp_path, number):
     """Whenever it comes, nobody is left behind, and the next call ends where an undisturbed one does."""
     out = tmp_path / "out"
-    running = command(*words(store, out, "--workers", 2), env=ALONE)
+    running = command(*words(store, out, "--workers", 2))
     deadline = time.monotonic() + 200
     while not list(out.glob("runs/*/recipe.yaml")) and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -220,7 +219,7 @@ def test_killed_and_called_again(undisturbed, store, tmp_path, number):
         assert answer.lines[-1:] == ["landscale: stopped; the same command goes on"]
     assert wait_until_gone(running.pid) == []
     ended = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/scores.json")}
-    again = outcome(command(*words(store, out), env=ALONE))
+    again = outcome(command(*words(store, out)))
     assert again.code == 0, again.lines
     assert table(again.json) == table(undisturbed[1])
     assert {path: path.stat().st_mtime_ns for path in ended} == ended
@@ -229,7 +228,7 @@ def test_killed_and_called_again(undisturbed, store, tmp_path, number):
 @pytest.mark.slow
 def test_a_training_that_dies_is_told_and_the_others_go_on(undisturbed, store, tmp_path):
     out = tmp_path / "out"
-    running = command(*words(store, out, "--epochs=40"), env=ALONE)
+    running = command(*words(store, out, "--epochs=40"))
     deadline = time.monotonic() + 200
     while not (begun := list(out.glob("runs/*/metrics.csv"))) and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -425,7 +424,7 @@ def test_every_point_lies_in_its_chart(points, start):
 def test_max_time_is_kept(store, tmp_path):
     """Epochs without end: the time ends them, and all networks of a search have had theirs."""
     begun = time.monotonic()
-    answer = outcome(command(*words(store, tmp_path / "out", "--epochs=100000", "--max-time=60s"), env=ALONE))
+    answer = outcome(command(*words(store, tmp_path / "out", "--epochs=100000", "--max-time=60s")))
     assert time.monotonic() - begun < 60
     assert answer.code == 0, answer.lines
     assert all(row["steps"] > 20 for row in answer.json["candidates"])

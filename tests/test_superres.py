@@ -41,14 +41,6 @@ REAL = DATA / "dsen2" / "S2A_MSIL1C_20170527_T33UUB.mat"
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic scene of 240×240 px at 10 m."""

@@ -37,7 +37,6 @@ def begun(store, run, epochs, ranks=2):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -100,7 +99,7 @@ def test_thirty_terminations_lose_no_step(start, store, tmp_path):  # noqa: F811
         process.join(usual * rng.uniform(0.02, 0.06))
         os.kill(process.pid, signal.SIGTERM)
         code = ended(process)
-        said = log.read_text()
+        said = log.read_text() if log.exists() else ""  # a signal that came before all else
         assert code in (75, -signal.SIGTERM, 0), said  # before the loop it has nothing to save, and nothing is lost
         went_on = re.search(r"goes on at step\s+(\d+)", said)
         if went_on:

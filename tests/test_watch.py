@@ -147,7 +147,7 @@ def play(tmp_path: Path) -> Iterator[Play]:
         script, log = tmp_path / "script.py", tmp_path / "log"
         script.write_text(SCRIPT)
         words = [str(script), what, str(who), str(PATIENCE), str(LAST), str(tmp_path)]
-        quiet = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        quiet = os.environ | {"TORCH_CPP_LOG_LEVEL": "ERROR"}
         with log.open("wb") as out:
             for command, more in hand_commands(world) if by_hand else [torchrun_command(world)]:
                 how = {"stdout": out, "stderr": out, "env": quiet | more, "start_new_session": True}

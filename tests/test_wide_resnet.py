@@ -16,17 +16,10 @@ from landscale.models.layers import ATTENTION, CONVOLUTIONS, Eca, SpatialAttenti
 from landscale.models.scaling import WIDE_RESNET
 from landscale.models.wide_resnet import Block, WideResNet, blocks
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 OURS = [name for name in list_models() if name.startswith("wide_resnet") or name == "lambda_resnet"]
 UNSCALED = [name for name in OURS if not re.search(r"_b\d$", name)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def parameters(model: nn.Module) -> int:

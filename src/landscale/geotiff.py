@@ -16,6 +16,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,7 @@ _SCALE, _TIE, _KEYS = 33550, 33922, 34735
 _DTYPES = {(8, 1): "uint8", (16, 1): "uint16", (32, 3): "float32"}
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where pixels lie: CRS as `EPSG:n` (empty where unknown), and the x, y of the outer upper left corner in its units."""
 
     crs: str = ""
@@ -51,19 +51,18 @@ class _Template:
     pixels: int  # where the pixels begin
     size: int
     shape: tuple[int, int]
-    dtype: str
+    dtype: np.dtype[np.generic]
     crs: str
 
     def place(self, header: bytes | bytearray) -> Place | None:
         """What a header says, if it is this one but for the tie point."""
-        tie = self.tie
-        if header[:tie] != self.before or header[tie + 16 :] != self.after:
+        if not (header.startswith(self.before) and header.endswith(self.after)):
             return None
-        x, y = struct.unpack_from("<2d", header, tie)
+        x, y = struct.unpack_from("<2d", header, self.tie)
         return Place(self.crs, x, y)
 
 
-_templates: dict[int, _Template] = {}  # by the bytes of pixels they announce
+_templates: dict[tuple[tuple[int, ...], np.dtype[np.generic]], _Template] = {}  # by the pixels they announce
 
 
 def read_band(path: str, out: NDArray[np.generic]) -> Place:
@@ -72,7 +71,7 @@ def read_band(path: str, out: NDArray[np.generic]) -> Place:
     Raises:
         BadInput: missing, damaged, or of another shape or dtype than `out`.
     """
-    template = _template_for(out)
+    template = _templates.get((out.shape, out.dtype))
     if template is not None:
         header = bytearray(template.pixels)
         try:
@@ -98,7 +97,7 @@ def decode_band(path: str, data: memoryview, out: NDArray[np.generic]) -> Place:
     Raises:
         BadInput: damaged, or of another shape or dtype than `out`.
     """
-    template = _template_for(out)
+    template = _templates.get((out.shape, out.dtype))
     if template is not None and len(data) == template.size:
         place = template.place(bytes(data[: template.pixels]))
         if place is not None:
@@ -107,22 +106,16 @@ def decode_band(path: str, data: memoryview, out: NDArray[np.generic]) -> Place:
     return _decode_unknown(path, bytes(data), out)
 
 
-def _template_for(out: NDArray[np.generic]) -> _Template | None:
-    template = _templates.get(out.nbytes)
-    fits = template is not None and out.shape == template.shape and out.dtype == template.dtype
-    return template if fits else None
-
-
 def _decode_unknown(path: str, data: bytes, out: NDArray[np.generic]) -> Place:
     header = _parse(path, data)
     template = None if header is None else _template(header, data)
     if template is None:
         return _read_by_rasterio(path, io.BytesIO(data), out[np.newaxis])
-    if template.shape != out.shape or template.dtype != out.dtype.name:
-        raise BadInput(path, _mismatch((1, *template.shape), template.dtype, out[np.newaxis]))
+    if template.shape != out.shape or template.dtype != out.dtype:
+        raise BadInput(path, _mismatch((1, *template.shape), template.dtype.name, out[np.newaxis]))
     if len(data) != template.size:
         raise BadInput(path, f"has {len(data)} bytes, its header announces {template.size}")
-    _templates[out.nbytes] = template
+    _templates[out.shape, out.dtype] = template
     out[...] = np.frombuffer(data, template.dtype, offset=template.pixels).reshape(template.shape)
     x, y = struct.unpack_from("<2d", data, template.tie)
     return Place(template.crs, x, y)
@@ -295,7 +288,7 @@ def _template(header: _Header, data: bytes) -> _Template | None:
         pixels=pixels,
         size=pixels + int(sum(lengths)),
         shape=shape,
-        dtype=_DTYPES[bits, kind],
+        dtype=np.dtype(_DTYPES[bits, kind]),
         crs=_crs(_geokeys(tags)),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from landscale import legends
 from landscale.errors import UnknownName
@@ -35,9 +36,15 @@ class Nomenclature:
     multi_label: bool = True
     sources: Mapping[str, str | None] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.classes)
+
+    @cached_property
+    def _column(self) -> dict[str, int | None]:
+        """Of every name that is known; None for those that no class gathers."""
+        own: dict[str, int | None] = {name: k for k, name in enumerate(self.names)}
+        return {name: None if target is None else own[target] for name, target in self.sources.items()} | own
 
     def columns(self, labels: Iterable[str]) -> list[int]:
         """The columns, sorted and unique, that `labels` fill; labels of a finer nomenclature are mapped, dropped ones omitted.
@@ -45,15 +52,11 @@ class Nomenclature:
         Raises:
             UnknownName: a label neither in this nomenclature nor mapped to it.
         """
-        names = self.names
-        found = set()
-        for label in labels:
-            target = label if label in names else self.sources.get(label, "")
-            if target == "":
-                raise UnknownName(f"class of {self.name}", label, [*names, *self.sources])
-            if target is not None:
-                found.add(names.index(target))
-        return sorted(found)
+        try:
+            found = {self._column[label] for label in labels}
+        except KeyError as unknown:
+            raise UnknownName(f"class of {self.name}", unknown.args[0], [*self.names, *self.sources]) from None
+        return sorted(column for column in found if column is not None)
 
 
 def _rgb(text: str) -> tuple[int, int, int]:

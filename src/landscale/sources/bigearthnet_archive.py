@@ -160,7 +160,7 @@ class _Reading:
         path = self._where + member.name
         try:
             content = json.loads(bytes(member.data))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(path, f"is not valid JSON ({reason(error)})") from None
         if self._labels is None:
             self.partner = partner(path, content)
