@@ -154,6 +154,7 @@ def test_a_job_is_started_again(how, store, tmp_path, slurm_here, undisturbed):
     else:
         subprocess.run(["scancel", "--signal=USR1", job], env=os.environ | slurm_here, check=True)
     wait(60, lambda: state(job, slurm_here) in (("PENDING", 1), ("RUNNING", 1)))
+    time.sleep(3)  # a job that SLURM starts again in the second in which it ended has "credential revoked"
 
     def ended():
         now = ["scontrol", "update", f"JobId={job}", "StartTime=now"]  # SLURM would let two minutes pass
