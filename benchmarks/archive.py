@@ -2,7 +2,7 @@
 
     python benchmarks/archive.py
 
-The archive is synthetic, in the layout of BigEarthNet v1: 2,000 patches with as much to compress as the published ones have
+The archive is synthetic, in the layout of BigEarthNet v1: 6,000 patches with as much to compress as the published ones have
 (a ratio of about 1.5). `igzip` and `arrow_zstd` are the decompressors that landscale itself uses.
 """
 
@@ -24,7 +24,7 @@ from landscale.prepare.streaming import prepare_stream
 from landscale.sources import synthetic
 from landscale.sources.bigearthnet_archive import stream
 
-PATCHES = 2000
+PATCHES = 6000
 
 
 def main() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from landscale import __version__
-from landscale.commands import benchmark, data, download, prepare, results, scaling, superres, training
+from landscale.commands import benchmark, benchmark_ranks, data, download, prepare, results, scaling, superres, training
 from landscale.commands.command import Parser
 from landscale.errors import LandscaleError, LostRank
 from landscale.interrupt import Stopped
@@ -21,15 +22,18 @@ EXAMPLES = """examples:
   landscale predict runs/eca S2A_MSIL2A_20220706T085611_N0400 map.tif
 """
 
+WITH_KEYS = (training.train_command, scaling.scale_command, benchmark_ranks.scaling_command)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options, rest = _parser().parse_known_args(words)
     command: Callable[..., int] = options.command
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a lost rank our line tells, not a backtrace of torch's
     keep_freed_memory()
     try:
-        if command in (training.train_command, scaling.scale_command):  # what is left are keys of the recipe
+        if command in WITH_KEYS:  # of the recipe: that is what is left
             return command(options, rest)
         if rest and command is prepare.run and not any(word.startswith("-") for word in rest):
             options.inputs, rest = [*options.inputs, *rest], []  # argparse takes only those before an option

@@ -73,6 +73,7 @@ def batches(
             batch = future.result()
             for step in islice(remaining, 1):
                 ask(step)
+            buffers.arrive(batch)
             yield batch
             free.append(buffers)
 
@@ -90,28 +91,30 @@ def _on_device(
 
 
 class _Buffers:
-    """Memory for one batch, pinned where a GPU will fetch it."""
+    """Memory for one batch, pinned where a GPU will fetch it, in a stream of its own: beside the steps, not between them."""
 
     def __init__(self, source: PatchStore | InMemory, planes: Sequence[Plane], size: int, device: torch.device) -> None:
         self._source, self._planes, self._device = source, planes, device
-        self._pinned = device.type == "cuda"
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._host = {p.key: torch.from_numpy(np.zeros((size, *p.shape), p.dtype)) for p in planes}
-        if self._pinned:
+        if self._stream:
             self._host = {key: tensor.pin_memory() for key, tensor in self._host.items()}
-        self._copied: torch.cuda.Event | None = None
 
     def gather(self, rows: NDArray[np.int64], targets: NDArray[np.uint8]) -> Batch:
-        if self._copied is not None:
-            self._copied.synchronize()  # the device may still be reading what we are about to overwrite
+        if self._stream:
+            self._stream.synchronize()  # the device may still be reading what we are about to overwrite
         host = {key: tensor[: len(rows)] for key, tensor in self._host.items()}
         if len(rows):
             self._source.gather(rows, {key: tensor.numpy() for key, tensor in host.items()})
-        planes = {
-            p.bands: host[p.key].to(self._device, non_blocking=True) if self._pinned else host[p.key]
-            for p in self._planes
-        }
-        wanted = torch.from_numpy(targets[rows].astype(np.float32)).to(self._device)
-        if self._pinned:
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record(torch.cuda.current_stream(self._device))  # a thread's own device is the first GPU
-        return Batch(rows, planes, wanted)
+        wanted = torch.from_numpy(targets[rows].astype(np.float32))
+        with torch.cuda.stream(self._stream):  # none on a CPU, where nothing moves
+            planes = {p.bands: host[p.key].to(self._device, non_blocking=True) for p in self._planes}
+            return Batch(rows, planes, wanted.to(self._device, non_blocking=True))
+
+    def arrive(self, batch: Batch) -> None:
+        """Let what the device does next with a batch wait for it, and its memory wait for that."""
+        if self._stream:
+            here = torch.cuda.current_stream(self._device)
+            here.wait_stream(self._stream)
+            for tensor in (*batch.planes.values(), batch.targets):
+                tensor.record_stream(here)

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from landscale.commands.benchmark_ranks import KindParser, add_kinds
+from landscale.commands.benchmark_ranks import add_kinds
 from landscale.commands.command import Add, tell
 from landscale.errors import LandscaleError
 
 
 def add_commands(add: Add) -> None:
     p = add("benchmark", _zoo, "measure this machine", "landscale benchmark zoo wide_resnet_eca_b4 resnet50")
-    kinds = p.add_subparsers(dest="kind", metavar="WHAT", required=True, parser_class=KindParser)
+    kinds = p.add_subparsers(dest="kind", metavar="WHAT", required=True)
     about = "every network of the zoo: training and inference images/s, peak memory; the same command again goes on"
     p = kinds.add_parser("zoo", help=about, description=about, allow_abbrev=False)
     p.set_defaults(command=_zoo)

@@ -7,25 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from landscale.commands.command import Parser, tell
+from landscale.commands.command import tell
 from landscale.errors import LandscaleError
-
-
-class KindParser(Parser):
-    """A kind of benchmark. What it does not know goes into `keys`, where it has a default for them."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
-        options, rest = super().parse_known_args(args, namespace)
-        if self.get_default("keys") is not None:
-            options.keys, rest = rest, []
-        return options, rest
 
 
 def add_kinds(kinds: Any) -> None:
     """Add both to the kinds of benchmarks."""
     about = "weak and strong scaling of training over ranks: epoch time, efficiency, F1; the same command again goes on"
     p = kinds.add_parser("scaling", help=about, description=about, allow_abbrev=False)
-    p.set_defaults(command=_scaling, keys=[])
+    p.set_defaults(command=scaling_command)
     p.add_argument("--store", type=Path, required=True, metavar="STORE.h5")
     p.add_argument("--recipe", help="shipped recipe or YAML file, as for train")
     p.add_argument("--ranks", default="1,2,4", metavar="1,2,4", help="numbers of processes (default: 1,2,4)")
@@ -49,7 +39,7 @@ def add_kinds(kinds: Any) -> None:
     p.add_argument("--json", action="store_true")
 
 
-def _scaling(options: argparse.Namespace) -> int:
+def scaling_command(options: argparse.Namespace, overrides: list[str]) -> int:
     ranks = _ranks(options.ranks)
     if options.repeats < 1:
         raise LandscaleError(f"--repeats: found {options.repeats}, expected at least 1")
@@ -57,7 +47,7 @@ def _scaling(options: argparse.Namespace) -> int:
         raise LandscaleError(f"--epochs: found {options.epochs}, expected at least 2, as the first does not count")
     from landscale.recipe import load_recipe
 
-    recipe = load_recipe(options.recipe, [*options.keys, f"--epochs={options.epochs}"])
+    recipe = load_recipe(options.recipe, [*overrides, f"--epochs={options.epochs}"])
 
     from landscale.benchmark.launch import TORCHRUN
     from landscale.benchmark.ranks_page import page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,6 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def train_command(options: argparse.Namespace, overrides: list[str]) -> int:
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a lost rank our line tells, not a backtrace of torch's
     from landscale.distributed import device, together
     from landscale.recipe import load_recipe
     from landscale.runs import Run, default_run
