@@ -24,7 +24,7 @@ from rounds import interleaved, record
 from landscale.sources.country import MAP, write_country
 from landscale.store import open_store
 
-ROUNDS, TILES = 5, 6
+ROUNDS, TILES = 3, 6
 
 
 def decode(path: Path) -> None:
