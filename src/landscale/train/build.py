@@ -6,7 +6,7 @@ import torch
 
 from landscale.bands import band_set
 from landscale.batches import targets_by_name
-from landscale.errors import LandscaleError
+from landscale.errors import BadStore, LandscaleError, UnknownName
 from landscale.inputs import measure_statistics
 from landscale.labels import nomenclature
 from landscale.models.classifier import Classifier, Description
@@ -52,3 +52,21 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     )
     torch.manual_seed(recipe.seed)
     return Classifier(description)
+
+
+def refuse_what_cannot_be(recipe: Recipe, store: PatchStore, description: Description, world: int) -> None:
+    """Refuse a training of a classifier by so many processes that a recipe and a store do not allow.
+
+    Raises:
+        BadStore, LandscaleError: why not.
+    """
+    patches = len(store.patches("train"))
+    if patches < world:
+        raise BadStore(store.path, f"holds {patches} patches to train on, fewer than {world} processes")
+    least = min([description.side, *(int(side) for _, side in recipe.progressive)])
+    if recipe.shift >= least:
+        raise LandscaleError(f"--shift: found {recipe.shift}, expected less than the input's {least} pixels")
+    if recipe.select != "last" and not store.has_split("val"):
+        raise BadStore(store.path, f"has no val split, which select={recipe.select} needs; use --select last")
+    if recipe.select == "accuracy" and description.multi_label:
+        raise UnknownName("figure of a multi-label store", "accuracy", ("micro_f1", "macro_f1", "micro_ap", "macro_ap"))

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
+
+from landscale.distributed import Ranks
+from landscale.evaluate import infer
+from landscale.models.classifier import Classifier
+from landscale.store import PatchStore
 
 SHARE = 0.88  # of the time that is planned for; the rest is for starting, writing, and a machine that slows down
 EARLY = (3, 5, 10, 20, 50, 100)  # steps of a session after which the pace is looked at; later at each EVERY-th
@@ -49,3 +56,13 @@ class Planner:
         total = self.total(step, seconds, evaluation)
         self.begun = (step, seconds)
         return total
+
+
+def seconds_of_evaluation(classifier: Classifier, store: PatchStore, world: int) -> float:
+    """What evaluating the val split by so many ranks will take, from two batches of it after a first one."""
+    patches = store.patches("val")
+    infer(classifier, store, patches[:64], Ranks(), show=False)
+    begun = time.monotonic()
+    infer(classifier, store, patches[:128], Ranks(), show=False)
+    a_batch = (time.monotonic() - begun) / math.ceil(len(patches[:128]) / 64)
+    return a_batch * math.ceil(len(patches) / 64 / world)

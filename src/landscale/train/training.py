@@ -30,7 +30,7 @@ from landscale.batches import (
 )
 from landscale.checkpoint import State, Writer, load_checkpoint
 from landscale.distributed import Ranks
-from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, UnknownName
+from landscale.errors import BadInput, Diverged
 from landscale.evaluate import evaluate, infer
 from landscale.files import read_json, write_json
 from landscale.interrupt import Stopped, deaf, signals_wait
@@ -41,10 +41,10 @@ from landscale.progress import console, training_bar
 from landscale.recipe import Recipe
 from landscale.runs import Run
 from landscale.store import PatchStore
-from landscale.train.build import build_classifier
+from landscale.train.build import build_classifier, refuse_what_cannot_be
 from landscale.train.learner import Learner, Learnt
 from landscale.train.losses import build_loss
-from landscale.train.planner import Planner
+from landscale.train.planner import Planner, seconds_of_evaluation
 from landscale.train.schedule import highest_rate, rate_factor, rate_in_words
 from landscale.train.speed import fastest
 from landscale.weights import save_weights
@@ -107,7 +107,7 @@ class Trainer:
         self.patches = store.patches("train")
         self.targets = targets_by_name(store, self.description.classes)
         self.validates = store.has_split("val")
-        self._refuse_what_cannot_be()
+        refuse_what_cannot_be(recipe, store, self.description, ranks.world)
         self.step_size = recipe.batch * recipe.accumulate * ranks.world  # patches of a step, over all ranks
         self.state = State(total=self._steps_left(0, 0, self.step_size), ranks=ranks.world)
         self.highest_rate = highest_rate(recipe, ranks.world)
@@ -117,22 +117,6 @@ class Trainer:
         self.learner = Learner(recipe, classifier, ranks, device, loss, fastest(recipe, device))
         self.writer = Writer()
         self.placed: Placed | None = None
-
-    def _refuse_what_cannot_be(self) -> None:
-        recipe, store = self.recipe, self.store
-        if len(self.patches) < self.ranks.world:
-            raise BadStore(
-                store.path, f"holds {len(self.patches)} patches to train on, fewer than {self.ranks.world} processes"
-            )
-        least = min([self.description.side, *(int(side) for _, side in recipe.progressive)])
-        if recipe.shift >= least:
-            raise LandscaleError(f"--shift: found {recipe.shift}, expected less than the input's {least} pixels")
-        if recipe.select != "last" and not self.validates:
-            raise BadStore(store.path, f"has no val split, which select={recipe.select} needs; use --select last")
-        if recipe.select == "accuracy" and self.description.multi_label:
-            raise UnknownName(
-                "figure of a multi-label store", "accuracy", ("micro_f1", "macro_f1", "micro_ap", "macro_ap")
-            )
 
     # ---- the loop
 
@@ -195,17 +179,14 @@ class Trainer:
                 self.save()
                 saved = time.monotonic()
         evaluation = self.end_epoch(state.epoch + 1)
-        state.epoch, state.seen, state.epoch_loss, state.epoch_steps, state.epoch_seconds = (
-            state.epoch + 1,
-            0,
-            0.0,
-            0,
-            0.0,
-        )
-        state.seconds += time.monotonic() - clock
+        state.epoch, state.seen = state.epoch + 1, 0
+        state.epoch_loss, state.epoch_steps, state.epoch_seconds = 0.0, 0, 0.0
+        took, clock = time.monotonic() - clock, time.monotonic()
+        state.seconds += took
         if planner is not None and state.step < state.total:
             state.total = self.ranks.share(planner.total_after_epoch(state.step, state.seconds, evaluation))
         self.save()
+        state.seconds += time.monotonic() - clock  # it waits for the one before, and short epochs do little else
         if stop and state.step < state.total:
             self._stop(stop)
 
@@ -389,7 +370,10 @@ class Trainer:
         recipe, d, state = self.recipe, self.description, self.state
         begun = time.monotonic()
         started = begun - self.begun  # what it took to come here
-        evaluation = self._measure_evaluation()
+        evaluation = 0.0
+        if self.validates:
+            quick = self.classifier_with(self.learner.averaged, views=1, thresholds=())
+            evaluation = seconds_of_evaluation(quick, self.store, self.ranks.world)
         state.seconds += time.monotonic() - begun
         return Planner(
             limit=self.max_time - started,
@@ -400,18 +384,6 @@ class Trainer:
             evaluation=evaluation,
             begun=(state.step, state.seconds),
         )
-
-    def _measure_evaluation(self) -> float:
-        """Seconds that an evaluation of the val split takes, from two batches of it after a first one."""
-        if not self.validates:
-            return 0.0
-        patches = self.store.patches("val")
-        quick = self.classifier_with(self.learner.averaged, views=1, thresholds=())
-        infer(quick, self.store, patches[:64], Ranks(), show=False)
-        begun = time.monotonic()
-        infer(quick, self.store, patches[:128], Ranks(), show=False)
-        a_batch = (time.monotonic() - begun) / math.ceil(len(patches[:128]) / 64)
-        return a_batch * math.ceil(len(patches) / 64 / self.ranks.world)
 
     def _announce(self) -> None:
         if not self.ranks.first:
