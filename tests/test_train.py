@@ -36,7 +36,7 @@ from landscale.interrupt import Stopped
 from landscale.recipe import Recipe, load_recipe
 from landscale.runs import Run
 from landscale.store import open_store
-from landscale.train import Trainer, train
+from landscale.train import Trainer, planner, train
 from landscale.train import learner as learner_room
 from landscale.train.build import build_classifier
 from landscale.train.learner import Learnt
@@ -793,6 +793,8 @@ def test_planned_time(
             ("write_json", lambda *_: None),
         ):
             patch.setattr(room, name, stand_in)
+        patch.setattr(planner, "time", clock)
+        patch.setattr(planner, "infer", infer_slowly)
         patch.setattr(Trainer, "learn", learn_slowly)
         patch.setattr(Trainer, "save", lambda self: None)
         patch.setattr(Run, "write_history", lambda self, history: clock.work(0.01))
