@@ -421,7 +421,7 @@ class TestDamagedPatches:
         (copied / S2["v1"] / name / f"{name}_B11.tif").unlink()
         same(store, open_store(prepared("bigearthnet", copied / S2["v1"], "--skip-bad", name="f.h5")))
 
-    @pytest.mark.parametrize("how", ["cut", "twice", "elsewhere", "json", "labels", "size"])
+    @pytest.mark.parametrize("how", ["cut", "twice", "elsewhere", "json", "deep", "labels", "size"])
     def test_a_damaged_file(self, how: str, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
         name = PATCHES[2].v1
         found: Files = []
@@ -434,7 +434,8 @@ class TestDamagedPatches:
                 changed = {"cut": data[:-7], "elsewhere": elsewhere, "size": wrong_size}.get(how, data)
                 found += [(path, data)] if how == "twice" else []
             if path.endswith(f"{name}_labels_metadata.json"):
-                changed = {"json": data[:-1], "labels": data.replace(b'labels": ["', b'labels": ["Un')}.get(how, data)
+                unknown = data.replace(b'labels": ["', b'labels": ["Un')
+                changed = {"json": data[:-1], "deep": b"[" * 10**5, "labels": unknown}.get(how, data)
             found.append((path, changed))
         line, _ = self.run(cli, roots, found, tmp_path, name)
         assert f"x.tar.gz: member {S2['v1']}/{name}/{name}_" in line

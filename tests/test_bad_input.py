@@ -177,6 +177,7 @@ LABEL_FILES: dict[str, tuple[Damage, str]] = {
     "truncated": (cut(60), "is not valid JSON"),
     "empty": (cut(0), "is not valid JSON"),
     "not text": (lambda path: path.write_bytes(b"\xff\xfe\x00") and None, "is not valid JSON"),
+    "too deep": (lambda path: path.write_text("[" * 10**5) and None, "is not valid JSON"),
     "a list": (lambda path: path.write_text("[]") and None, "has no 'labels'"),
     "no labels": (labels(labels="remove"), "has no 'labels'"),
     "an unknown class": (labels(labels=["Glaciers and perpetual snow"]), "'Glaciers and perpetual snow'"),
