@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   landscale predict runs/eca S2A_MSIL2A_20220706T085611_N0400 map.tif
 """
 
+# Commands to which all that is left are keys of the recipe.
 WITH_KEYS = (training.train_command, scaling.scale_command, benchmark_ranks.scaling_command)
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a lost rank our line tells, not a backtrace of torch's
     keep_freed_memory()
     try:
-        if command in WITH_KEYS:  # of the recipe: that is what is left
+        if command in WITH_KEYS:
             return command(options, rest)
         if rest and command is prepare.run and not any(word.startswith("-") for word in rest):
             options.inputs, rest = [*options.inputs, *rest], []  # argparse takes only those before an option

@@ -21,7 +21,7 @@ from timm.optim._optim_factory import create_optimizer_v2
 
 from landscale.bands import band_set
 from landscale.batches import batches, epoch_order, targets_by_name
-from landscale.benchmark.zoo import Figures, begin
+from landscale.benchmark.results import Figures, begin, missing, put
 from landscale.distributed import device
 from landscale.errors import BadStore, Diverged, reason
 from landscale.files import write_json
@@ -81,12 +81,8 @@ def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: 
         for entry, (bands, labels) in product(entries, TASKS):
             sizes = {"bands": len(band_set(bands).names), "classes": len(nomenclature(labels).names)}
             key = {"name": entry.name, "family": entry.family} | sizes
-            before = next((row for row in rows if key.items() <= row.items()), None)
-            if before is None or "failed" in before:
-                row = key | _outcome(entry, bands, labels, lesson, place)
-                if before is not None:
-                    rows.remove(before)
-                rows.append(row)
+            if missing(rows, key):
+                put(rows, key, _outcome(entry, bands, labels, lesson, place))
                 write_json(out, content)
             advance(1)
             if caught():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from landscale.benchmark.learning import FALL
-from landscale.benchmark.zoo import Figures, measured
+from landscale.benchmark.results import Figures
+from landscale.benchmark.zoo import measured
 
 Row = dict[str, Any]
 

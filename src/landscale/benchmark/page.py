@@ -7,7 +7,8 @@ from typing import Any
 from landscale.benchmark.differences import reasons, signed
 from landscale.benchmark.learning_page import section as learnt
 from landscale.benchmark.listing import THEIR_BANDS, THEIR_CLASSES, Row, listing
-from landscale.benchmark.zoo import Figures, measured, verdict
+from landscale.benchmark.results import Figures
+from landscale.benchmark.zoo import measured, verdict
 
 COLUMNS = (
     *("network", "parameters", "authors'", "difference", "GFLOPs", "input px"),

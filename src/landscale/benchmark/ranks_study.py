@@ -17,7 +17,7 @@ import pandas as pd
 
 from landscale.benchmark.launch import TORCHRUN, last_line, launch, launcher
 from landscale.benchmark.ranks_figures import rows
-from landscale.benchmark.zoo import begin
+from landscale.benchmark.results import begin
 from landscale.errors import BadInput, LandscaleError
 from landscale.files import read_json, write_json, write_text
 from landscale.interrupt import signals_wait

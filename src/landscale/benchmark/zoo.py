@@ -10,20 +10,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from landscale.benchmark.measure import OUT_OF_MEMORY, Job
-from landscale.errors import BadInput
-from landscale.files import read_json, write_json
+from landscale.benchmark.results import Figures, begin, missing, put
+from landscale.files import write_json
 from landscale.interrupt import Stopped, signals_wait
 from landscale.models.registry import PATCH_SIDE, zoo
 from landscale.progress import bar
-from landscale.runs import environment
 
 SMALL, LARGE = "wide_resnet_eca_b4", "resnet50"  # whose comparison is paper 2's main claim
 ROUNDS = 3  # in which these take turns, as a machine's speed drifts over minutes
-
-Figures = dict[str, Any]
 
 
 def measure_zoo(
@@ -54,47 +50,12 @@ def measure_zoo(
     with signals_wait(alone=True) as caught, bar("zoo", len(jobs), "networks") as advance:
         for part, row in jobs:
             rows: list[Figures] = content[part]
-            before = next((other for other in rows if row.items() <= other.items()), None)
-            if before is None or before.get("failed", OUT_OF_MEMORY) != OUT_OF_MEMORY:
-                figures = row | in_a_process(job(row["name"], row["side"]))
-                if before is not None:
-                    rows.remove(before)
-                rows.append(figures)
+            if missing(rows, row, final=(OUT_OF_MEMORY,)):
+                put(rows, row, in_a_process(job(row["name"], row["side"])))
                 write_json(out, content)
             advance(1)
             if caught():
                 raise Stopped(f"stopped after {len(content['models'])} networks; the same command goes on", caught())
-    return content
-
-
-def begin(out: Path, kind: str, settings: Figures, parts: Sequence[str]) -> Figures:
-    """What `landscale benchmark KIND` has written to `out` before, or the beginning of it: `parts` without rows.
-
-    Raises:
-        BadInput: `out` holds something else, or figures of other settings or of another machine.
-    """
-    machine = environment()
-    if not out.exists():
-        empty: Figures = {part: [] for part in parts}
-        return {"benchmark": kind, "settings": settings, "environment": machine} | empty
-    content = read_results(out, kind)
-    for part, now in (("settings", settings), ("environment", machine)):
-        for key, value in now.items():
-            if key != "command" and content[part].get(key) != value:
-                found = f"holds figures with {key} {content[part].get(key)}, not {value}"
-                raise BadInput(out, f"{found}; choose another --out")
-    return content
-
-
-def read_results(path: Path, kind: str = "zoo") -> Figures:
-    """The figures that `landscale benchmark KIND` has written.
-
-    Raises:
-        BadInput: the file is missing or something else.
-    """
-    content = read_json(path)
-    if not (isinstance(content, dict) and content.get("benchmark") == kind):
-        raise BadInput(path, f"holds no figures of `landscale benchmark {kind}`")
     return content
 
 

@@ -101,7 +101,7 @@ def _learning(options: argparse.Namespace) -> int:
     _check_batch(options.batch)
     from landscale.benchmark.learning import LEAST_STEPS, measure_learning
     from landscale.benchmark.learning_page import page
-    from landscale.benchmark.zoo import read_results
+    from landscale.benchmark.results import read_results
     from landscale.files import write_text
 
     if options.steps < LEAST_STEPS:
@@ -138,7 +138,7 @@ def _show_learning(content: dict[str, Any], out: Path) -> None:
 
 def _page(options: argparse.Namespace) -> int:
     from landscale.benchmark.page import page
-    from landscale.benchmark.zoo import read_results
+    from landscale.benchmark.results import read_results
     from landscale.files import write_text
 
     content = read_results(options.out)
