@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[..., int] = options.command
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a lost rank our line tells, not a backtrace of torch's
     keep_freed_memory()
+    atexit.register(gc.freeze)  # nothing is left to collect: with torch, the last search for it takes a second
     try:
         if command in WITH_KEYS:
             return command(options, rest)

@@ -25,7 +25,6 @@ def add_commands(add: Add) -> None:
 def _info(options: argparse.Namespace) -> int:
     from landscale.show import show_networks, show_scene, show_store, show_weights
     from landscale.store import is_environment, open_store
-    from landscale.weights import read_config
 
     path: Path = options.path
     weights = (path / "config.json").exists() or (path / "recipe.yaml").exists()
@@ -35,6 +34,8 @@ def _info(options: argparse.Namespace) -> int:
         scene = open_scene(path).summary()
         return tell(options, scene, lambda: show_scene(scene))
     if weights:
+        from landscale.weights import read_config
+
         config = {"kind": "weights", **read_config(path)}
         show = show_networks if config["kind"] == "superres" else show_weights
         return tell(options, config, lambda: show(config))
