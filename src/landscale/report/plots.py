@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -87,7 +88,8 @@ def _readings(where: str, values: Values) -> list[str]:
 def _ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     """Round numbers at equal steps that enclose low … high."""
     most = max(abs(low), abs(high))
-    span = high - low if high - low > 1e-6 * most else most or 1.0
+    span = high - low if high - low > 1e-6 * most else most
+    span = span if span > sys.float_info.min * wanted else 1.0  # what is smaller cannot be divided
     power = 10.0 ** math.floor(math.log10(span / wanted))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power * wanted >= span * (1 - 1e-9))
     start, stop = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
