@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from landscale.errors import BadInput, Diverged
 from landscale.interrupt import Stopped, signals_wait
 from landscale.models.classifier import reduced_precision
 from landscale.progress import console, training_bar
-from landscale.superres.network import DIVISOR, DSen2, shape
+from landscale.superres.network import DSen2, shape
 from landscale.superres.samples import BATCH, Ground, draw, read_grounds
 from landscale.superres.weights import read_superres_config, save_networks
 
@@ -32,7 +33,6 @@ TIME = {20: 0.75, 60: 0.25}  # of it for each network
 MOST_STEPS = {20: 60_000, 60: 20_000}  # where there is time for more, they bring nothing
 RATE, WARM_UP = 1e-3, 0.05  # the highest rate, and the share of steps until it is reached
 AVERAGE = 0.998  # decay of the mean weights
-FLOOR = 4 / DIVISOR  # of the error that counts as 1: less is noise
 SAVE_EVERY = 60.0  # seconds, or a twentieth of a short training
 
 
@@ -139,7 +139,7 @@ class Learner:
         inputs, target = (part.to(self.device) for part in draw(grounds, self.shape, self.seed, self.progress.steps))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
             guess = self.network(inputs)
-        loss = relative_error(guess, target, inputs[:, -target.shape[1] :])
+        loss = F.l1_loss(guess, target)
         number = float(loss.detach())
         if not math.isfinite(number):
             raise Diverged(f"superres train: diverged, the loss of step {self.progress.steps + 1} is {number}")
@@ -167,15 +167,6 @@ class Learner:
             module.load_state_dict({k.removeprefix(name): v for k, v in own.items() if k.startswith(name)})
         unpack_optimizer(self.optimizer, own, {})
         self.progress = progress
-
-
-def relative_error(guess: Tensor, target: Tensor, upsampled: Tensor) -> Tensor:
-    """The L1 loss, each band of each patch in units of what bilinear upsampling gets wrong there; near 1 at first.
-
-    So dark and hazy ground counts as much as bright fields do. All (n, c, h, w) in digital numbers / 2000.
-    """
-    usual = (upsampled - target).abs().mean((2, 3), keepdim=True)
-    return ((guess - target).abs() / (usual + FLOOR)).mean()
 
 
 def rate_factor(share: float) -> float:
