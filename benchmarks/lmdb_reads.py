@@ -27,7 +27,7 @@ PATCHES, BATCH = 4000, 256
 
 def write(folder: Path) -> None:
     """An environment as rico-hdl writes it, of noise, and its metadata."""
-    from landscale.store.reben_metadata import SENTINEL2
+    from landscale.store.planes import SENTINEL2
 
     rng = np.random.default_rng(0)
     names = [f"S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_{k // 100:02d}_{k % 100:02d}" for k in range(PATCHES)]

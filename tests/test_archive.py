@@ -27,7 +27,7 @@ from landscale.prepare import plan
 from landscale.sources import tarball
 from landscale.sources.bigearthnet_archive import Patches, Stream
 from landscale.store import WHOLE, PatchStore, open_store
-from landscale.store.reben_metadata import SENTINEL2
+from landscale.store.planes import SENTINEL2
 from tarballs import PACKERS, Files, files, member, pack, patch_of, radar_name, shuffled, tar, write_radar
 
 S2 = {"v1": "BigEarthNet-v1.0", "v2": "BigEarthNet-S2"}

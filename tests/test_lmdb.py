@@ -31,7 +31,7 @@ from landscale.sources import bigearthnet
 from landscale.sources.lmdb import survey
 from landscale.store import PatchStore, open_store
 from landscale.store import lmdb as room
-from landscale.store.reben_metadata import SENTINEL2
+from landscale.store.planes import SENTINEL2
 from landscale.store.safetensor import Decoder
 from landscale.store.statistics import TrainStatistics
 

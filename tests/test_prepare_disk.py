@@ -15,7 +15,7 @@ from archives import link_v2
 from conftest import Cli, command, outcome
 from landscale.prepare import plan, prepare
 from landscale.sources import bigearthnet
-from landscale.store import PENDING, WHOLE, checksum, open_store, writer
+from landscale.store import PENDING, WHOLE, checksum, direct, open_store, writer
 from launchers import in_memory
 
 PATCHES = 60
@@ -57,7 +57,7 @@ def counts_only_whole(partial: Path) -> int:
 
 
 class Disk:
-    """Stands for `os` in the writer: from the k-th call on it fails, once or for good; a failing write may write some."""
+    """Stands for `os` where stores are written: from the k-th call on it fails; a failing write may write some."""
 
     def __init__(self, k: int, number: int, some: bool = False, call: str = "pwrite") -> None:
         self._left, self._number, self._some, self._call = k, number, some, call
@@ -87,7 +87,7 @@ def test_writes_that_fail_at_50_places(
 ) -> None:
     words = ("prepare", "bigearthnet", archive)
     counting = Disk(10**9, 0)
-    monkeypatch.setattr(writer, "os", counting)
+    monkeypatch.setattr(direct, "os", counting)
     assert cli(*words, memory / "count.h5", "--workers", 1).code == 0
     assert counting.calls >= PLACES
     rng = random.Random(5)
@@ -96,13 +96,13 @@ def test_writes_that_fail_at_50_places(
         store = memory / f"{number}.h5"
         partial = store.with_name(f"{store.name}.partial")
         why = rng.choice((errno.ENOSPC, errno.EDQUOT, errno.EIO))
-        monkeypatch.setattr(writer, "os", Disk(place, why, some=number % 2 == 0))
+        monkeypatch.setattr(direct, "os", Disk(place, why, some=number % 2 == 0))
         answer = cli(*words, store, "--workers", 1)
         assert answer.code == 2, place
         assert answer.lines == [f"landscale: {partial}: cannot be written ({os.strerror(why)})"], place
         assert not store.exists()
         done = counts_only_whole(partial)
-        monkeypatch.setattr(writer, "os", os)
+        monkeypatch.setattr(direct, "os", os)
         again = cli(*words, store, "--workers", 1, "--json")
         assert (again.code, again.json["written"]) == (0, PATCHES - done), place
         assert store.read_bytes() == unbroken.read_bytes(), place
@@ -118,12 +118,12 @@ def test_a_sync_that_fails(
     """What was not synced does not count: the kernel may have dropped it."""
     store = tmp_path / "s.h5"
     partial = tmp_path / "s.h5.partial"
-    monkeypatch.setattr(writer, "os", Disk(3 if call == "fdatasync" else 1, errno.EIO, call=call))
+    monkeypatch.setattr(direct, "os", Disk(3 if call == "fdatasync" else 1, errno.EIO, call=call))
     answer = cli("prepare", "bigearthnet", archive, store, "--workers", 1)
     assert answer.code == 2
     assert answer.lines == [f"landscale: {partial}: cannot be written (Input/output error)"]
     assert counts_only_whole(partial) == (16 if call == "fdatasync" else PATCHES)
-    monkeypatch.setattr(writer, "os", os)
+    monkeypatch.setattr(direct, "os", os)
     assert cli("prepare", "bigearthnet", archive, store, "--workers", 1).code == 0
     assert store.read_bytes() == unbroken.read_bytes()
 
@@ -164,7 +164,7 @@ def test_a_chunk_counts_only_once_it_is_synced(archive: Path, tmp_path: Path, mo
             return getattr(os, name)
 
     monkeypatch.setattr(writer.Writer, "_write", write)
-    monkeypatch.setattr(writer, "os", Noting())
+    monkeypatch.setattr(direct, "os", Noting())
     prepare(bigearthnet.survey([(None, archive)]), tmp_path / "s.h5")
     chunk = seen[: seen.index("state") + 1]
     assert chunk[-2:] == ["fdatasync", "state"]

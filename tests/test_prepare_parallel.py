@@ -278,3 +278,18 @@ def test_another_source_gives_the_same_bytes_too(tmp_path: Path) -> None:
         assert answer.code == 0
         contents.add((tmp_path / f"{workers}.h5").read_bytes())
     assert len(contents) == 1
+
+
+def test_who_starts_quickly(v2: Path, tmp_path: Path) -> None:
+    """Commands about stores wait for no torch, and workers of a BigEarthNet not even for pandas."""
+    store = tmp_path / "s.h5"
+    told = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    for words in (("prepare", "bigearthnet", v2, store, "--workers", 2), ("info", store), ("verify", store)):
+        process = command(*words, env=told)
+        _, imported = process.communicate()
+        assert process.returncode == 0
+        names = [line.rpartition("|")[2].strip() for line in imported.splitlines() if line.startswith("import time:")]
+        assert "landscale.store" in names
+        assert "torch" not in names
+        # Each process tells its own imports: the command's are one, and those of what the workers are forked from none.
+        assert names.count("pandas") == (words[0] == "prepare")

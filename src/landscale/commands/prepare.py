@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscale.commands.command import Add, tell
-from landscale.commands.sources import add_options, stream, survey
+from landscale.commands.sources import add_options, is_stream, stream, survey
 from landscale.errors import LandscaleError
 from landscale.workers import begin_workers
 
@@ -46,12 +46,12 @@ def run(options: argparse.Namespace) -> int:
     if len(options.inputs) < 2:
         raise LandscaleError("prepare: expected SOURCE INPUT… STORE.h5; see landscale prepare --help")
     options.store = Path(options.inputs.pop())
-    if (archive := stream(options)) is not None:
+    if is_stream(options):
         from landscale.prepare.streaming import prepare_stream
 
         if _is_one_of_many():
             raise LandscaleError("prepare bigearthnet: an archive is read by one process; found several ranks")
-        return _told(options, prepare_stream(archive, options.store, skip_bad=options.skip_bad))
+        return _told(options, prepare_stream(stream(options), options.store, skip_bad=options.skip_bad))
     if not _is_one_of_many():
         workers = options.workers or len(os.sched_getaffinity(0))
         if workers > 1 and not (options.scheduler or options.plan):

@@ -62,23 +62,27 @@ def add_options(p: argparse.ArgumentParser) -> None:
     tiles.add_argument("--max-nodata", type=float, metavar="SHARE", help="of a patch without data")
 
 
-def stream(options: argparse.Namespace) -> Stream | None:
-    """The archive to read without unpacking it, if the inputs are one (or two, with Sentinel-1).
+def is_stream(options: argparse.Namespace) -> bool:
+    """Whether the inputs are an archive to read without unpacking it, or two, with Sentinel-1."""
+    if options.source != "bigearthnet":
+        return False
+    from landscale.sources.tarball import is_archive
+
+    return all(is_archive(path) for _, path in map(_split_input, options.inputs))
+
+
+def stream(options: argparse.Namespace) -> Stream:
+    """That archive.
 
     Raises:
         LandscaleError: see `bigearthnet_archive.stream`; or an option that it does not take.
     """
-    if options.source != "bigearthnet":
-        return None
     from landscale.sources import bigearthnet_archive
 
-    inputs = [_split_input(word) for word in options.inputs]
-    if not all(bigearthnet_archive.is_archive(path) for _, path in inputs):
-        return None
     for option in ("upsample", "scheduler", "plan"):
         if getattr(options, option):
             raise LandscaleError(f"prepare bigearthnet: an archive is read by one process, it takes no --{option}")
-    return bigearthnet_archive.stream(inputs, **_given(options))
+    return bigearthnet_archive.stream([_split_input(word) for word in options.inputs], **_given(options))
 
 
 def survey(options: argparse.Namespace, workers: int) -> Survey:

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 from contextlib import closing
 from typing import Any
 
-from landscale.errors import LandscaleError, reason
+from landscale.errors import BadInput, LandscaleError, reason
 from landscale.prepare.extract import Damaged, Extractor, Task
 from landscale.prepare.plan import Job
 from landscale.prepare.pool import LOOK
@@ -69,7 +69,7 @@ def run_on_cluster(task: Task, jobs: list[Job], scheduler: str) -> Generator[Dam
 def _run(task: Task, job: Job) -> Damaged:
     try:
         extractor = Extractor(task)
-    except OSError as error:
-        raise LandscaleError(f"{task.store}: not seen by a worker ({reason(error)})") from None
+    except BadInput as error:
+        raise BadInput(task.store, f"{error.problem}; do all workers see this file?") from None
     with closing(extractor):
         return [damaged for part in extractor.run(job) for damaged in part]

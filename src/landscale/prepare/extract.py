@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 
 from landscale.errors import LandscaleError
 from landscale.prepare import plan
+from landscale.prepare.beside import AHEAD, settled
 from landscale.prepare.plan import Chunk, Job
 from landscale.sources.survey import Found, Reader
 from landscale.store import BAD, WHOLE, Layout, Writer, checksum, moments
+from landscale.store.direct import page_aligned
 
 Damaged = list[tuple[str, str]]  # patches: name and reason
 
@@ -29,41 +32,55 @@ class Task:
     skip_bad: bool
 
 
+@dataclass
+class _Part:
+    """A chunk that was read: its arrays, and what was found of each patch."""
+
+    chunk: Chunk
+    planes: dict[str, NDArray[np.generic]]
+    classes: NDArray[np.uint8]
+    found: list[Found | LandscaleError]
+
+
 class Extractor:
     """Reads jobs and writes them into the store of a task."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._writer = Writer(task.store)
-        self._buffers = task.layout.buffers(plan.CHUNK)
+        self._buffers = [{p.key: page_aligned(plan.CHUNK, p) for p in task.layout.planes} for _ in range(AHEAD)]
 
     def close(self) -> None:
         self._writer.close()
 
     def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> Iterator[Damaged]:
         """Extract a job; yields the damaged patches of each chunk once it counts."""
-        for chunk in job.chunks:
-            if stopped():
-                return
-            damaged = self.extract(chunk)
+        for damaged in settled(self._read(job, stopped), self._settle):
             yield damaged
             if damaged and not self._task.skip_bad:
                 return
 
-    def extract(self, chunk: Chunk) -> Damaged:
-        n = len(chunk.names)
-        layout = self._task.layout
-        planes = {key: buffer[:n] for key, buffer in self._buffers.items()}
-        classes = np.zeros((n, len(layout.classes)), np.uint8) if chunk.classes is None else chunk.classes
-        rows = Rows(layout, planes, classes)
+    def _read(self, job: Job, stopped: Callable[[], bool]) -> Iterator[_Part]:
+        for chunk, buffers in zip(job.chunks, cycle(self._buffers), strict=False):
+            if stopped():
+                return
+            n = len(chunk.names)
+            planes = {key: buffer[:n] for key, buffer in buffers.items()}
+            classes = chunk.classes
+            if classes is None:
+                classes = np.zeros((n, len(self._task.layout.classes)), np.uint8)
+            yield _Part(chunk, planes, classes, list(self._task.read(chunk.wheres, planes, classes)))
+
+    def _settle(self, part: _Part) -> Damaged:
+        rows = Rows(self._task.layout, part.planes, part.classes)
         damaged: Damaged = []
-        for i, found in enumerate(self._task.read(chunk.wheres, planes, classes)):
+        for i, found in enumerate(part.found):
             if isinstance(found, LandscaleError):
-                damaged.append((chunk.names[i], str(found)))
+                damaged.append((part.chunk.names[i], str(found)))
                 rows.reject(i)
             else:
                 rows.accept(i, found)
-        self._writer.put(chunk.start, rows.columns())
+        self._writer.put(part.chunk.start, rows.columns())
         return damaged
 
 

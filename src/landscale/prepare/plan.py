@@ -52,8 +52,10 @@ def jobs(survey: Survey, todo: NDArray[np.int64], workers: int) -> list[Job]:
 def _chunks(survey: Survey, rows: NDArray[np.int64]) -> Iterator[Chunk]:
     names, wheres = survey.table["name"], survey.table["where"]
     for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
-        for k in range(0, len(run), CHUNK):
-            part = slice(int(run[k]), int(run[min(k + CHUNK, len(run)) - 1]) + 1)
+        first, end = int(run[0]), int(run[-1]) + 1
+        # At whole CHUNKs of the store, so that whole pages of the file are written.
+        for start in range(first // CHUNK * CHUNK, end, CHUNK):
+            part = slice(max(first, start), min(start + CHUNK, end))
             classes = None if survey.classes is None else survey.classes[part]
             yield Chunk(part.start, list(names[part]), list(wheres[part]), classes)
 

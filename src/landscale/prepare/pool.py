@@ -6,6 +6,7 @@ from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from functools import cache
 from typing import Any
 
 from landscale.errors import LandscaleError
@@ -20,8 +21,7 @@ def run_here(task: Task, jobs: list[Job], workers: int) -> Generator[Damaged, No
     """Extract all jobs; yields damaged patches as they turn up, and often nothing, so that progress can be shown."""
     if workers <= 1 or len(jobs) <= 1:
         with closing(Extractor(task)) as extractor:
-            for one in jobs:
-                yield from extractor.run(one)
+            yield from extractor.run(Job([chunk for job in jobs for chunk in job.chunks]))
         return
     context = begin_workers()
     stop = context.Event()
@@ -46,16 +46,22 @@ def run_here(task: Task, jobs: list[Job], workers: int) -> Generator[Damaged, No
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-_extractor: Extractor
+_task: Task
 _stop: Any
 
 
-def _run_in_worker(job: Job) -> Damaged:
-    return [damaged for part in _extractor.run(job, _stop.is_set) for damaged in part]
-
-
 def _start_worker(stop: Any, task: Task) -> None:
-    global _extractor, _stop
+    global _task, _stop
     end_with_the_command()
     keep_freed_memory()
-    _extractor, _stop = Extractor(task), stop
+    _task, _stop = task, stop
+
+
+@cache
+def _extractor() -> Extractor:
+    """Made with the first job, which can tell what is wrong with the store."""
+    return Extractor(_task)
+
+
+def _run_in_worker(job: Job) -> Damaged:
+    return [damaged for part in _extractor().run(job, _stop.is_set) for damaged in part]

@@ -8,9 +8,7 @@ says is compared with the journal, and only what is not there yet, or differs, i
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from importlib.metadata import version
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from landscale.errors import BadInput, BadStore, LandscaleError
 from landscale.files import sync
 from landscale.prepare import plan
+from landscale.prepare.beside import AHEAD, settled
 from landscale.prepare.extract import Rows
 from landscale.prepare.journal import Journal
 from landscale.prepare.preparation import Outcome
@@ -31,12 +30,12 @@ from landscale.progress import bar
 from landscale.sources.bigearthnet_archive import Patch, Patches, Stream
 from landscale.sources.sentinel1 import RADAR
 from landscale.store import BAD, WHOLE, Layout, checksum, moments, open_store
-from landscale.store.growing import FullError, Growing, page_aligned
+from landscale.store.direct import page_aligned
+from landscale.store.growing import FullError, Growing
 from landscale.store.writer import held
 
 _MISSING = 255  # the state of a patch whose other half is not there
 _NAME = 96  # bytes of the longest name; those of BigEarthNet have up to 58
-_BATCHES = 3  # one that is read, one that is written, and one between them
 Advance = Callable[[int], None]
 
 
@@ -316,22 +315,22 @@ def _pump(
     advance: Advance,
 ) -> None:
     """Read all patches in batches; `settle` has them, in order, in a thread of its own."""
-    with closing(patches), ThreadPoolExecutor(1, "settle") as pool:
-        settled: deque[Future[None]] = deque()
+
+    def batches() -> Iterator[_Batch]:
         shown = 0
-        for batch in cycle([_Batch(layout) for _ in range(_BATCHES)]):
-            if len(settled) == _BATCHES:
-                settled.popleft().result()
+        for batch in cycle([_Batch(layout) for _ in range(AHEAD)]):
             batch.fill(read)
             if batch.patches:
-                settled.append(pool.submit(settle, batch))
+                yield batch
             megabytes = patches.consumed() // 1_000_000
             advance(megabytes - shown)
             shown = megabytes
             if len(batch.patches) < plan.CHUNK:
-                break
-        for future in settled:
-            future.result()
+                return
+
+    with closing(patches):
+        for _ in settled(batches(), settle):
+            pass
 
 
 def _at_place(patch: Patch, optical: np.void, where: str) -> Patch:

@@ -18,24 +18,15 @@ from numpy.typing import NDArray
 from landscale.errors import BadInput, LandscaleError, reason
 from landscale.geotiff import Place, decode_band
 from landscale.labels import Nomenclature, nomenclature
-from landscale.sources.bigearthnet import (
-    FOLDER_S2,
-    V1,
-    V2,
-    check_lists,
-    describe_v1,
-    is_synthetic,
-    layout,
-    read_labels,
-    same_place,
-)
+from landscale.sources.bigearthnet import FOLDER_S2, V1, V2, check_lists, describe_v1, is_synthetic, layout
+from landscale.sources.bigearthnet_reader import read_labels, same_place
 from landscale.sources.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, listed_pairs, partner
 from landscale.sources.survey import Found, check_names, split_code, split_lists
 from landscale.sources.tarball import Member, Tarball, estimated_size, first_member
 from landscale.store import Layout, Plane
-from landscale.store.reben_metadata import SENTINEL2, read_metadata
+from landscale.store.planes import SENTINEL2
+from landscale.store.reben_metadata import read_metadata
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 PATCHES_V1 = 590_326  # of the whole of it
 _FOLDER_S2_V1 = "BigEarthNet-v1.0"
 _DEPTHS = {_FOLDER_S2_V1: 2, FOLDER_V1: 2, FOLDER_S2: 3, FOLDER_V2: 3}  # folders from there down to a file
@@ -241,10 +232,6 @@ class Stream:
             for path in sorted({*split_lists(self.lists).values(), *self.lists.glob("patches_with_*")}):
                 digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
-
-
-def is_archive(path: Path) -> bool:
-    return path.name.endswith(SUFFIXES) and not path.is_dir()
 
 
 def stream(inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None) -> Stream:

@@ -14,7 +14,7 @@ from typing import Any
 from landscale.errors import BadInput, reason
 from landscale.files import read_json
 from landscale.sources.survey import split_lists
-from landscale.store.reben_metadata import SENTINEL1
+from landscale.store.planes import SENTINEL1
 
 (RADAR,) = SENTINEL1
 FOLDER_V1, FOLDER_V2 = "BigEarthNet-S1-v1.0", "BigEarthNet-S1"

@@ -21,6 +21,7 @@ from isal.igzip_lib import IsalError
 
 from landscale.errors import BadInput, reason
 
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _BLOCK = 1 << 20  # bytes decompressed at a time
 _AHEAD = 4  # blocks
 _LARGEST = 1 << 20  # bytes of a member; the largest of BigEarthNet's have 58 kB
@@ -28,6 +29,10 @@ _LONGEST = 1 << 16  # bytes of a header that says a long name
 _FILES, _FOLDER, _LINKS = b"0\07", b"5", b"12K"
 _LONG_NAME, _PAX, _PAX_OF_ALL = b"L", b"x", b"g"
 _PROBED = 4 << 20  # bytes, decompressed to see how well an archive is compressed
+
+
+def is_archive(path: Path) -> bool:
+    return path.name.endswith(SUFFIXES) and not path.is_dir()
 
 
 class Member(NamedTuple):

@@ -24,7 +24,8 @@ from landscale.labels import nomenclature
 from landscale.store.layout import SHARES, SPLITS, WHOLE, Layout, Plane
 from landscale.store.lmdb import Environment
 from landscale.store.patches import PatchStore
-from landscale.store.reben_metadata import SENTINEL1, SENTINEL2, read_metadata
+from landscale.store.planes import SENTINEL1, SENTINEL2
+from landscale.store.reben_metadata import read_metadata
 from landscale.store.safetensor import Decoder
 from landscale.store.statistics import TrainStatistics
 

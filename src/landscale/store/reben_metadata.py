@@ -8,17 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.bands import BANDS, band_set
 from landscale.errors import BadInput, UnknownName, reason
 from landscale.labels import Nomenclature
-from landscale.store.layout import SPLITS, Plane
-
-SIDES = {10: 120, 20: 60, 60: 20}  # 1.2 km
-SENTINEL2 = tuple(
-    Plane(f"data_{gsd}m", tuple(b for b in band_set("s2-12").names if BANDS[b].gsd == gsd), side)
-    for gsd, side in SIDES.items()
-)
-SENTINEL1 = (Plane("data_s1", ("VV", "VH"), 120, "float32"),)
+from landscale.store.layout import SPLITS
 
 _COLUMNS = {
     "patch_id": "name",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
 from landscale.files import sync
+from landscale.store.direct import PAGE, DirectFile
 from landscale.store.layout import FORMAT, SHARES, SPLITS, STATES, WHOLE, Layout, seals
 from landscale.store.statistics import PART, mean_and_deviation
 
@@ -127,7 +128,10 @@ def write_structure(
     places = places or {}
     block = min(places.values(), default=0) // 2  # HDF5 then keeps its headers together, in front
     # HDF5 1.10's format: the oldest with checksums in all its headers, and what the tools people have can read.
-    with h5py.File(path, "w", libver=("v110", "v110"), locking=False, meta_block_size=block or None) as file:
+    how: dict[str, Any] = {"libver": ("v110", "v110"), "locking": False, "meta_block_size": block or None}
+    if not places:
+        how |= {"alignment_threshold": PAGE, "alignment_interval": PAGE}
+    with h5py.File(path, "w", **how) as file:
         gaps = []  # datasets without a name: they keep their place free as long as the file is open
         for key, (shape, dtype) in shapes.items():
             if gap := max(0, places.get(key, 0) - file.id.get_filesize()):
@@ -163,17 +167,24 @@ def _texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
 
 
 class Writer:
-    """Writes ranges of a created store. Any number of them, in any processes, may write disjoint patches at once."""
+    """Writes ranges of a created store. Any number of them, in any processes, may write disjoint patches at once.
+
+    Raises:
+        BadInput: there is no such store, or none any more.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with h5py.File(path, "r") as file:
-            self._place = {
-                key: (file[key].id.get_offset(), file[key].dtype, int(np.prod(file[key].shape[1:], dtype=np.int64)))
-                for key in file
-            }
-            self._patches = len(file["state"])
-        self._file = os.open(path, os.O_RDWR)
+        try:
+            with h5py.File(path, "r") as file:
+                self._place = {
+                    key: (file[key].id.get_offset(), file[key].dtype, int(np.prod(file[key].shape[1:], dtype=np.int64)))
+                    for key in file
+                }
+                self._patches = len(file["state"])
+            self._file = DirectFile(path)
+        except OSError as error:
+            raise BadInput(path, f"cannot be opened ({reason(error)})") from None
 
     def put(self, start: int, columns: dict[str, NDArray[np.generic]]) -> None:
         """Write consecutive patches from `start` on; the states of whole patches follow only after their bytes are on disk."""
@@ -181,18 +192,12 @@ class Writer:
         state = columns.pop("state")
         for key, values in columns.items():
             self._write(key, start, values)
-        self._sync(os.fdatasync)
+        self._file.sync()
         self._write("state", start, state)
         for key, values in columns.items():
-            self._forget(key, start, len(values))
-
-    def _forget(self, key: str, start: int, patches: int) -> None:
-        """Let the page cache drop what is on disk: a page that is used again costs a tenth of a fresh one, and a store may
-        well be larger than memory.
-        """
-        offset, dtype, items = self._place[key]
-        size = items * dtype.itemsize
-        os.posix_fadvise(self._file, offset + start * size, patches * size, os.POSIX_FADV_DONTNEED)
+            offset, dtype, items = self._place[key]
+            size = items * dtype.itemsize
+            self._file.forget(offset + start * size, len(values) * size)
 
     def states(self) -> NDArray[np.uint8]:
         """The states of all patches as they are in the file at every moment (N,)."""
@@ -205,27 +210,14 @@ class Writer:
         with h5py.File(self._path, "r") as file:
             found = seals(file)
         self._write("seal", 0, found)
-        self._sync(os.fsync)
-
-    def _sync(self, how: Callable[[int], None]) -> None:
-        try:
-            how(self._file)
-        except OSError as error:
-            raise BadInput(self._path, f"cannot be written ({error.strerror})") from None
+        self._file.sync(whole=True)
 
     def _write(self, key: str, start: int, values: NDArray[np.generic]) -> None:
         offset, dtype, items = self._place[key]
-        data = np.ascontiguousarray(values, dtype=dtype).data.cast("B")
-        position = offset + start * items * dtype.itemsize
-        while data:
-            try:
-                written = os.pwrite(self._file, data, position)
-            except OSError as error:
-                raise BadInput(self._path, f"cannot be written ({error.strerror})") from None
-            data, position = data[written:], position + written
+        self._file.write(np.ascontiguousarray(values, dtype=dtype), offset + start * items * dtype.itemsize)
 
     def close(self) -> None:
-        os.close(self._file)
+        self._file.close()
 
 
 def train_statistics(path: Path) -> NDArray[np.float64]:

@@ -1,0 +1,94 @@
+"""A file that is written in place, past the page cache where that can be: a copy into it costs more time than all else that is
+done with pixels, and a store may well be larger than memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.errors import BadInput
+from landscale.store.layout import Plane
+
+PAGE = 4096  # bytes; direct writes begin and end at multiples of it, in the file and in memory
+
+
+class DirectFile:
+    """A file to write from any number of processes, each other pages or other bytes of a page.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, make: bool = False) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
+        self._direct: int | None = None
+        with suppress(OSError):  # a file system that cannot
+            self._direct = os.open(path, os.O_RDWR | os.O_DIRECT)
+
+    def close(self) -> None:
+        os.close(self._file)
+        if self._direct is not None:
+            os.close(self._direct)
+
+    def write(self, values: NDArray[np.generic], position: int) -> None:
+        """The bytes of C-contiguous values.
+
+        Raises:
+            BadInput: the disk is full, or broken.
+        """
+        data = values.data.cast("B") if values.size else memoryview(b"")
+        while data:
+            with self._told():
+                written = self._write(data, position)
+            data, position = data[written:], position + written
+
+    def _write(self, data: memoryview, position: int) -> int:
+        if self._direct is not None and position % PAGE == 0 and len(data) % PAGE == 0:
+            try:
+                return os.pwrite(self._direct, data, position)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # as for memory, or a file system, with other bounds
+                    raise
+        return os.pwrite(self._file, data, position)
+
+    def read(self, out: NDArray[np.generic], position: int) -> None:
+        """Bytes into a C-contiguous array."""
+        os.preadv(self._file, [out.data.cast("B")], position)
+
+    def forget(self, position: int, size: int) -> None:
+        """Let the page cache drop what is on disk: a page that is used again costs a tenth of a fresh one."""
+        os.posix_fadvise(self._file, position, size, os.POSIX_FADV_DONTNEED)
+
+    def sync(self, *, whole: bool = False) -> None:
+        """Bring all that was written to the disk; `whole`: with what the file system says of it.
+
+        Raises:
+            BadInput: the disk is broken.
+        """
+        with self._told():
+            (os.fsync if whole else os.fdatasync)(self._file)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._file, size)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BadInput(self._path, f"cannot be written ({error.strerror})") from None
+
+
+def page_aligned(patches: int, plane: Plane) -> NDArray[np.generic]:
+    """An array (patches, bands, side, side) that can be written past the page cache."""
+    size = int(np.prod(plane.shape)) * np.dtype(plane.dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, patches * size), plane.dtype).reshape(patches, *plane.shape)

@@ -1,0 +1,121 @@
+"""Patches are read while others are written: in order, into memory that is free again, and past the page cache."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archives import link_v2
+from landscale.errors import BadInput
+from landscale.prepare import prepare
+from landscale.prepare.beside import AHEAD, settled
+from landscale.sources import bigearthnet
+from landscale.store import Plane
+from landscale.store.direct import PAGE, DirectFile, page_aligned
+
+
+@given(st.integers(0, 12))
+def test_all_parts_are_settled_in_order_and_memory_is_free_when_it_is_used_again(parts: int) -> None:
+    done: list[int] = []
+    me = threading.current_thread()
+
+    def reading() -> Iterator[int]:
+        for part in range(parts):
+            assert part - AHEAD < len(done)
+            yield part
+
+    def settle(part: int) -> int:
+        assert threading.current_thread() is not me
+        done.append(part)
+        return 10 * part
+
+    assert list(settled(reading(), settle)) == [10 * part for part in range(parts)]
+    assert done == list(range(parts))
+
+
+@pytest.mark.parametrize("bad", [0, 1, 4])
+def test_after_a_part_that_fails_none_is_settled(bad: int) -> None:
+    done: list[int] = []
+
+    def settle(part: int) -> None:
+        if part == bad:
+            raise BadInput("disk", "is full")
+        done.append(part)
+
+    with pytest.raises(BadInput, match="disk: is full"):
+        list(settled(range(9), settle))
+    assert done == list(range(bad))
+
+
+def test_a_reader_that_fails_leaves_what_was_read_settled() -> None:
+    done: list[int] = []
+
+    def reading() -> Iterator[int]:
+        yield 0
+        raise BadInput("source", "is damaged")
+
+    with pytest.raises(BadInput, match="source"):
+        list(settled(reading(), done.append))
+    assert done == [0]
+
+
+@given(data=st.data())
+def test_a_direct_file_holds_what_was_written(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whole pages and parts of them, in any order: the same bytes as in memory."""
+    path = tmp_path_factory.mktemp("direct") / "file"
+    plane = Plane("data", ("B02", "B03"), 32)  # 4,096 bytes a patch
+    source = page_aligned(4, plane)
+    source[...] = np.random.default_rng(1).integers(0, 9000, source.shape)
+    raw = source.reshape(-1).view(np.uint8)
+    expected = np.zeros(8 * PAGE, np.uint8)
+    path.write_bytes(expected.tobytes())
+    file = DirectFile(path)
+    edges = st.sampled_from([0, PAGE, 2 * PAGE, 3 * PAGE]) | st.integers(0, 3 * PAGE)
+    try:
+        for _ in range(data.draw(st.integers(1, 5))):
+            place, begin = data.draw(edges), data.draw(edges)
+            size = data.draw(st.sampled_from([0, PAGE]) | st.integers(0, 4 * PAGE - begin))
+            file.write(raw[begin : begin + size], place)
+            expected[place : place + size] = raw[begin : begin + size]
+        file.sync()
+        found = np.empty(8 * PAGE, np.uint8)
+        file.read(found, 0)
+    finally:
+        file.close()
+    assert (found == expected).all()
+    assert path.read_bytes() == expected.tobytes()
+
+
+def test_planes_begin_at_pages_and_whole_pages_bypass_the_cache(
+    v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 patches are whole pages of every plane; if that were lost, nothing else would show it but time."""
+    direct: list[int] = []
+    true = os.pwrite
+
+    def pwrite(handle: int, content: memoryview, position: int) -> int:
+        flags = int(Path(f"/proc/self/fdinfo/{handle}").read_text().split("flags:")[1].split()[0], 8)
+        written = true(handle, content, position)
+        if flags & os.O_DIRECT:
+            direct.append(position)
+        return written
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    archive = link_v2(tmp_path, v2, 130)
+    prepare(bigearthnet.survey([(None, archive)]), tmp_path / "s.h5")
+    with h5py.File(tmp_path / "s.h5") as file:
+        places = [file[key].id.get_offset() for key in ("data_10m", "data_20m", "data_60m")]
+        sizes = [file[key][0].nbytes for key in ("data_10m", "data_20m", "data_60m")]
+    assert all(place % PAGE == 0 for place in places)
+    wanted = sorted(place + 64 * k * size for place, size in zip(places, sizes, strict=True) for k in range(2))
+    if not direct:
+        pytest.skip("this file system has no direct writes")
+    assert set(wanted) <= set(direct)
