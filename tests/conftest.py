@@ -132,10 +132,10 @@ def outcome(process: subprocess.Popen[str]) -> Answer:
 def prepared(cli: Cli, tmp_path: Path) -> Callable[..., Path]:
     """Run `landscale prepare WORDS… STORE` and demand success; the value is the store's path."""
 
-    def run(*words: object, name: str = "store.h5") -> Path:
+    def run(*words: object, name: str = "store.h5", options: tuple[str, ...] = ()) -> Path:
         store = tmp_path / name
         source, *inputs = (str(word) for word in words)
-        answer = cli("prepare", source, *inputs, store, "--workers", 1)
+        answer = cli("prepare", source, *inputs, store, "--workers", 1, *options)
         assert answer.code == 0, answer.lines
         return store
 

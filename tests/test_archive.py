@@ -174,6 +174,17 @@ class TestTheFoldersPatches:
         s1 = pack(folder / "s1.tar.zst", shuffled(files(roots[version], S1[version]), 2))
         same(prepared("bigearthnet", *([s1, s2] if s1_first else [s2, s1])), folder_stores[f"{version}+s1"])
 
+    @pytest.mark.parametrize("with_radar", [False, True])
+    def test_with_all_bands_at_10_m(
+        self, with_radar: bool, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]
+    ) -> None:
+        folder, root = place(roots["v2"], tmp_path / "a"), roots["v2"]
+        halves = (S2["v2"], S1["v2"]) if with_radar else (S2["v2"],)
+        archives = [pack(folder / f"{half}.tar.zst", shuffled(files(root, half), 3)) for half in halves]
+        how = ("--upsample", "bicubic")
+        expected = prepared("bigearthnet", root if with_radar else root / S2["v2"], name="folders.h5", options=how)
+        same(prepared("bigearthnet", *archives, options=how), open_store(expected))
+
     def test_the_published_patches(self, tmp_path: Path, prepared: Callable[..., Path]) -> None:
         root = DATA / "bigearthnet-v1"
         folder = place(root, tmp_path / "a")

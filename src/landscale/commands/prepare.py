@@ -16,6 +16,7 @@ from landscale.workers import begin_workers
 if TYPE_CHECKING:
     from landscale.distributed import Ranks
     from landscale.prepare import Outcome
+    from landscale.sources.bigearthnet_archive import Stream
     from landscale.sources.survey import Survey
 
 
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
         if _is_one_of_many():
             raise LandscaleError("prepare bigearthnet: an archive is read by one process; found several ranks")
-        return _told(options, prepare_stream(stream(options), options.store, skip_bad=options.skip_bad))
+        return _told(options, prepare_stream(_stream(options), options.store, skip_bad=options.skip_bad))
     if not _is_one_of_many():
         workers = options.workers or len(os.sched_getaffinity(0))
         if workers > 1 and not (options.scheduler or options.plan):
@@ -123,6 +124,15 @@ def _survey(options: argparse.Namespace, workers: int) -> Survey:
     found = survey(options, workers)
     if options.upsample is None:
         return found
-    from landscale.superres.stored import with_upsampled
+    from landscale.superres.stored import survey_upsampled
 
-    return with_upsampled(found, options.upsample, options.weights)
+    return survey_upsampled(found, options.upsample, options.weights)
+
+
+def _stream(options: argparse.Namespace) -> Stream:
+    found = stream(options)
+    if options.upsample is None:
+        return found
+    from landscale.superres.stored import stream_upsampled
+
+    return stream_upsampled(found, options.upsample, options.weights)

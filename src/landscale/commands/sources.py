@@ -79,7 +79,7 @@ def stream(options: argparse.Namespace) -> Stream:
     """
     from landscale.sources import bigearthnet_archive
 
-    for option in ("upsample", "scheduler", "plan"):
+    for option in ("scheduler", "plan"):
         if getattr(options, option):
             raise LandscaleError(f"prepare bigearthnet: an archive is read by one process, it takes no --{option}")
     return bigearthnet_archive.stream([_split_input(word) for word in options.inputs], **_given(options))

@@ -148,6 +148,8 @@ class _Preparation:
         def settle(batch: _Batch) -> None:
             nonlocal start
             first, start = start, start + len(batch.patches)
+            if self._stream.complete:
+                self._stream.complete(batch.planes)
             records = self._records(batch)
             if first < len(journal.kept):
                 if journal.kept[first:start].tobytes() == records.tobytes():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -164,7 +164,7 @@ class Stream:
     """BigEarthNet in one archive or two, ready to be read.
 
     v2 has a table of what `metadata.parquet` says, its labels (N, C), and in `rows` the row of each name; v1 has none of them.
-    split: of all patches, if given.
+    split: of all patches, if given. complete: called with all planes of patches by key, fills those that are in no archive.
     """
 
     optical: Path
@@ -176,6 +176,7 @@ class Stream:
     lists: Path
     split: int | None
     provenance: dict[str, object]
+    complete: Callable[[Mapping[str, NDArray[np.generic]]], None] | None = None
 
     def optical_patches(self) -> Patches:
         """The Sentinel-2 half; of v2 those that the metadata know."""

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from landscale.distributed import device
 from landscale.errors import LandscaleError, UnknownName
+from landscale.sources.bigearthnet_archive import Stream
 from landscale.sources.survey import Found, Reader, Survey
-from landscale.store import SUPER, Plane
+from landscale.store import SUPER, Layout, Plane
 from landscale.superres.planes import ESA_ORDER, interpolate
 from landscale.superres.superresolver import Superresolver
 
@@ -24,23 +25,45 @@ WAYS = ("bilinear", "bicubic", "dsen2")
 
 
 @dataclass(frozen=True)
-class Upsampled:
-    """A Reader that also fills `data_super`, from the planes that `read` fills. weights: of DSen2, else plain interpolation."""
+class Upsampling:
+    """Fills `data_super` of patches from their planes at native resolution; called with all planes of a store by key."""
 
-    read: Reader
     native: tuple[Plane, ...]
     way: str
     weights: Path | None
 
-    def __call__(
-        self, wheres: Sequence[Any], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
-    ) -> Iterator[Found | LandscaleError]:
-        found = list(self.read(wheres, {p.key: planes[p.key] for p in self.native}, classes))
+    def __call__(self, planes: Mapping[str, NDArray[np.generic]]) -> None:
         if multiprocessing.parent_process() is not None:
             torch.set_num_threads(1)  # the workers are the threads
         tensors = {p.bands: torch.from_numpy(planes[p.key]) for p in self.native}
         out = interpolate(tensors, self.way) if self.weights is None else _superresolver(self.weights)(tensors)
         planes[SUPER][...] = out.numpy()
+
+    def layout(self, native: Layout) -> Layout:
+        """That of the store: the new plane follows those that it is made of."""
+        planes = list(native.planes)
+        place = 1 + max(planes.index(plane) for plane in self.native)
+        planes.insert(place, Plane(SUPER, ESA_ORDER, max(plane.side for plane in self.native)))
+        return replace(native, planes=tuple(planes))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        told = {} if self.weights is None else {"digest": _superresolver(self.weights).config["digest"]}
+        return {SUPER: {"upsample": self.way, **told}}
+
+
+@dataclass(frozen=True)
+class UpsampledReader:
+    """A Reader that also fills `data_super`, from the planes that `read` fills."""
+
+    read: Reader
+    upsampling: Upsampling
+
+    def __call__(
+        self, wheres: Sequence[Any], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+    ) -> Iterator[Found | LandscaleError]:
+        found = list(self.read(wheres, {key: plane for key, plane in planes.items() if key != SUPER}, classes))
+        self.upsampling(planes)
         yield from found
 
 
@@ -49,7 +72,7 @@ def _superresolver(weights: Path) -> Superresolver:
     return Superresolver.load(weights, device())
 
 
-def with_upsampled(survey: Survey, way: str, weights: Path | None) -> Survey:
+def survey_upsampled(survey: Survey, way: str, weights: Path | None) -> Survey:
     """A survey whose store gets `data_super` (N, 12, 120, 120) uint16 as well: all bands in ESA order at 10 m.
 
     Args:
@@ -60,23 +83,38 @@ def with_upsampled(survey: Survey, way: str, weights: Path | None) -> Survey:
     Raises:
         UnknownName: no such way. LandscaleError: dsen2 without weights, or bands are missing. BadInput: the weights are damaged.
     """
+    upsampling = _upsampling(survey.layout, way, weights)
+    return replace(
+        survey,
+        layout=upsampling.layout(survey.layout),
+        read=UpsampledReader(survey.read, upsampling),
+        provenance=survey.provenance | upsampling.provenance,
+    )
+
+
+def stream_upsampled(stream: Stream, way: str, weights: Path | None) -> Stream:
+    """The same of an archive that is streamed."""
+    upsampling = _upsampling(stream.layout, way, weights)
+    return replace(
+        stream,
+        layout=upsampling.layout(stream.layout),
+        complete=upsampling,
+        provenance=stream.provenance | upsampling.provenance,
+    )
+
+
+def _upsampling(layout: Layout, way: str, weights: Path | None) -> Upsampling:
     if way not in WAYS:
         raise UnknownName("way of upsampling", way, WAYS)
     if way == "dsen2" and weights is None:
         raise LandscaleError("--upsample dsen2: needs --weights, which `landscale superres train` makes")
     if way != "dsen2" and weights is not None:
         raise LandscaleError(f"--upsample {way}: takes no --weights")
-    native = tuple(p for p in survey.layout.planes if set(p.bands) <= set(ESA_ORDER))
+    native = tuple(p for p in layout.planes if set(p.bands) <= set(ESA_ORDER))
     have = {band for p in native for band in p.bands}
     if missing := [band for band in ESA_ORDER if band not in have]:
         raise LandscaleError(f"--upsample {way}: the source lacks {', '.join(missing)}")
-    plane = Plane(SUPER, ESA_ORDER, max(p.side for p in native))
-    made = {"upsample": way}
+    upsampling = Upsampling(native, way, weights.resolve() if weights else None)
     if weights is not None:
-        made["digest"] = _superresolver(weights.resolve()).config["digest"]
-    return replace(
-        survey,
-        layout=replace(survey.layout, planes=(*survey.layout.planes, plane)),
-        read=Upsampled(survey.read, native, way, weights.resolve() if weights else None),
-        provenance=survey.provenance | {SUPER: made},
-    )
+        _superresolver(weights.resolve())  # what is wrong with them shows before the first patch
+    return upsampling
