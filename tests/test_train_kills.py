@@ -13,7 +13,7 @@ import pytest
 
 from launchers import members, ranks_at, torchrun, wait_until_gone
 from stores import make_store, rgbn_plane
-from test_train import TINY, ended, flags, outcome, start  # noqa: F401  a fixture
+from trainings import TINY, ended, flags, outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TIMEOUT = 5  # seconds
@@ -84,7 +84,7 @@ def test_two_ranks_killed_at_twelve_moments(store, tmp_path, both):
     assert outcome(run) == expected
 
 
-def test_thirty_terminations_lose_no_step(start, store, tmp_path):  # noqa: F811
+def test_thirty_terminations_lose_no_step(start, store, tmp_path):
     rng = random.Random(3)
     undisturbed, run, output = tmp_path / "undisturbed", tmp_path / "run", tmp_path / "output.txt"
     epochs = 120

@@ -25,7 +25,7 @@ from landscale.train import gradients, train
 from landscale.train.build import build_classifier
 from launchers import members, ranks_at, torchrun, wait_until_gone
 from stores import make_store, rgbn_plane
-from test_train import CPU, PLAIN, TINY, flags, outcome
+from trainings import CPU, PLAIN, TINY, flags, outcome
 
 SGD = replace(PLAIN, optimizer="sgd", rate=0.05, weight_decay=0.0, warmup_epochs=0.0, turns=False, epochs=2)
 LAYER_NORM = replace(SGD, model="test_convnext", options={}, side=32)

@@ -29,7 +29,7 @@ from landscale.train import learner as learner_room
 from landscale.train.build import build_classifier
 from landscale.train.learner import Learner, Learnt
 from stores import make_store, rgbn_plane
-from test_train import CPU, PLAIN, TINY, flags, interrupted_learning, learn, outcome
+from trainings import CPU, PLAIN, TINY, flags, interrupted_learning, learn, outcome
 
 SGD = replace(PLAIN, optimizer="sgd", weight_decay=0.0, warmup_epochs=0.0, turns=False)
 
