@@ -1,4 +1,4 @@
-"""Patches are read while others are written: in order, into memory that is free again, and past the page cache."""
+"""Patches are read while others are summed up and written: in order, from memory that is free again, past the page cache."""
 
 from __future__ import annotations
 
@@ -23,48 +23,60 @@ from landscale.store.direct import PAGE, DirectFile, page_aligned
 
 
 @given(st.integers(0, 12))
-def test_all_parts_are_settled_in_order_and_memory_is_free_when_it_is_used_again(parts: int) -> None:
-    done: list[int] = []
-    me = threading.current_thread()
+def test_all_parts_are_written_in_order_and_memory_is_free_when_it_is_used_again(parts: int) -> None:
+    summed: list[int] = []
+    written: list[int] = []
+    threads = {threading.current_thread().name}
 
     def reading() -> Iterator[int]:
         for part in range(parts):
-            assert part - AHEAD < len(done)
+            assert part - AHEAD < len(written)
             yield part
 
-    def settle(part: int) -> int:
-        assert threading.current_thread() is not me
-        done.append(part)
+    def sum_up(part: int) -> int:
+        threads.add(threading.current_thread().name)
+        summed.append(part)
         return 10 * part
 
-    assert list(settled(reading(), settle)) == [10 * part for part in range(parts)]
-    assert done == list(range(parts))
+    def write(part: int, sums: int) -> int:
+        threads.add(threading.current_thread().name)
+        assert sums == 10 * part
+        written.append(part)
+        return part
+
+    assert list(settled(reading(), sum_up, write)) == list(range(parts))
+    assert summed == written == list(range(parts))
+    assert len(threads) == (3 if parts else 1)
 
 
-@pytest.mark.parametrize("bad", [0, 1, 4])
-def test_after_a_part_that_fails_none_is_settled(bad: int) -> None:
-    done: list[int] = []
+@pytest.mark.parametrize("where", ["sum_up", "write"])
+@pytest.mark.parametrize("bad", [0, 1, 5])
+def test_after_a_part_that_fails_none_is_written(bad: int, where: str) -> None:
+    written: list[int] = []
 
-    def settle(part: int) -> None:
-        if part == bad:
+    def fail_at(name: str, part: int) -> None:
+        if (where, bad) == (name, part):
             raise BadInput("disk", "is full")
-        done.append(part)
+
+    def write(part: int, _: None) -> None:
+        fail_at("write", part)
+        written.append(part)
 
     with pytest.raises(BadInput, match="disk: is full"):
-        list(settled(range(9), settle))
-    assert done == list(range(bad))
+        list(settled(range(9), lambda part: fail_at("sum_up", part), write))
+    assert written == list(range(bad))
 
 
-def test_a_reader_that_fails_leaves_what_was_read_settled() -> None:
-    done: list[int] = []
+def test_a_reader_that_fails_leaves_what_was_read_written() -> None:
+    written: list[int] = []
 
     def reading() -> Iterator[int]:
         yield 0
         raise BadInput("source", "is damaged")
 
     with pytest.raises(BadInput, match="source"):
-        list(settled(reading(), done.append))
-    assert done == [0]
+        list(settled(reading(), str, lambda part, _: written.append(part)))
+    assert written == [0]
 
 
 @given(data=st.data())

@@ -1,4 +1,4 @@
-"""Reading and writing at the same time: one thread reads patches while another sums up and writes those before them."""
+"""Reading, summing up and writing at the same time: patches go through three threads, one after the other."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Part = TypeVar("Part")
+Sums = TypeVar("Sums")
 Result = TypeVar("Result")
 
-AHEAD = 3  # parts at once: one that is read, one that is written, and one between them
+AHEAD = 4  # parts at once: one in each thread, and one on its way
 
 
-def settled(parts: Iterable[Part], settle: Callable[[Part], Result]) -> Iterator[Result]:
-    """What `settle` makes of each part, in order, in a thread of its own.
+def settled(
+    parts: Iterable[Part], sum_up: Callable[[Part], Sums], write: Callable[[Part, Sums], Result]
+) -> Iterator[Result]:
+    """What `write` makes of each part and its sums, in order. The caller's thread reads the parts.
 
-    When `parts` is asked for one, the part AHEAD before it is settled, so its memory may be used again. After a part
-    that fails, none is settled.
+    When `parts` is asked for one, the part AHEAD before it is written, so its memory may be used again. After a part
+    that fails, none is written.
     """
     failed = False
 
-    def one(part: Part) -> Result:
+    def finish(part: Part, sums: Future[Sums]) -> Result:
         nonlocal failed
         if failed:
             raise CancelledError
         failed = True
-        result = settle(part)
+        result = write(part, sums.result())
         failed = False
         return result
 
-    with ThreadPoolExecutor(1, "settle") as pool:
+    with ThreadPoolExecutor(1, "sum_up") as summing, ThreadPoolExecutor(1, "write") as writing:
         waiting: deque[Future[Result]] = deque()
         for part in parts:
-            waiting.append(pool.submit(one, part))
+            waiting.append(writing.submit(finish, part, summing.submit(sum_up, part)))
             if len(waiting) == AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -55,7 +55,7 @@ class Extractor:
 
     def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> Iterator[Damaged]:
         """Extract a job; yields the damaged patches of each chunk once it counts."""
-        for damaged in settled(self._read(job, stopped), self._settle):
+        for damaged in settled(self._read(job, stopped), self._sum_up, self._write):
             yield damaged
             if damaged and not self._task.skip_bad:
                 return
@@ -71,17 +71,16 @@ class Extractor:
                 classes = np.zeros((n, len(self._task.layout.classes)), np.uint8)
             yield _Part(chunk, planes, classes, list(self._task.read(chunk.wheres, planes, classes)))
 
-    def _settle(self, part: _Part) -> Damaged:
+    def _sum_up(self, part: _Part) -> dict[str, NDArray[Any]]:
         rows = Rows(self._task.layout, part.planes, part.classes)
-        damaged: Damaged = []
         for i, found in enumerate(part.found):
-            if isinstance(found, LandscaleError):
-                damaged.append((part.chunk.names[i], str(found)))
-                rows.reject(i)
-            else:
-                rows.accept(i, found)
-        self._writer.put(part.chunk.start, rows.columns())
-        return damaged
+            rows.add(i, found)
+        return rows.columns()
+
+    def _write(self, part: _Part, columns: dict[str, NDArray[Any]]) -> Damaged:
+        self._writer.put(part.chunk.start, columns)
+        named = zip(part.chunk.names, part.found, strict=True)
+        return [(name, str(found)) for name, found in named if isinstance(found, LandscaleError)]
 
 
 class Rows:
@@ -99,22 +98,21 @@ class Rows:
             "state": np.full(n, WHOLE, np.uint8),
         }
 
-    def accept(self, i: int, found: Found) -> None:
-        """Row `i` has its pixels: what follows from them."""
+    def add(self, i: int, found: Found | LandscaleError) -> None:
+        """Row `i` has its pixels: what follows from them. If it is damaged, what a reader may have left of it goes."""
         columns = self._columns
+        if isinstance(found, LandscaleError):
+            columns["state"][i] = BAD
+            for plane in self._planes:
+                plane[i] = 0
+            return
         columns["crs"][i] = found.place.crs.encode()
         columns["origin"][i] = found.place.x, found.place.y
         self._tiles[i] = found.tile.encode()
         columns["checksum"][i] = checksum([plane[i] for plane in self._planes], self._classes[i])
 
-    def reject(self, i: int) -> None:
-        """Row `i` is damaged: what a reader may have left of it goes."""
-        self._columns["state"][i] = BAD
-        for plane in self._planes:
-            plane[i] = 0
-
     def columns(self) -> dict[str, NDArray[Any]]:
-        """All of them, once every row is accepted or rejected."""
+        """All of them, once every row is added."""
         # Where the survey knew the tile, the store has it already.
         tiles = {"tile": self._tiles} if self._tiles.any() else {}
         return self._columns | {"moments": moments(self._planes)} | tiles

@@ -1,6 +1,6 @@
 """Archives → store, without unpacking: each is read once, from front to back, straight into a store that grows.
 
-One thread decompresses, this one takes the members apart, a third computes checksums and writes. The store grows as
+One thread decompresses, this one takes the members apart, a third computes checksums, a fourth writes. The store grows as
 `STORE.h5.partial`, with a journal beside it. After a kill the archive is read again, as there is no other way into it; what it
 says is compared with the journal, and only what is not there yet, or differs, is written.
 """
@@ -145,12 +145,14 @@ class _Preparation:
     def _read_optical(self, store: Growing, journal: Journal, advance: Advance) -> None:
         start = 0
 
-        def settle(batch: _Batch) -> None:
-            nonlocal start
-            first, start = start, start + len(batch.patches)
+        def sum_up(batch: _Batch) -> NDArray[np.void]:
             if self._stream.complete:
                 self._stream.complete(batch.planes)
-            records = self._records(batch)
+            return self._records(batch)
+
+        def write(batch: _Batch, records: NDArray[np.void]) -> None:
+            nonlocal start
+            first, start = start, start + len(batch.patches)
             if first < len(journal.kept):
                 if journal.kept[first:start].tobytes() == records.tobytes():
                     return
@@ -171,7 +173,7 @@ class _Preparation:
                     classes[:] = labels
             return patch
 
-        _pump(patches, self._optical, read, settle, advance)
+        _pump(patches, self._optical, read, sum_up, write, advance)
         journal.finish()
 
     def _check(self, name: str, patch: Patch) -> None:
@@ -189,10 +191,7 @@ class _Preparation:
     def _records(self, batch: _Batch) -> NDArray[np.void]:
         rows = Rows(batch.layout, batch.planes, batch.classes)
         for i, patch in enumerate(batch.patches):
-            if isinstance(patch.found, LandscaleError):
-                rows.reject(i)
-            else:
-                rows.accept(i, patch.found)
+            rows.add(i, patch.found)
         records = np.zeros(len(batch.patches), _optical_record(batch.layout))
         records["name"] = [patch.name.encode() for patch in batch.patches]
         for key, values in rows.columns().items():
@@ -226,7 +225,7 @@ class _Preparation:
 
         buffers = {key: plane[0] for key, plane in self._optical.buffers(1).items()}
 
-        def settle(batch: _Batch) -> None:
+        def sum_up(batch: _Batch) -> NDArray[np.void]:
             radar = batch.planes[RADAR.key]
             records = np.zeros(len(batch.patches), _RADAR_RECORD)
             for i, patch in enumerate(batch.patches):
@@ -238,14 +237,17 @@ class _Preparation:
                 records[i]["pixels"] = checksum([radar[i]], _NOTHING)
                 records[i]["checksum"] = self._joint_checksum(store, optical[row], row, buffers, radar[i])
             records["moments"] = moments([radar])
+            return records
+
+        def write(batch: _Batch, records: NDArray[np.void]) -> None:
             todo = [i for i, r in enumerate(records) if kept.get(int(r["row"]), _NONE).tobytes() != r.tobytes()]
             for begin, end in _runs(records["row"], todo):
-                store.put(RADAR.key, int(records["row"][begin]) - 1, radar[begin:end])
+                store.put(RADAR.key, int(records["row"][begin]) - 1, batch.planes[RADAR.key][begin:end])
             if todo:
                 store.sync()
                 journal.append(records[todo])
 
-        _pump(patches, replace(self._optical, planes=(RADAR,)), read, settle, advance)
+        _pump(patches, replace(self._optical, planes=(RADAR,)), read, sum_up, write, advance)
         journal.finish()
 
     def _joint_checksum(
@@ -313,10 +315,11 @@ def _pump(
     patches: Patches,
     layout: Layout,
     read: Callable[[dict[str, NDArray[np.generic]], NDArray[np.uint8]], Patch | None],
-    settle: Callable[[_Batch], None],
+    sum_up: Callable[[_Batch], NDArray[np.void]],
+    write: Callable[[_Batch, NDArray[np.void]], None],
     advance: Advance,
 ) -> None:
-    """Read all patches in batches; `settle` has them, in order, in a thread of its own."""
+    """Read all patches in batches, which go through `sum_up` and `write` (see `settled`)."""
 
     def batches() -> Iterator[_Batch]:
         shown = 0
@@ -331,7 +334,7 @@ def _pump(
                 return
 
     with closing(patches):
-        for _ in settled(batches(), settle):
+        for _ in settled(batches(), sum_up, write):
             pass
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 FORMAT = 2
 SPLITS = ("none", "train", "val", "test")
@@ -46,7 +46,6 @@ SEALED = (
     "checksum",
 )
 PENDING, WHOLE, BAD = range(3)
-_CACHED = 1 << 16  # numbers of 32 bits that stay in a core's cache
 SUPER = "data_super"  # key of the plane with every band at 10 m, beside the native ones
 
 
@@ -119,29 +118,15 @@ def moments(planes: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:
 
 def _moments(plane: NDArray[np.generic]) -> NDArray[np.float64]:
     n, bands = plane.shape[:2]
-    if plane.dtype in (np.uint8, np.uint16):
-        return _sums(plane.reshape(n * bands, -1)).reshape(n, bands, 2)
-    # Each patch by itself: what the sums of floats are must not depend on its neighbours.
-    found = [_float_sums(patch.reshape(bands, -1).astype(np.float64)) for patch in plane]
-    return np.array(found).reshape(n, bands, 2)
+    if plane.dtype.kind != "u":  # each patch by itself: what the sums of floats are must not depend on its neighbours
+        found = [_sums(patch.reshape(bands, -1).astype(np.float64), np.float64) for patch in plane]
+        return np.array(found).reshape(n, bands, 2)
+    numbers = plane.reshape(n * bands, -1)
+    most = numbers.shape[1] * (256**plane.dtype.itemsize - 1)
+    return _sums(numbers, np.uint32 if most < 2**32 else np.uint64).reshape(n, bands, 2)
 
 
-def _float_sums(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack([numbers.sum(1), np.einsum("bp,bp->b", numbers, numbers)], axis=1)
-
-
-def _sums(numbers: NDArray[Any]) -> NDArray[np.float64]:
-    """Sum and sum of squares of each row of 8 or 16 bits. Few calls for many rows, which let other threads go on; none
-    to BLAS, whose threads would wait for work at the cost of those that have some.
-    """
-    pixels = numbers.shape[1]
-    most = pixels * (256**numbers.dtype.itemsize - 1)
-    sums = np.empty((len(numbers), 2))
-    sums[:, 0] = numbers.sum(1, dtype=np.uint32 if most < 2**32 else np.uint64)
-    squares = np.empty((max(1, _CACHED // pixels), pixels), np.uint32)
-    for k in range(0, len(numbers), len(squares)):
-        part = squares[: len(numbers) - k]
-        part[...] = numbers[k : k + len(part)]
-        np.square(part, out=part)
-        sums[k : k + len(part), 1] = part.sum(1, dtype=np.uint64)
-    return sums
+def _sums(numbers: NDArray[Any], exact: DTypeLike) -> NDArray[np.float64]:
+    """Sum, in the dtype `exact`, and sum of squares of each row. Two calls for many rows, which let other threads go on."""
+    squares = np.einsum("bp,bp->b", numbers, numbers, dtype=np.float64, casting="unsafe")
+    return np.stack([numbers.sum(1, dtype=exact), squares], axis=1)

@@ -30,7 +30,7 @@ Ground = dict[int, NDArray[np.uint16]]
 SIDES = {20: 32, 60: 96}  # pixels a side of a patch, as published
 BATCH = {20: 16, 60: 4}
 BLENDED = 0.25  # share of patches with blended bands
-SHIFT = 300.0  # standard deviation of what is added to a band of a patch, digital numbers
+SHIFT = 100.0  # standard deviation of what is added to a band of a patch, digital numbers
 _ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and how many are kept: 75 MB each of a full tile
 _DRAWS = 20  # for a patch without gaps
 
