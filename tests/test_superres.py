@@ -319,6 +319,41 @@ def test_batches_are_a_function_of_seed_and_step(scene: Path):
         assert inputs.shape[1:] == (len(Shape(gsd).inputs), *target.shape[2:])
 
 
+def with_clouds(scene: Path, folder: Path, cloud: np.ndarray, gsd: int) -> Path:
+    """The scene with a classification at `gsd`, cloud where `cloud`, a mask of squares of 60 m, is true."""
+    shutil.copytree(scene, folder)
+    (classes,) = (np.where(cloud, 9, 4).repeat(r, 0).repeat(r, 1).astype(np.uint8) for r in [60 // gsd])
+    with rasterio.open(scene / "B02.tif") as file:
+        place = {"crs": file.crs, "transform": file.transform @ rasterio.Affine.scale(gsd / 10)}
+    about = {"height": classes.shape[0], "width": classes.shape[1], "count": 1, "dtype": "uint8"}
+    with rasterio.open(folder / f"SCL_{gsd}m.tif", "w", driver="GTiff", **about, **place) as file:
+        file.write(classes, 1)
+    return folder
+
+
+@pytest.mark.parametrize("gsd", [10, 20, 60])
+def test_clouds_are_gaps(gsd: int, scene: Path, tmp_path: Path):
+    cloud = np.zeros((40, 40), bool)
+    cloud[:, 30:] = cloud[3, 5] = True
+    (clear,) = read_grounds([scene])
+    (found,) = read_grounds([with_clouds(scene, tmp_path / "scene", cloud, gsd)])
+    np.testing.assert_array_equal(found[10], clear[10])
+    np.testing.assert_array_equal(found[60], np.where(cloud, 0, clear[60]))
+    np.testing.assert_array_equal(found[20], np.where(cloud.repeat(3, 0).repeat(3, 1), 0, clear[20]))
+
+
+def test_a_scene_of_clouds_teaches_nothing(scene: Path, tmp_path: Path, cli: Cli):
+    overcast = with_clouds(scene, tmp_path / "overcast", np.ones((40, 40), bool), 20)
+    answer = cli("superres", "train", overcast, tmp_path / "w", "--max-time", "5s")
+    assert answer.code == 2
+    assert answer.lines == [f"landscale: {overcast}: shows nothing but clouds, by its scene classification"]
+    assert len(read_grounds([overcast, scene])) == 1
+    half = with_clouds(scene, tmp_path / "half", np.zeros((20, 40), bool), 60)
+    answer = cli("superres", "train", half, tmp_path / "w", "--max-time", "5s")
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert "SCL_60m.tif: is 40×20 px of 60 m, less than its product" in answer.lines[0]
+
+
 @pytest.mark.parametrize("gsd", [20, 60])
 def test_batches_are_the_reduced_scale(scene: Path, gsd: int, monkeypatch):
     """Without other spectra and turns, a patch is what degrading the scene gives at its place, its borders included."""

@@ -23,7 +23,8 @@ FLAGGED = (
     0.05  # share under snow, or under cloud and shadow, from which on a patch is flagged as BigEarthNet flags such
 )
 _FILE = re.compile(r"(?:^|_)SCL(?:_\d\dm)?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
-_CLASSES = ((0,), (8, 9, 10), (3,), (11,))  # in the order of store.SHARES: nodata, cloud, shadow, snow
+CLOUD = (8, 9, 10)
+_CLASSES = ((0,), CLOUD, (3,), (11,))  # in the order of store.SHARES: nodata, cloud, shadow, snow
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Limits:
         return kept
 
 
+def classification(product: Path) -> Path | None:
+    """The raster of a product's scene classification, the finest, if it has any."""
+    return next((path for path in sorted(product.rglob("*")) if _FILE.search(path.name)), None)
+
+
 def shares(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray[np.float32]:
     """Shares (n, 4) of the area of each patch, in the order of `store.SHARES`; NaN where the product does not tell.
 
@@ -80,7 +86,7 @@ def shares(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray[np.floa
     found = np.full((len(corners), 4), np.nan, np.float32)
     if not len(corners):
         return found
-    path = next((p for p in sorted(tile.scene.folder.rglob("*")) if _FILE.search(p.name)), None)
+    path = classification(tile.scene.folder)
     if path is None:
         coarsest = max(tile.scene.files, key=lambda band: BANDS[band].gsd)
         values, gsd = _read(tile.scene.files[coarsest], tile)

@@ -12,14 +12,18 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 from torch import Tensor
 
-from landscale.errors import BadInput
+from landscale.errors import BadInput, reason
 from landscale.inputs import turn
-from landscale.sources.scene import ScenePixels, open_scene
+from landscale.sources.clearness import CLOUD, classification
+from landscale.sources.scene import Scene, ScenePixels, open_scene
 from landscale.superres.network import DIVISOR, Shape, stack_inputs
 from landscale.superres.planes import GROUPS, Planes, bands_of, check_grid, groups_of
 from landscale.superres.wald import degrade
@@ -41,7 +45,7 @@ def read_grounds(paths: Sequence[Path]) -> list[Ground]:
     All grounds have the groups that every scene has.
 
     Raises:
-        BadInput: a scene lacks bands, cannot be read, or is smaller than a patch.
+        BadInput: a scene lacks bands, cannot be read, is smaller than a patch, or all of it is cloud.
     """
     scenes = [open_scene(path) for path in paths]
     groups = min((groups_of(scene) for scene in scenes), key=len)
@@ -57,7 +61,13 @@ def read_grounds(paths: Sequence[Path]) -> list[Ground]:
                     raise BadInput(scene.folder, f"is {pixels.width}×{pixels.height} px, {needed}")
             rows = min(height, _ROWS)
             tops = np.linspace(0, height - rows, min(most, ceil(height / rows))).astype(int) // unit * unit
-            grounds += [_read(pixels, groups, int(top), rows, width) for top in tops]
+            for top in tops:
+                ground = _read(pixels, groups, int(top), rows, width)
+                _leave_out_clouds(ground, scene, int(top))
+                if ground[unit * 10].any():
+                    grounds.append(ground)
+    if not grounds:
+        raise BadInput(scenes[0].folder, "shows nothing but clouds, by its scene classification")
     return grounds
 
 
@@ -68,6 +78,31 @@ def _read(pixels: ScenePixels, groups: Sequence[int], top: int, rows: int, width
         bands = [pixels.harmonise(pixels.read(band, top // r, rows // r))[:, : width // r] for band in GROUPS[gsd]]
         ground[gsd] = np.stack(bands)
     return ground
+
+
+def _leave_out_clouds(ground: Ground, scene: Scene, top: int) -> None:
+    """Make gaps of what the product classifies as cloud. The bands see a cloud from different angles, up to 50 m apart, so
+    that sharpening the one by the other is wrong there, and would be learned.
+    """
+    path = classification(scene.folder) if scene.folder.is_dir() else None
+    if path is None:
+        return
+    height, width = ground[20].shape[1:]
+    try:
+        with rasterio.open(path) as file:
+            scale = 20 / file.transform.a
+            part = Window(0, top / 2 * scale, width * scale, height * scale)
+            if part.row_off + part.height > file.height or part.width > file.width:
+                raise BadInput(
+                    path, f"is {file.width}×{file.height} px of {file.transform.a:g} m, less than its product"
+                )
+            classes = file.read(1, window=part, out_shape=(height, width))
+    except RasterioError as error:
+        raise BadInput(path, f"cannot be decoded ({reason(error)})") from None
+    cloud = np.isin(classes, CLOUD)
+    for gsd in (gsd for gsd in ground if gsd > 10):
+        r = gsd // 20
+        ground[gsd][:, cloud.reshape(height // r, r, width // r, r).any((1, 3))] = 0
 
 
 def _around(gsd: int) -> int:
