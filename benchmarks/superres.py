@@ -32,7 +32,7 @@ def main(scene: Path, others: list[Path], max_time: str) -> None:
         superresolver = Superresolver.load(weights, torch.device("cpu"))
         learned = read_superres_config(weights)["provenance"]
         figures = {path.name: together(superresolver, path) for path in (scene, *others)}
-    learned = {key: learned[key] for key in ("seconds", "steps_20m", "steps_60m")}
+    learned = {key: value for key, value in learned.items() if key.startswith(("seconds", "steps"))}
     record("superres", {"scene": scene.name, "max_time": max_time, **learned, "figures": figures})
 
 
@@ -40,7 +40,7 @@ def together(superresolver: Superresolver, path: Path) -> dict[str, Any]:
     """The errors over all scenes in a folder that are of one size."""
     rows = [evaluate(superresolver, scene) for scene in scenes(path)]
     found: dict[str, Any] = {"scenes": len(rows)}
-    for gsd in (20, 60):
+    for gsd in (gsd for gsd in superresolver.networks if f"rmse_{gsd}m" in rows[0]):
         ours, bicubic = (
             math.sqrt(sum(row[f"{key}_{gsd}m"] ** 2 for row in rows) / len(rows)) for key in ("rmse", "bicubic_rmse")
         )

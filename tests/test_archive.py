@@ -10,13 +10,14 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 import tarballs
 from archives import Patch, metadata, write_patch, write_v1, write_v2
@@ -184,6 +185,36 @@ class TestTheFoldersPatches:
         how = ("--upsample", "bicubic")
         expected = prepared("bigearthnet", root if with_radar else root / S2["v2"], name="folders.h5", options=how)
         same(prepared("bigearthnet", *archives, options=how), open_store(expected))
+
+    def test_bands_at_10_m_are_made_once(
+        self,
+        roots: dict[str, Path],
+        tmp_path: Path,
+        prepared: Callable[..., Path],
+        cli: Cli,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What was made before an interruption is in the store; only the rest is made after it."""
+        from landscale.superres.stored import Upsampling
+
+        archive = pack(place(roots["v1"], tmp_path / "a") / "s2.tar", files(roots["v1"], S2["v1"]))
+        how = ("--upsample", "bilinear")
+        expected = prepared("bigearthnet", archive, name="unbroken.h5", options=how)
+        made: list[int] = []
+        true = Upsampling.__call__
+
+        def make(self: Upsampling, planes: Mapping[str, NDArray[np.generic]]) -> None:
+            made.append(len(planes["data_10m"]))
+            if made == [4, 4, 1]:
+                raise KeyboardInterrupt
+            true(self, planes)
+
+        monkeypatch.setattr(Upsampling, "__call__", make)
+        assert cli("prepare", "bigearthnet", archive, tmp_path / "s.h5", *how).code == 130
+        assert made == [4, 4, 1]
+        store = prepared("bigearthnet", archive, name="s.h5", options=how)
+        assert made == [4, 4, 1, 1]
+        assert store.read_bytes() == expected.read_bytes()
 
     def test_the_published_patches(self, tmp_path: Path, prepared: Callable[..., Path]) -> None:
         root = DATA / "bigearthnet-v1"

@@ -79,6 +79,42 @@ def test_a_reader_that_fails_leaves_what_was_read_written() -> None:
     assert written == [0]
 
 
+def test_of_two_errors_the_earlier_is_told() -> None:
+    """A full disk, though the reader finds a damaged patch before the disk has told."""
+    read = threading.Event()
+
+    def reading() -> Iterator[int]:
+        yield 0
+        read.set()
+        raise BadInput("source", "is damaged")
+
+    def write(part: int, _: int) -> None:
+        read.wait(10)
+        raise BadInput("disk", "is full")
+
+    with pytest.raises(BadInput, match="disk"):
+        list(settled(reading(), int, write))
+
+
+def test_ctrl_c_waits_for_nothing_but_what_is_at_work() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    written: list[int] = []
+
+    def reading() -> Iterator[int]:
+        yield from range(3)
+        begun.wait(10)
+        threading.Timer(0.1, go_on.set).start()
+        raise KeyboardInterrupt
+
+    def sum_up(part: int) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(settled(reading(), sum_up, lambda part, _: written.append(part)))
+    assert written in ([], [0])  # the one that was at work; not those that waited
+
+
 @given(data=st.data())
 def test_a_direct_file_holds_what_was_written(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whole pages and parts of them, in any order: the same bytes as in memory."""

@@ -38,8 +38,9 @@ def peaks(archive: Path, store: Path, workers: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_memory_is_flat(workers: int, v2: Path, tmp_path: Path) -> None:
-    found = {n: peaks(link_v2(tmp_path / str(n), v2, n), tmp_path / "s.h5", workers) for n in (300, 3000)}
+    least = 300 * workers  # so that each worker uses all of its buffers
+    found = {n: peaks(link_v2(tmp_path / str(n), v2, n), tmp_path / "s.h5", workers) for n in (least, 10 * least)}
     print(f"{workers} workers, peak MB of the command and of a worker by patches: {found}")
-    (few, few_of_worker), (many, many_of_worker) = found[300], found[3000]
-    assert many - few < 4 + 2700 * A_LINE / 1e6
+    (few, few_of_worker), (many, many_of_worker) = found[least], found[10 * least]
+    assert many - few < 4 + 9 * least * A_LINE / 1e6
     assert many_of_worker - few_of_worker < 4

@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     """The last of the inputs is the store."""
     if len(options.inputs) < 2:
         raise LandscaleError("prepare: expected SOURCE INPUT… STORE.h5; see landscale prepare --help")
+    if options.weights and not options.upsample:
+        raise LandscaleError("prepare: --weights is for --upsample dsen2")
     options.store = Path(options.inputs.pop())
     if is_stream(options):
         from landscale.prepare.streaming import prepare_stream

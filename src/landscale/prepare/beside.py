@@ -19,10 +19,11 @@ def settled(
 ) -> Iterator[Result]:
     """What `write` makes of each part and its sums, in order. The caller's thread reads the parts.
 
-    When `parts` is asked for one, the part AHEAD before it is written, so its memory may be used again. After a part
-    that fails, none is written.
+    When `parts` is asked for one, the part AHEAD before it is written, so its memory may be used again. If `parts`
+    raises an error, what came before it is written first. After a part that fails, or Ctrl-C, none is.
     """
     failed = False
+    errors: list[Exception] = []
 
     def finish(part: Part, sums: Future[Sums]) -> Result:
         nonlocal failed
@@ -33,11 +34,25 @@ def settled(
         failed = False
         return result
 
-    with ThreadPoolExecutor(1, "sum_up") as summing, ThreadPoolExecutor(1, "write") as writing:
-        waiting: deque[Future[Result]] = deque()
-        for part in parts:
+    summing, writing = ThreadPoolExecutor(1, "sum_up"), ThreadPoolExecutor(1, "write")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for part in _until(parts, errors):
             waiting.append(writing.submit(finish, part, summing.submit(sum_up, part)))
             if len(waiting) == AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        for pool in (summing, writing):
+            pool.shutdown(cancel_futures=True)
+    if errors:
+        raise errors[0]
+
+
+def _until(parts: Iterable[Part], errors: list[Exception]) -> Iterator[Part]:
+    """The parts; an error ends them, and is kept."""
+    try:
+        yield from parts
+    except Exception as error:
+        errors.append(error)

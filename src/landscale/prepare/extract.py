@@ -1,10 +1,10 @@
-"""One worker's part: patches → the store, a chunk at a time, through buffers that are used again."""
+"""One worker's part: patches → the store, chunk after chunk, through buffers that are used again."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Extractor:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._writer = Writer(task.store)
-        self._buffers = [{p.key: page_aligned(plan.CHUNK, p) for p in task.layout.planes} for _ in range(AHEAD)]
+        self._buffers: deque[dict[str, NDArray[np.generic]]] = deque()
 
     def close(self) -> None:
         self._writer.close()
@@ -61,15 +61,23 @@ class Extractor:
                 return
 
     def _read(self, job: Job, stopped: Callable[[], bool]) -> Iterator[_Part]:
-        for chunk, buffers in zip(job.chunks, cycle(self._buffers), strict=False):
+        for chunk in job.chunks:
             if stopped():
                 return
             n = len(chunk.names)
-            planes = {key: buffer[:n] for key, buffer in buffers.items()}
+            planes = {key: buffer[:n] for key, buffer in self._free_buffer().items()}
             classes = chunk.classes
             if classes is None:
                 classes = np.zeros((n, len(self._task.layout.classes)), np.uint8)
             yield _Part(chunk, planes, classes, list(self._task.read(chunk.wheres, planes, classes)))
+
+    def _free_buffer(self) -> dict[str, NDArray[np.generic]]:
+        """The one used longest ago; a few chunks need fewer than there may be."""
+        if len(self._buffers) < AHEAD:
+            self._buffers.append({p.key: page_aligned(plan.CHUNK, p) for p in self._task.layout.planes})
+        else:
+            self._buffers.rotate(-1)
+        return self._buffers[-1]
 
     def _sum_up(self, part: _Part) -> dict[str, NDArray[Any]]:
         rows = Rows(self._task.layout, part.planes, part.classes)

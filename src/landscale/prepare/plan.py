@@ -45,7 +45,7 @@ def jobs(survey: Survey, todo: NDArray[np.int64], workers: int) -> list[Job]:
         parts = np.split(todo, np.flatnonzero(np.diff(number)) + 1)
     else:  # several a worker, so that none waits long for the last
         size = CHUNK * int(np.clip(len(todo) // (8 * workers * CHUNK), 1, _LARGEST // CHUNK))
-        parts = np.split(todo, range(size, len(todo), size))
+        parts = np.split(todo, np.flatnonzero(np.diff(todo // size)) + 1)
     return [Job(list(_chunks(survey, part))) for part in parts]
 
 

@@ -29,7 +29,7 @@ from landscale.prepare.preparation import Outcome
 from landscale.progress import bar
 from landscale.sources.bigearthnet_archive import Patch, Patches, Stream
 from landscale.sources.sentinel1 import RADAR
-from landscale.store import BAD, WHOLE, Layout, checksum, moments, open_store
+from landscale.store import BAD, SUPER, WHOLE, Layout, checksum, moments, open_store
 from landscale.store.direct import page_aligned
 from landscale.store.growing import FullError, Growing
 from landscale.store.writer import held
@@ -92,6 +92,11 @@ class _Batch:
         self._classes = np.zeros((plan.CHUNK, len(layout.classes)), np.uint8)
         self._rows = [{key: plane[i] for key, plane in self._planes.items()} for i in range(plan.CHUNK)]
         self.patches: list[Patch] = []
+        self.first = 0  # row of the first of them
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.patches)
 
     @property
     def planes(self) -> dict[str, NDArray[np.generic]]:
@@ -101,8 +106,10 @@ class _Batch:
     def classes(self) -> NDArray[np.uint8]:
         return self._classes[: len(self.patches)]
 
-    def fill(self, read: Callable[[dict[str, NDArray[np.generic]], NDArray[np.uint8]], Patch | None]) -> None:
-        self.patches = []
+    def fill(
+        self, first: int, read: Callable[[dict[str, NDArray[np.generic]], NDArray[np.uint8]], Patch | None]
+    ) -> None:
+        self.first, self.patches = first, []
         self._classes[:] = 0
         for planes, classes in zip(self._rows, self._classes, strict=True):
             patch = read(planes, classes)
@@ -143,18 +150,27 @@ class _Preparation:
             return self._finish(store, records, known)
 
     def _read_optical(self, store: Growing, journal: Journal, advance: Advance) -> None:
-        start = 0
+        complete = self._stream.complete
+
+        def kept(batch: _Batch, records: NDArray[np.void]) -> bool:
+            return journal.kept[batch.first : batch.end].tobytes() == records.tobytes()
 
         def sum_up(batch: _Batch) -> NDArray[np.void]:
-            if self._stream.complete:
-                self._stream.complete(batch.planes)
+            if complete and batch.end <= len(
+                journal.kept
+            ):  # what was made of these patches is in the store, or other ones
+                store.get(SUPER, batch.first, batch.planes[SUPER])
+                records = self._records(batch)
+                if kept(batch, records):
+                    return records
+            if complete:
+                complete(batch.planes)
             return self._records(batch)
 
         def write(batch: _Batch, records: NDArray[np.void]) -> None:
-            nonlocal start
-            first, start = start, start + len(batch.patches)
+            first = batch.first
             if first < len(journal.kept):
-                if journal.kept[first:start].tobytes() == records.tobytes():
+                if kept(batch, records):
                     return
                 journal.cut(first)  # the archive was mended, or a patch in it
             for key, pixels in batch.planes.items():
@@ -322,9 +338,10 @@ def _pump(
     """Read all patches in batches, which go through `sum_up` and `write` (see `settled`)."""
 
     def batches() -> Iterator[_Batch]:
-        shown = 0
+        shown, first = 0, 0
         for batch in cycle([_Batch(layout) for _ in range(AHEAD)]):
-            batch.fill(read)
+            batch.fill(first, read)
+            first = batch.end
             if batch.patches:
                 yield batch
             megabytes = patches.consumed() // 1_000_000

@@ -56,7 +56,10 @@ class DirectFile:
             try:
                 return os.pwrite(self._direct, data, position)
             except OSError as error:
-                if error.errno != errno.EINVAL:  # as for memory, or a file system, with other bounds
+                if error.errno not in (
+                    errno.EINVAL,
+                    errno.EOPNOTSUPP,
+                ):  # as for memory, or a file system, with other bounds
                     raise
         return os.pwrite(self._file, data, position)
 

@@ -55,7 +55,7 @@ class Growing:
         self._file.write(pixels, self._places[key] + row * self._patch[key])
 
     def get(self, key: str, row: int, out: NDArray[np.generic]) -> None:
-        """Read the pixels of one patch back into `out` (bands, side, side)."""
+        """Read pixels from `row` on back into `out` (bands, side, side), or (n, bands, side, side)."""
         self._file.read(out, self._places[key] + row * self._patch[key])
 
     def sync(self) -> None:

@@ -8,8 +8,10 @@ blends of all bands. How bands hang together must then be read from the patch it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -28,8 +30,14 @@ from landscale.superres.network import DIVISOR, Shape, stack_inputs
 from landscale.superres.planes import GROUPS, Planes, bands_of, check_grid, groups_of
 from landscale.superres.wald import degrade
 
-# The digital numbers of some ground by sampling distance, (bands of GROUPS, h, w) uint16, all covering the same.
-Ground = dict[int, NDArray[np.uint16]]
+
+@dataclass(frozen=True)
+class Ground:
+    """Some ground: digital numbers by sampling distance (bands of GROUPS, h, w), and where clouds hide it, in pixels of 20 m."""
+
+    bands: dict[int, NDArray[np.uint16]]
+    cloud: NDArray[np.bool_]
+
 
 SIDES = {20: 32, 60: 96}  # pixels a side of a patch, as published
 BATCH = {20: 16, 60: 4}
@@ -59,50 +67,47 @@ def read_grounds(paths: Sequence[Path]) -> list[Ground]:
                 if (least := 2 * _around(gsd)) > min(width, height) * 10 // gsd:
                     needed = f"expected at least {least * gsd // 10} a side to train on"
                     raise BadInput(scene.folder, f"is {pixels.width}×{pixels.height} px, {needed}")
+            cloud = _clouds(scene, pixels, height // 2, width // 2)
             rows = min(height, _ROWS)
             tops = np.linspace(0, height - rows, min(most, ceil(height / rows))).astype(int) // unit * unit
-            for top in tops:
-                ground = _read(pixels, groups, int(top), rows, width)
-                _leave_out_clouds(ground, scene, int(top))
-                if ground[unit * 10].any():
-                    grounds.append(ground)
+            for top in tops.tolist():
+                hidden = cloud[top // 2 : (top + rows) // 2]
+                if not hidden.all():
+                    grounds.append(Ground(_read(pixels, groups, top, rows, width), hidden))
     if not grounds:
         raise BadInput(scenes[0].folder, "shows nothing but clouds, by its scene classification")
     return grounds
 
 
-def _read(pixels: ScenePixels, groups: Sequence[int], top: int, rows: int, width: int) -> Ground:
-    ground = {}
+def _read(pixels: ScenePixels, groups: Sequence[int], top: int, rows: int, width: int) -> dict[int, NDArray[np.uint16]]:
+    bands = {}
     for gsd in groups:
         r = gsd // 10
-        bands = [pixels.harmonise(pixels.read(band, top // r, rows // r))[:, : width // r] for band in GROUPS[gsd]]
-        ground[gsd] = np.stack(bands)
-    return ground
+        values = [pixels.harmonise(pixels.read(band, top // r, rows // r))[:, : width // r] for band in GROUPS[gsd]]
+        bands[gsd] = np.stack(values)
+    return bands
 
 
-def _leave_out_clouds(ground: Ground, scene: Scene, top: int) -> None:
-    """Make gaps of what the product classifies as cloud. The bands see a cloud from different angles, up to 50 m apart, so
-    that sharpening the one by the other is wrong there, and would be learned.
+def _clouds(scene: Scene, pixels: ScenePixels, height: int, width: int) -> NDArray[np.bool_]:
+    """What the product classifies as cloud, in pixels of 20 m; nothing, where it does not tell. The bands see a cloud from
+    different angles, up to 50 m apart: sharpening the one by the other is wrong there, and would be learned.
     """
     path = classification(scene.folder) if scene.folder.is_dir() else None
     if path is None:
-        return
-    height, width = ground[20].shape[1:]
+        return np.zeros((height, width), bool)
     try:
         with rasterio.open(path) as file:
-            scale = 20 / file.transform.a
-            part = Window(0, top / 2 * scale, width * scale, height * scale)
-            if part.row_off + part.height > file.height or part.width > file.width:
-                raise BadInput(
-                    path, f"is {file.width}×{file.height} px of {file.transform.a:g} m, less than its product"
-                )
+            place, scale = file.transform, 20 / file.transform.a
+            part = Window(0, 0, width * scale, height * scale)
+            same = abs(place.c - pixels.transform.c) + abs(place.f - pixels.transform.f) < place.a
+            if not same or part.height > file.height or part.width > file.width:
+                found = f"{file.width}×{file.height} px of {place.a:g} m at {place.c:g}, {place.f:g}"
+                raise BadInput(path, f"is {found}, which does not cover its product")
             classes = file.read(1, window=part, out_shape=(height, width))
     except RasterioError as error:
         raise BadInput(path, f"cannot be decoded ({reason(error)})") from None
-    cloud = np.isin(classes, CLOUD)
-    for gsd in (gsd for gsd in ground if gsd > 10):
-        r = gsd // 20
-        ground[gsd][:, cloud.reshape(height // r, r, width // r, r).any((1, 3))] = 0
+    cloud: NDArray[np.bool_] = np.isin(classes, CLOUD)
+    return cloud
 
 
 def _around(gsd: int) -> int:
@@ -118,7 +123,7 @@ def draw(grounds: Sequence[Ground], shape: Shape, seed: int, step: int) -> tuple
     """
     gsd, scale = shape.gsd, shape.scale
     generator = np.random.default_rng([seed, gsd, step])
-    least = min(min(ground[gsd].shape[1:]) for ground in grounds)
+    least = min(min(ground.bands[gsd].shape[1:]) for ground in grounds)
     side = min(SIDES[gsd] + _around(gsd), least) // scale * scale
     patches = [_patch(grounds, shape, side, generator) for _ in range(BATCH[gsd])]
     planes: Planes = {g: torch.stack([patch[g] for patch in patches]) for g in shape.groups}
@@ -156,17 +161,25 @@ def _other_spectra(planes: Planes, generator: np.random.Generator) -> Planes:
 
 
 def _patch(grounds: Sequence[Ground], shape: Shape, side: int, generator: np.random.Generator) -> Planes:
-    """A patch of `side` pixels of the bands to be sharpened, at native resolution; without gaps where a few draws find one."""
+    """A patch of `side` pixels of the bands to be sharpened, at native resolution: of some draws, the first without gaps and
+    clouds, or the one with least.
+    """
     gsd = shape.gsd
-    areas = np.array([ground[gsd][0].size for ground in grounds], float)
-    cut: Ground = {}
+    areas = np.array([ground.bands[gsd][0].size for ground in grounds], float)
+    best: tuple[float, dict[int, NDArray[np.uint16]]] = np.inf, {}
     for _ in range(_DRAWS):
         ground = grounds[generator.choice(len(grounds), p=areas / areas.sum())]
-        top, left = (int(generator.integers(size - side + 1)) for size in ground[gsd].shape[1:])
-        for g in shape.groups:
+        top, left = (int(generator.integers(size - side + 1)) for size in ground.bands[gsd].shape[1:])
+
+        def cut(values: NDArray[Any], g: int, top: int = top, left: int = left) -> NDArray[Any]:
             r = gsd // g
-            cut[g] = ground[g][:, top * r : (top + side) * r, left * r : (left + side) * r]
-        if cut[gsd].min() > 0:
+            return values[..., top * r : (top + side) * r, left * r : (left + side) * r]
+
+        bands = {g: cut(ground.bands[g], g) for g in shape.groups}
+        hidden = float((bands[gsd] == 0).mean() + cut(ground.cloud, 20).mean())
+        if hidden < best[0]:
+            best = hidden, bands
+        if not hidden:
             break
     k = int(generator.integers(8))
-    return {g: turn(torch.from_numpy(values.astype(np.float32)), k) for g, values in cut.items()}
+    return {g: turn(torch.from_numpy(values.astype(np.float32)), k) for g, values in best[1].items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from landscale.distributed import device
 from landscale.errors import LandscaleError, UnknownName
-from landscale.sources.bigearthnet_archive import Stream
 from landscale.sources.survey import Found, Reader, Survey
 from landscale.store import SUPER, Layout, Plane
 from landscale.superres.planes import ESA_ORDER, interpolate
 from landscale.superres.superresolver import Superresolver
+
+if TYPE_CHECKING:  # a worker does without pandas
+    from landscale.sources.bigearthnet_archive import Stream
 
 WAYS = ("bilinear", "bicubic", "dsen2")
 

@@ -82,7 +82,7 @@ def train(
     checkpoint = weights.with_name(f"{weights.name}.checkpoint")
     tensors, state = _resume(checkpoint, settings)
     grounds = read_grounds(scenes)
-    targets = [gsd for gsd in TIME if gsd in grounds[0]]
+    targets = [gsd for gsd in TIME if gsd in grounds[0].bands]
     seconds = max(SHARE * (seconds - ASIDE) - (time.monotonic() - begun), 0.0)
     networks = {}
     for gsd in targets:
