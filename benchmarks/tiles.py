@@ -1,10 +1,10 @@
 """A country of JPEG 2000 tiles → store, against decoding the same bands once, by 1 and by 2 processes.
 
-    python benchmarks/tiles.py [COUNTRY]
+    python benchmarks/tiles.py [FOLDER]
 
-COUNTRY is a folder that `landscale.sources.country.write_country` wrote, or writes now (6 tiles of 2,400×2,400 px, about a
-minute); without it, a temporary one. The command is measured whole, from the start of its process. The floor is a
-pool of processes that have started already and read each band with rasterio.
+Countries of 6 and of 12 tiles of 2,400×2,400 px are kept in FOLDER, and made where they are not there (a minute for 6); by
+default in a temporary one. The command is measured whole, from the start of its process. The floor is a pool of
+processes that have started already and read each band with rasterio.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import rasterio
 from rounds import interleaved, record
@@ -24,7 +25,7 @@ from rounds import interleaved, record
 from landscale.sources.country import MAP, write_country
 from landscale.store import open_store
 
-ROUNDS, TILES = 3, 6
+ROUNDS, SIZES = 3, (6, 12)
 
 
 def decode(path: Path) -> None:
@@ -32,49 +33,47 @@ def decode(path: Path) -> None:
         file.read(1)
 
 
-def main(country: Path | None) -> None:
+def main(kept: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        country = country or Path(folder) / "country"
-        write_country(country, TILES)
-        store = Path(folder) / "store.h5"
-        bands = sorted(country.rglob("*_B*.jp2"), key=lambda path: -path.stat().st_size)
+        before = os.getloadavg()[0]
+        countries = {tiles: (kept or Path(folder)) / f"country{tiles}" for tiles in SIZES}
+        figures = {f"{tiles}_tiles": measure(path, tiles, Path(folder)) for tiles, path in countries.items()}
+        record("tiles", {**figures, "load": {"before": before, "after": os.getloadavg()[0]}})
 
-        def floor(pool: ProcessPoolExecutor) -> Callable[[], int]:
-            def work() -> int:
-                list(pool.map(decode, bands))
-                return TILES
 
-            return work
+def measure(country: Path, tiles: int, folder: Path) -> dict[str, Any]:
+    write_country(country, tiles)
+    store = folder / "store.h5"
+    bands = sorted(country.rglob("*_B*.jp2"), key=lambda path: -path.stat().st_size)
 
-        def prepare(workers: int) -> Callable[[], int]:
-            program = Path(sys.executable).with_name("landscale")
-            words = ["prepare", "tiles", country, store, "--corine", country / MAP, "--workers", workers]
+    def floor(pool: ProcessPoolExecutor) -> Callable[[], int]:
+        def work() -> int:
+            list(pool.map(decode, bands))
+            return tiles
 
-            def work() -> int:
-                store.unlink(missing_ok=True)
-                subprocess.run([program, *map(str, words)], check=True, capture_output=True)
-                return TILES
+        return work
 
-            return work
+    def prepare(workers: int) -> Callable[[], int]:
+        program = Path(sys.executable).with_name("landscale")
+        words = ["prepare", "tiles", country, store, "--corine", country / MAP, "--workers", workers]
 
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, spawn) as one, ProcessPoolExecutor(2, spawn) as two:
-            contenders = {
-                "decode_1": floor(one),
-                "prepare_1": prepare(1),
-                "decode_2": floor(two),
-                "prepare_2": prepare(2),
-            }
-            before = os.getloadavg()[0]
-            seconds = {name: TILES / rate for name, rate in interleaved(contenders, ROUNDS).items()}
-        ratios = {
-            "prepare_over_decoding_1": seconds["prepare_1"] / seconds["decode_1"],
-            "prepare_over_decoding_2": seconds["prepare_2"] / seconds["decode_2"],
-            "speed_up_of_2_workers": seconds["prepare_1"] / seconds["prepare_2"],
-        }
-        content = {"tiles": TILES, "bands": len(bands), "patches": len(open_store(store))}
-        load = {"before": before, "after": os.getloadavg()[0]}
-        record("tiles", {**content, "seconds": seconds, "ratios": ratios, "load": load})
+        def work() -> int:
+            store.unlink(missing_ok=True)
+            subprocess.run([program, *map(str, words)], check=True, capture_output=True)
+            return tiles
+
+        return work
+
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) as one, ProcessPoolExecutor(2, spawn) as two:
+        contenders = {"decode_1": floor(one), "prepare_1": prepare(1), "decode_2": floor(two), "prepare_2": prepare(2)}
+        seconds = {name: tiles / rate for name, rate in interleaved(contenders, ROUNDS).items()}
+    ratios = {
+        "prepare_over_decoding_1": seconds["prepare_1"] / seconds["decode_1"],
+        "prepare_over_decoding_2": seconds["prepare_2"] / seconds["decode_2"],
+        "speed_up_of_2_workers": seconds["prepare_1"] / seconds["prepare_2"],
+    }
+    return {"bands": len(bands), "patches": len(open_store(store)), "seconds": seconds, "ratios": ratios}
 
 
 if __name__ == "__main__":
