@@ -366,7 +366,10 @@ def test_a_scene_of_clouds_teaches_nothing(scene: Path, tmp_path: Path, cli: Cli
     half = with_clouds(scene, tmp_path / "half", np.zeros((20, 40), bool), 60)
     answer = cli("superres", "train", half, tmp_path / "w", "--max-time", "5s")
     assert (answer.code, len(answer.lines)) == (2, 1)
-    assert "SCL_60m.tif: is 40×20 px of 60 m at 300000, 8.4e+06, which does not cover its product" in answer.lines[0]
+    assert (
+        "SCL_60m.tif: lies at (300000.0, 8400000.0) with 40×20 px of 60 m, which is not where its product lies"
+        in answer.lines[0]
+    )
 
 
 @pytest.mark.parametrize("gsd", [20, 60])

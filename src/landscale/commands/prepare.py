@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from landscale.commands.command import Add, tell
 from landscale.commands.sources import add_options, is_stream, stream, survey
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from landscale.prepare import Outcome
     from landscale.sources.bigearthnet_archive import Stream
     from landscale.sources.survey import Survey
+
+Source = TypeVar("Source", "Survey", "Stream")
 
 
 def add_commands(add: Add) -> None:
@@ -54,7 +56,9 @@ def run(options: argparse.Namespace) -> int:
 
         if _is_one_of_many():
             raise LandscaleError("prepare bigearthnet: an archive is read by one process; found several ranks")
-        return _told(options, prepare_stream(_stream(options), options.store, skip_bad=options.skip_bad))
+        return _told(
+            options, prepare_stream(_upsampled(options, stream(options)), options.store, skip_bad=options.skip_bad)
+        )
     if not _is_one_of_many():
         workers = options.workers or len(os.sched_getaffinity(0))
         if workers > 1 and not (options.scheduler or options.plan):
@@ -123,18 +127,12 @@ def _show_plan(options: argparse.Namespace, survey: Survey, workers: int) -> int
 
 
 def _survey(options: argparse.Namespace, workers: int) -> Survey:
-    found = survey(options, workers)
+    return _upsampled(options, survey(options, workers))
+
+
+def _upsampled(options: argparse.Namespace, source: Source) -> Source:
     if options.upsample is None:
-        return found
-    from landscale.superres.stored import survey_upsampled
+        return source
+    from landscale.superres.stored import with_upsampled
 
-    return survey_upsampled(found, options.upsample, options.weights)
-
-
-def _stream(options: argparse.Namespace) -> Stream:
-    found = stream(options)
-    if options.upsample is None:
-        return found
-    from landscale.superres.stored import stream_upsampled
-
-    return stream_upsampled(found, options.upsample, options.weights)
+    return with_upsampled(source, options.upsample, options.weights)

@@ -115,9 +115,8 @@ def start(backend: str | None = None, patience: datetime.timedelta = _TO_MEET) -
         if cuda:
             torch.cuda.set_device(ranks.local)
         chosen = backend or ("nccl" if cuda else "gloo")
-        os.environ.setdefault(
-            "TORCH_NCCL_ASYNC_ERROR_HANDLING", "0"
-        )  # else NCCL ends us before `watch` says who is lost
+        # Else NCCL ends us before `watch` says who is lost.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
         try:
             dist.init_process_group(chosen, rank=ranks.rank, world_size=ranks.world, timeout=patience)
         except RuntimeError as error:

@@ -74,7 +74,7 @@ class Extractor:
     def _free_buffer(self) -> dict[str, NDArray[np.generic]]:
         """The one used longest ago; a few chunks need fewer than there may be."""
         if len(self._buffers) < AHEAD:
-            self._buffers.append({p.key: page_aligned(plan.CHUNK, p) for p in self._task.layout.planes})
+            self._buffers.append(page_aligned(self._task.layout, plan.CHUNK))
         else:
             self._buffers.rotate(-1)
         return self._buffers[-1]

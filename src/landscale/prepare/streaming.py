@@ -8,11 +8,10 @@ says is compared with the journal, and only what is not there yet, or differs, i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,19 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput, BadStore, LandscaleError
 from landscale.files import sync
-from landscale.prepare import plan
-from landscale.prepare.beside import AHEAD, settled
+from landscale.prepare.batch import Advance, Batch, pump
 from landscale.prepare.extract import Rows
 from landscale.prepare.journal import Journal
 from landscale.prepare.preparation import Outcome
 from landscale.progress import bar
-from landscale.sources.bigearthnet_archive import Patch, Patches, Stream
+from landscale.sources.bigearthnet_archive import Patch, Stream
 from landscale.sources.sentinel1 import RADAR
 from landscale.store import BAD, SUPER, WHOLE, Layout, checksum, moments, open_store
-from landscale.store.direct import page_aligned
 from landscale.store.growing import FullError, Growing
 from landscale.store.writer import held
 
 _MISSING = 255  # the state of a patch whose other half is not there
 _NAME = 96  # bytes of the longest name; those of BigEarthNet have up to 58
-Advance = Callable[[int], None]
 
 
 def prepare_stream(stream: Stream, path: Path, *, skip_bad: bool = False) -> Outcome:
@@ -83,41 +79,6 @@ def _empty(*files: Path) -> None:
         file.write_bytes(b"")
 
 
-class _Batch:
-    """Patches on their way from an archive to the store, in arrays that are used again."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self._planes = {p.key: page_aligned(plan.CHUNK, p) for p in layout.planes}
-        self._classes = np.zeros((plan.CHUNK, len(layout.classes)), np.uint8)
-        self._rows = [{key: plane[i] for key, plane in self._planes.items()} for i in range(plan.CHUNK)]
-        self.patches: list[Patch] = []
-        self.first = 0  # row of the first of them
-
-    @property
-    def end(self) -> int:
-        return self.first + len(self.patches)
-
-    @property
-    def planes(self) -> dict[str, NDArray[np.generic]]:
-        return {key: plane[: len(self.patches)] for key, plane in self._planes.items()}
-
-    @property
-    def classes(self) -> NDArray[np.uint8]:
-        return self._classes[: len(self.patches)]
-
-    def fill(
-        self, first: int, read: Callable[[dict[str, NDArray[np.generic]], NDArray[np.uint8]], Patch | None]
-    ) -> None:
-        self.first, self.patches = first, []
-        self._classes[:] = 0
-        for planes, classes in zip(self._rows, self._classes, strict=True):
-            patch = read(planes, classes)
-            if patch is None:
-                return
-            self.patches.append(patch)
-
-
 class _Preparation:
     def __init__(
         self, stream: Stream, digest: str, partial: Path, journals: list[Path], capacity: int, skip_bad: bool
@@ -152,13 +113,11 @@ class _Preparation:
     def _read_optical(self, store: Growing, journal: Journal, advance: Advance) -> None:
         complete = self._stream.complete
 
-        def kept(batch: _Batch, records: NDArray[np.void]) -> bool:
+        def kept(batch: Batch, records: NDArray[np.void]) -> bool:
             return journal.kept[batch.first : batch.end].tobytes() == records.tobytes()
 
-        def sum_up(batch: _Batch) -> NDArray[np.void]:
-            if complete and batch.end <= len(
-                journal.kept
-            ):  # what was made of these patches is in the store, or other ones
+        def sum_up(batch: Batch) -> NDArray[np.void]:
+            if complete and batch.end <= len(journal.kept):  # then it was made already, if the patches are the same
                 store.get(SUPER, batch.first, batch.planes[SUPER])
                 records = self._records(batch)
                 if kept(batch, records):
@@ -167,7 +126,7 @@ class _Preparation:
                 complete(batch.planes)
             return self._records(batch)
 
-        def write(batch: _Batch, records: NDArray[np.void]) -> None:
+        def write(batch: Batch, records: NDArray[np.void]) -> None:
             first = batch.first
             if first < len(journal.kept):
                 if kept(batch, records):
@@ -189,7 +148,7 @@ class _Preparation:
                     classes[:] = labels
             return patch
 
-        _pump(patches, self._optical, read, sum_up, write, advance)
+        pump(patches, self._optical, read, sum_up, write, advance)
         journal.finish()
 
     def _check(self, name: str, patch: Patch) -> None:
@@ -204,7 +163,7 @@ class _Preparation:
             raise LandscaleError(f"{reason} (--skip-bad leaves such patches out)")
         self._damaged.setdefault(name, reason)
 
-    def _records(self, batch: _Batch) -> NDArray[np.void]:
+    def _records(self, batch: Batch) -> NDArray[np.void]:
         rows = Rows(batch.layout, batch.planes, batch.classes)
         for i, patch in enumerate(batch.patches):
             rows.add(i, patch.found)
@@ -241,7 +200,7 @@ class _Preparation:
 
         buffers = {key: plane[0] for key, plane in self._optical.buffers(1).items()}
 
-        def sum_up(batch: _Batch) -> NDArray[np.void]:
+        def sum_up(batch: Batch) -> NDArray[np.void]:
             radar = batch.planes[RADAR.key]
             records = np.zeros(len(batch.patches), _RADAR_RECORD)
             for i, patch in enumerate(batch.patches):
@@ -255,7 +214,7 @@ class _Preparation:
             records["moments"] = moments([radar])
             return records
 
-        def write(batch: _Batch, records: NDArray[np.void]) -> None:
+        def write(batch: Batch, records: NDArray[np.void]) -> None:
             todo = [i for i, r in enumerate(records) if kept.get(int(r["row"]), _NONE).tobytes() != r.tobytes()]
             for begin, end in _runs(records["row"], todo):
                 store.put(RADAR.key, int(records["row"][begin]) - 1, batch.planes[RADAR.key][begin:end])
@@ -263,7 +222,7 @@ class _Preparation:
                 store.sync()
                 journal.append(records[todo])
 
-        _pump(patches, replace(self._optical, planes=(RADAR,)), read, sum_up, write, advance)
+        pump(patches, replace(self._optical, planes=(RADAR,)), read, sum_up, write, advance)
         journal.finish()
 
     def _joint_checksum(
@@ -325,34 +284,6 @@ class _Preparation:
         columns = {str(key): described[key].to_numpy() for key in described}
         store.finish(columns, found, {"plan": self._digest, "provenance": provenance})
         return Outcome(len(records), len(records) - len(bad) - known, [(name, self._damaged[name]) for name in bad])
-
-
-def _pump(
-    patches: Patches,
-    layout: Layout,
-    read: Callable[[dict[str, NDArray[np.generic]], NDArray[np.uint8]], Patch | None],
-    sum_up: Callable[[_Batch], NDArray[np.void]],
-    write: Callable[[_Batch, NDArray[np.void]], None],
-    advance: Advance,
-) -> None:
-    """Read all patches in batches, which go through `sum_up` and `write` (see `settled`)."""
-
-    def batches() -> Iterator[_Batch]:
-        shown, first = 0, 0
-        for batch in cycle([_Batch(layout) for _ in range(AHEAD)]):
-            batch.fill(first, read)
-            first = batch.end
-            if batch.patches:
-                yield batch
-            megabytes = patches.consumed() // 1_000_000
-            advance(megabytes - shown)
-            shown = megabytes
-            if len(batch.patches) < plan.CHUNK:
-                return
-
-    with closing(patches):
-        for _ in settled(batches(), sum_up, write):
-            pass
 
 
 def _at_place(patch: Patch, optical: np.void, where: str) -> Patch:

@@ -84,33 +84,43 @@ def shares(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray[np.floa
         BadInput: a mask that is damaged or does not cover the product.
     """
     found = np.full((len(corners), 4), np.nan, np.float32)
+    place = tile.left, tile.top, tile.width, tile.height
     if not len(corners):
         return found
     path = classification(tile.scene.folder)
     if path is None:
         coarsest = max(tile.scene.files, key=lambda band: BANDS[band].gsd)
-        values, gsd = _read(tile.scene.files[coarsest], tile)
+        values, gsd = read_there(tile.scene.files[coarsest], *place)
         found[:, 0] = _share(values == 0, corners, side, gsd)
         return found
     tile.manifest.check(path)
-    values, gsd = _read(path, tile)
+    values, gsd = read_there(path, *place)
     for k, classes in enumerate(_CLASSES):
         found[:, k] = _share(np.isin(values, classes), corners, side, gsd)
     return found
 
 
-def _read(path: Path, tile: Tile) -> tuple[NDArray[np.integer], float]:
-    """The pixels of a raster and their size in metres."""
+def read_there(path: Path, left: float, top: float, width: int, height: int) -> tuple[NDArray[np.integer], float]:
+    """The pixels of a raster that covers a product, (rows, columns), and their size in metres.
+
+    Args:
+        path: of the raster.
+        left, top: of the product's upper left corner, in units of its CRS.
+        width, height: in px of 10 m.
+
+    Raises:
+        BadInput: it cannot be decoded, or lies elsewhere.
+    """
     try:
         with rasterio.open(path) as file:
-            grid, width, height, values = file.transform, file.width, file.height, file.read(1)
+            grid, across, down, values = file.transform, file.width, file.height, file.read(1)
     except RasterioError as error:
         raise BadInput(path, f"cannot be decoded ({reason(error.__cause__ or error)})") from None
     gsd = float(grid.a)
-    at, expected = (grid.c, grid.f, width * gsd, height * gsd), (tile.left, tile.top, tile.width * 10, tile.height * 10)
+    at, expected = (grid.c, grid.f, across * gsd, down * gsd), (left, top, width * 10, height * 10)
     if gsd not in (10, 20, 60) or np.abs(np.subtract(at, expected)).max() >= gsd:
         raise BadInput(
-            path, f"lies at {at[:2]} with {width}×{height} px of {gsd:g} m, which is not where its product lies"
+            path, f"lies at {at[:2]} with {across}×{down} px of {gsd:g} m, which is not where its product lies"
         )
     return values, gsd
 

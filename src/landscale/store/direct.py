@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput
-from landscale.store.layout import Plane
+from landscale.store.layout import Layout
 
 PAGE = 4096  # bytes; direct writes begin and end at multiples of it, in the file and in memory
 
@@ -56,10 +56,7 @@ class DirectFile:
             try:
                 return os.pwrite(self._direct, data, position)
             except OSError as error:
-                if error.errno not in (
-                    errno.EINVAL,
-                    errno.EOPNOTSUPP,
-                ):  # as for memory, or a file system, with other bounds
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # memory, or a file system, with other bounds
                     raise
         return os.pwrite(self._file, data, position)
 
@@ -91,7 +88,9 @@ class DirectFile:
             raise BadInput(self._path, f"cannot be written ({error.strerror})") from None
 
 
-def page_aligned(patches: int, plane: Plane) -> NDArray[np.generic]:
-    """An array (patches, bands, side, side) that can be written past the page cache."""
-    size = int(np.prod(plane.shape)) * np.dtype(plane.dtype).itemsize
-    return np.frombuffer(mmap.mmap(-1, patches * size), plane.dtype).reshape(patches, *plane.shape)
+def page_aligned(layout: Layout, patches: int) -> dict[str, NDArray[np.generic]]:
+    """Arrays (patches, bands, side, side) by plane, which can be written past the page cache."""
+    return {
+        p.key: np.frombuffer(mmap.mmap(-1, patches * p.nbytes), p.dtype).reshape(patches, *p.shape)
+        for p in layout.planes
+    }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
 from landscale.store.direct import PAGE, DirectFile
-from landscale.store.layout import Layout, Plane
+from landscale.store.layout import Layout
 from landscale.store.writer import Writer, datasets, typed, write_structure
 
 _FRONT = 1 << 20  # bytes for HDF5's headers; they take about 16 kB
@@ -34,11 +34,11 @@ class Growing:
     def __init__(self, path: Path, layout: Layout, capacity: int) -> None:
         self._path, self._layout, self._capacity = path, layout, capacity
         self._places: dict[str, int] = {}
-        self._patch = {plane.key: _size(plane) for plane in layout.planes}
+        self._patch = {plane.key: plane.nbytes for plane in layout.planes}
         end = _FRONT
-        for plane in sorted(layout.planes, key=_size):
+        for plane in sorted(layout.planes, key=lambda plane: plane.nbytes):
             self._places[plane.key] = end
-            end += _GAP - (-capacity * _size(plane) // PAGE) * PAGE
+            end += _GAP - (-capacity * plane.nbytes // PAGE) * PAGE
         self._file = DirectFile(path, make=True)
 
     def close(self) -> None:
@@ -91,8 +91,3 @@ class Growing:
         with closing(Writer(self._path)) as writer:
             writer.put(0, columns | found)
             writer.finish()
-
-
-def _size(plane: Plane) -> int:
-    """Bytes of a patch."""
-    return int(np.prod(plane.shape)) * np.dtype(plane.dtype).itemsize

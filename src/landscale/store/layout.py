@@ -62,6 +62,11 @@ class Plane:
     def shape(self) -> tuple[int, int, int]:
         return (len(self.bands), self.side, self.side)
 
+    @property
+    def nbytes(self) -> int:
+        """Of a patch."""
+        return len(self.bands) * self.side**2 * np.dtype(self.dtype).itemsize
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 from torch import Tensor
 
-from landscale.errors import BadInput, reason
+from landscale.errors import BadInput
 from landscale.inputs import turn
-from landscale.sources.clearness import CLOUD, classification
+from landscale.sources.clearness import CLOUD, classification, read_there
 from landscale.sources.scene import Scene, ScenePixels, open_scene
 from landscale.superres.network import DIVISOR, Shape, stack_inputs
 from landscale.superres.planes import GROUPS, Planes, bands_of, check_grid, groups_of
@@ -95,18 +92,13 @@ def _clouds(scene: Scene, pixels: ScenePixels, height: int, width: int) -> NDArr
     path = classification(scene.folder) if scene.folder.is_dir() else None
     if path is None:
         return np.zeros((height, width), bool)
-    try:
-        with rasterio.open(path) as file:
-            place, scale = file.transform, 20 / file.transform.a
-            part = Window(0, 0, width * scale, height * scale)
-            same = abs(place.c - pixels.transform.c) + abs(place.f - pixels.transform.f) < place.a
-            if not same or part.height > file.height or part.width > file.width:
-                found = f"{file.width}×{file.height} px of {place.a:g} m at {place.c:g}, {place.f:g}"
-                raise BadInput(path, f"is {found}, which does not cover its product")
-            classes = file.read(1, window=part, out_shape=(height, width))
-    except RasterioError as error:
-        raise BadInput(path, f"cannot be decoded ({reason(error)})") from None
-    cloud: NDArray[np.bool_] = np.isin(classes, CLOUD)
+    classes, gsd = read_there(path, pixels.transform.c, pixels.transform.f, pixels.width, pixels.height)
+    # It may end less than a pixel of its own before the bands do.
+    rows, columns = (
+        np.minimum(np.arange(size) * 20 // int(gsd), most - 1)
+        for size, most in zip((height, width), classes.shape, strict=True)
+    )
+    cloud: NDArray[np.bool_] = np.isin(classes[np.ix_(rows, columns)], CLOUD)
     return cloud
 
 
@@ -170,16 +162,17 @@ def _patch(grounds: Sequence[Ground], shape: Shape, side: int, generator: np.ran
     for _ in range(_DRAWS):
         ground = grounds[generator.choice(len(grounds), p=areas / areas.sum())]
         top, left = (int(generator.integers(size - side + 1)) for size in ground.bands[gsd].shape[1:])
-
-        def cut(values: NDArray[Any], g: int, top: int = top, left: int = left) -> NDArray[Any]:
-            r = gsd // g
-            return values[..., top * r : (top + side) * r, left * r : (left + side) * r]
-
-        bands = {g: cut(ground.bands[g], g) for g in shape.groups}
-        hidden = float((bands[gsd] == 0).mean() + cut(ground.cloud, 20).mean())
+        bands = {g: _cut(ground.bands[g], gsd // g, top, left, side) for g in shape.groups}
+        cloud = _cut(ground.cloud, gsd // 20, top, left, side)
+        hidden = float((bands[gsd] == 0).mean() + cloud.mean())
         if hidden < best[0]:
             best = hidden, bands
         if not hidden:
             break
     k = int(generator.integers(8))
     return {g: turn(torch.from_numpy(values.astype(np.float32)), k) for g, values in best[1].items()}
+
+
+def _cut(values: NDArray[Any], ratio: int, top: int, left: int, side: int) -> NDArray[Any]:
+    """A square of (…, h, w), told in pixels that are `ratio` times as large."""
+    return values[..., top * ratio : (top + side) * ratio, left * ratio : (left + side) * ratio]

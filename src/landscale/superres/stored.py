@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from landscale.superres.superresolver import Superresolver
 if TYPE_CHECKING:  # a worker does without pandas
     from landscale.sources.bigearthnet_archive import Stream
 
+Source = TypeVar("Source", Survey, "Stream")
 WAYS = ("bilinear", "bicubic", "dsen2")
 
 
@@ -74,35 +75,24 @@ def _superresolver(weights: Path) -> Superresolver:
     return Superresolver.load(weights, device())
 
 
-def survey_upsampled(survey: Survey, way: str, weights: Path | None) -> Survey:
-    """A survey whose store gets `data_super` (N, 12, 120, 120) uint16 as well: all bands in ESA order at 10 m.
+def with_upsampled(source: Source, way: str, weights: Path | None) -> Source:
+    """A survey, or an archive that is streamed, whose store gets `data_super` (N, 12, 120, 120) uint16 as well: all bands
+    in ESA order at 10 m.
 
     Args:
-        survey: of patches with all twelve bands at native resolution.
+        source: of patches with all twelve bands at native resolution.
         way: bilinear, bicubic or dsen2.
         weights: folder that `superres train` wrote; for dsen2 only.
 
     Raises:
         UnknownName: no such way. LandscaleError: dsen2 without weights, or bands are missing. BadInput: the weights are damaged.
     """
-    upsampling = _upsampling(survey.layout, way, weights)
-    return replace(
-        survey,
-        layout=upsampling.layout(survey.layout),
-        read=UpsampledReader(survey.read, upsampling),
-        provenance=survey.provenance | upsampling.provenance,
-    )
-
-
-def stream_upsampled(stream: Stream, way: str, weights: Path | None) -> Stream:
-    """The same of an archive that is streamed."""
-    upsampling = _upsampling(stream.layout, way, weights)
-    return replace(
-        stream,
-        layout=upsampling.layout(stream.layout),
-        complete=upsampling,
-        provenance=stream.provenance | upsampling.provenance,
-    )
+    upsampling = _upsampling(source.layout, way, weights)
+    how: dict[str, Any] = {"complete": upsampling}
+    if isinstance(source, Survey):
+        how = {"read": UpsampledReader(source.read, upsampling)}
+    provenance = source.provenance | upsampling.provenance
+    return replace(source, layout=upsampling.layout(source.layout), provenance=provenance, **how)
 
 
 def _upsampling(layout: Layout, way: str, weights: Path | None) -> Upsampling:
@@ -116,7 +106,4 @@ def _upsampling(layout: Layout, way: str, weights: Path | None) -> Upsampling:
     have = {band for p in native for band in p.bands}
     if missing := [band for band in ESA_ORDER if band not in have]:
         raise LandscaleError(f"--upsample {way}: the source lacks {', '.join(missing)}")
-    upsampling = Upsampling(native, way, weights.resolve() if weights else None)
-    if weights is not None:
-        _superresolver(weights.resolve())  # what is wrong with them shows before the first patch
-    return upsampling
+    return Upsampling(native, way, weights.resolve() if weights else None)
