@@ -41,7 +41,7 @@ class Place(NamedTuple):
     y: float = float("nan")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Template:
     """A plain file's header before and after its tie point, and what it says."""
 
@@ -53,13 +53,18 @@ class _Template:
     shape: tuple[int, int]
     dtype: np.dtype[np.generic]
     crs: str
+    last: tuple[bytes | bytearray, Place | None] = b"", None  # the bands of a patch have the same header
 
     def place(self, header: bytes | bytearray) -> Place | None:
         """What a header says, if it is this one but for the tie point."""
+        if header == self.last[0]:
+            return self.last[1]
         if not (header.startswith(self.before) and header.endswith(self.after)):
             return None
         x, y = struct.unpack_from("<2d", header, self.tie)
-        return Place(self.crs, x, y)
+        place = Place(self.crs, x, y)
+        self.last = header, place
+        return place
 
 
 _templates: dict[tuple[tuple[int, ...], np.dtype[np.generic]], _Template] = {}  # by the pixels they announce
@@ -101,7 +106,7 @@ def decode_band(path: str, data: memoryview, out: NDArray[np.generic]) -> Place:
     if template is not None and len(data) == template.size:
         place = template.place(bytes(data[: template.pixels]))
         if place is not None:
-            out[...] = np.frombuffer(data, template.dtype, offset=template.pixels).reshape(template.shape)
+            out.data.cast("B")[:] = data[template.pixels :]
             return place
     return _decode_unknown(path, bytes(data), out)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from landscale.sources.bigearthnet import FOLDER_S2, V1, V2, check_lists, descri
 from landscale.sources.bigearthnet_reader import read_labels, same_place
 from landscale.sources.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, listed_pairs, partner
 from landscale.sources.survey import Found, check_names, split_code, split_lists
-from landscale.sources.tarball import Member, Tarball, estimated_size, first_member
+from landscale.sources.tarball import Tarball, estimated_size, first_member
 from landscale.store import Layout, Plane
 from landscale.store.planes import SENTINEL2
 from landscale.store.reben_metadata import read_metadata
@@ -67,30 +68,38 @@ class Patches:
         self._path, self._labels, self._wanted, self._paired = path, labels, wanted, paired
         self._bands = {f"{b}.tif": (p.key, k) for p in planes for k, b in enumerate(p.bands)}
         self._tarball = Tarball(path)
-        self._members = self._tarball.members()
+        self._files = self._in_patches()
         self._seen: set[str] = set()
-        self._next: tuple[str, str, Member] | None = None
-        self._advance()
+        self._next: _File | None = None
+        try:
+            self._next = next(self._files, None)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        self._members.close()
+        self._files.close()
         self._tarball.close()
 
     def consumed(self) -> int:
         """Bytes of the archive that have been read so far."""
         return self._tarball.consumed()
 
-    def _advance(self) -> None:
-        """Find the next file of a patch: the patch's name, the rest of the file's name, and the file."""
-        for member in self._members:
-            parts = member.name.split("/")
-            if len(parts) < 3:
-                continue
-            patch, stem = parts[-2], f"{parts[-2]}_"
-            if parts[-1].startswith(stem) and (self._wanted is None or patch in self._wanted):
-                self._next = patch, parts[-1][len(stem) :], member
-                return
-        self._next = None
+    def _in_patches(self) -> Generator[_File, None, None]:
+        """The files of patches that are wanted, named as `…/PATCH/PATCH_file`."""
+        patch = stem = "/"
+        for member in self._tarball.members():
+            path = member.name
+            if not path.startswith(stem):  # another patch than the last
+                folder, _, _ = path.rpartition("/")
+                above, _, patch = folder.rpartition("/")
+                stem = f"{folder}/{patch}_"
+                if not above or not path.startswith(stem) or not (self._wanted is None or patch in self._wanted):
+                    stem = "/"
+                    continue
+            file = path[len(stem) :]
+            if "/" not in file:
+                yield _File(patch, file, path, member.data)
 
     def read(self, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Patch | None:
         """Read the next patch into planes (bands, side, side) and classes (C,); None at the end of the archive.
@@ -100,63 +109,55 @@ class Patches:
         """
         if self._next is None:
             return None
-        name = self._next[0]
+        name = self._next.patch
         if name in self._seen:
             raise BadInput(self._path, f"holds the patch {name} in two places")
         self._seen.add(name)
-        reading = _Reading(f"{self._path}: member ", planes, classes, self._labels)
         problem: LandscaleError | None = None
         with_json = self._labels is not None or (self._paired is not None and name not in self._paired)
         missing = {*self._bands, *([_LABELS] if self._labels else [])}
+        place: Place | None = None
+        tile = other = ""
         found: set[str] = set()
-        while self._next is not None and self._next[0] == name:
-            _, file, member = self._next
+        while self._next is not None and self._next.patch == name:
+            _, file, path, data = self._next
             try:
                 if file in found:
-                    raise BadInput(f"{self._path}: member {member.name}", "stands there twice")
+                    raise BadInput(path, "stands there twice")
                 found.add(file)
                 if file in self._bands:
-                    reading.band(member, *self._bands[file])
+                    key, k = self._bands[file]
+                    place = same_place(path, decode_band(path, data, planes[key][k]), place)
                 elif file == _LABELS and with_json:
-                    reading.json(member)
-            except LandscaleError as error:
-                problem = problem or error
-            self._advance()
+                    content = _json(path, data)
+                    if self._labels is None:
+                        other = partner(path, content)
+                    else:
+                        tile = read_labels(path, content, self._labels, classes)
+            except BadInput as error:
+                problem = problem or BadInput(f"{self._path}: member {error.path}", error.problem)
+            self._next = next(self._files, None)
         if problem is None and missing - found:
             problem = BadInput(self._path, f"patch {name}: lacks {', '.join(sorted(missing - found))}")
         if problem is not None and self._labels:
             classes[:] = 0  # as in a folder, where labels are read last
-        return Patch(name, problem or Found(reading.place or Place(), reading.tile), reading.partner)
+        return Patch(name, problem or Found(place or Place(), tile), other)
 
 
-class _Reading:
-    """A patch of which some files have been read."""
+class _File(NamedTuple):
+    """A member of an archive: the patch that it belongs to, its name there, its name, its content."""
 
-    def __init__(
-        self,
-        where: str,
-        planes: Mapping[str, NDArray[np.generic]],
-        classes: NDArray[np.uint8],
-        labels: Nomenclature | None,
-    ) -> None:
-        self._where, self._planes, self._classes, self._labels = where, planes, classes, labels
-        self.place: Place | None = None
-        self.tile = self.partner = ""
+    patch: str
+    file: str
+    path: str
+    data: memoryview
 
-    def band(self, member: Member, key: str, k: int) -> None:
-        path = self._where + member.name
-        self.place = same_place(path, decode_band(path, member.data, self._planes[key][k]), self.place)
 
-    def json(self, member: Member) -> None:
-        path = self._where + member.name
-        try:
-            content = json.loads(bytes(member.data))
-        except (ValueError, RecursionError) as error:
-            raise BadInput(path, f"is not valid JSON ({reason(error)})") from None
-        if self._labels is None:
-            self.partner = partner(path, content)
-        else:
-            self.tile = read_labels(path, content, self._labels, self._classes)
+def _json(path: str, data: memoryview) -> Any:
+    try:
+        return json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(path, f"is not valid JSON ({reason(error)})") from None
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def _unpacked(data: bytes) -> bytes:
 
 def is_listed(names: pd.Series[str], listed: set[str]) -> NDArray[np.bool_]:
     """Which names are in a list; by Python's sets, as pandas takes seconds for it."""
-    return np.fromiter((name in listed for name in names), bool, len(names))
+    return np.fromiter((name in listed for name in names.tolist()), bool, len(names))
 
 
 def splits_by_lists(names: pd.Series[str], folder: Path) -> NDArray[np.uint8]:

@@ -205,7 +205,7 @@ class Tarball:
         if kind not in _FILES and kind != _FOLDER:
             what = "a link" if kind in _LINKS else f"of the kind {kind!r}"
             raise BadInput(self._path, f"member {name}: is {what}, expected files and folders only")
-        if name.startswith("/") or ".." in name.split("/") or "\0" in name or "\ufffd" in name:
+        if name.startswith("/") or "\0" in name or "\ufffd" in name or (".." in name and ".." in name.split("/")):
             raise BadInput(self._path, f"member {name!r}: has a name that is not safe")
         return name
 

@@ -91,6 +91,13 @@ class DirectFile:
 def page_aligned(layout: Layout, patches: int) -> dict[str, NDArray[np.generic]]:
     """Arrays (patches, bands, side, side) by plane, which can be written past the page cache."""
     return {
-        p.key: np.frombuffer(mmap.mmap(-1, patches * p.nbytes), p.dtype).reshape(patches, *p.shape)
-        for p in layout.planes
+        p.key: np.frombuffer(_memory(patches * p.nbytes), p.dtype).reshape(patches, *p.shape) for p in layout.planes
     }
+
+
+def _memory(size: int) -> mmap.mmap:
+    """Of large pages, where there are any: it is looked up less often."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
