@@ -2,7 +2,8 @@
 
     python benchmarks/prepare.py [PATCHES] [FOLDER]
 
-Synthetic archives of v1 and v2 and the stores are written below FOLDER (a temporary folder by default), files warm.
+Synthetic archives of v1 and v2, with PATCHES on each of DAYS, and the stores are written below FOLDER (a temporary folder
+by default), files warm.
 A preparation is all of it: survey, creating the store, reading, checksums, moments, writing, syncing, seals; a command
 also starts Python, and its workers. Seconds of the CPU are recorded beside the clock's: on a disk the clock is the disk's.
 """
@@ -17,15 +18,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from days import write_days
 
 from landscale.prepare import prepare
-from landscale.sources import bigearthnet, synthetic
+from landscale.sources import bigearthnet
 from landscale.sources.survey import Survey
 from landscale.store import checksum
 
 ROUNDS = 3
+DAYS = 5
 
 
 def main(patches: int, parent: Path | None) -> None:
@@ -34,16 +38,18 @@ def main(patches: int, parent: Path | None) -> None:
     cpu: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(dir=parent) as name:
         folder = Path(name)
+        store = folder / "store.h5"
         contenders: dict[str, Callable[[], int]] = {}
-        for layout in ("v1", "v2"):
-            archive = folder / layout
-            synthetic.write_archive(archive, patches, layout=layout)
-            contenders[f"{layout}_prepare"] = preparation(archive, folder / "store.h5")
+        layouts: tuple[Literal["v1", "v2"], ...] = ("v1", "v2")
+        for layout in layouts:
+            archive = write_days(folder / layout, patches, DAYS, layout).parent
+            contenders[f"{layout}_prepare"] = preparation(archive, store)
             for workers in (1, 2):
-                contenders[f"{layout}_command_{workers}"] = command(archive, folder / "store.h5", workers)
+                contenders[f"{layout}_command_{workers}"] = command(archive, store, workers)
             contenders[f"{layout}_reading"] = reading(bigearthnet.survey([(None, archive)]))
             contenders[f"{layout}_twelve_rasterio"] = twelve_rasterio(archive)
-        rates = interleaved({name: timed(work, cpu.setdefault(name, [])) for name, work in contenders.items()}, ROUNDS)
+        measured = {name: timed(work, cpu.setdefault(name, [])) for name, work in contenders.items()}
+        rates = interleaved(measured, ROUNDS, before=lambda: store.unlink(missing_ok=True))
         of_cpu = {name: statistics.median(found[1:]) for name, found in cpu.items() if "command" not in name}
         ratios = {
             f"{layout}_{way}_over_rasterio": rates[f"{layout}_{way}"] / rates[f"{layout}_twelve_rasterio"]
@@ -59,7 +65,7 @@ def main(patches: int, parent: Path | None) -> None:
             for way in ("prepare", "reading")
         }
         figures = {"patches_per_second": rates, "patches_per_cpu_second": of_cpu, "ratios": ratios}
-        record("prepare", {"patches": patches, "folder": str(parent or "temporary"), **figures})
+        record("prepare", {"patches": patches * DAYS, "folder": str(parent or "temporary"), **figures})
 
 
 def timed(work: Callable[[], int], rates: list[float]) -> Callable[[], int]:
@@ -76,7 +82,6 @@ def timed(work: Callable[[], int], rates: list[float]) -> Callable[[], int]:
 
 def preparation(archive: Path, store: Path) -> Callable[[], int]:
     def work() -> int:
-        store.unlink(missing_ok=True)
         return prepare(bigearthnet.survey([(None, archive)]), store).written
 
     return work
@@ -86,7 +91,6 @@ def command(archive: Path, store: Path, workers: int) -> Callable[[], int]:
     words = [Path(sys.executable).with_name("landscale"), "prepare", "bigearthnet", archive, store, "--json"]
 
     def work() -> int:
-        store.unlink(missing_ok=True)
         done = subprocess.run([*words, "--workers", str(workers)], capture_output=True, check=True)
         return int(json.loads(done.stdout)["written"])
 

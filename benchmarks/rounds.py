@@ -13,14 +13,17 @@ from typing import Any
 from landscale.runs import environment
 
 
-def interleaved(contenders: dict[str, Callable[[], int]], rounds: int = 5) -> dict[str, float]:
+def interleaved(
+    contenders: dict[str, Callable[[], int]], rounds: int = 5, before: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Items a second of each contender: the median of `rounds`, in which they take turns, after one uncounted round.
 
-    A contender does its work and returns the number of items.
+    A contender does its work and returns the number of items; `before` clears away what the one before it has left.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, work in contenders.items():
+            before()
             begun = time.perf_counter()
             items = work()
             rate = items / (time.perf_counter() - begun)

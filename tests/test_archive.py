@@ -206,6 +206,7 @@ class TestTheFoldersPatches:
         def make(self: Upsampling, planes: Mapping[str, NDArray[np.generic]]) -> None:
             made.append(len(planes["data_10m"]))
             if made == [4, 4, 1]:
+                time.sleep(0.3)  # the first is written by then, if not both
                 raise KeyboardInterrupt
             true(self, planes)
 
@@ -213,7 +214,7 @@ class TestTheFoldersPatches:
         assert cli("prepare", "bigearthnet", archive, tmp_path / "s.h5", *how).code == 130
         assert made == [4, 4, 1]
         store = prepared("bigearthnet", archive, name="s.h5", options=how)
-        assert made == [4, 4, 1, 1]
+        assert made[3:] in ([1], [4, 1])
         assert store.read_bytes() == expected.read_bytes()
 
     def test_the_published_patches(self, tmp_path: Path, prepared: Callable[..., Path]) -> None:

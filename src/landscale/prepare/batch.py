@@ -61,15 +61,15 @@ def pump(
     write: Callable[[Batch, NDArray[np.void]], None],
     advance: Advance,
 ) -> None:
-    """Read all patches in batches, which go through `sum_up` and `write` (see `settled`)."""
+    """Read all patches in batches, sum each up, and write it with what came of that, while the next is read."""
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[tuple[Batch, NDArray[np.void]]]:
         shown, first = 0, 0
         for batch in cycle([Batch(layout) for _ in range(AHEAD)]):
             batch.fill(first, read)
             first = batch.end
             if batch.patches:
-                yield batch
+                yield batch, sum_up(batch)
             megabytes = patches.consumed() // 1_000_000
             advance(megabytes - shown)
             shown = megabytes
@@ -77,5 +77,5 @@ def pump(
                 return
 
     with closing(patches):
-        for _ in settled(batches(), sum_up, write):
+        for _ in settled(batches(), lambda part: write(*part)):
             pass

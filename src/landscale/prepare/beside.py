@@ -1,4 +1,4 @@
-"""Reading, summing up and writing at the same time: patches go through three threads, one after the other."""
+"""Reading and writing at the same time: one thread reads patches, another writes those that were read before."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Part = TypeVar("Part")
-Sums = TypeVar("Sums")
 Result = TypeVar("Result")
 
-AHEAD = 4  # parts at once: one in each thread, and one on its way
+AHEAD = 3  # parts at once: one in each thread, and one on its way
 
 
-def settled(
-    parts: Iterable[Part], sum_up: Callable[[Part], Sums], write: Callable[[Part, Sums], Result]
-) -> Iterator[Result]:
-    """What `write` makes of each part and its sums, in order. The caller's thread reads the parts.
+def settled(parts: Iterable[Part], write: Callable[[Part], Result]) -> Iterator[Result]:
+    """What `write` makes of each part, in order. The caller's thread reads the parts.
 
     When `parts` is asked for one, the part AHEAD before it is written, so its memory may be used again. If `parts`
     raises an error, what came before it is written first. After a part that fails, or Ctrl-C, none is.
@@ -26,28 +23,27 @@ def settled(
     failed = False
     errors: list[Exception] = []
 
-    def finish(part: Part, sums: Future[Sums]) -> Result:
+    def finish(part: Part) -> Result:
         nonlocal failed
         if failed:
             raise CancelledError
         failed = True
-        result = write(part, sums.result())
+        result = write(part)
         failed = False
         return result
 
     gc.freeze()  # looking for garbage, again and again, in all that was there before takes a tenth of the time
-    summing, writing = ThreadPoolExecutor(1, "sum_up"), ThreadPoolExecutor(1, "write")
+    writing = ThreadPoolExecutor(1, "write")
     waiting: deque[Future[Result]] = deque()
     try:
         for part in _until(parts, errors):
-            waiting.append(writing.submit(finish, part, summing.submit(sum_up, part)))
+            waiting.append(writing.submit(finish, part))
             if len(waiting) == AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        for pool in (summing, writing):
-            pool.shutdown(cancel_futures=True)
+        writing.shutdown(cancel_futures=True)
         gc.unfreeze()
     if errors:
         raise errors[0]

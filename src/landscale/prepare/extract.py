@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from landscale.errors import LandscaleError
 from landscale.prepare import plan
 from landscale.prepare.beside import AHEAD, settled
-from landscale.prepare.plan import Chunk, Job
+from landscale.prepare.plan import Job
 from landscale.sources.survey import Found, Reader
 from landscale.store import BAD, WHOLE, Layout, Writer, checksum, moments
 from landscale.store.direct import page_aligned
@@ -34,12 +34,11 @@ class Task:
 
 @dataclass
 class _Part:
-    """A chunk that was read: its arrays, and what was found of each patch."""
+    """A chunk that was read: its columns of the store, and its damaged patches."""
 
-    chunk: Chunk
-    planes: dict[str, NDArray[np.generic]]
-    classes: NDArray[np.uint8]
-    found: list[Found | LandscaleError]
+    start: int
+    columns: dict[str, NDArray[Any]]
+    damaged: Damaged
 
 
 class Extractor:
@@ -55,7 +54,7 @@ class Extractor:
 
     def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> Iterator[Damaged]:
         """Extract a job; yields the damaged patches of each chunk once it counts."""
-        for damaged in settled(self._read(job, stopped), self._sum_up, self._write):
+        for damaged in settled(self._read(job, stopped), self._write):
             yield damaged
             if damaged and not self._task.skip_bad:
                 return
@@ -69,7 +68,12 @@ class Extractor:
             classes = chunk.classes
             if classes is None:
                 classes = np.zeros((n, len(self._task.layout.classes)), np.uint8)
-            yield _Part(chunk, planes, classes, list(self._task.read(chunk.wheres, planes, classes)))
+            rows, damaged = Rows(self._task.layout, planes, classes), []
+            for i, found in enumerate(self._task.read(chunk.wheres, planes, classes)):
+                rows.add(i, found)
+                if isinstance(found, LandscaleError):
+                    damaged.append((chunk.names[i], str(found)))
+            yield _Part(chunk.start, rows.columns(), damaged)
 
     def _free_buffer(self) -> dict[str, NDArray[np.generic]]:
         """The one used longest ago; a few chunks need fewer than there may be."""
@@ -79,16 +83,9 @@ class Extractor:
             self._buffers.rotate(-1)
         return self._buffers[-1]
 
-    def _sum_up(self, part: _Part) -> dict[str, NDArray[Any]]:
-        rows = Rows(self._task.layout, part.planes, part.classes)
-        for i, found in enumerate(part.found):
-            rows.add(i, found)
-        return rows.columns()
-
-    def _write(self, part: _Part, columns: dict[str, NDArray[Any]]) -> Damaged:
-        self._writer.put(part.chunk.start, columns)
-        named = zip(part.chunk.names, part.found, strict=True)
-        return [(name, str(found)) for name, found in named if isinstance(found, LandscaleError)]
+    def _write(self, part: _Part) -> Damaged:
+        self._writer.put(part.start, part.columns)
+        return part.damaged
 
 
 class Rows:
