@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from landscale.bands import ALIASES, BAND_SETS, BANDS, band, band_set
 from landscale.errors import UnknownName
-from landscale.labels import BEN19, CLC43, EUROSAT10, colours, columns_by_name, nomenclature
+from landscale.labels import (
+    BEN19,
+    CLC43,
+    EUROSAT10,
+    NOMENCLATURES,
+    colours,
+    columns_by_name,
+    nomenclature,
+    with_classes,
+)
 
 ESA_ORDER = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"]
 DROPPED = {
@@ -153,3 +162,20 @@ def test_columns_by_name_refuses_what_is_not_there() -> None:
         columns_by_name(BEN19.names, EUROSAT10.names)
     with pytest.raises(UnknownName, match="Continuous urban fabric"):
         columns_by_name(CLC43.names, BEN19.names)
+
+
+def test_every_nomenclature_is_found_by_its_classes_and_has_colours_of_its_own() -> None:
+    assert {n.name: len(n.classes) for n in NOMENCLATURES.values()} == {
+        "clc43": 43,
+        "ben19": 19,
+        "eurosat10": 10,
+        "ucmerced21": 21,
+        "ucmerced17": 17,
+        "igbp10": 10,
+        "lcz17": 17,
+    }
+    for n in NOMENCLATURES.values():
+        assert with_classes(reversed(n.names)) is n
+        assert colours(n.names) == [c.hex for c in n.classes]
+        assert len({c.colour for c in n.classes}) == len(n.classes)
+    assert with_classes(["Water"]) is None

@@ -1,4 +1,4 @@
-"""Sources through the command line: every pixel, label, split and flag of the archives stands in the store, by name."""
+"""BigEarthNet through the command line: every pixel, label, split and flag of its folders stands in the store, by name."""
 
 from __future__ import annotations
 
@@ -12,46 +12,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 from archives import (
     CODES,
     GSD,
-    MS_ORDER,
     PLANES,
     Patch,
     metadata,
     pixels,
     write_band,
-    write_eurosat,
     write_lists,
     write_v1,
     write_v2,
 )
 from conftest import Cli
-from landscale.labels import BEN19, CLC43, EUROSAT10
-from landscale.sources import eurosat as eurosat_source
-from landscale.store import PatchStore, open_store
+from landscale.labels import BEN19, CLC43
+from landscale.store import open_store
+from surveys import band_of, labels, row_of
 
 Prepared = Callable[..., Path]
-
-
-def by_name(store: PatchStore) -> dict[str, int]:
-    return {str(name): k for k, name in enumerate(store.column("name"))}
-
-
-def labels(store: PatchStore, row: int) -> set[str]:
-    return {store.layout.classes[c] for c in np.flatnonzero(store.classes[row])}
-
-
-def band_of(store: PatchStore, row: int, band: str) -> np.ndarray:
-    plane = next(p for p in store.layout.planes if band in p.bands)
-    return store.planes[plane.key][row, plane.bands.index(band)]
-
-
-# ---- BigEarthNet
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -59,7 +38,7 @@ def test_every_pixel_of_every_band(
     version: str, patches: list[Patch], prepared: Prepared, request: pytest.FixtureRequest
 ) -> None:
     store = open_store(prepared("bigearthnet", request.getfixturevalue(version)))
-    rows = by_name(store)
+    rows = row_of(store)
     assert sorted(rows) == sorted(getattr(p, version) for p in patches)
     for patch in patches:
         for band in GSD:
@@ -82,7 +61,7 @@ def test_the_store_has_the_keys_of_paper_1(v2: Path, prepared: Prepared) -> None
 
 def test_v2_says_all_of_a_patch(v2: Path, patches: list[Patch], prepared: Prepared) -> None:
     store = open_store(prepared("bigearthnet", v2))
-    rows = by_name(store)
+    rows = row_of(store)
     assert store.layout.classes == BEN19.names
     columns = {key: store.column(key) for key in ("crs", "origin", "tile", "date", "country", "snow", "cloud")}
     for p in patches:
@@ -104,7 +83,7 @@ def test_v2_says_all_of_a_patch(v2: Path, patches: list[Patch], prepared: Prepar
 def test_v1_says_all_of_a_patch(v1: Path, patches: list[Patch], prepared: Prepared) -> None:
     """Snow and cloud are in no split; the lists are bz2."""
     store = open_store(prepared("bigearthnet", v1))
-    rows = by_name(store)
+    rows = row_of(store)
     assert store.layout.classes == CLC43.names
     columns = {key: store.column(key) for key in ("crs", "origin", "tile", "date", "snow", "cloud")}
     for p in patches:
@@ -125,7 +104,7 @@ def test_v1_says_all_of_a_patch(v1: Path, patches: list[Patch], prepared: Prepar
 
 def test_v1_with_19_classes(v1: Path, patches: list[Patch], prepared: Prepared) -> None:
     store = open_store(prepared("bigearthnet", v1, "--labels", "ben19"))
-    rows = by_name(store)
+    rows = row_of(store)
     assert store.layout.classes == BEN19.names
     for p in patches:
         expected = {BEN19.sources[name] for name in p.clc} - {None}
@@ -145,7 +124,7 @@ def test_lists_of_any_kind_anywhere(suffix: str, v1: Path, tmp_path: Path, prepa
     lists = {"train": names[:5], "my-val": names[5:7], "patches_with_seasonal_snow": names[1:2]}
     folder = write_lists(tmp_path / "lists", lists, suffix)
     store = open_store(prepared("bigearthnet", v1, "--lists", folder))
-    rows = by_name(store)
+    rows = row_of(store)
     assert [int(store.splits[rows[name]]) for name in names] == [1] * 5 + [2] * 2 + [0] * 5
     assert [name for name in names if store.column("snow")[rows[name]]] == names[1:2]
     assert not store.column("cloud").any()
@@ -175,7 +154,7 @@ def test_two_inputs_together(tmp_path: Path, prepared: Prepared) -> None:
     for name, ks in (("a", range(3)), ("b", range(3, 5))):
         write_v2(tmp_path / name, [Patch(k) for k in ks])
     store = open_store(prepared("bigearthnet", f"train={tmp_path / 'a'}", f"test={tmp_path / 'b'}"))
-    rows = by_name(store)
+    rows = row_of(store)
     assert store.split_sizes() == {"train": 3, "test": 2}
     for k in range(5):
         row = rows[Patch(k).v2]
@@ -189,7 +168,7 @@ def test_two_inputs_of_v1(tmp_path: Path, prepared: Prepared) -> None:
         write_v1(tmp_path / name, [Patch(k) for k in ks])
     store = open_store(prepared("bigearthnet", tmp_path / "a", f"test={tmp_path / 'b'}"))
     assert store.split_sizes() == {"train": 2, "test": 2}
-    assert labels(store, by_name(store)[Patch(2).v1]) == set(Patch(2).clc)
+    assert labels(store, row_of(store)[Patch(2).v1]) == set(Patch(2).clc)
 
 
 def test_an_input_whose_path_has_an_equals_sign(tmp_path: Path, prepared: Prepared) -> None:
@@ -282,158 +261,6 @@ def test_compressed_archives_are_the_same_store(tmp_path: Path, prepared: Prepar
         write_band(path, values, corner, gsd, epsg, compress="deflate", predictor=2, nodata=0)
     one, two = (prepared("bigearthnet", tmp_path / name, name=f"{name}.h5") for name in ("plain", "packed"))
     assert one.read_bytes() == two.read_bytes()
-
-
-# ---- EuroSAT
-
-
-def split_by_name(store: PatchStore) -> dict[str, int]:
-    return dict(zip(store.column("name").tolist(), store.splits.tolist(), strict=True))
-
-
-def test_eurosat_pixels_and_classes(eurosat: Path, prepared: Prepared) -> None:
-    store = open_store(prepared("eurosat", eurosat))
-    assert len(store) == 50
-    assert store.layout.classes == EUROSAT10.names
-    assert not store.layout.multi_label
-    assert store.summary()["bands"] == ["B02", "B03", "B04"]
-    assert store.layout.side == 64
-    for name, row in by_name(store).items():
-        assert labels(store, row) == {name.split("_")[0]}
-        with Image.open(eurosat / name.split("_")[0] / f"{name}.jpg") as image:
-            red, green, blue = np.asarray(image).transpose(2, 0, 1)
-        assert np.array_equal(band_of(store, row, "B04"), red)
-        assert np.array_equal(band_of(store, row, "B03"), green)
-        assert np.array_equal(band_of(store, row, "B02"), blue)
-        assert not np.array_equal(red, blue)
-
-
-def test_eurosat_folder_zip_and_class_folders_are_the_same_store(
-    eurosat: Path, eurosat_zip: Path, prepared: Prepared
-) -> None:
-    folder = prepared("eurosat", eurosat, name="folder.h5").read_bytes()
-    assert prepared("eurosat", eurosat_zip, name="zip.h5").read_bytes() == folder
-    assert prepared("eurosat", eurosat.parent, name="parent.h5").read_bytes() == folder
-
-
-def test_eurosat_13_bands_by_name(eurosat_ms: Path, prepared: Prepared, tmp_path: Path) -> None:
-    store = open_store(prepared("eurosat", eurosat_ms))
-    assert len(store) == 20
-    assert store.summary()["bands"] == [f"B{k:02d}" for k in range(1, 9)] + ["B8A", "B09", "B10", "B11", "B12"]
-    for name, row in by_name(store).items():
-        klass, k = name.split("_")
-        seed = 100 * EUROSAT10.names.index(klass) + int(k)
-        assert labels(store, row) == {klass}
-        for band in MS_ORDER:
-            assert np.array_equal(band_of(store, row, band), pixels(seed, band, (64, 64)))
-        assert store.column("crs")[row] == "EPSG:32631"
-        assert store.column("origin")[row].tolist() == [341_280.39 + int(k), 5_709_712.74]
-    packed = Path(shutil.make_archive(str(tmp_path / "EuroSAT_MS"), "zip", eurosat_ms.parent, eurosat_ms.name))
-    assert prepared("eurosat", packed, name="zip.h5").read_bytes() == store.path.read_bytes()
-
-
-def test_eurosat_zip_made_on_a_mac(eurosat: Path, tmp_path: Path, prepared: Prepared) -> None:
-    shutil.copytree(eurosat / "River", tmp_path / "x/EuroSAT_RGB/River")
-    extra = tmp_path / "x/__MACOSX/EuroSAT_RGB/River/._River_1.jpg"
-    extra.parent.mkdir(parents=True)
-    extra.write_bytes(b"\0\5\x16\7")
-    store = open_store(prepared("eurosat", shutil.make_archive(str(tmp_path / "mac"), "zip", tmp_path / "x")))
-    assert sorted(by_name(store)) == [f"River_{k}" for k in range(1, 6)]
-
-
-def test_eurosat_by_lists(eurosat: Path, tmp_path: Path, prepared: Prepared) -> None:
-    """Neumann et al. list file names, with suffix."""
-    names = sorted(p.name for p in eurosat.rglob("*.jpg"))
-    lists = {"eurosat-train": names[:30], "eurosat-val": names[30:35], "eurosat-test": names[35:49]}
-    folder = write_lists(tmp_path / "lists", lists, "txt")
-    found = split_by_name(open_store(prepared("eurosat", eurosat, "--lists", folder)))
-    assert [found[name.removesuffix(".jpg")] for name in names] == [1] * 30 + [2] * 5 + [3] * 14 + [0]
-
-
-def test_eurosat_split_of_an_input(eurosat: Path, eurosat_zip: Path, tmp_path: Path, prepared: Prepared) -> None:
-    other = write_eurosat(tmp_path / "o", each=1, classes=["Forest"])
-    (other / "Forest/Forest_1.jpg").rename(other / "Forest/Forest_99.jpg")
-    store = open_store(prepared("eurosat", f"train={eurosat_zip}", f"test={other}"))
-    assert store.split_sizes() == {"train": 50, "test": 1}
-    assert split_by_name(store)["Forest_99"] == 3
-
-
-def test_eurosats_rule_is_seeded_and_stratified(eurosat: Path, prepared: Prepared) -> None:
-    first, again, other = (
-        split_by_name(open_store(prepared("eurosat", eurosat, "--seed", seed, name=f"{k}.h5")))
-        for k, seed in enumerate((0, 0, 1))
-    )
-    assert first == again
-    assert first != other
-    for found in (first, other):
-        for name in EUROSAT10.names:
-            mine = [split for patch, split in found.items() if patch.split("_")[0] == name]
-            assert sorted(mine) == [1, 1, 1, 2, 3]
-
-
-@settings(max_examples=25)
-@given(st.data())
-def test_eurosats_rule_knows_no_order_of_files(tmp_path: Path, data: st.DataObject) -> None:
-    """The split of a patch hangs on the seed and the names of its class alone, whatever the folder lists first."""
-    sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
-    members = [
-        (f"{EUROSAT10.names[c]}_{k}", f"{c}/{k}", c, ".jpg") for c, size in enumerate(sizes) for k in range(size)
-    ]
-    seed = data.draw(st.integers(0, 5))
-
-    def rule(found: list[tuple[str, str, int, str]]) -> dict[str, int]:
-        with pytest.MonkeyPatch.context() as patch:
-            files = [(f"{w.split('/')[0]}", n) for n, w, *_ in found]
-            patch.setattr(
-                Path, "rglob", lambda self, _: [self / EUROSAT10.names[int(c)] / f"{n}.jpg" for c, n in files]
-            )
-            survey = eurosat_source.survey([(None, tmp_path)], None, seed)
-        return dict(zip(survey.table["name"], survey.table["split"].tolist(), strict=True))
-
-    shuffled = data.draw(st.permutations(members))
-    found = rule(members)
-    assert rule(shuffled) == found
-    for c, size in enumerate(sizes):
-        counts = np.bincount([s for n, s in found.items() if n.startswith(EUROSAT10.names[c])], minlength=4)
-        assert counts[0] == 0
-        assert np.abs(counts[1:] - size * np.array([0.6, 0.2, 0.2])).max() <= 1
-
-
-EUROSAT_REFUSED = {
-    "a class that is none": ("Foresst/Foresst_1.jpg", "did you mean Forest"),
-    "both kinds": ("Forest/Forest_9.tif", "mixes JPEG and GeoTIFF"),
-}
-
-
-@pytest.mark.parametrize("case", EUROSAT_REFUSED)
-def test_eurosat_refused(case: str, tmp_path: Path, cli: Cli) -> None:
-    extra, said = EUROSAT_REFUSED[case]
-    root = write_eurosat(tmp_path, each=1, classes=["Forest"])
-    (root / extra).parent.mkdir(exist_ok=True)
-    (root / extra).touch()
-    answer = cli("prepare", "eurosat", root, tmp_path / "s.h5")
-    assert answer.code == 2
-    assert len(answer.lines) == 1
-    assert said in answer.lines[0]
-
-
-def test_eurosat_inputs_that_hold_nothing(eurosat: Path, tmp_path: Path, cli: Cli) -> None:
-    (tmp_path / "empty").mkdir()
-    for path, said in (
-        (tmp_path / "empty", "holds no .jpg or .tif"),
-        (tmp_path / "nowhere.zip", "not a whole zip"),
-        (tmp_path / "nowhere", "no such folder or zip"),
-    ):
-        answer = cli("prepare", "eurosat", path, tmp_path / "s.h5")
-        assert (answer.code, len(answer.lines)) == (2, 1)
-        assert answer.lines[0].startswith(f"landscale: {path}: ")
-        assert said in answer.lines[0]
-    answer = cli("prepare", "eurosat", eurosat, tmp_path / "s.h5", "--lists", tmp_path / "empty")
-    assert (answer.code, len(answer.lines)) == (2, 1)
-    assert "empty: holds no list" in answer.lines[0]
-
-
-# ---- as a user calls it
 
 
 def test_in_a_process_of_its_own(v2: Path, tmp_path: Path) -> None:
