@@ -89,6 +89,7 @@ class Dask:
     def __init__(self, folder: Path) -> None:
         self._folder, self._file = folder, folder / "scheduler.json"
         self._commands: list[subprocess.Popen[bytes]] = []
+        self._expected = 0  # workers
         self._begin("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
         end = time.monotonic() + 60
         while not self._file.exists() and time.monotonic() < end:
@@ -99,6 +100,7 @@ class Dask:
         self.address = json.loads(self._file.read_text())["address"]
 
     def add_workers(self, workers: int, threads: int, *more: str) -> None:
+        self._expected += workers
         how = ["--nworkers", str(workers), "--nthreads", str(threads), "--local-directory", str(self._folder)]
         self._begin("worker", *how, "--no-dashboard", "--host", "127.0.0.1", *more)
 
@@ -108,9 +110,14 @@ class Dask:
         self._commands.append(subprocess.Popen(program, stdout=log, stderr=log, start_new_session=True))
 
     def workers(self) -> list[int]:
-        """The processes that do the work; their nannies are apart."""
+        """The processes that do the work, once all have joined: a nanny whose worker dies while it starts gives up."""
+        from distributed import Client
+
         children = [p for command in self._commands[1:] for p in members(command.pid) if p != command.pid]
-        return [p for p in children if "spawn_main" in " ".join(command_of(p))]
+        found = [p for p in children if "spawn_main" in " ".join(command_of(p))]
+        with Client(self.address) as client:
+            joined = len(client.scheduler_info()["workers"])
+        return found if joined == len(found) == self._expected else []
 
     def kill_scheduler(self) -> None:
         self._commands[0].kill()
