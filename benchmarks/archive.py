@@ -34,9 +34,9 @@ def main() -> None:
         patches = write_days(root, PATCHES, DAYS, "v1")
         plain, packed, zstd = (root / f"x.tar{suffix}" for suffix in ("", ".gz", ".zst"))
         subprocess.run(["tar", "cf", plain, "--hard-dereference", "-C", patches.parent, patches.name], check=True)
-        for program, path in (("gzip", packed), ("zstd", zstd)):
+        for packer, path in (("gzip", packed), ("zstd", zstd)):
             with path.open("wb") as out:
-                subprocess.run([program, "-c", plain], stdout=out, check=True)
+                subprocess.run([packer, "-c", plain], stdout=out, check=True)
 
         store = root / "store.h5"
 

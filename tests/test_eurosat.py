@@ -12,12 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from archives import (
-    MS_ORDER,
-    pixels,
-    write_eurosat,
-    write_lists,
-)
+from archives import MS_ORDER, pixels, write_eurosat, write_lists
 from conftest import Cli
 from landscale.labels import EUROSAT10
 from landscale.sources import eurosat as eurosat_source
