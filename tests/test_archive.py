@@ -608,7 +608,7 @@ class TestInterruptions:
         same(tmp_path / "s.h5", open_store(prepared("bigearthnet", archive, name="other.h5")))
 
     def test_two_at_once(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
-        from landscale.store.writer import held
+        from landscale.files import held
 
         archive = pack(tmp_path / "x.tar.gz", files(roots["v1"], S2["v1"]))
         with held(tmp_path / "s.h5.partial.s2"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from landscale.errors import BadInput
 from landscale.files import read_json, whole, whole_folder, write_json
+from landscale.parts import parts
 
 
 def names(folder: Path) -> list[str]:
@@ -86,3 +88,27 @@ def test_json_is_read_as_it_was_written_or_refused_in_one_line(tmp_path: Path) -
     for missing in (tmp_path / "none.json", tmp_path):
         with pytest.raises(BadInput, match="cannot be read"):
             read_json(missing)
+
+
+def test_parts_are_there_until_the_whole_is(tmp_path: Path) -> None:
+    """After an error they are found again, unless the plan is another one; two processes do not share them."""
+    out, array = tmp_path / "deep" / "map.tif", np.arange(6).reshape(2, 3)
+    with pytest.raises(RuntimeError), parts(out, {"a": 1}) as done:  # noqa: PT012
+        assert done.get("x") is None
+        done.put("x", array)
+        raise RuntimeError
+    with pytest.raises(RuntimeError), parts(out, {"a": 1}) as done:  # noqa: PT012
+        np.testing.assert_array_equal(done.get("x"), array)
+        with pytest.raises(BadInput, match="in another process"), parts(out, {"a": 1}):
+            pass
+        raise RuntimeError
+    with parts(out, {"a": 2}) as done:
+        assert done.get("x") is None
+        done.put("x", array)
+    assert names(out.parent) == []
+
+
+def test_a_failure_before_the_first_part_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), parts(tmp_path / "map.tif", {}):
+        raise RuntimeError
+    assert names(tmp_path) == []

@@ -454,23 +454,33 @@ def test_reflectances_are_refused(tmp_path):
     refused(tmp_path, write_scene(tmp_path / "scene", bands), r"B02\.tif: .*float32")
 
 
-def test_a_failure_in_the_middle_leaves_the_older_map(tmp_path):
-    scene = write_scene(tmp_path / "scene", draw_scene(40, 40))
+@pytest.mark.parametrize("same", [True, False])
+def test_a_failure_in_the_middle_leaves_the_older_map_and_costs_one_row(tmp_path, same):
+    """Of five rows of windows two are done; by another classifier they must be done again."""
+    scene, out = write_scene(tmp_path / "scene", draw_scene(40, 40)), tmp_path / "map.tif"
     stub = Stub()
-    predict(stub, scene, tmp_path / "map.tif")
-    before = (tmp_path / "map.tif").read_bytes()
+    predict(stub, scene, out)
+    before = out.read_bytes()
     calls = []
 
     def fails(planes):
         calls.append(1)
-        if len(calls) > 2:
+        if len(calls) == 3:
             raise RuntimeError("out of memory")
         return Stub.probabilities(stub, planes)
 
     stub.probabilities = fails
     with pytest.raises(RuntimeError, match="out of memory"):
-        predict(stub, scene, tmp_path / "map.tif")
-    assert (tmp_path / "map.tif").read_bytes() == before
+        predict(stub, scene, out)
+    assert out.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "scene", ".map.tif.parts"}
+    if not same:
+        stub.network = torch.nn.Linear(1, 1)
+    del calls[:]
+    calls += [0] * 3
+    predict(stub, scene, out)
+    assert len(calls) - 3 == (3 if same else 5)
+    assert out.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "scene"}
 
 

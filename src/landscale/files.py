@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,25 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a file, made if need be, against another process that would do the same work at the same time.
+
+    Raises:
+        BadInput: another one holds it.
+    """
+    with path.open("ab") as file:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = os.path.samestat(os.fstat(file.fileno()), path.stat())  # and not renamed since it was opened
+            except (BlockingIOError, FileNotFoundError):
+                held = False
+            if not held:
+                raise BadInput(path, "is at work in another process; run the same command again when that has ended")
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,12 +2,14 @@
 
 The classifier looks at windows of the ground it was trained on, a stride apart; a pixel's probability is the mean over the
 windows that hold it. The last windows of a row and of the scene are moved inward, so that every pixel is seen and none is
-made up; a scene smaller than a window is continued by its border.
+made up; a scene smaller than a window is continued by its border. What the classifier said of a row of windows is kept until
+the map is there, so a killed process costs one row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from rasterio.windows import Window
 from landscale.batches import Native
 from landscale.files import whole
 from landscale.models.classifier import Classifier
+from landscale.parts import Parts, parts
 from landscale.progress import bar
 from landscale.sources.scene import ScenePixels, open_scene
 
@@ -63,10 +66,13 @@ def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int |
     """
     d = classifier.description
     scene = open_scene(scene_folder)
-    with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(scene, d.bands) as pixels, whole(out) as temporary:
+    with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(scene, d.bands) as pixels, ExitStack() as stack:
         grid = lcm(*pixels.ratios.values())
         side = max(grid, round(d.ground / pixels.gsd) // grid * grid)
         stride = min(side, max(grid, (stride or side // 2) // grid * grid))
+        plan = {**scene.identity(), "classifier": classifier.digest(), "side": side, "stride": stride}
+        done = stack.enter_context(parts(out, plan))
+        temporary = stack.enter_context(whole(out))
         rows, columns = starts(pixels.height, side, stride, grid), starts(pixels.width, side, stride, grid)
         profile = _PROFILE | {
             "width": pixels.width,
@@ -84,7 +90,7 @@ def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int |
                 bar("predict", len(rows) * len(columns), "windows") as advance,
             ):
                 file.descriptions = d.classes
-                for top, values in _strips(classifier, pixels, rows, columns, side, advance):
+                for top, values in _strips(classifier, pixels, done, rows, columns, side, advance):
                     file.write(values, window=Window(0, top, values.shape[2], values.shape[1]))
             rasterio.shutil.copy(
                 plain, temporary, driver="COG", compress="DEFLATE", bigtiff="IF_SAFER", overview_resampling="average"
@@ -105,7 +111,13 @@ def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int |
 
 
 def _strips(
-    classifier: Classifier, pixels: ScenePixels, rows: list[int], columns: list[int], side: int, advance: Any
+    classifier: Classifier,
+    pixels: ScenePixels,
+    done: Parts,
+    rows: list[int],
+    columns: list[int],
+    side: int,
+    advance: Callable[[int], None],
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Finished rows of the map from top to bottom: the first row, and probabilities (C, rows, width)."""
     classes = len(classifier.description.classes)
@@ -114,24 +126,28 @@ def _strips(
     total = np.zeros((classes, side, across), np.float32)  # over the rows that windows still reach
     seen = np.zeros((side, across), np.float32)
     for k, top in enumerate(rows):
-        strip = _read_strip(pixels, top, side, across)
-        for places, probabilities in _windows(classifier, strip, columns, side, pixels):
-            for left, values in zip(places, probabilities, strict=True):
-                total[:, :, left : left + side] += values[:, None, None]
-                seen[:, left : left + side] += 1
-            advance(len(places))
+        probabilities = done.get(str(top))
+        if probabilities is None:
+            strip = _read_strip(pixels, top, side, across)
+            probabilities = _probabilities(classifier, strip, columns, side, pixels, advance)
+            done.put(str(top), probabilities)
+        else:
+            advance(len(columns))
+        for left, values in zip(columns, probabilities, strict=True):
+            total[:, :, left : left + side] += values[:, None, None]
+            seen[:, left : left + side] += 1
         last = k + 1 == len(rows)
-        done = side if last else rows[k + 1] - top
-        values = total[:, :done] / np.maximum(seen[:done], 1)
+        ready = side if last else rows[k + 1] - top
+        values = total[:, :ready] / np.maximum(seen[:ready], 1)
         if width > columns[-1] + side:  # what no whole coarse pixel covers takes its neighbour's value
             values[:, :, columns[-1] + side :] = values[:, :, columns[-1] + side - 1, None]
-        if last and top + done < height:
-            values = np.concatenate([values, np.repeat(values[:, -1:], height - top - done, axis=1)], axis=1)
+        if last and top + ready < height:
+            values = np.concatenate([values, np.repeat(values[:, -1:], height - top - ready, axis=1)], axis=1)
         values = values[:, : height - top, :width]
         values[:, _nodata(pixels, top, values.shape[1])] = np.nan
         yield top, values
-        total[:, : side - done], seen[: side - done] = total[:, done:].copy(), seen[done:].copy()
-        total[:, side - done :], seen[side - done :] = 0, 0
+        total[:, : side - ready], seen[: side - ready] = total[:, ready:].copy(), seen[ready:].copy()
+        total[:, side - ready :], seen[side - ready :] = 0, 0
 
 
 def _read_strip(pixels: ScenePixels, top: int, side: int, across: int) -> dict[str, NDArray[np.uint16]]:
@@ -151,14 +167,20 @@ def _nodata(pixels: ScenePixels, top: int, rows: int) -> NDArray[np.bool_]:
     return empty
 
 
-def _windows(
-    classifier: Classifier, strip: dict[str, NDArray[np.uint16]], columns: list[int], side: int, pixels: ScenePixels
-) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Columns of windows of a strip and their probabilities (n, C), a batch at a time."""
+def _probabilities(
+    classifier: Classifier,
+    strip: dict[str, NDArray[np.uint16]],
+    columns: list[int],
+    side: int,
+    pixels: ScenePixels,
+    advance: Callable[[int], None],
+) -> NDArray[np.float32]:
+    """Of the windows of a strip that begin at `columns`: (n, C)."""
     device = next(classifier.network.parameters()).device
     groups: dict[int, list[str]] = {}
     for band, ratio in pixels.ratios.items():
         groups.setdefault(ratio, []).append(band)
+    found = []
     for k in range(0, len(columns), BATCH):
         places = columns[k : k + BATCH]
         planes: Native = {}
@@ -166,4 +188,6 @@ def _windows(
             edge = side // ratio
             cut = [[strip[b][:, x // ratio : x // ratio + edge] for b in bands] for x in places]
             planes[tuple(bands)] = torch.from_numpy(np.array(cut)).to(device)
-        yield places, classifier.probabilities(planes).cpu().numpy()
+        found.append(classifier.probabilities(planes).cpu().numpy())
+        advance(len(places))
+    return np.concatenate(found)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -76,6 +78,13 @@ class Classifier(nn.Module):
         """Logits → probabilities in 0…1, float32."""
         logits = logits.float()
         return logits.sigmoid() if self.description.multi_label else logits.softmax(-1)
+
+    def digest(self) -> str:
+        """What tells it from every other classifier, by its description and all its numbers."""
+        digest = hashlib.sha256(json.dumps(asdict(self.description), sort_keys=True).encode())
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.inference_mode()
     def probabilities(self, planes: Native) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, BadStore, LandscaleError
-from landscale.files import sync
+from landscale.files import held, sync
 from landscale.prepare.batch import Advance, Batch, pump
 from landscale.prepare.extract import Rows
 from landscale.prepare.journal import Journal
@@ -29,7 +29,6 @@ from landscale.sources.bigearthnet_archive import Patch, Stream
 from landscale.sources.sentinel1 import RADAR
 from landscale.store import BAD, SUPER, WHOLE, Layout, checksum, moments, open_store
 from landscale.store.growing import FullError, Growing
-from landscale.store.writer import held
 
 _MISSING = 255  # the state of a patch whose other half is not there
 _NAME = 96  # bytes of the longest name; those of BigEarthNet have up to 58

@@ -40,6 +40,12 @@ class Scene:
     files: dict[str, Path]
     offset: int
 
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other scenes, and from itself after a change: name, size and time of each band's file."""
+        files = {band: (str(path.resolve()), path.stat()) for band, path in self.files.items()}
+        told = {band: [name, stat.st_size, stat.st_mtime_ns] for band, (name, stat) in files.items()}
+        return {"files": told, "offset": self.offset}
+
     def summary(self) -> dict[str, Any]:
         with ScenePixels(self, sorted(self.files, key=list(BANDS).index)) as pixels:
             return {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
-from landscale.files import sync
+from landscale.files import held, sync
 from landscale.store.direct import PAGE, DirectFile
 from landscale.store.layout import FORMAT, SHARES, SPLITS, STATES, WHOLE, Layout, seals
 from landscale.store.statistics import PART, mean_and_deviation
@@ -64,25 +62,6 @@ def typed(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         key: _texts(list(v)) if kinds.get(key) is str else np.asarray(v, kinds.get(key, np.uint8))
         for key, v in columns.items()
     }
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold a file, made if need be, against another process that would write the same store at the same time.
-
-    Raises:
-        BadInput: another one holds it.
-    """
-    with path.open("ab") as file:
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = os.path.samestat(os.fstat(file.fileno()), path.stat())  # and not renamed since it was opened
-            except (BlockingIOError, FileNotFoundError):
-                held = False
-            if not held:
-                raise BadInput(path, "is at work in another process; run the same command again when that has ended")
-        yield
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -3,11 +3,13 @@
 The digital numbers stay the product's own: the offset that newer products add is taken off for the network and put back
 after it, bands that are at 10 m are copied, and what has no data (0) has none. `scene.json` in the folder says the offset, so
 that the folder is again a scene for every command. Rows are sharpened strip by strip, each with the margin that the network
-reaches over, so memory does not grow with the height of the scene, and no seam can be seen.
+reaches over, so memory does not grow with the height of the scene, and no seam can be seen. Strips that are done stay done if
+the process is killed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from rasterio.windows import Window
 
 from landscale.errors import BadInput
 from landscale.files import whole_folder, write_json
+from landscale.parts import parts
 from landscale.progress import bar
 from landscale.sources.scene import NOTE, ScenePixels, open_scene
 from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of, check_grid, groups_of, read_rows
@@ -62,9 +65,11 @@ def apply(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str
         "bands": list(bands),
         "weights": superresolver.config["digest"],
     }
+    plan = {**note, **scene.identity(), "rows": TILE}
     with (
         rasterio.Env(GDAL_CACHEMAX=1024),
         ScenePixels(scene, bands) as pixels,
+        parts(out, plan) as done,
         whole_folder(out) as temporary,
         ExitStack() as open_files,
     ):
@@ -83,17 +88,38 @@ def apply(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str
                 rows = min(TILE, pixels.height - top)
                 for band in GROUPS[10]:
                     _write(files[band], pixels.read(band, top, rows), top)
-                whole_rows = -(-rows // 6) * 6
-                planes = read_rows(pixels, groups, top, whole_rows, superresolver.margin)
-                for gsd in groups[1:]:
-                    values = superresolver.sharpen(planes, gsd, superresolver.margin, advance)[0].numpy()
-                    for band, sharp in zip(GROUPS[gsd], values[:, :rows, : pixels.width], strict=True):
-                        numbers = np.clip(np.rint(sharp) + scene.offset, 1, 65535).astype(np.uint16)
-                        numbers[_nodata(pixels, band, gsd // 10, top, rows)] = 0
-                        _write(files[band], numbers, top)
+                sharp = done.get(str(top))
+                if sharp is None:
+                    sharp = _sharpened(superresolver, pixels, groups, scene.offset, top, rows, advance)
+                    done.put(str(top), sharp)
+                else:
+                    advance(tiles(rows, pixels.width) * (len(groups) - 1))
+                for band, values in zip(bands_of(groups[1:]), sharp, strict=True):
+                    _write(files[band], values, top)
         write_json(temporary / NOTE, note)
     left_out = [band for band in scene.files if band in bands_of(groups_of(scene)) and band not in bands]
     return {"out": str(out), **note, **size, "crs": str(pixels.crs), "left_out": left_out}
+
+
+def _sharpened(
+    superresolver: Superresolver,
+    pixels: ScenePixels,
+    groups: tuple[int, ...],
+    offset: int,
+    top: int,
+    rows: int,
+    advance: Callable[[int], None],
+) -> NDArray[np.uint16]:
+    """Rows of all bands that are not at 10 m, in the order of the groups: (bands, rows, width), as the product has them."""
+    planes = read_rows(pixels, groups, top, -(-rows // 6) * 6, superresolver.margin)
+    found = []
+    for gsd in groups[1:]:
+        values = superresolver.sharpen(planes, gsd, superresolver.margin, advance)[0].numpy()
+        for band, sharp in zip(GROUPS[gsd], values[:, :rows, : pixels.width], strict=True):
+            numbers = np.clip(np.rint(sharp) + offset, 1, 65535).astype(np.uint16)
+            numbers[_nodata(pixels, band, gsd // 10, top, rows)] = 0
+            found.append(numbers)
+    return np.stack(found)
 
 
 def _write(file: Any, values: NDArray[np.uint16], top: int) -> None:
