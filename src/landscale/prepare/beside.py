@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import TypeVar
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
+_PATIENCE = 1e-4  # seconds that a thread with bytes on their way waits for Python's lock; by default 50 times as long
 AHEAD = 3  # parts at once: one in each thread, and one on its way
 
 
@@ -32,6 +34,8 @@ def settled(parts: Iterable[Part], write: Callable[[Part], Result]) -> Iterator[
         failed = False
         return result
 
+    patience = sys.getswitchinterval()
+    sys.setswitchinterval(_PATIENCE)
     gc.freeze()  # looking for garbage, again and again, in all that was there before takes a tenth of the time
     writing = ThreadPoolExecutor(1, "write")
     waiting: deque[Future[Result]] = deque()
@@ -45,6 +49,7 @@ def settled(parts: Iterable[Part], write: Callable[[Part], Result]) -> Iterator[
     finally:
         writing.shutdown(cancel_futures=True)
         gc.unfreeze()
+        sys.setswitchinterval(patience)
     if errors:
         raise errors[0]
 

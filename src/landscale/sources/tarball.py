@@ -22,7 +22,7 @@ from isal.igzip_lib import IsalError
 from landscale.errors import BadInput, reason
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
-_BLOCK = 4 << 20  # bytes decompressed at a time: seldom enough that the thread hardly waits for Python's lock
+_BLOCK = 8 << 20  # bytes decompressed at a time: seldom enough that the thread hardly waits for Python's lock
 _AHEAD = 4  # blocks
 _LARGEST = 1 << 20  # bytes of a member; the largest of BigEarthNet's have 58 kB
 _LONGEST = 1 << 16  # bytes of a header that says a long name
