@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from archives import Patch, write_eurosat, write_eurosat_ms, write_v1, write_v2
 from landscale.cli import main
 
-pytest_plugins = ["landscapes", "learned", "sharpening", "surveys"]
+pytest_plugins = ["badserver", "landscapes", "learned", "lmdbs", "sharpening", "streamed", "surveys"]
 
 settings.register_profile(
     "landscale", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -41,6 +43,20 @@ def test_all_parts_are_written_in_order_and_memory_is_free_when_it_is_used_again
     assert list(settled(reading(), write)) == [10 * part for part in range(parts)]
     assert written == list(range(parts))
     assert len(threads) == (2 if parts else 1)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_threads_are_as_patient_afterwards_as_before(fails: bool) -> None:
+    before, during = sys.getswitchinterval(), []
+
+    def write(_: int) -> None:
+        during.append(sys.getswitchinterval())
+        if fails:
+            raise BadInput("disk", "is full")
+
+    with suppress(BadInput):
+        list(settled(range(3), write))
+    assert during[0] < before == sys.getswitchinterval()
 
 
 @pytest.mark.parametrize("bad", [0, 1, 5])

@@ -112,3 +112,15 @@ def test_a_failure_before_the_first_part_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), parts(tmp_path / "map.tif", {}):
         raise RuntimeError
     assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_left_of_the_whole_is_removed(tmp_path: Path) -> None:
+    out = tmp_path / "map.tif"
+    others = [".map.tif.7.old", ".map.tif.5.77.partial", ".map.tif.x.partial", "map.tif.7.partial", ".other.7.partial"]
+    for name in (".map.tif.7.partial", ".map.tif.7.partial.plain", *others):
+        (tmp_path / name).touch()
+    (tmp_path / ".map.tif.8.partial").mkdir()
+    (tmp_path / ".map.tif.8.partial" / "B01.tif").touch()
+    with parts(out, {}):
+        pass
+    assert names(tmp_path) == sorted(others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -63,6 +64,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of `path` under temporary names. For one who holds it against all others."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.partial(\.\w+)?")
+    for left in path.parent.iterdir():
+        if name.fullmatch(left.name):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput
-from landscale.files import held, whole, write_text
+from landscale.files import held, remove_abandoned, whole, write_text
 
 
 class Parts:
@@ -35,7 +35,8 @@ class Parts:
 def parts(out: Path, plan: Mapping[str, Any]) -> Iterator[Parts]:
     """The parts of `out` that earlier attempts have made, to which this one adds its own.
 
-    They lie beside it in the folder `.OUT.parts` until the block ends, and longer if it is interrupted; bad input leaves none.
+    Whoever has them holds `out` against other processes. They lie beside it in the folder `.OUT.parts` until the block ends,
+    and longer if it is interrupted; bad input leaves none.
 
     Args:
         out: the file or folder that the parts are for.
@@ -47,6 +48,7 @@ def parts(out: Path, plan: Mapping[str, Any]) -> Iterator[Parts]:
     folder = out.with_name(f".{out.name}.parts")
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder / "lock"):
+        remove_abandoned(out)
         told, planned = json.dumps(plan, sort_keys=True), folder / "plan.json"
         if not planned.exists() or planned.read_text(encoding="utf-8") != told:
             for file in folder.glob("*.npy"):
