@@ -10,18 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from landscale.errors import BadStore
-from landscale.store import (
-    BAD,
-    SPLITS,
-    WHOLE,
-    Layout,
-    Plane,
-    Writer,
-    checksum,
-    create,
-    moments,
-    open_store,
-)
+from landscale.store import BAD, SPLITS, WHOLE, Layout, Plane, Writer, checksum, create, moments, open_store
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08")
 CLASSES = ("forest", "lake", "town")

@@ -23,10 +23,12 @@ class Parts:
         self._folder = folder
 
     def get(self, name: str) -> NDArray[Any] | None:
+        """The array of that name; None if it is not made yet."""
         file = self._folder / f"{name}.npy"
         return np.load(file, allow_pickle=False) if file.exists() else None
 
     def put(self, name: str, array: NDArray[Any]) -> None:
+        """Keep an array; it is on the disk when this returns."""
         with whole(self._folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, array)
 

@@ -19,7 +19,12 @@ def add_commands(add: Add) -> None:
     )
     p.add_argument("--out", type=Path, default=Path("demo"), help="folder of everything it makes (default: demo)")
 
-    p = add("predict", _predict, "a scene → a map of class probabilities", "landscale predict runs/eca SCENE map.tif")
+    p = add(
+        "predict",
+        _predict,
+        "a scene → a map of class probabilities; the same command again goes on",
+        "landscale predict runs/eca SCENE map.tif",
+    )
     p.add_argument("model", type=Path, metavar="RUN|WEIGHTS")
     p.add_argument("scene", type=Path, metavar="SCENE", help="folder of band rasters at native resolution")
     p.add_argument("out", type=Path, metavar="OUT.tif")

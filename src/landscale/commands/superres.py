@@ -39,7 +39,7 @@ def add_commands(add: Add) -> None:
     p.add_argument("--deep", action="store_true", help="VDSen2: 32 blocks of 256 features, for GPUs")
     p.add_argument("--seed", type=int, default=0, help="of first weights and batches (default: 0)")
 
-    p = action("apply", _apply, "write all bands of a scene at 10 m")
+    p = action("apply", _apply, "write all bands of a scene at 10 m; the same command again goes on")
     p.add_argument("weights", type=Path, metavar="WEIGHTS")
     p.add_argument("scene", type=Path, metavar="SCENE", help=scene)
     p.add_argument("out", type=Path, metavar="OUT", help="folder of GeoTIFFs")
