@@ -228,7 +228,40 @@ def test_metadata_with_an_empty_field(column: str, tmp_path: Path, cli: Cli) -> 
     answer = cli("prepare", "bigearthnet", tmp_path, tmp_path / "s.h5", "--workers", 1)
     assert answer.code == 2
     assert len(answer.lines) == 1
-    assert f"metadata.parquet: patch {Patch(1).v2}" in answer.lines[0]
+    assert f"metadata.parquet: patch {Patch(1).v2}: has an empty field: {column}" in answer.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("contains_cloud_or_shadow", ["no", "yes"], "string, expected bool"),
+        ("contains_seasonal_snow", [0, 2], "holds int64, expected bool"),
+        ("labels", ["Pastures", "Arable land"], "string to list"),
+        ("labels", [["Pastures"], [None]], f"patch {Patch(1).v2}: unknown class of ben19 'None'"),
+        ("patch_id", [Patch(0).v2, None], "patch None: has an empty field: patch_id"),
+    ],
+)
+def test_metadata_with_other_values(column: str, values: list[object], said: str, tmp_path: Path, cli: Cli) -> None:
+    patches = [Patch(0), Patch(1)]
+    write_v2(tmp_path, patches)
+    metadata(patches).assign(**{column: values}).to_parquet(tmp_path / "metadata.parquet")
+    answer = cli("prepare", "bigearthnet", tmp_path, tmp_path / "s.h5", "--workers", 1)
+    assert answer.code == 2
+    assert len(answer.lines) == 1
+    assert f"landscale: {tmp_path}/metadata.parquet: " in answer.lines[0]
+    assert said in answer.lines[0]
+
+
+def test_metadata_of_other_types_and_in_parts(tmp_path: Path, prepared: Prepared) -> None:
+    """Text as categories, several row groups: what other programs make of the same table."""
+    patches = [Patch(i) for i in range(6)]
+    write_v2(tmp_path, patches)
+    plain = open_store(prepared("bigearthnet", tmp_path))
+    table = metadata(patches).astype({"split": "category", "country": "category"})
+    table.to_parquet(tmp_path / "metadata.parquet", row_group_size=2)
+    other = open_store(prepared("bigearthnet", tmp_path, name="other.h5"))
+    for key in ("name", "split", "country", "snow", "cloud", "tile", "date", "classes", "checksum"):
+        np.testing.assert_array_equal(other.column(key), plain.column(key))
 
 
 def test_bands_at_another_place_are_refused(tmp_path: Path, cli: Cli) -> None:

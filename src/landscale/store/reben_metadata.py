@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, UnknownName, reason
@@ -13,12 +17,14 @@ from landscale.labels import Nomenclature
 from landscale.store.layout import SPLITS
 
 _COLUMNS = {
-    "patch_id": "name",
-    "split": "split",
-    "country": "country",
-    "contains_seasonal_snow": "snow",
-    "contains_cloud_or_shadow": "cloud",
+    "patch_id": ("name", pa.string()),
+    "split": ("split", pa.string()),
+    "country": ("country", pa.string()),
+    "contains_seasonal_snow": ("snow", pa.bool_()),
+    "contains_cloud_or_shadow": ("cloud", pa.bool_()),
 }
+_TILE = r"(?s)^.*_([^_]*)_[^_]*_[^_]*$"  # of S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57
+_DATE = r"(?s)^.*?_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)_.*$"
 
 
 def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
@@ -32,32 +38,47 @@ def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArr
     if not path.is_file():
         raise BadInput(path, "no such file; BigEarthNet v2 keeps labels and splits there")
     try:
-        stored = pd.read_parquet(path, page_checksum_verification=True)  # where it was written with checksums
-        meta = stored[["labels", *_COLUMNS]]
-        for key, column in _COLUMNS.items():
-            if column in ("name", "split", "country"):
-                meta[key].map(lambda text: str(text).encode())  # arrow lets damaged text through
-            elif not meta[key].dropna().isin([True, False]).all():
-                raise ValueError(f"{key} is neither true nor false")
+        stored = pq.read_table(path, page_checksum_verification=True)  # where it was written with checksums
+        stored.validate(full=True)  # text may be damaged
+        columns = {key: _column(stored[key], kind) for key, (_, kind) in _COLUMNS.items()}
+        columns["labels"] = _column(stored["labels"], pa.list_(pa.string()))
+        partner = _column(stored["s1_name"], pa.string()) if "s1_name" in stored.column_names else None
     except Exception as error:  # arrow raises many kinds for a damaged file
         raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({reason(error)})") from None
-    classes = np.zeros((len(meta), len(target.classes)), np.uint8)
-    for row, (name, names) in enumerate(zip(meta["patch_id"], meta["labels"], strict=True)):
+    names, labels = columns["patch_id"], columns["labels"]
+    for key, column in columns.items():
+        if column.null_count:
+            row = pc.index(column.is_null(), True).as_py()
+            raise BadInput(path, f"patch {names[row]}: has an empty field: {key}")
+    known = {name: columns[key] for key, (name, _) in _COLUMNS.items()}
+    classes = _classes(path, names, labels, target)
+    splits = known["split"].dictionary_encode()
+    codes = np.array([_split(name, path) for name in splits.dictionary.to_pylist()], np.uint8)
+    known["split"] = pa.array(codes[splits.indices.to_numpy()])
+    known |= {"tile": _told(names, _TILE, r"\1"), "date": _told(names, _DATE, r"\1-\2-\3T\4:\5:\6")}
+    known["partner"] = pa.array([""] * len(names)) if partner is None else partner.fill_null("")
+    return pa.table(known).to_pandas(), classes
+
+
+def _column(column: Any, kind: Any) -> Any:
+    """A column as one array of a kind; what is neither true nor false is no truth."""
+    if kind == pa.bool_() and column.type not in (kind, pa.null()):
+        raise ValueError(f"holds {column.type}, expected {kind}")
+    return column.cast(kind).combine_chunks()
+
+
+def _classes(path: Path, names: Any, labels: Any, target: Nomenclature) -> NDArray[np.uint8]:
+    found = labels.flatten().dictionary_encode("encode")
+    codes, rows = found.indices.to_numpy(), pc.list_parent_indices(labels).to_numpy()
+    columns = np.full(len(found.dictionary), -1)  # of each label; none for those that no class gathers
+    for code, label in enumerate(found.dictionary.to_pylist()):
         try:
-            classes[row, target.columns(names)] = 1
-        except (UnknownName, TypeError) as error:
-            raise BadInput(path, f"patch {name}: {error}") from None
-    table = meta[list(_COLUMNS)].rename(columns=_COLUMNS)
-    missing = table.isna().any(axis=1)
-    if missing.any():
-        raise BadInput(path, f"patch {table['name'][missing].iloc[0]}: has an empty field among {', '.join(_COLUMNS)}")
-    table = table.astype({"name": str, "country": str})
-    table["split"] = table["split"].map({name: _split(str(name), path) for name in table["split"].unique()})
-    table["split"] = table["split"].astype(np.uint8)
-    table["tile"] = table["name"].str.rsplit("_", n=3).str[1]
-    table["date"] = _dates(table["name"])
-    table["partner"] = stored["s1_name"].fillna("").astype(str) if "s1_name" in stored else ""
-    return table, classes
+            columns[code] = next(iter(target.columns([str(label)])), -1)
+        except UnknownName as error:
+            raise BadInput(path, f"patch {names[rows[codes == code][0]]}: {error}") from None
+    classes = np.zeros((len(names), len(target.classes) + 1), np.uint8)
+    classes[rows, columns[codes]] = 1
+    return classes[:, :-1].copy()
 
 
 def _split(name: str, path: Path) -> int:
@@ -67,7 +88,7 @@ def _split(name: str, path: Path) -> int:
     return SPLITS.index(name)
 
 
-def _dates(names: pd.Series[str]) -> pd.Series[str]:
-    """ISO times of acquisition, from names such as S2A_MSIL2A_20170613T101031_…; empty where there is none."""
-    s = names.str.extract(r"_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)_", expand=True)
-    return (s[0] + "-" + s[1] + "-" + s[2] + "T" + s[3] + ":" + s[4] + ":" + s[5]).fillna("")
+def _told(names: Any, pattern: str, said: str) -> Any:
+    r"""`said` of each name, with what the pattern's groups find for \1, \2, …; empty where it is not found."""
+    found = pc.replace_substring_regex(names, pattern, said)
+    return pc.if_else(pc.equal(found, names), "", found)
