@@ -12,7 +12,7 @@ import pytest
 from archives import Patch, write_v1, write_v2
 from conftest import Answer
 from landscale.prepare import plan
-from landscale.sources import tarball
+from landscale.sources import decompressed
 from landscale.store import PatchStore, open_store
 from tarballs import Files, files, pack, patch_of, shuffled, write_radar
 
@@ -71,8 +71,8 @@ def many(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few patches are several batches, and members lie across blocks."""
     monkeypatch.setattr(plan, "CHUNK", 4)
-    monkeypatch.setattr(tarball, "_BLOCK", 100_000)
-    monkeypatch.setattr(tarball, "_PROBED", 200_000)
+    monkeypatch.setattr(decompressed, "BLOCK", 100_000)
+    monkeypatch.setattr(decompressed, "_PROBED", 200_000)
 
 
 def place(root: Path, folder: Path) -> Path:

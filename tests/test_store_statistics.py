@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from landscale.store import (
     moments,
     open_store,
 )
+from landscale.store.statistics import mean_and_deviation
 from tiny import ATTRIBUTES, BANDS, CLASSES, content, table, write
 
 
@@ -41,6 +43,21 @@ def test_statistics_are_numpys_over_the_train_split(tmp_path: Path, seed: int, n
         for b, band in enumerate(plane.bands):
             values = columns[plane.key][chosen, b].astype(np.float64)
             assert found[band] == pytest.approx((values.mean(), values.std()), rel=1e-12)
+
+
+@given(
+    numbers=st.lists(st.integers(0, 2**53 - 1), min_size=1, max_size=4)
+    | st.lists(st.floats(-30, 30), min_size=1, max_size=4),
+    often=st.sampled_from([1, 300, 1500]),
+    seed=st.integers(0, 9),
+)
+def test_sums_of_integers_are_exact_in_any_order(numbers: list[float], often: int, seed: int) -> None:
+    """Of one band with a pixel: (n, 1, 2). Beyond 2⁵³, as all patches together reach, a float64 loses the last digits."""
+    many = np.random.default_rng(seed).permutation(np.array(numbers, float).repeat(often))
+    part = np.stack([many, np.zeros(len(many))], 1)[:, None]
+    exact = sum(Fraction(v) for v in many.tolist())
+    ((mean, _),) = mean_and_deviation([part], [1])
+    assert mean == pytest.approx(float(exact / len(many)), rel=0 if all(v % 1 == 0 for v in numbers) else 1e-12)
 
 
 def test_statistics_of_large_numbers_are_exact(tmp_path: Path) -> None:

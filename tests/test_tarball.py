@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landscale.sources import tarball
+from landscale.sources import decompressed
 from landscale.sources.tarball import Tarball
 
 FORMATS = (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT)
@@ -43,7 +43,7 @@ def test_what_tarfile_finds(found: Found, how: int, block: int, tmp_path_factory
     except ValueError:  # a name that is too long for ustar
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tarball, "_BLOCK", block)
+        patch.setattr(decompressed, "BLOCK", block)
         with closing(Tarball(path)) as content:
             assert [(name, bytes(data)) for name, data in content.members()] == found
             assert content.consumed() == path.stat().st_size

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Container, Generator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +21,17 @@ from landscale.geotiff import Place, decode_band
 from landscale.labels import Nomenclature, nomenclature
 from landscale.sources.bigearthnet import FOLDER_S2, V1, V2, check_lists, describe_v1, is_synthetic, layout
 from landscale.sources.bigearthnet_reader import read_labels, same_place
+from landscale.sources.decompressed import estimated_size
 from landscale.sources.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, listed_pairs, partner
 from landscale.sources.survey import Found, check_names, split_code, split_lists
-from landscale.sources.tarball import Tarball, estimated_size, first_member
+from landscale.sources.tarball import Tarball, first_member
 from landscale.store import Layout, Plane
 from landscale.store.planes import SENTINEL2
 from landscale.store.reben_metadata import read_metadata
 
+_File = tuple[
+    str, str, str, memoryview
+]  # a member: the patch that it belongs to, its name there, its name, its content
 PATCHES_V1 = 590_326  # of the whole of it
 _FOLDER_S2_V1 = "BigEarthNet-v1.0"
 _DEPTHS = {_FOLDER_S2_V1: 2, FOLDER_V1: 2, FOLDER_S2: 3, FOLDER_V2: 3}  # folders from there down to a file
@@ -88,8 +92,7 @@ class Patches:
     def _in_patches(self) -> Generator[_File, None, None]:
         """The files of patches that are wanted, named as `…/PATCH/PATCH_file`."""
         patch = stem = "/"
-        for member in self._tarball.members():
-            path = member.name
+        for path, data in self._tarball.members():
             if not path.startswith(stem):  # another patch than the last
                 folder, _, _ = path.rpartition("/")
                 above, _, patch = folder.rpartition("/")
@@ -99,7 +102,7 @@ class Patches:
                     continue
             file = path[len(stem) :]
             if "/" not in file:
-                yield _File(patch, file, path, member.data)
+                yield patch, file, path, data
 
     def read(self, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Patch | None:
         """Read the next patch into planes (bands, side, side) and classes (C,); None at the end of the archive.
@@ -109,7 +112,7 @@ class Patches:
         """
         if self._next is None:
             return None
-        name = self._next.patch
+        name = self._next[0]
         if name in self._seen:
             raise BadInput(self._path, f"holds the patch {name} in two places")
         self._seen.add(name)
@@ -119,7 +122,7 @@ class Patches:
         place: Place | None = None
         tile = other = ""
         found: set[str] = set()
-        while self._next is not None and self._next.patch == name:
+        while self._next is not None and self._next[0] == name:
             _, file, path, data = self._next
             try:
                 if file in found:
@@ -142,15 +145,6 @@ class Patches:
         if problem is not None and self._labels:
             classes[:] = 0  # as in a folder, where labels are read last
         return Patch(name, problem or Found(place or Place(), tile), other)
-
-
-class _File(NamedTuple):
-    """A member of an archive: the patch that it belongs to, its name there, its name, its content."""
-
-    patch: str
-    file: str
-    path: str
-    data: memoryview
 
 
 def _json(path: str, data: memoryview) -> Any:
@@ -219,8 +213,8 @@ class Stream:
 
     def digest(self) -> str:
         """What decides the content of the store, in short: the archives' sizes and both ends, and all that lists say."""
-        told = json.dumps([asdict(self.layout), self.provenance, self.split], sort_keys=True, default=str)
-        digest = hashlib.sha256(told.encode())
+        plan = json.dumps([asdict(self.layout), self.provenance, self.split], sort_keys=True, default=str)
+        digest = hashlib.sha256(plan.encode())
         for path in (self.optical, self.radar):
             if path is not None:
                 size = path.stat().st_size
@@ -228,11 +222,9 @@ class Stream:
                     digest.update(size.to_bytes(8, "big") + file.read(1 << 20))
                     file.seek(max(0, size - (1 << 20)))
                     digest.update(file.read())
-        if self.classes is not None:
-            digest.update(self.table.to_csv().encode() + self.classes.tobytes())
-        else:
-            for path in sorted({*split_lists(self.lists).values(), *self.lists.glob("patches_with_*")}):
-                digest.update(path.name.encode() + path.read_bytes())
+        told = {*split_lists(self.lists).values(), *self.lists.glob("patches_with_*")}
+        for path in sorted(told) if self.classes is None else [self.lists / "metadata.parquet"]:
+            digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
 
 

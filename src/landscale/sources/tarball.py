@@ -1,188 +1,120 @@
-"""A tar archive, plain or compressed by gzip or Zstandard, read once from front to back and never unpacked.
+"""A tar archive, plain or compressed, read once from front to back and never unpacked.
 
-A thread decompresses ahead into blocks that are used again, while the caller has the members, one after the other.
 POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU headers; Python's `tarfile` reads them too, but takes more time for each
 member than igzip takes to decompress it.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
 
-import pyarrow as pa
-from isal import igzip
-from isal.igzip_lib import IsalError
+from isal import isal_zlib
 
-from landscale.errors import BadInput, reason
+from landscale.errors import BadInput
+from landscale.sources.decompressed import Decompressed
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
-_BLOCK = 8 << 20  # bytes decompressed at a time: seldom enough that the thread hardly waits for Python's lock
-_AHEAD = 4  # blocks
 _LARGEST = 1 << 20  # bytes of a member; the largest of BigEarthNet's have 58 kB
 _LONGEST = 1 << 16  # bytes of a header that says a long name
 _FILES, _FOLDER, _LINKS = b"0\07", b"5", b"12K"
 _LONG_NAME, _PAX, _PAX_OF_ALL = b"L", b"x", b"g"
-_PROBED = 4 << 20  # bytes, decompressed to see how well an archive is compressed
 
 
 def is_archive(path: Path) -> bool:
     return path.name.endswith(SUFFIXES) and not path.is_dir()
 
 
-class Member(NamedTuple):
-    """A file in an archive; `data` is valid until the next one is asked for."""
-
-    name: str
-    data: memoryview
-
-
-class _File(Protocol):
-    def tell(self) -> int: ...
-    def close(self) -> None: ...
-
-
-class _Stream(Protocol):
-    def readinto(self, buffer: memoryview, /) -> int | None: ...
-
-
-def _open(path: Path) -> tuple[_File, _Stream]:
-    """The file, and what it says when it is decompressed."""
-    file = path.open("rb")
-    magic = file.read(4)
-    file.seek(0)
-    if magic[:2] == b"\x1f\x8b":
-        return file, igzip.IGzipFile(fileobj=file)  # type: ignore[no-untyped-call]
-    if magic == b"\x28\xb5\x2f\xfd":
-        file.close()
-        raw = pa.OSFile(str(path))  # which Arrow reads without Python's lock
-        return raw, pa.CompressedInputStream(raw, "zstd")
-    if not magic:
-        raise BadInput(path, "is empty")
-    return file, cast(_Stream, file)
-
-
-def _fill(path: Path, stream: _Stream, block: memoryview) -> memoryview:
-    """The part of `block` that could be filled: all of it but at the end of the stream."""
-    filled = 0
-    try:
-        while filled < len(block) and (more := stream.readinto(block[filled:])):
-            filled += more
-    except (OSError, EOFError, ValueError, IsalError) as error:  # type: ignore[misc]
-        raise BadInput(path, f"cannot be decompressed ({reason(error)})") from None
-    return block[:filled]
-
-
 class Tarball:
-    """The members of an archive, in its order.
+    """The members of an archive, in its order; `block` as for `Decompressed`.
 
     Raises:
         BadInput: it cannot be read, is no tar archive, is truncated or damaged; or a member is a link or a device, has a name
             that would lead out of the archive's folder, or is larger than any of BigEarthNet's.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, block: int | None = None) -> None:
         self._path = path
-        try:
-            self._file, self._stream = _open(path)
-        except OSError as error:
-            raise BadInput(path, f"cannot be read ({error.strerror})") from None
-        self._pool = ThreadPoolExecutor(1, "decompress")
-        self._coming: deque[Future[memoryview]] = deque()
-        self._block = self._rest = memoryview(b"")
-        self._position = 0
-        for _ in range(_AHEAD):
-            self._fetch(memoryview(bytearray(_BLOCK)))
+        self._file = Decompressed(path, block)
+        self._block = memoryview(b"")
+        self._at = 0  # bytes of the block that were taken
+        self._before = 0  # bytes of the tar before the block
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
         self._file.close()
 
     def consumed(self) -> int:
         """Bytes of the file that have been read so far."""
-        return self._file.tell()
-
-    def _fetch(self, block: memoryview) -> None:
-        self._coming.append(self._pool.submit(_fill, self._path, self._stream, block))
+        return self._file.consumed()
 
     def _advance(self) -> bool:
-        """Go on to the next block; false at the end of the stream."""
-        if not self._coming:
-            return False
-        if self._block.obj:
-            self._fetch(memoryview(self._block.obj))
-        self._block = self._rest = self._coming.popleft().result()
-        if len(self._block) < _BLOCK:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._coming.clear()
+        """Go on to the next block; false at the end."""
+        self._before += len(self._block)
+        self._block, self._at = self._file.block(), 0
         return len(self._block) > 0
 
     def _take(self, size: int) -> memoryview:
         """The next bytes of the tar, fewer only at its end; valid until the next call."""
-        self._position += size
-        if size <= len(self._rest):
-            taken, self._rest = self._rest[:size], self._rest[size:]
-            return taken
-        joined = bytearray(self._rest)
+        begin, end = self._at, self._at + size
+        if end <= len(self._block):
+            self._at = end
+            return self._block[begin:end]
+        joined = bytearray(self._block[begin:])
         while len(joined) < size and self._advance():
-            more = size - len(joined)
-            joined += self._rest[:more]
-            self._rest = self._rest[more:]
+            self._at = min(size - len(joined), len(self._block))
+            joined += self._block[: self._at]
         return memoryview(joined)
 
-    def members(self) -> Generator[Member, None, None]:
-        """All files; folders are passed over."""
-        long_name = None
+    def members(self) -> Generator[tuple[str, memoryview], None, None]:
+        """Name and content of each file; the content is valid until the next one is asked for. Folders are passed over."""
+        long_name = b""
         while True:
-            at = self._position
             header = bytes(self._take(512))
             if len(header) < 512:
                 raise BadInput(self._path, "is truncated: it ends without the mark that ends a tar archive")
             if not any(header):
                 return self._check_end()
-            kind, name, size = self._parse(header, at)
-            name = long_name or name
+            size, kind = self._size(header), header[156:157]
             if kind in (_LONG_NAME, _PAX, _PAX_OF_ALL):
-                content = bytes(self._content(f"header at byte {at}", size, _LONGEST))
+                at = self._header_at()
+                content = bytes(self._content(size, _LONGEST))
                 if kind == _LONG_NAME:
                     long_name = content.partition(b"\0")[0]
                 elif kind == _PAX:
                     long_name = self._pax_path(content, at) or long_name
                 continue
-            long_name = None
-            member = self._checked(kind, name)
-            data = self._content(f"member {member}", size, _LARGEST)
-            if kind in _FILES and not member.endswith("/"):
-                yield Member(member, data)
+            name = self._checked(kind, long_name or _name(header))
+            long_name = b""
+            data = self._content(size, _LARGEST, name)
+            if kind in _FILES and not name.endswith("/"):
+                yield name, data
 
-    def _content(self, what: str, size: int, most: int) -> memoryview:
-        if size > most:
-            raise BadInput(self._path, f"{what}: has {size} bytes, expected at most {most}")
-        data = self._take(-(-size // 512) * 512)
-        if len(data) < size:
-            raise BadInput(self._path, f"{what}: is truncated, as the archive ends in it")
-        return data[:size]
+    def _header_at(self) -> int:
+        """Where the header that was taken last begins in the tar."""
+        return self._before + self._at - 512
 
-    def _parse(self, header: bytes, at: int) -> tuple[bytes, bytes, int]:
-        """Kind, name and size by a header of 512 bytes."""
+    def _content(self, size: int, most: int, member: str = "") -> memoryview:
+        """What follows a header: that of a member, or one that says more of the next."""
+        at = self._header_at()
+        data = self._take((size + 511) & ~511) if size <= most else memoryview(b"")
+        if len(data) >= size:
+            return data[:size]
+        problem = (
+            f"has {size} bytes, expected at most {most}" if size > most else "is truncated, as the archive ends in it"
+        )
+        raise BadInput(self._path, f"{f'member {member}' if member else f'header at byte {at}'}: {problem}")
+
+    def _size(self, header: bytes) -> int:
+        """Of the content that follows a header of 512 bytes."""
         try:
-            # The sum of all bytes, modulo 65521, with the field of the sum itself taken as blanks.
-            total = (zlib.adler32(header[:148] + b"        " + header[156:]) - 1) & 0xFFFF
-            if total != _number(header[148:156]) % 65521:
-                raise ValueError
-            size = _number(header[124:136])
+            if isal_zlib.adler32(header) & 0xFFFF == _adler(header[148:156]):
+                return _number(header[124:136])
         except ValueError:
-            what = "is no tar archive" if at == 0 else f"is damaged: no tar header at byte {at}"
-            raise BadInput(self._path, what) from None
-        name = header[:100].partition(b"\0")[0]
-        if header[257:263] == b"ustar\0" and header[345]:
-            name = header[345:500].partition(b"\0")[0] + b"/" + name
-        return header[156:157], name, size
+            pass
+        at = self._header_at()
+        raise BadInput(self._path, f"is damaged: no tar header at byte {at}" if at else "is no tar archive")
 
     def _pax_path(self, content: bytes, at: int) -> bytes | None:
         """The path in an extended header, which is lines of `length key=value`."""
@@ -212,12 +144,20 @@ class Tarball:
     def _check_end(self) -> None:
         """Read on to the end of the file: only there are its checksums, and nothing may follow but padding."""
         while True:
-            if bytes(self._rest).strip(b"\0"):
+            if bytes(self._block[self._at :]).strip(b"\0"):
                 raise BadInput(self._path, "holds something after the end of its tar archive")
             if not self._advance():
                 return
 
 
+def _name(header: bytes) -> bytes:
+    name = header[:100].partition(b"\0")[0]
+    if header[345] and header[257:263] == b"ustar\0":
+        return header[345:500].partition(b"\0")[0] + b"/" + name
+    return name
+
+
+@lru_cache(1 << 12)
 def _number(field: bytes) -> int:
     """A number as tar writes it: octal digits, or, with the first bit set, binary."""
     if field[0] == 0x80:
@@ -228,12 +168,13 @@ def _number(field: bytes) -> int:
     return int(digits, 8)
 
 
-def estimated_size(path: Path) -> int:
-    """About how many bytes an archive has when it is decompressed: by the ratio of its beginning, exact if that is all."""
-    file, stream = _open(path)
-    with closing(file):
-        size = len(_fill(path, stream, memoryview(bytearray(_PROBED))))
-        return size if size < _PROBED else size * path.stat().st_size // max(file.tell(), 1)
+@lru_cache(1 << 16)
+def _adler(field: bytes) -> int:
+    """What Adler-32 counts of a header (its bytes and one, modulo 65521), where `field` tells the sum of its bytes.
+
+    In that sum the field itself is eight blanks.
+    """
+    return (1 + _number(field) - 8 * ord(" ") + sum(field)) % 65521
 
 
 def first_member(path: Path) -> str:
@@ -242,7 +183,7 @@ def first_member(path: Path) -> str:
     Raises:
         BadInput: as `Tarball`, or it holds none.
     """
-    with closing(Tarball(path)) as tarball:
-        for member in tarball.members():
-            return member.name
+    with closing(Tarball(path, _LARGEST)) as tarball:
+        for name, _ in tarball.members():
+            return name
     raise BadInput(path, "holds no file")

@@ -47,7 +47,7 @@ SEALED = (
 )
 PENDING, WHOLE, BAD = range(3)
 SUPER = "data_super"  # key of the plane with every band at 10 m, beside the native ones
-_ROWS = 16  # bands whose squares are summed up at once
+_AT_ONCE = 1 << 19  # pixels whose squares are summed up at once
 _ALONE = 8192  # pixels; for longer ones OpenBLAS wakes other threads, which takes longer than the sum
 
 
@@ -132,12 +132,13 @@ def _moments(plane: NDArray[np.generic]) -> NDArray[np.float64]:
     pixels = numbers.shape[1]
     exact = np.uint32 if pixels * (256**plane.dtype.itemsize - 1) < 2**32 else np.uint64
     total = np.zeros((n * bands, 2))
-    block = np.empty((_ROWS, pixels))
-    for k in range(0, n * bands, _ROWS):  # a few at a time, which stay in the cache: half the time of one `einsum`
-        some, into = numbers[k : k + _ROWS], total[k : k + _ROWS]
-        into[:, 0] = some.sum(1, dtype=exact)
+    rows = min(max(1, _AT_ONCE // pixels), n * bands)
+    block = np.empty((rows, pixels))
+    for k in range(0, n * bands, rows):  # as many as stay in the cache: half the time of one `einsum`
+        some, into = numbers[k : k + rows], total[k : k + rows]
         floats = block[: len(some)]
         np.copyto(floats, some)
+        into[:, 0] = some.sum(1, dtype=exact)
         for c in range(0, pixels, _ALONE):
             part = floats[:, c : c + _ALONE]
             into[:, 1] += np.vecdot(part, part)

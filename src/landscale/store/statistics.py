@@ -34,15 +34,20 @@ def mean_and_deviation(parts: Iterable[NDArray[np.float64]], pixels: Sequence[in
         patches += len(part)
         for b in range(len(pixels)):
             for k in range(2):
-                # Integers have no limit: exact, so the order of patches cannot show. Radar's floats are summed in order.
-                exact = bool((part[:, b, k] % 1 == 0).all())
-                total[b][k] += sum(int(v) for v in part[:, b, k]) if exact else float(part[:, b, k].sum())
+                total[b][k] += _sum(part[:, b, k])
     result = np.full((len(pixels), 2), np.nan)
     for b, (first, second) in enumerate(total if patches else []):
         count = pixels[b] * patches
         # With the division last, integers stay exact to here: subtracting squares of means would lose small deviations.
         result[b] = first / count, max((count * second - first * first) / count**2, 0.0) ** 0.5
     return result
+
+
+def _sum(numbers: NDArray[np.float64]) -> float:
+    """Of integers exact, as an `int`, so that the order of patches cannot show; radar's floats are summed in order."""
+    if len(numbers) and (numbers % 1 == 0).all() and (abs(numbers) < 2**53).all():
+        return int(sum(np.add.reduceat(numbers.astype(np.int64), range(0, len(numbers), 512)).tolist()))
+    return float(numbers.sum())
 
 
 class TrainStatistics(Mapping[str, tuple[float, float]]):

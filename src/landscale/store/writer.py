@@ -142,7 +142,7 @@ def _texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
     """Text of fixed length, which stands in checksummed headers. HDF5's heap for text of any length has no checksum: after
     one flipped bit in it, the library may search it for ever.
     """
-    return np.char.encode(np.asarray(texts, dtype=str), "utf-8")
+    return np.array([str(text).encode() for text in texts], dtype=bytes)
 
 
 class Writer:
