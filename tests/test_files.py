@@ -90,8 +90,8 @@ def test_json_is_read_as_it_was_written_or_refused_in_one_line(tmp_path: Path) -
             read_json(missing)
 
 
-def test_parts_are_there_until_the_whole_is(tmp_path: Path) -> None:
-    """After an error they are found again, unless the plan is another one; two processes do not share them."""
+def test_parts_are_there_until_the_whole_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error they are found again, but not by another plan or program; two processes do not share them."""
     out, array = tmp_path / "deep" / "map.tif", np.arange(6).reshape(2, 3)
     with pytest.raises(RuntimeError), parts(out, {"a": 1}) as done:  # noqa: PT012
         assert done.get("x") is None
@@ -102,6 +102,11 @@ def test_parts_are_there_until_the_whole_is(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="in another process"), parts(out, {"a": 1}):
             pass
         raise RuntimeError
+    with pytest.raises(RuntimeError), parts(out, {"a": 2}) as done:  # noqa: PT012
+        assert done.get("x") is None
+        done.put("x", array)
+        raise RuntimeError
+    monkeypatch.setattr("landscale.parts.version", lambda _: "0.0.1")
     with parts(out, {"a": 2}) as done:
         assert done.get("x") is None
         done.put("x", array)

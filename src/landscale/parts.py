@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def parts(out: Path, plan: Mapping[str, Any]) -> Iterator[Parts]:
 
     Args:
         out: the file or folder that the parts are for.
-        plan: what decides them, for JSON; those made by another plan are thrown away.
+        plan: what decides them, for JSON; those made by another plan, or another landscale, are thrown away.
 
     Raises:
         BadInput: another process is at the same work.
@@ -51,7 +52,8 @@ def parts(out: Path, plan: Mapping[str, Any]) -> Iterator[Parts]:
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder / "lock"):
         remove_abandoned(out)
-        told, planned = json.dumps(plan, sort_keys=True), folder / "plan.json"
+        planned = folder / "plan.json"
+        told = json.dumps({**plan, "landscale": version("landscale")}, sort_keys=True)
         if not planned.exists() or planned.read_text(encoding="utf-8") != told:
             for file in folder.glob("*.npy"):
                 file.unlink()
