@@ -268,7 +268,7 @@ def stream(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
     where = lists or optical.parent
     table, classes = read_metadata(where / "metadata.parquet", target)
     check_names(table, where / "metadata.parquet")
-    rows = {str(name): row for row, name in enumerate(table["name"])}
+    rows = dict(zip(table["name"].tolist(), range(len(table)), strict=True))
     return Stream(optical, radar, layout(target, radar is not None), table, classes, rows, where, given, provenance)
 
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol, cast
 
+import numpy as np
 import pyarrow as pa
 from isal import igzip
 from isal.igzip_lib import IsalError
@@ -76,7 +77,7 @@ class Decompressed:
         self._coming: deque[Future[memoryview]] = deque()
         self._block = memoryview(b"")
         for _ in range(_AHEAD):
-            self._fetch(memoryview(bytearray(self._size)))
+            self._fetch(np.empty(self._size, np.uint8).data)  # not zeroed, and in large pages
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -90,7 +91,7 @@ class Decompressed:
         """The next bytes, none at the end. Those of the call before are overwritten."""
         if not self._coming:
             return self._block[:0]
-        if self._block.obj:
+        if len(self._block):
             self._fetch(memoryview(self._block.obj))
         self._block = self._coming.popleft().result()
         if len(self._block) < self._size:
