@@ -29,9 +29,9 @@ from landscale.store import Layout, Plane
 from landscale.store.planes import SENTINEL2
 from landscale.store.reben_metadata import read_metadata
 
-_File = tuple[
-    str, str, str, memoryview
-]  # a member: the patch that it belongs to, its name there, its name, its content
+# A member of an archive: the patch that it belongs to, its name there, its name, its content.
+_File = tuple[str, str, str, memoryview]
+
 PATCHES_V1 = 590_326  # of the whole of it
 _FOLDER_S2_V1 = "BigEarthNet-v1.0"
 _DEPTHS = {_FOLDER_S2_V1: 2, FOLDER_V1: 2, FOLDER_S2: 3, FOLDER_V2: 3}  # folders from there down to a file
@@ -222,8 +222,11 @@ class Stream:
                     digest.update(size.to_bytes(8, "big") + file.read(1 << 20))
                     file.seek(max(0, size - (1 << 20)))
                     digest.update(file.read())
-        told = {*split_lists(self.lists).values(), *self.lists.glob("patches_with_*")}
-        for path in sorted(told) if self.classes is None else [self.lists / "metadata.parquet"]:
+        if self.classes is not None:
+            told = [self.lists / "metadata.parquet"]
+        else:
+            told = sorted({*split_lists(self.lists).values(), *self.lists.glob("patches_with_*")})
+        for path in told:
             digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
 

@@ -132,12 +132,12 @@ def _moments(plane: NDArray[np.generic]) -> NDArray[np.float64]:
     pixels = numbers.shape[1]
     exact = np.uint32 if pixels * (256**plane.dtype.itemsize - 1) < 2**32 else np.uint64
     total = np.zeros((n * bands, 2))
-    rows = min(max(1, _AT_ONCE // pixels), n * bands)
+    rows = max(1, min(_AT_ONCE // pixels, n * bands))
     block = np.empty((rows, pixels))
     for k in range(0, n * bands, rows):  # as many as stay in the cache: half the time of one `einsum`
         some, into = numbers[k : k + rows], total[k : k + rows]
         floats = block[: len(some)]
-        np.copyto(floats, some)
+        np.copyto(floats, some)  # first, as it brings them into the cache faster than the sum does
         into[:, 0] = some.sum(1, dtype=exact)
         for c in range(0, pixels, _ALONE):
             part = floats[:, c : c + _ALONE]
