@@ -97,14 +97,14 @@ class Tarball:
 
     def _content(self, size: int, most: int, member: str = "") -> memoryview:
         """What follows a header: that of a member, or one that says more of the next."""
-        at, problem = self._header_at(), f"has {size} bytes, expected at most {most}"
+        at = self._header_at()
         if size <= most:
             data = self._take((size + 511) & ~511)
             if len(data) >= size:
                 return data[:size]
-            problem = "is truncated, as the archive ends in it"
         what = f"member {member}" if member else f"header at byte {at}"
-        raise BadInput(self._path, f"{what}: {problem}")
+        large = f"has {size} bytes, expected at most {most}"
+        raise BadInput(self._path, f"{what}: {large if size > most else 'is truncated, as the archive ends in it'}")
 
     def _size(self, header: bytes) -> int:
         """Of the content that follows a header of 512 bytes."""
