@@ -19,8 +19,9 @@ from landscale.sources.decompressed import Decompressed
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _LARGEST = 1 << 20  # bytes of a member; the largest of BigEarthNet's have 58 kB
 _LONGEST = 1 << 16  # bytes of a header that says a long name
-_FILES, _FOLDER, _LINKS = b"0\07", b"5", b"12K"
-_LONG_NAME, _PAX, _PAX_OF_ALL = b"L", b"x", b"g"
+_FILES, _FOLDER, _LINKS = frozenset((b"0", b"\0", b"7")), b"5", frozenset((b"1", b"2", b"K"))
+_LONG_NAME, _PAX = b"L", b"x"
+_ABOUT_OTHERS = frozenset((_LONG_NAME, _PAX, b"g"))  # headers that say more of the next members
 
 
 def is_archive(path: Path) -> bool:
@@ -56,31 +57,37 @@ class Tarball:
         return len(self._block) > 0
 
     def _take(self, size: int) -> memoryview:
-        """The next bytes of the tar, fewer only at its end; valid until the next call."""
+        """The next bytes of the tar, fewer only at its end; valid until the next call, which begins at a multiple of 512."""
         begin, end = self._at, self._at + size
-        if end <= len(self._block):
-            self._at = end
+        after = end + -size % 512
+        if after <= len(self._block):
+            self._at = after
             return self._block[begin:end]
         joined = bytearray(self._block[begin:])
-        while len(joined) < size and self._advance():
-            self._at = min(size - len(joined), len(self._block))
+        while len(joined) < after - begin and self._advance():
+            self._at = min(after - begin - len(joined), len(self._block))
             joined += self._block[: self._at]
-        return memoryview(joined)
+        return memoryview(joined)[:size]
 
     def members(self) -> Generator[tuple[str, memoryview], None, None]:
         """Name and content of each file; the content is valid until the next one is asked for. Folders are passed over."""
         long_name = b""
+        last, said = None, 0  # header of a long name, and the size there: the next is mostly the same
         while True:
-            header = bytes(self._take(512))
-            if len(header) < 512:
+            header = self._take(512).tobytes()
+            if header == last:
+                size, kind = said, _LONG_NAME
+            elif len(header) < 512:
                 raise BadInput(self._path, "is truncated: it ends without the mark that ends a tar archive")
-            if not any(header):
+            elif not any(header):
                 return self._check_end()
-            size, kind = self._size(header), header[156:157]
-            if kind in (_LONG_NAME, _PAX, _PAX_OF_ALL):
+            else:
+                size, kind = self._size(header), header[156:157]
+            if kind in _ABOUT_OTHERS:
                 at = self._header_at()
-                content = bytes(self._content(size, _LONGEST))
+                content = self._content(size, _LONGEST).tobytes()
                 if kind == _LONG_NAME:
+                    last, said = header, size
                     long_name = content.partition(b"\0")[0]
                 elif kind == _PAX:
                     long_name = self._pax_path(content, at) or long_name
@@ -97,12 +104,12 @@ class Tarball:
 
     def _content(self, size: int, most: int, member: str = "") -> memoryview:
         """What follows a header: that of a member, or one that says more of the next."""
-        at = self._header_at()
+        at = self._before + self._at
         if size <= most:
-            data = self._take((size + 511) & ~511)
-            if len(data) >= size:
-                return data[:size]
-        what = f"member {member}" if member else f"header at byte {at}"
+            data = self._take(size)
+            if len(data) == size:
+                return data
+        what = f"member {member}" if member else f"header at byte {at - 512}"
         large = f"has {size} bytes, expected at most {most}"
         raise BadInput(self._path, f"{what}: {large if size > most else 'is truncated, as the archive ends in it'}")
 
@@ -137,7 +144,7 @@ class Tarball:
         if kind not in _FILES and kind != _FOLDER:
             what = "a link" if kind in _LINKS else f"of the kind {kind!r}"
             raise BadInput(self._path, f"member {name}: is {what}, expected files and folders only")
-        if name.startswith("/") or "\0" in name or "\ufffd" in name or (".." in name and ".." in name.split("/")):
+        if name[:1] == "/" or "\0" in name or "\ufffd" in name or (".." in name and ".." in name.split("/")):
             raise BadInput(self._path, f"member {name!r}: has a name that is not safe")
         return name
 
