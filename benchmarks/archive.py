@@ -3,7 +3,8 @@
     python benchmarks/archive.py
 
 The archives are synthetic, as BigEarthNet was published: v1 as `.tar.gz`, v2 as `.tar.zst`; 24,000 patches with as much to
-compress as the real ones have (a ratio of about 1.5). `igzip` and `arrow_zstd` are the decompressors that landscale itself uses.
+compress as the real ones have (a ratio of about 1.5). `igzip` is the decompressor that landscale itself uses. `by_arrow` is
+how it streams where a system has no libzstd.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
-import pyarrow as pa
 from days import write_days
 from isal import igzip
 from rounds import interleaved, record
 
 from landscale.prepare.streaming import prepare_stream
+from landscale.sources import decompressed
 from landscale.sources.bigearthnet_archive import stream
 
 PATCHES, DAYS = 6000, 4
@@ -53,6 +55,10 @@ def main() -> None:
                 return prepare_stream(stream([(None, path)], lists=lists), store).patches
 
             return work
+
+        def by_arrow() -> int:
+            with mock.patch.object(decompressed, "library", return_value=None):
+                return streamed(zstd, v2)()
 
         block = memoryview(bytearray(1 << 20))
 
@@ -92,7 +98,7 @@ def main() -> None:
                 "python_gzip": drained(partial(gzip.open, packed)),
                 "gzip_dc": program("gzip", "-dc", packed),
                 "stream_tar_zst": streamed(zstd, v2),
-                "arrow_zstd": drained(partial(pa.input_stream, str(zstd), compression="zstd", buffer_size=0)),
+                "by_arrow": by_arrow,
                 "zstd_dc": program("zstd", "-dcq", zstd),
                 "zstd_dc_beside_another": two_at_once,
             },
@@ -104,7 +110,7 @@ def main() -> None:
         "stream_over_igzip": rates["stream_tar_gz"] / rates["igzip"],
         "stream_over_python_gzip": rates["stream_tar_gz"] / rates["python_gzip"],
         "stream_over_gzip_dc": rates["stream_tar_gz"] / rates["gzip_dc"],
-        "stream_zst_over_arrow_zstd": rates["stream_tar_zst"] / rates["arrow_zstd"],
+        "stream_zst_over_by_arrow": rates["stream_tar_zst"] / rates["by_arrow"],
         "stream_zst_over_zstd_dc": rates["stream_tar_zst"] / rates["zstd_dc"],
         "stream_zst_over_zstd_dc_beside_another": rates["stream_tar_zst"] / rates["zstd_dc_beside_another"],
     }
