@@ -107,7 +107,7 @@ def gzipped(data: bytes, level: int = 1) -> bytes:
 
 
 def zstandard(data: bytes) -> bytes:
-    """As `zstd` does it, without the content's size in the header."""
+    """As `zstd` does it from a pipe, without the size of the content; but without its checksum, too."""
     buffer = pa.BufferOutputStream()
     with pa.CompressedOutputStream(buffer, "zstd") as file:
         file.write(data)

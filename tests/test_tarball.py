@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from landscale.errors import BadInput
 from landscale.sources import decompressed
 from landscale.sources.tarball import Tarball
 
@@ -24,7 +25,8 @@ contents = st.integers(0, 3000).flatmap(lambda n: st.binary(min_size=40, max_siz
 
 
 def pack(path: Path, found: Found, how: int, kind: bytes) -> None:
-    with tarfile.open(path, "w", format=how) as tar:
+    """A tar; if it is a pax one, with a header about all of its members."""
+    with tarfile.open(path, "w", format=how, pax_headers={"comment": "synthetic"}) as tar:
         for name, content in found:
             info = tarfile.TarInfo(name)
             info.size, info.type = len(content), kind
@@ -51,3 +53,42 @@ def test_what_tarfile_finds(
         with closing(Tarball(path)) as content:
             assert [(name, bytes(data)) for name, data in content.members()] == found
             assert content.consumed() == path.stat().st_size
+
+
+def members(path: Path, data: bytes) -> list[str]:
+    path.write_bytes(data)
+    with closing(Tarball(path, 1024)) as content:
+        return [name for name, _ in content.members()]
+
+
+def test_where_it_is_damaged(tmp_path: Path) -> None:
+    """Messages tell the byte of the tar, wherever its blocks end."""
+    path = tmp_path / "x.tar"
+    pack(path, [("a" * 200, b"x" * 3000), ("b", b"y")], tarfile.GNU_FORMAT, tarfile.REGTYPE)
+    data = path.read_bytes()
+    assert members(path, data) == ["a" * 200, "b"]
+    second = 512 + 512 + 512 + 3072  # a long name's header, the name, its member's header and content
+    damaged = bytearray(data)
+    damaged[second] ^= 1
+    with pytest.raises(BadInput, match=f"no tar header at byte {second}$"):
+        members(path, bytes(damaged))
+    with pytest.raises(BadInput, match="header at byte 0: is truncated"):
+        members(path, data[:600])
+    with pytest.raises(BadInput, match=f"member {'a' * 200}: is truncated"):
+        members(path, data[:2000])
+    with pytest.raises(BadInput, match="without the mark that ends"):
+        members(path, data[:second])
+
+
+def test_an_extended_header_that_cannot_be(tmp_path: Path) -> None:
+    """A length of more digits than Python makes a number of."""
+    path = tmp_path / "x.tar"
+    pack(path, [("é" * 60, b"x")], tarfile.PAX_FORMAT, tarfile.REGTYPE)
+    with tarfile.open(tmp_path / "y.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        info = tarfile.TarInfo("header")
+        content = b"1" * 5000 + b" path=x\n"
+        info.size, info.type = len(content), tarfile.XHDTYPE
+        tar.addfile(info, io.BytesIO(content))
+    assert members(path, path.read_bytes()) == ["é" * 60]
+    with pytest.raises(BadInput, match="the extended header at byte 0 cannot be read"):
+        members(path, (tmp_path / "y.tar").read_bytes())

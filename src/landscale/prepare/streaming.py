@@ -1,8 +1,8 @@
 """Archives → store, without unpacking: each is read once, from front to back, straight into a store that grows.
 
-One thread decompresses, this one takes the members apart, a third writes. The store grows as `STORE.h5.partial`, with a journal
-beside it. After a kill the archive is read again, as there is no other way into it; what it says is compared with the journal,
-and only what is not there yet, or differs, is written.
+One thread decompresses (and another reads a `.tar.zst`), this one takes the members apart, one more writes. The store grows as
+`STORE.h5.partial`, with a journal beside it. After a kill the archive is read again, as there is no other way into it; what it
+says is compared with the journal, and only what is not there yet, or differs, is written.
 """
 
 from __future__ import annotations

@@ -9,17 +9,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 
+def fill(readinto: Callable[[memoryview], int | None], block: memoryview) -> int:
+    """Read into `block` until it is full, and return its bytes: fewer only at the end. Any single read may be short."""
+    filled = 0
+    while filled < len(block) and (more := readinto(block[filled:])):
+        filled += more
+    return filled
+
+
 class Ahead:
     """What `fill` says, block by block.
 
     Args:
         fill: fills a block from its beginning, returns with how many bytes: fewer than it has only at the end.
         size: bytes of a block.
-        blocks: as many are in memory.
+        blocks: as many are in memory, with the one that is used.
     """
 
     def __init__(self, fill: Callable[[memoryview], int], size: int, blocks: int) -> None:
         self._fill, self._size = fill, size
+        self._error: Exception | None = None
         self._pool = ThreadPoolExecutor(1, "ahead")
         self._coming: deque[Future[memoryview]] = deque()
         self._block = memoryview(b"")
@@ -28,9 +37,11 @@ class Ahead:
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._coming.clear()
+        self._block = memoryview(b"")
 
     def block(self) -> memoryview:
-        """The next bytes, none at the end. Those of the call before are overwritten."""
+        """The next bytes, none at the end. Those of the call before are overwritten. After an error of `fill`, that again."""
         if not self._coming:
             return self._block[:0]
         if len(self._block):
@@ -45,4 +56,9 @@ class Ahead:
         self._coming.append(self._pool.submit(self._filled, block))
 
     def _filled(self, block: memoryview) -> memoryview:
-        return block[: self._fill(block)]
+        if self._error is None:  # after one, nothing is sure of what follows
+            try:
+                return block[: self._fill(block)]
+            except Exception as error:
+                self._error = error
+        raise self._error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -11,11 +12,12 @@ from isal import igzip
 from isal.igzip_lib import IsalError
 
 from landscale.errors import BadInput, reason
-from landscale.sources.ahead import Ahead
-from landscale.sources.zstandard import Zstandard, library
+from landscale.sources.ahead import Ahead, fill
+from landscale.sources.zstandard import Zstandard, is_zstandard, library
 
 BLOCK = 16 << 20  # bytes decompressed at a time: seldom enough that the thread hardly waits for Python's lock
 _AHEAD = 4  # blocks
+_GZIP = b"\x1f\x8b"
 _PROBED = 4 << 20  # bytes, decompressed to see how well a file is compressed
 
 
@@ -30,32 +32,28 @@ class _Stream(Protocol):
 
 def _open(path: Path, size: int) -> tuple[_File, _Stream]:
     """The file, and what it says when it is decompressed."""
-    file = path.open("rb")
-    magic = file.read(4)
-    file.seek(0)
-    if magic[:2] == b"\x1f\x8b":
-        return file, igzip.IGzipFile(fileobj=file)  # type: ignore[no-untyped-call]
-    if magic == b"\x28\xb5\x2f\xfd":
-        file.close()
-        if (zstd := library()) is not None:
-            opened = Zstandard(path, zstd, size)
-            return opened, opened
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        raise BadInput(path, "is empty")
+    if is_zstandard(start) and (zstd := library()) is not None:
+        opened = Zstandard(path, zstd, size)
+        return opened, opened
+    if is_zstandard(start):
         raw = pa.OSFile(str(path))  # which Arrow reads without Python's lock
         return raw, pa.CompressedInputStream(raw, "zstd")
-    if not magic:
-        raise BadInput(path, "is empty")
+    file = path.open("rb")
+    if start[:2] == _GZIP:
+        return file, igzip.IGzipFile(fileobj=file)  # type: ignore[no-untyped-call]
     return file, cast(_Stream, file)
 
 
 def _fill(path: Path, stream: _Stream, block: memoryview) -> int:
     """How many bytes of `block` could be filled: all of it but at the end of the stream."""
-    filled = 0
     try:
-        while filled < len(block) and (more := stream.readinto(block[filled:])):
-            filled += more
+        return fill(stream.readinto, block)
     except (OSError, EOFError, ValueError, IsalError) as error:  # type: ignore[misc]
         raise BadInput(path, f"cannot be decompressed ({reason(error)})") from None
-    return filled
 
 
 class Decompressed:
@@ -71,10 +69,10 @@ class Decompressed:
 
     def __init__(self, path: Path, block: int | None = None) -> None:
         try:
-            self._file, self._stream = _open(path, block or BLOCK)
+            self._file, stream = _open(path, block or BLOCK)
         except OSError as error:
             raise BadInput(path, f"cannot be read ({error.strerror})") from None
-        self._blocks = Ahead(lambda block: _fill(path, self._stream, block), block or BLOCK, _AHEAD)
+        self._blocks = Ahead(partial(_fill, path, stream), block or BLOCK, _AHEAD)
 
     def close(self) -> None:
         self._blocks.close()

@@ -19,6 +19,7 @@ from landscale.sources.decompressed import Decompressed
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _LARGEST = 1 << 20  # bytes of a member; the largest of BigEarthNet's have 58 kB
 _LONGEST = 1 << 16  # bytes of a header that says a long name
+_DIGITS = 10  # of the length of a line there, at most
 _FILES, _FOLDER, _LINKS = frozenset((b"0", b"\0", b"7")), b"5", frozenset((b"1", b"2", b"K"))
 _LONG_NAME, _PAX = b"L", b"x"
 _ABOUT_OTHERS = frozenset((_LONG_NAME, _PAX, b"g"))  # headers that say more of the next members
@@ -128,7 +129,7 @@ class Tarball:
         path = None
         while content:
             digits, blank, _ = content.partition(b" ")
-            if not (blank and digits.isdigit() and len(digits) < int(digits) <= len(content)):
+            if not (blank and digits.isdigit() and len(digits) < _DIGITS and len(digits) < int(digits) <= len(content)):
                 raise BadInput(self._path, f"is damaged: the extended header at byte {at} cannot be read")
             key, _, value = content[len(digits) + 1 : int(digits)].partition(b"=")
             content = content[int(digits) :]

@@ -6,14 +6,15 @@ Arrow reads such files too, but it reads and decompresses in one thread, and cop
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from landscale.sources.ahead import Ahead
+from landscale.sources.ahead import Ahead, fill
 
 _LIBRARY = "libzstd.so.1"
+_FRAME, _SKIPPABLE = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
 
 
 class _Buffer(ctypes.Structure):
@@ -38,6 +39,11 @@ def library() -> ctypes.CDLL | None:
     return zstd
 
 
+def is_zstandard(start: bytes) -> bool:
+    """Whether a file that begins so is one: with a frame, or one that is to be skipped, as `pzstd` writes them (RFC 8878)."""
+    return start[:4] == _FRAME or (start[1:4] == _SKIPPABLE and start[0] >> 4 == 5)
+
+
 class Zstandard:
     """A file of one frame or several, of which a thread reads the next `size` bytes while those before are decompressed.
 
@@ -48,16 +54,15 @@ class Zstandard:
     def __init__(self, path: Path, zstd: ctypes.CDLL, size: int) -> None:
         self._zstd = zstd
         self._file = path.open("rb", buffering=0)
-        self._ahead = Ahead(self._file.readinto, size, 2)
         self._stream = zstd.ZSTD_createDStream()
+        self._ahead = Ahead(partial(fill, self._file.readinto), size, 2)
         self._packed = _Buffer()
-        self._before = 0  # bytes of the file before those
+        self._consumed = 0
         self._wanted = 0  # more than 0 within a frame, whose last byte the library takes when all it says is out
 
     def tell(self) -> int:
         """Bytes of the file that have been decompressed so far."""
-        at: int = self._packed.position
-        return self._before + at
+        return self._consumed
 
     def close(self) -> None:
         self._ahead.close()
@@ -75,21 +80,19 @@ class Zstandard:
         """
         plain = _over(buffer)
         while plain.position < plain.size:
-            if self._packed.position == self._packed.size and not self._fetch():
+            if self._packed.position == self._packed.size:
+                self._packed = _over(self._ahead.block())
+            if not self._packed.size:
                 if self._wanted:
                     raise EOFError("it ends too early")
                 break
+            before = self._packed.position
             self._wanted = self._zstd.ZSTD_decompressStream(self._stream, plain, self._packed)
             if self._zstd.ZSTD_isError(self._wanted):
                 raise ValueError(self._zstd.ZSTD_getErrorName(self._wanted).decode())
+            self._consumed += self._packed.position - before
         filled: int = plain.position
         return filled
-
-    def _fetch(self) -> bool:
-        """Go on to the next bytes of the file; false at its end."""
-        self._before += self._packed.size
-        self._packed = _over(self._ahead.block())
-        return bool(self._packed.size)
 
 
 def _over(block: memoryview) -> _Buffer:
