@@ -440,3 +440,13 @@ def test_pickle_is_nowhere_used():
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant), file
                 assert node.value.value is False, file
+
+
+def test_the_store_is_not_replaced_by_its_scores(classifier, stores, tmp_path, capsys):
+    """Whoever repeats the store's name as the output keeps it."""
+    save_weights(tmp_path / "weights", classifier, {})
+    store = stores["home"].path
+    before = store.read_bytes()
+    assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(store)]) == 2
+    assert "exists and is not a file of scores" in capsys.readouterr().err
+    assert store.read_bytes() == before

@@ -291,6 +291,38 @@ def test_the_offset_of_later_baselines_is_taken_off(tmp_path, multi):
     assert np.isnan(maps[0]).sum() == 2 * 36
 
 
+def test_the_offset_is_that_of_a_product_in_the_folder(tmp_path):
+    """Who names the folder that a product was unpacked into means the product."""
+    bands = draw_scene(120, 120)
+    write_scene(tmp_path / "download" / "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419", bands)
+    assert open_scene(tmp_path / "download").offset == 1000
+    write_scene(tmp_path / "later" / "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419" / "inner", bands)
+    assert open_scene(tmp_path / "later").offset == 1000
+
+
+def test_a_folder_of_several_scenes(tmp_path, capsys):
+    for name in ("one", "two"):
+        write_scene(tmp_path / "scenes" / name, draw_scene(120, 120))
+    with pytest.raises(
+        BadInput, match=r"holds more than one scene: B\d+A? is one/.*\.tif and two/.*; name the folder of one"
+    ):
+        open_scene(tmp_path / "scenes")
+    assert main(["info", str(tmp_path / "scenes")]) == 2
+    assert "more than one scene" in capsys.readouterr().err
+
+
+def test_what_is_no_map_is_not_replaced(tmp_path):
+    write_scene(tmp_path / "scene", draw_scene(120, 120))
+    (tmp_path / "store.h5").write_bytes(b"\x89HDF and so on")
+    (tmp_path / "folder").mkdir()
+    for name, problem in (("store.h5", "exists and is not a GeoTIFF"), ("folder", "is a folder")):
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(BadInput, match=f"{name}: {problem}"):
+            predict(Stub(), tmp_path / "scene", tmp_path / name)
+        assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "store.h5").read_bytes() == b"\x89HDF and so on"
+
+
 def test_numbers_below_the_offset_become_zero_not_huge(tmp_path):
     bands = {name: np.full_like(v, 999) for name, v in draw_scene(24, 24).items()}
     predict(Stub(), write_scene(tmp_path / "x_N0400_y", bands), tmp_path / "map.tif")

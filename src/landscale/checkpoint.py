@@ -54,7 +54,10 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
     """Write whole or not at all: a reader finds the old checkpoint or the new one."""
     packed = {name: t.detach().contiguous() for name, t in tensors.items()}
     with whole(path) as temporary:
-        save_file(packed, temporary, metadata={"state": json.dumps(state)})
+        try:
+            save_file(packed, temporary, metadata={"state": json.dumps(state)})
+        except SafetensorError as error:  # a full disk, no permission
+            raise BadInput(path, f"cannot be written ({reason(error)})") from None
 
 
 class Writer:

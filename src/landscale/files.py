@@ -38,6 +38,20 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_replaceable(path: Path, begins: tuple[bytes, ...], what: str) -> None:
+    """That a result may be written to `path`: what is there, if anything, is an older one.
+
+    Raises:
+        BadInput: it is a folder, or a file that begins otherwise: perhaps the data that the result comes from.
+    """
+    if path.is_dir():
+        raise BadInput(path, f"is a folder, expected the name of {what}")
+    if path.is_file():
+        with path.open("rb") as file:
+            if not file.read(4).startswith(begins):
+                raise BadInput(path, f"exists and is not {what}; choose another name or remove it")
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place, files synced, when the block ends. An older `path` is replaced."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from landscale.batches import Native
-from landscale.files import whole
+from landscale.files import check_replaceable, whole
 from landscale.models.classifier import Classifier
 from landscale.parts import Parts, parts
 from landscale.progress import bar
@@ -62,8 +62,9 @@ def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int |
         What was written: size, CRS, classes, windows, offset.
 
     Raises:
-        BadInput: the scene lacks bands or cannot be read; nothing is left at `out`.
+        BadInput: the scene lacks bands or cannot be read, or `out` is something else than a map; it stays as it is.
     """
+    check_replaceable(out, (b"II", b"MM"), "a GeoTIFF")
     d = classifier.description
     scene = open_scene(scene_folder)
     with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(scene, d.bands) as pixels, ExitStack() as stack:

@@ -128,7 +128,7 @@ def train_command(options: argparse.Namespace, overrides: list[str]) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from landscale.distributed import device, together
     from landscale.evaluate import evaluate
-    from landscale.files import write_json
+    from landscale.files import check_replaceable, write_json
     from landscale.show import show_scores
     from landscale.store import open_store
     from landscale.weights import load_model
@@ -138,6 +138,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     store = open_store(options.store)
     store.patches(options.split)
     model = load_model(options.model)
+    if options.out:
+        check_replaceable(options.out, (b"{",), "a file of scores")
     with together(options.timeout) as ranks:
         figures = evaluate(model.to(device(ranks)), store, options.split, ranks, batch=options.batch)
     if not ranks.first:

@@ -7,6 +7,7 @@ that models were trained on.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from landscale.errors import BadInput, reason
 from landscale.files import read_json
 from landscale.sources.matlab import matlab_bands, open_matlab_band
 
-_FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_\d\dm)?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
+_FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_(\d\dm))?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
 _BASELINE = re.compile(r"_N(\d{4})_")
 _OFFSET = re.compile(r"<(?:BOA|RADIO)_ADD_OFFSET[^>]*>\s*(-?\d+)\s*<")
 NOTE = "scene.json"  # in a folder that we wrote, what its digital numbers mean: {"offset": 1000, …}
@@ -67,7 +68,7 @@ def open_scene(folder: Path) -> Scene:
     Or the one in a MATLAB file (see `sources.matlab`).
 
     Raises:
-        BadInput: no folder, or no band in it.
+        BadInput: no folder, no band in it, or several scenes.
     """
     if folder.is_file() and folder.suffix.lower() == ".mat":
         return Scene(folder, dict.fromkeys(matlab_bands(folder), folder), 0)
@@ -80,18 +81,39 @@ def open_scene(folder: Path) -> Scene:
             found.setdefault(ALIASES[match[1].upper()], []).append(path)
     if not found:
         raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
-    files = {band: _native(band, paths) for band, paths in found.items()}
-    return Scene(folder, files, _offset(folder))
+    files = {band: _native(folder, band, paths) for band, paths in found.items()}
+    return Scene(folder, files, _offset(folder, files))
 
 
-def _native(band: str, paths: list[Path]) -> Path:
+def _native(folder: Path, band: str, paths: list[Path]) -> Path:
     """Products hold bands at several resolutions; the file of the band's own is meant."""
     named = [path for path in paths if f"_{BANDS[band].gsd}m" in path.name]
-    return (named or paths)[0]
+    first, *others = named or paths
+    for other in others:
+        if _resolution(other) == _resolution(first):
+            a, b = first.relative_to(folder), other.relative_to(folder)
+            raise BadInput(folder, f"holds more than one scene: {band} is {a} and {b}; name the folder of one")
+    return first
 
 
-def _offset(folder: Path) -> int:
-    """From the product's metadata, or else from the baseline in its name."""
+def _resolution(path: Path) -> str:
+    """As a name says it, `10m`; empty where it does not."""
+    match = _FILE.search(path.name)
+    return (match[2] or "") if match else ""
+
+
+def _offset(folder: Path, files: dict[str, Path]) -> int:
+    """What the folder says, or else one on the way from there down to the bands, as a product may lie in the one named."""
+    inner = Path(os.path.commonpath([path.parent for path in files.values()])).relative_to(folder)
+    for place in (*reversed(inner.parents), inner):
+        offset = _said_offset(folder / place)
+        if offset is not None:
+            return offset
+    return 0
+
+
+def _said_offset(folder: Path) -> int | None:
+    """From the product's metadata, or else from the baseline in its name; None if there is neither."""
     if (folder / NOTE).is_file():
         return _noted_offset(folder / NOTE)
     for path in folder.glob("MTD_MSIL[12][AC].xml"):
@@ -104,7 +126,7 @@ def _offset(folder: Path) -> int:
         if offsets:
             return _checked(path, offsets.pop())
     match = _BASELINE.search(folder.resolve().name + "_")
-    return 1000 if match and 400 <= int(match[1]) < REPROCESSED else 0
+    return (1000 if 400 <= int(match[1]) < REPROCESSED else 0) if match else None
 
 
 def _noted_offset(path: Path) -> int:
