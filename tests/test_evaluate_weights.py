@@ -450,3 +450,8 @@ def test_the_store_is_not_replaced_by_its_scores(classifier, stores, tmp_path, c
     assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(store)]) == 2
     assert "exists and is not a file of scores" in capsys.readouterr().err
     assert store.read_bytes() == before
+    scores = tmp_path / "scores.json"
+    for begin in ("", '{"older": 1}'):  # an empty file, as mktemp makes them, or what an earlier call left
+        scores.write_text(begin)
+        assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(scores)]) == 0
+        assert json.loads(scores.read_text())["patches"] == 39

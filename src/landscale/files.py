@@ -39,7 +39,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def check_replaceable(path: Path, begins: tuple[bytes, ...], what: str) -> None:
-    """That a result may be written to `path`: what is there, if anything, is an older one.
+    """That a result may be written to `path`: what is there, if anything, is an older one, or empty.
 
     Raises:
         BadInput: it is a folder, or a file that begins otherwise: perhaps the data that the result comes from.
@@ -48,8 +48,9 @@ def check_replaceable(path: Path, begins: tuple[bytes, ...], what: str) -> None:
         raise BadInput(path, f"is a folder, expected the name of {what}")
     if path.is_file():
         with path.open("rb") as file:
-            if not file.read(4).startswith(begins):
-                raise BadInput(path, f"exists and is not {what}; choose another name or remove it")
+            start = file.read(4)
+        if start and not start.startswith(begins):
+            raise BadInput(path, f"exists and is not {what}; choose another name or remove it")
 
 
 @contextmanager

@@ -135,11 +135,11 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if options.batch < 1:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")
+    if options.out:
+        check_replaceable(options.out, (b"{",), "a file of scores")
     store = open_store(options.store)
     store.patches(options.split)
     model = load_model(options.model)
-    if options.out:
-        check_replaceable(options.out, (b"{",), "a file of scores")
     with together(options.timeout) as ranks:
         figures = evaluate(model.to(device(ranks)), store, options.split, ranks, batch=options.batch)
     if not ranks.first:
