@@ -22,9 +22,9 @@ from days import write_days
 from isal import igzip
 from rounds import interleaved, record
 
-from landscale.prepare.streaming import prepare_stream
-from landscale.sources import decompressed
-from landscale.sources.bigearthnet_archive import stream
+from landscale.datasets.bigearthnet.archive import stream
+from landscale.formats import decompression as decompressed
+from landscale.preparation.streaming import prepare_stream
 
 PATCHES, DAYS = 6000, 4
 ROUNDS = 5

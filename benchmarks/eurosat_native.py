@@ -19,7 +19,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from landscale.sources.eurosat import MS, SIDE
+from landscale.datasets.eurosat import MS, SIDE
 from landscale.superres.planes import GROUPS
 
 Numbers = NDArray[np.float64]

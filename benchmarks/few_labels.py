@@ -16,7 +16,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from landscale.metrics import scores
+from landscale.inference.metrics import scores
 from landscale.store import PatchStore, open_store
 
 KEYS = ("micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap")

@@ -23,15 +23,15 @@ import torch
 from rounds import record
 
 from landscale import distributed
-from landscale.bands import band
-from landscale.batches import Batch, place, train_steps
 from landscale.distributed import Ranks
-from landscale.labels import nomenclature
-from landscale.recipe import Recipe
-from landscale.runs import Run
+from landscale.loading import Batch, place, train_steps
 from landscale.store import SPLITS, WHOLE, Layout, PatchStore, Plane, Writer, create, moments, open_store
-from landscale.train import Trainer
-from landscale.train.build import build_classifier
+from landscale.training.build import build_classifier
+from landscale.training.recipe import Recipe
+from landscale.training.runs import Run
+from landscale.training.training import Trainer
+from landscale.vocabulary.bands import band
+from landscale.vocabulary.nomenclatures import nomenclature
 
 MODELS = {"resnet50": 120, "wide_resnet_eca_b4": 90}  # and the side that it sees
 PLACEMENTS = ("disk", "memory", "device")

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from rounds import interleaved, record
 
-from landscale.batches import batches
+from landscale.loading import batches
 from landscale.store import PatchStore, open_store
 
 PATCHES, BATCH = 4000, 256

@@ -23,9 +23,9 @@ from typing import Literal
 import numpy as np
 from days import write_days
 
-from landscale.prepare import prepare
-from landscale.sources import bigearthnet
-from landscale.sources.survey import Survey
+from landscale.datasets.bigearthnet import folders as bigearthnet
+from landscale.datasets.survey import Survey
+from landscale.preparation import prepare
 from landscale.store import checksum
 
 ROUNDS = 3

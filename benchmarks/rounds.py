@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from landscale.runs import environment
+from landscale.training.runs import environment
 
 
 def interleaved(

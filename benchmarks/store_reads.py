@@ -16,12 +16,13 @@ import rasterio
 import torch
 from rounds import interleaved, record
 
-from landscale.bands import band_set
-from landscale.batches import batches
-from landscale.geotiff import read_band
-from landscale.prepare import prepare
-from landscale.sources import bigearthnet, synthetic
+from landscale.datasets.bigearthnet import folders as bigearthnet
+from landscale.datasets.synthetic import archive as synthetic
+from landscale.formats.geotiff import read_band
+from landscale.loading import batches
+from landscale.preparation import prepare
 from landscale.store import open_store
+from landscale.vocabulary.bands import band_set
 
 BATCH = 256
 

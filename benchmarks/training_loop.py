@@ -23,15 +23,16 @@ import torch.nn.functional as F
 from rounds import interleaved, record
 
 from landscale import distributed
-from landscale.batches import epoch_order, train_steps
+from landscale.datasets.bigearthnet import folders as bigearthnet
+from landscale.datasets.synthetic import archive as synthetic
 from landscale.distributed import Ranks
-from landscale.prepare import prepare
-from landscale.recipe import Recipe
-from landscale.runs import Run
-from landscale.sources import bigearthnet, synthetic
+from landscale.loading import epoch_order, train_steps
+from landscale.preparation import prepare
 from landscale.store import open_store
-from landscale.train import Trainer
-from landscale.train.build import build_classifier
+from landscale.training.build import build_classifier
+from landscale.training.recipe import Recipe
+from landscale.training.runs import Run
+from landscale.training.training import Trainer
 
 BATCHES, PATCHES = (32, 128), 512  # PATCHES: of a turn
 

@@ -22,15 +22,15 @@ import torch
 import torch.distributed as dist
 from rounds import interleaved, record
 
-from landscale.batches import epoch_order, train_steps
+from landscale.datasets.synthetic import archive as synthetic
 from landscale.distributed import start, stop
-from landscale.prepare import prepare
-from landscale.recipe import Recipe
-from landscale.runs import Run
-from landscale.sources import synthetic
+from landscale.loading import epoch_order, train_steps
+from landscale.preparation import prepare
 from landscale.store import open_store
-from landscale.train import Trainer
-from landscale.train.build import build_classifier
+from landscale.training.build import build_classifier
+from landscale.training.recipe import Recipe
+from landscale.training.runs import Run
+from landscale.training.training import Trainer
 
 BATCH, STEPS, ROUNDS = 64, 3, 5  # patches of a step over all ranks; steps of a turn
 CONTENDERS = {"one_process": (1, "none"), "two_ranks": (2, "none"), "two_ranks_bf16": (2, "bf16")}

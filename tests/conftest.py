@@ -30,6 +30,9 @@ signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # commands inherit it ignored where tests run in the background
 
+# Processes that a test starts find its helpers as well.
+SUPPORT = str(Path(__file__).parent / "support")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SUPPORT, os.environ.get("PYTHONPATH")]))
 os.environ["OMP_NUM_THREADS"] = "1"  # of torch, here and in commands: the tests themselves run side by side
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from contender import turns
 
-from landscale.batches import epoch_order, train_steps
 from landscale.distributed import Ranks
-from landscale.recipe import Recipe
-from landscale.runs import Run
+from landscale.loading import epoch_order, train_steps
 from landscale.store import open_store
-from landscale.train import Trainer
-from landscale.train.build import build_classifier
+from landscale.training.build import build_classifier
+from landscale.training.recipe import Recipe
+from landscale.training.runs import Run
+from landscale.training.training import Trainer
 
 EPOCHS = 1000
 

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from landscale import __version__
-from landscale.commands import benchmark, benchmark_ranks, data, download, prepare, results, scaling, superres, training
+from landscale.commands import benchmark, benchmark_ranks, data, download, prepare, results, superres, training
+from landscale.commands import scale as scaling
 from landscale.commands.command import Parser
 from landscale.errors import LandscaleError, LostRank
-from landscale.interrupt import Stopped
-from landscale.workers import keep_freed_memory
+from landscale.runtime.signals import Stopped
+from landscale.runtime.workers import keep_freed_memory
 
 EXAMPLES = """examples:
   landscale demo

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from landscale.datasets.bigearthnet import folders as bigearthnet
+from landscale.datasets.synthetic.archive import PRODUCT, write_archive
 from landscale.distributed import Ranks, device
-from landscale.evaluate import evaluate
-from landscale.files import write_json
-from landscale.interrupt import Stopped
-from landscale.predict import predict
-from landscale.prepare import prepare
-from landscale.recipe import load_recipe
+from landscale.inference.evaluate import evaluate
+from landscale.inference.predict import predict
+from landscale.models.weights import load_model
+from landscale.preparation import prepare
 from landscale.report.page import report
-from landscale.runs import Run
-from landscale.sources import bigearthnet
-from landscale.sources.synthetic import PRODUCT, write_archive
+from landscale.runtime.files import write_json
+from landscale.runtime.signals import Stopped
 from landscale.store import open_store
-from landscale.train import train
-from landscale.weights import load_model
+from landscale.training.recipe import load_recipe
+from landscale.training.runs import Run
+from landscale.training.training import train
 
 PATCHES = 900
 UNSEEN = 64  # patches of the second landscape, which is only mapped: no pixel of it was trained on

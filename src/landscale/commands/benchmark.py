@@ -52,7 +52,7 @@ def add_commands(add: Add) -> None:
 
 
 def _zoo(options: argparse.Namespace) -> int:
-    from landscale.bands import band_set
+    from landscale.vocabulary.bands import band_set
 
     _check_batch(options.batch)
     if not 0 < options.seconds < float("inf"):
@@ -68,8 +68,8 @@ def _zoo(options: argparse.Namespace) -> int:
 
     import torch
 
-    from landscale.benchmark.measure import OUT_OF_MEMORY
-    from landscale.benchmark.zoo import measure_zoo
+    from landscale.studies.zoo.measure import OUT_OF_MEMORY
+    from landscale.studies.zoo.speed import measure_zoo
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise LandscaleError("--device: found cuda, but torch sees no GPU here; expected cpu")
@@ -90,7 +90,7 @@ def _check_batch(batch: int | None) -> None:
 
 
 def _names(options: argparse.Namespace) -> list[str]:
-    from landscale.benchmark.listing import listing
+    from landscale.models.catalogue import listing
 
     if options.models and options.family:
         raise LandscaleError("--family: found beside names of networks, expected one of them")
@@ -99,10 +99,10 @@ def _names(options: argparse.Namespace) -> list[str]:
 
 def _learning(options: argparse.Namespace) -> int:
     _check_batch(options.batch)
-    from landscale.benchmark.learning import LEAST_STEPS, measure_learning
-    from landscale.benchmark.learning_page import page
-    from landscale.benchmark.results import read_results
-    from landscale.files import write_text
+    from landscale.runtime.files import write_text
+    from landscale.studies.results import read_results
+    from landscale.studies.zoo.learning import LEAST_STEPS, measure_learning
+    from landscale.studies.zoo.learning_page import page
 
     if options.steps < LEAST_STEPS:
         raise LandscaleError(f"--steps: found {options.steps}, expected at least {LEAST_STEPS}")
@@ -125,7 +125,7 @@ def _show_learning(content: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from landscale.benchmark.learning_page import columns, table_cells, verdict
+    from landscale.studies.zoo.learning_page import columns, table_cells, verdict
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     table = Table(*columns(content))
@@ -137,9 +137,9 @@ def _show_learning(content: dict[str, Any], out: Path) -> None:
 
 
 def _page(options: argparse.Namespace) -> int:
-    from landscale.benchmark.page import page
-    from landscale.benchmark.results import read_results
-    from landscale.files import write_text
+    from landscale.runtime.files import write_text
+    from landscale.studies.results import read_results
+    from landscale.studies.zoo.page import page
 
     content = read_results(options.out)
     learning = read_results(options.learning, "learning") if options.learning else None
@@ -154,8 +154,8 @@ def _show(content: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from landscale.benchmark.page import speed_cells
-    from landscale.benchmark.zoo import verdict
+    from landscale.studies.zoo.page import speed_cells
+    from landscale.studies.zoo.speed import verdict
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     s, e = content["settings"], content["environment"]

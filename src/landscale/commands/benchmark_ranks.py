@@ -45,16 +45,16 @@ def scaling_command(options: argparse.Namespace, overrides: list[str]) -> int:
         raise LandscaleError(f"--repeats: found {options.repeats}, expected at least 1")
     if options.epochs < 2:
         raise LandscaleError(f"--epochs: found {options.epochs}, expected at least 2, as the first does not count")
-    from landscale.recipe import load_recipe
+    from landscale.training.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, [*overrides, f"--epochs={options.epochs}"])
 
-    from landscale.benchmark.launch import TORCHRUN
-    from landscale.benchmark.ranks_page import page
-    from landscale.benchmark.ranks_plots import plots
-    from landscale.benchmark.ranks_study import STRONG, WEAK, Plan, study
-    from landscale.files import write_text
+    from landscale.runtime.files import write_text
     from landscale.store import open_store
+    from landscale.studies.rank_scaling.launch import TORCHRUN
+    from landscale.studies.rank_scaling.page import page
+    from landscale.studies.rank_scaling.plots import plots
+    from landscale.studies.rank_scaling.study import STRONG, WEAK, Plan, study
 
     asked = tuple(kind for kind in (WEAK, STRONG) if getattr(options, kind))
     plan = Plan(recipe, ranks, options.repeats, asked or (WEAK, STRONG), options.launch or TORCHRUN)
@@ -87,9 +87,9 @@ def _show(text: str, out: Path) -> None:
 
 
 def _all_reduce(options: argparse.Namespace) -> int:
-    from landscale.benchmark.all_reduce import measure_all_reduce
     from landscale.distributed import device, start, stop
-    from landscale.files import write_json
+    from landscale.runtime.files import write_json
+    from landscale.studies.rank_scaling.all_reduce import measure_all_reduce
 
     ranks = start()
     try:

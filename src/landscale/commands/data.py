@@ -23,18 +23,18 @@ def add_commands(add: Add) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from landscale.show import show_networks, show_scene, show_store, show_weights
+    from landscale.runtime.tables import show_networks, show_scene, show_store, show_weights
     from landscale.store import is_environment, open_store
 
     path: Path = options.path
     weights = (path / "config.json").exists() or (path / "recipe.yaml").exists()
     if not weights and (path.suffix == ".mat" or (path.is_dir() and not is_environment(path))):
-        from landscale.sources.scene import open_scene
+        from landscale.scenes.scene import open_scene
 
         scene = open_scene(path).summary()
         return tell(options, scene, lambda: show_scene(scene))
     if weights:
-        from landscale.weights import read_config
+        from landscale.models.weights import read_config
 
         config = {"kind": "weights", **read_config(path)}
         show = show_networks if config["kind"] == "superres" else show_weights
@@ -44,7 +44,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from landscale.progress import bar
+    from landscale.runtime.progress import bar
     from landscale.store import open_store
 
     store = open_store(options.store)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from landscale.commands.command import Add, tell
 from landscale.commands.sources import add_options, is_stream, stream, survey
 from landscale.errors import LandscaleError
-from landscale.workers import begin_workers
+from landscale.runtime.workers import begin_workers
 
 if TYPE_CHECKING:
+    from landscale.datasets.bigearthnet.archive import Stream
+    from landscale.datasets.survey import Survey
     from landscale.distributed import Ranks
-    from landscale.prepare import Outcome
-    from landscale.sources.bigearthnet_archive import Stream
-    from landscale.sources.survey import Survey
+    from landscale.preparation import Outcome
 
 Source = TypeVar("Source", "Survey", "Stream")
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         raise LandscaleError("prepare: --weights is for --upsample dsen2")
     options.store = Path(options.inputs.pop())
     if is_stream(options):
-        from landscale.prepare.streaming import prepare_stream
+        from landscale.preparation.streaming import prepare_stream
 
         if _is_one_of_many():
             raise LandscaleError("prepare bigearthnet: an archive is read by one process; found several ranks")
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             return _show_plan(options, found, workers)
         return _told(options, _run(options, found, workers, None))
     from landscale.distributed import stop
-    from landscale.prepare.ranks import ToldByFirst, join, on_first
+    from landscale.preparation.ranks import ToldByFirst, join, on_first
 
     ranks = join()
     try:
@@ -92,7 +92,7 @@ def _is_one_of_many() -> bool:
 
 
 def _run(options: argparse.Namespace, survey: Survey, workers: int, ranks: Ranks | None) -> Outcome:
-    from landscale.prepare import prepare
+    from landscale.preparation import prepare
 
     how: dict[str, Any] = {"skip_bad": options.skip_bad, "scheduler": options.scheduler, "ranks": ranks}
     return prepare(survey, options.store, workers, **how)
@@ -112,8 +112,8 @@ def _told(options: argparse.Namespace, outcome: Outcome) -> int:
 def _show_plan(options: argparse.Namespace, survey: Survey, workers: int) -> int:
     import numpy as np
 
-    from landscale.prepare.plan import back_and_forth, imbalance, jobs, longest_first
-    from landscale.show import show_plan
+    from landscale.preparation.plan import back_and_forth, imbalance, jobs, longest_first
+    from landscale.runtime.tables import show_plan
 
     sizes = [len(job) for job in jobs(survey, np.arange(len(survey.table)), workers)]
     deals = {"Algorithm 1 of Sedona et al. 2019": back_and_forth, "longest first (used)": longest_first}

@@ -47,8 +47,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from landscale.distributed import device
-    from landscale.predict import predict
-    from landscale.weights import load_model
+    from landscale.inference.predict import predict
+    from landscale.models.weights import load_model
 
     if options.stride is not None and options.stride < 1:
         raise BadInput("--stride", f"found {options.stride}, expected at least 1")

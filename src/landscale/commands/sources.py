@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 from landscale.errors import LandscaleError, UnknownName
 
 if TYPE_CHECKING:
-    from landscale.sources.bigearthnet_archive import Stream
-    from landscale.sources.survey import Survey
+    from landscale.datasets.bigearthnet.archive import Stream
+    from landscale.datasets.survey import Survey
 
 _MASKS = ("max_cloud", "max_snow", "max_nodata")
+MODULES = {
+    "bigearthnet": "bigearthnet.folders",
+    "tiles": "tiles.tiles",
+    "lmdb": "bigearthnet.lmdb",
+    "synthetic": "synthetic.archive",
+}  # those that are not called like their source
 SOURCES: dict[str, tuple[str, ...]] = {
     "bigearthnet": ("labels", "lists"),
     "tiles": ("labels", "lists", "patch_list", "corine", "min_share", *_MASKS),
@@ -66,7 +72,7 @@ def is_stream(options: argparse.Namespace) -> bool:
     """Whether the inputs are an archive to read without unpacking it, or two, with Sentinel-1."""
     if options.source != "bigearthnet":
         return False
-    from landscale.sources.tarball import is_archive
+    from landscale.formats.tar import is_archive
 
     return all(is_archive(path) for _, path in map(_split_input, options.inputs))
 
@@ -77,7 +83,7 @@ def stream(options: argparse.Namespace) -> Stream:
     Raises:
         LandscaleError: see `bigearthnet_archive.stream`; or an option that it does not take.
     """
-    from landscale.sources import bigearthnet_archive
+    from landscale.datasets.bigearthnet import archive as bigearthnet_archive
 
     for option in ("scheduler", "plan"):
         if getattr(options, option):
@@ -95,11 +101,11 @@ def survey(options: argparse.Namespace, workers: int) -> Survey:
         raise UnknownName("source", options.source, SOURCES)
     given = _given(options)
     if options.source == "tiles":
-        from landscale.sources.clearness import Limits
+        from landscale.datasets.tiles.clearness import Limits
 
         limits = {mask.removeprefix("max_"): given.pop(mask) for mask in _MASKS if mask in given}
         given |= {"limits": Limits(**limits), "workers": workers}
-    room = import_module(f"landscale.sources.{options.source}")
+    room = import_module(f"landscale.datasets.{MODULES.get(options.source, options.source)}")
     found: Survey = room.survey([_split_input(word) for word in options.inputs], **given)
     return found
 

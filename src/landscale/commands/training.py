@@ -12,14 +12,14 @@ from landscale.errors import BadInput, LandscaleError
 
 class _ListKeys(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from landscale.recipe import parser as recipe_parser
+        from landscale.training.recipe import parser as recipe_parser
 
         recipe_parser().print_help()
         parser.exit()
 
 
 def _recipe_names() -> list[str]:
-    return sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "training" / "recipes").glob("*.yaml"))
 
 
 def add_commands(add: Add) -> None:
@@ -84,9 +84,9 @@ def _add_timeout(parser: argparse.ArgumentParser) -> None:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from landscale.bands import band_set
-    from landscale.benchmark.listing import listing, recount
-    from landscale.show import show_models
+    from landscale.models.catalogue import listing, recount
+    from landscale.runtime.tables import show_models
+    from landscale.vocabulary.bands import band_set
 
     spec, classes = options.bands, options.classes
     bands = int(spec) if spec.isdecimal() else len(band_set(spec).names)
@@ -100,14 +100,14 @@ def _models(options: argparse.Namespace) -> int:
 
 def train_command(options: argparse.Namespace, overrides: list[str]) -> int:
     from landscale.distributed import device, together
-    from landscale.recipe import load_recipe
-    from landscale.runs import Run, default_run
-    from landscale.show import show_scores
+    from landscale.runtime.tables import show_scores
     from landscale.store import open_store
+    from landscale.training.recipe import load_recipe
+    from landscale.training.runs import Run, default_run
 
     recipe = load_recipe(options.recipe, overrides)
     store = open_store(options.store)
-    from landscale.train import train
+    from landscale.training.training import train
 
     seconds = seconds_left(options.max_time) if options.max_time else None
     run = Run(options.run or default_run(recipe))
@@ -127,11 +127,11 @@ def train_command(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from landscale.distributed import device, together
-    from landscale.evaluate import evaluate
-    from landscale.files import check_replaceable, write_json
-    from landscale.show import show_scores
+    from landscale.inference.evaluate import evaluate
+    from landscale.models.weights import load_model
+    from landscale.runtime.files import check_replaceable, write_json
+    from landscale.runtime.tables import show_scores
     from landscale.store import open_store
-    from landscale.weights import load_model
 
     if options.batch < 1:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")

@@ -17,7 +17,7 @@ from landscale.distributed.heart import Heart, Process, Watch, connect
 from landscale.distributed.judge import DONE, Judge, ignored
 from landscale.distributed.ranks import Ranks
 from landscale.errors import LandscaleError, reason
-from landscale.interrupt import Stopped
+from landscale.runtime.signals import Stopped
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from landscale.download.catalogue import Archive, RemoteFile, in_words
 from landscale.download.transfer import Patience, fetch, matches, remote_size, say
 from landscale.errors import BadInput
-from landscale.progress import bar
+from landscale.runtime.progress import bar
 
 MEGABYTE = 10**6
 

@@ -23,8 +23,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from landscale.errors import BadInput, reason
-from landscale.files import sync, write_text
-from landscale.progress import console
+from landscale.runtime.files import sync, write_text
+from landscale.runtime.progress import console
 
 CHUNK = 1 << 18
 LONGEST_PAUSE = 60.0

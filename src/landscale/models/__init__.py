@@ -1,38 +1,23 @@
-"""The networks by name: the zoo, its own families (registered with timm on import) and compound scaling."""
+"""The networks by name: the zoo, its own families and compound scaling; the input stage, the classifier, and weights.
 
-from landscale.models import (  # each adds its rows to the zoo
-    classics,
-    efficientnet60,
-    k_branch,
-    lambda_resnet,
-    mixer,
-    rivals,
-    trio,
-    vgg_gap,
-    vit,
-    wide_resnet,
-)
-from landscale.models.registry import ZOO, ZooEntry, create, describe, list_models, register, zoo
-from landscale.models.scaling import Scaling, candidates
+The names below are imported when they are first used, so that the catalogue can be listed without importing torch.
+"""
 
-__all__ = [
-    "ZOO",
-    "Scaling",
-    "ZooEntry",
-    "candidates",
-    "classics",
-    "create",
-    "describe",
-    "efficientnet60",
-    "k_branch",
-    "lambda_resnet",
-    "list_models",
-    "mixer",
-    "register",
-    "rivals",
-    "trio",
-    "vgg_gap",
-    "vit",
-    "wide_resnet",
-    "zoo",
-]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from landscale.models.compound import Scaling, candidates
+    from landscale.models.registry import ZOO, ZooEntry, create, describe, list_models, register, zoo
+
+__all__ = ["ZOO", "Scaling", "ZooEntry", "candidates", "create", "describe", "list_models", "register", "zoo"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'landscale.models' has no attribute '{name}'")
+    importlib.import_module("landscale.models.families")
+    source = "compound" if name in ("Scaling", "candidates") else "registry"
+    return getattr(importlib.import_module(f"landscale.models.{source}"), name)

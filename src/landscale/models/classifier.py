@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscale.bands import band
-from landscale.batches import Native
 from landscale.errors import LandscaleError
-from landscale.inputs import InputStage, turn
+from landscale.loading import Native
 from landscale.models.heads import create_with_head
+from landscale.models.input_stage import InputStage, turn
 from landscale.models.registry import zoo
+from landscale.vocabulary.bands import band
 
 
 @dataclass(frozen=True)

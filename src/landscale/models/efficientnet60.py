@@ -24,11 +24,11 @@ from timm.models.efficientnet import EfficientNet
 from torch import nn
 
 from landscale.models import family
+from landscale.models.compound import EFFICIENTNET, EFFICIENTNET_DROPOUT, Scaling
 from landscale.models.family import BANDS, CLASSES
 from landscale.models.layers import attention as attention_layer
 from landscale.models.layers import convolution
 from landscale.models.registry import ZooEntry
-from landscale.models.scaling import EFFICIENTNET, EFFICIENTNET_DROPOUT, Scaling
 
 # of each stage: channels, expansion, blocks, kernel, stride of the first block
 STAGES = (

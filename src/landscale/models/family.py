@@ -11,8 +11,8 @@ import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from landscale.models.compound import Scaling
 from landscale.models.registry import AUTHORS, ZooEntry, register
-from landscale.models.scaling import Scaling
 
 BANDS, CLASSES = 10, 19  # unless told otherwise, as Papoutsis et al.: the bands at 10 and 20 m, BigEarthNet-19
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from landscale.bands import band
+from landscale.vocabulary.bands import band
 
 RGB = ("red", "green", "blue")  # of ImageNet: the wavelengths of B04, B03, B02, but other cameras
 

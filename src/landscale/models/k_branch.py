@@ -18,11 +18,11 @@ import torch
 from timm.layers.helpers import to_2tuple
 from torch import Tensor, nn
 
-from landscale.bands import BAND_SETS
 from landscale.errors import LandscaleError
 from landscale.models import family
 from landscale.models.family import BANDS, CLASSES
 from landscale.models.registry import PATCH_SIDE, ZooEntry
+from landscale.vocabulary.bands import BAND_SETS
 
 PIXEL = 10  # metres a pixel of the input
 WIDTH = 128  # of every dense layer

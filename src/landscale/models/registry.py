@@ -1,6 +1,6 @@
 """The zoo: the networks landscale knows by name and where they come from; any other timm model works too.
 
-Each family adds its rows when it is imported, which `landscale.models` does.
+Each family adds its rows when it is imported: `zoo` imports all of them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import timm
@@ -16,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from landscale.errors import LandscaleError, UnknownName
-from landscale.models.scaling import Scaling
+from landscale.models.compound import Scaling
 
 PATCH_SIDE = 120  # of a BigEarthNet patch at 10 m
 
@@ -60,7 +61,7 @@ def register(entry: ZooEntry) -> None:
 
 def list_models() -> list[str]:
     """The names of the zoo, in its order."""
-    return list(ZOO)
+    return [entry.name for entry in zoo()]
 
 
 def zoo(name: str | None = None) -> list[ZooEntry]:
@@ -69,6 +70,7 @@ def zoo(name: str | None = None) -> list[ZooEntry]:
     Raises:
         UnknownName: neither the zoo nor timm has it.
     """
+    import_module("landscale.models.families")
     if name is None:
         return list(ZOO.values())
     if name in ZOO:

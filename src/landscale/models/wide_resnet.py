@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from landscale.errors import LandscaleError
 from landscale.models import family
+from landscale.models.compound import WIDE_RESNET, Scaling
 from landscale.models.family import BANDS, CLASSES
 from landscale.models.layers import attention as attention_layer
 from landscale.models.layers import convolution
 from landscale.models.registry import ZooEntry
-from landscale.models.scaling import WIDE_RESNET, Scaling
 
 STEM_CHANNELS = 16
 

@@ -10,9 +10,9 @@ import pandas as pd
 import yaml
 
 from landscale.errors import BadInput, reason
-from landscale.files import read_json
-from landscale.runs import Run
-from landscale.weights import read_config
+from landscale.models.weights import read_config
+from landscale.runtime.files import read_json
+from landscale.training.runs import Run
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from landscale.errors import BadInput, reason
-from landscale.labels import colours
-from landscale.sources.scene import ScenePixels, open_scene
+from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.vocabulary.nomenclatures import colours
 
 LONGEST = 1000  # pixels of an image's longer side
 BRIGHTNESS = 0.7  # exponent on 0…1

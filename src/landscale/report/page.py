@@ -11,11 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 from markupsafe import Markup
 
 from landscale.errors import BadInput
-from landscale.files import write_text
-from landscale.labels import colours
 from landscale.report.facts import Facts, read_runs
 from landscale.report.maps import view
 from landscale.report.plots import line_chart
+from landscale.runtime.files import write_text
+from landscale.vocabulary.nomenclatures import colours
 
 NAMES = {
     "accuracy": "accuracy",

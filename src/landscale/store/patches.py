@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from landscale.bands import BANDS
 from landscale.errors import BadStore, UnknownName
 from landscale.store.layout import BAD, SPLITS, SUPER, WHOLE, Layout, Plane
+from landscale.vocabulary.bands import BANDS
 
 
 @dataclass(frozen=True)

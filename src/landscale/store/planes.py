@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from landscale.bands import BANDS, band_set
 from landscale.store.layout import Plane
+from landscale.vocabulary.bands import BANDS, band_set
 
 SENTINEL2 = tuple(
     Plane(f"data_{gsd}m", tuple(b for b in band_set("s2-12").names if BANDS[b].gsd == gsd), 1200 // gsd)

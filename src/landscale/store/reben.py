@@ -20,7 +20,6 @@ from lmdb import verify as structure
 from numpy.typing import NDArray
 
 from landscale.errors import BadStore
-from landscale.labels import nomenclature
 from landscale.store.layout import SHARES, SPLITS, WHOLE, Layout, Plane
 from landscale.store.lmdb import Environment
 from landscale.store.patches import PatchStore
@@ -28,6 +27,7 @@ from landscale.store.planes import SENTINEL1, SENTINEL2
 from landscale.store.reben_metadata import read_metadata
 from landscale.store.safetensor import Decoder
 from landscale.store.statistics import TrainStatistics
+from landscale.vocabulary.nomenclatures import nomenclature
 
 
 class Instrument:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, UnknownName, reason
-from landscale.labels import Nomenclature
 from landscale.store.layout import SPLITS
+from landscale.vocabulary.nomenclatures import Nomenclature
 
 _COLUMNS = {
     "patch_id": ("name", pa.string()),

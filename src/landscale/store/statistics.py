@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput
-from landscale.files import read_json, write_json
-from landscale.progress import bar
+from landscale.runtime.files import read_json, write_json
+from landscale.runtime.progress import bar
 from landscale.store.layout import Layout, moments
 
 Gather = Callable[[NDArray[np.int64], Mapping[str, NDArray[np.generic]]], None]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
-from landscale.files import held, sync
+from landscale.runtime.files import held, sync
 from landscale.store.direct import PAGE, DirectFile
 from landscale.store.layout import FORMAT, SHARES, SPLITS, STATES, WHOLE, Layout, seals
 from landscale.store.statistics import PART, mean_and_deviation

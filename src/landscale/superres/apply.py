@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from landscale.errors import BadInput
-from landscale.files import whole_folder, write_json
-from landscale.parts import parts
-from landscale.progress import bar
-from landscale.sources.scene import NOTE, ScenePixels, open_scene
+from landscale.runtime.files import whole_folder, write_json
+from landscale.runtime.parts import parts
+from landscale.runtime.progress import bar
+from landscale.scenes.scene import NOTE, ScenePixels, open_scene
 from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of, check_grid, groups_of, read_rows
 from landscale.superres.superresolver import TILE, Superresolver, tiles
 

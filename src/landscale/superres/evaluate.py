@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscale.errors import BadInput
-from landscale.progress import bar
-from landscale.sources.scene import ScenePixels, open_scene
+from landscale.runtime.progress import bar
+from landscale.scenes.scene import ScenePixels, open_scene
 from landscale.superres.planes import GROUPS, bands_of, check_grid, groups_of, read_rows, upsample
 from landscale.superres.superresolver import Superresolver
 from landscale.superres.wald import degrade

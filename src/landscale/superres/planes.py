@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscale.bands import BAND_SETS
 from landscale.errors import BadInput, LandscaleError
-from landscale.sources.scene import Scene, ScenePixels
+from landscale.scenes.scene import Scene, ScenePixels
+from landscale.vocabulary.bands import BAND_SETS
 
 GROUPS = {
     10: ("B04", "B03", "B02", "B08"),

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscale.datasets.tiles.clearness import CLOUD, classification, read_there
 from landscale.errors import BadInput
-from landscale.inputs import turn
-from landscale.sources.clearness import CLOUD, classification, read_there
-from landscale.sources.scene import Scene, ScenePixels, open_scene
+from landscale.models.input_stage import turn
+from landscale.scenes.scene import Scene, ScenePixels, open_scene
 from landscale.superres.network import DIVISOR, Shape, stack_inputs
 from landscale.superres.planes import GROUPS, Planes, bands_of, check_grid, groups_of
 from landscale.superres.wald import degrade

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from landscale.datasets.survey import Found, Reader, Survey
 from landscale.distributed import device
 from landscale.errors import LandscaleError, UnknownName
-from landscale.sources.survey import Found, Reader, Survey
 from landscale.store import SUPER, Layout, Plane
 from landscale.superres.planes import ESA_ORDER, interpolate
 from landscale.superres.superresolver import Superresolver
 
 if TYPE_CHECKING:  # a worker does without pandas
-    from landscale.sources.bigearthnet_archive import Stream
+    from landscale.datasets.bigearthnet.archive import Stream
 
 Source = TypeVar("Source", Survey, "Stream")
 WAYS = ("bilinear", "bicubic", "dsen2")

@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
-from landscale.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
 from landscale.errors import BadInput, Diverged
-from landscale.interrupt import Stopped, signals_wait
 from landscale.models.classifier import reduced_precision
-from landscale.progress import console, training_bar
+from landscale.runtime.progress import console, training_bar
+from landscale.runtime.signals import Stopped, signals_wait
 from landscale.superres.network import DSen2, shape
 from landscale.superres.samples import BATCH, Ground, draw, read_grounds
 from landscale.superres.weights import read_superres_config, save_networks
+from landscale.training.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
 
 SHARE = 0.9  # of the time that is planned for; the rest is for reading, saving, and a machine that slows down
 ASIDE = 3.0  # seconds that the interpreter takes to start and to end

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from landscale.errors import BadInput, reason
-from landscale.files import read_json, whole_folder, write_json
+from landscale.runtime.files import read_json, whole_folder, write_json
 from landscale.superres.network import DIVISOR, DSen2, Shape
 from landscale.superres.planes import GROUPS
 

@@ -1,1 +1,0 @@
-"""What the networks cost: the zoo as a table, and measured on a machine."""

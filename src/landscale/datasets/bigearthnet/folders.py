@@ -1,0 +1,140 @@
+"""BigEarthNet archives, v1 (Sumbul et al. 2019) and v2 (reBEN, Clasen et al. 2024), told apart by what lies in the folder.
+
+v1: `BigEarthNet-v1.0/<patch>/<patch>_B02.tif …` with `<patch>_labels_metadata.json`; splits, snow and cloud in lists.
+v2: `BigEarthNet-S2/<product>/<patch>/<patch>_B02.tif …` with one `metadata.parquet`.
+Where the archive has its Sentinel-1 half too, the patches get it as `data_s1` (`sources.sentinel1`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from landscale.datasets.bigearthnet.reader import BESIDE, BigEarthNetReader
+from landscale.datasets.bigearthnet.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, pair_v1, product
+from landscale.datasets.survey import (
+    OneByOne,
+    Survey,
+    acquired,
+    check_names,
+    is_listed,
+    read_list,
+    split_code,
+    split_lists,
+    splits_by_lists,
+)
+from landscale.errors import BadInput
+from landscale.store import Layout
+from landscale.store.planes import SENTINEL2
+from landscale.store.reben_metadata import read_metadata
+from landscale.vocabulary.nomenclatures import Nomenclature, nomenclature
+
+FOLDER_S2 = "BigEarthNet-S2"
+V1, V2 = ({"source": "bigearthnet", "version": version} for version in ("v1", "v2"))
+
+
+def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None) -> Survey:
+    """Survey one or several archives, each an INPUT or a SPLIT=INPUT that puts all its patches into one split.
+
+    Args:
+        inputs: split or None, and the folder of an archive: the one that holds `BigEarthNet-v1.0` or `BigEarthNet-S2`,
+            or that folder itself, which leaves out a Sentinel-1 folder beside it.
+        labels: `clc43` (v1's default) or `ben19` (v2's default and only choice).
+        lists: folder with v1's split, snow and cloud lists; by default `metadata` beside the patches. v2 has no use for it.
+
+    Raises:
+        BadInput: neither kind of archive, or damaged metadata.
+    """
+    found = [_survey_one(path, labels, lists) for _, path in inputs]
+    for (split, path), one in zip(inputs, found, strict=True):
+        if split is not None:
+            one.table["split"] = np.uint8(split_code(split, path))
+    if len({(one.layout, one.classes is None) for one in found}) > 1:
+        raise BadInput(
+            inputs[-1][1],
+            f"is another version of BigEarthNet than {inputs[0][1]}, or has other bands; prepare them apart",
+        )
+    table = pd.concat([one.table for one in found], ignore_index=True)
+    check_names(table, inputs[-1][1])
+    known = [one.classes for one in found if one.classes is not None]
+    first = found[0]
+    provenance = first.provenance | ({"synthetic": True} if any(is_synthetic(path) for _, path in inputs) else {})
+    return Survey(first.layout, table, np.concatenate(known) if known else None, first.read, provenance)
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether `sources.synthetic` wrote it: the mark goes wherever the patches go."""
+    return (folder / "synthetic.json").exists() or (folder.parent / "synthetic.json").exists()
+
+
+def _survey_one(path: Path, labels: str | None, lists: Path | None) -> Survey:
+    if not path.is_dir():
+        raise BadInput(path, "no such folder")
+    check_lists(lists)
+    if (path / FOLDER_S2).is_dir() or path.name == FOLDER_S2:
+        if lists is not None:
+            raise BadInput(lists, "lists are for BigEarthNet v1; v2 has its splits in metadata.parquet")
+        inside = path.name == FOLDER_S2
+        return _survey_v2(path.parent if inside else path, labels, with_radar=not inside)
+    if (path / "BigEarthNet-v1.0").is_dir():
+        radar = path / FOLDER_V1
+        return _survey_v1(
+            path / "BigEarthNet-v1.0", labels, lists or path / "metadata", radar if radar.is_dir() else None
+        )
+    if next(path.glob("*/*_labels_metadata.json"), None):
+        return _survey_v1(path, labels, lists or path.parent / "metadata", None)
+    raise BadInput(path, "is no BigEarthNet archive: expected BigEarthNet-v1.0, or BigEarthNet-S2 and metadata.parquet")
+
+
+def check_lists(lists: Path | None) -> None:
+    """Refuse a folder that was given for its lists and has none."""
+    if lists is not None and not (split_lists(lists) or any(lists.glob("patches_with_*"))):
+        raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
+
+
+def _survey_v1(folder: Path, labels: str | None, lists: Path, radar: Path | None) -> Survey:
+    target = nomenclature(labels or "clc43")
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    table = describe_v1(names, lists)
+    wheres = [f"{folder}/{name}" for name in names]
+    if radar:
+        partners = pair_v1(names, radar, lists)
+        wheres = [where + BESIDE + partner for where, partner in zip(wheres, partners, strict=True)]
+    table["where"] = wheres
+    reader = OneByOne(BigEarthNetReader(target, labels_in_json=True))
+    return Survey(layout(target, radar is not None), table, None, reader, V1)
+
+
+def describe_v1(names: list[str], lists: Path) -> pd.DataFrame:
+    """What the lists and the names themselves tell of patches of v1: `name`, `split`, `snow`, `cloud`, `date`.
+
+    Raises:
+        BadInput: a list that cannot be read, or a patch in two splits.
+    """
+    table = pd.DataFrame({"name": names}, dtype=str)
+    table["split"] = splits_by_lists(table["name"], lists)
+    for flag, stem in (("snow", "patches_with_seasonal_snow"), ("cloud", "patches_with_cloud_and_shadow")):
+        listed = {name for path in lists.glob(f"{stem}.*") for name in read_list(path)}
+        table[flag] = is_listed(table["name"], listed)
+    table["date"] = acquired(table["name"])
+    return table
+
+
+def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
+    target = nomenclature(labels or "ben19")
+    radar = root / FOLDER_V2 if with_radar and (root / FOLDER_V2).is_dir() else None
+    table, classes = read_metadata(root / "metadata.parquet", target)
+    table["where"] = f"{root / FOLDER_S2}/" + table["name"].str.rsplit("_", n=2).str[0] + "/" + table["name"]
+    if radar:
+        table["where"] += [f"{BESIDE}{radar}/{product(name)}/{name}" if name else BESIDE for name in table["partner"]]
+    reader = OneByOne(BigEarthNetReader(target, labels_in_json=False))
+    return Survey(layout(target, radar is not None), table.drop(columns="partner"), classes, reader, V2)
+
+
+def layout(target: Nomenclature, with_radar: bool) -> Layout:
+    """The planes of Sentinel-2, and that of Sentinel-1 if it is there, with the classes of a nomenclature."""
+    return Layout(SENTINEL2 + ((RADAR,) if with_radar else ()), target.names, target.name, multi_label=True)

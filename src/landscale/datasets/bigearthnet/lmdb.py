@@ -1,0 +1,79 @@
+"""BigEarthNet v2 (reBEN) as it is published in LMDB → patches. `landscale.store.reben` tells the format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landscale.datasets.survey import Found, Survey, check_names, split_code
+from landscale.errors import BadInput, LandscaleError
+from landscale.store.lmdb import is_environment
+from landscale.store.reben import Instrument, RebenStore, open_reben
+
+
+@dataclass(frozen=True)
+class LmdbReader:
+    """Reads patches whose `where` is the number of an environment and, by instrument, the keys there."""
+
+    environments: tuple[tuple[Instrument, ...], ...]
+
+    def __call__(
+        self, wheres: Sequence[Any], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+    ) -> list[Found | LandscaleError]:
+        del classes  # the survey knew them
+        return [
+            self._read(environment, keys, {key: plane[i : i + 1] for key, plane in planes.items()})
+            for i, (environment, keys) in enumerate(wheres)
+        ]
+
+    def _read(
+        self, environment: int, keys: tuple[bytes, ...], into: Mapping[str, NDArray[np.generic]]
+    ) -> Found | LandscaleError:
+        try:
+            for instrument, key in zip(self.environments[environment], keys, strict=True):
+                instrument.gather([key], into)
+        except LandscaleError as error:
+            return error
+        return Found()
+
+
+def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None) -> Survey:
+    """Survey one or several environments, each an INPUT or a SPLIT=INPUT that puts all its patches into one split.
+
+    Args:
+        inputs: split or None, and an environment: a folder with `data.mdb`, or a file.
+        labels: `ben19`, v2's default and only choice.
+
+    Raises:
+        BadInput: no LMDB environment, or see `open_reben`.
+    """
+    stores = []
+    for _, path in inputs:
+        if not is_environment(path):
+            raise BadInput(path, "is no LMDB environment: expected a folder with data.mdb, or such a file")
+        stores.append(open_reben(path, labels))
+    if len({store.layout for store in stores}) > 1:
+        raise BadInput(inputs[-1][1], f"has other instruments than {inputs[0][1]}; prepare them apart")
+    tables = [_table(k, store) for k, store in enumerate(stores)]
+    for (split, path), table in zip(inputs, tables, strict=True):
+        if split is not None:
+            table["split"] = np.uint8(split_code(split, path))
+    table = pd.concat(tables, ignore_index=True)
+    check_names(table, inputs[-1][1])
+    provenance: dict[str, Any] = {}
+    for store in stores:
+        provenance |= store.attributes["provenance"]  # one that is synthetic marks all
+    reader = LmdbReader(tuple(store.values.instruments for store in stores))
+    return Survey(stores[0].layout, table, np.concatenate([store.classes for store in stores]), reader, provenance)
+
+
+def _table(number: int, store: RebenStore) -> pd.DataFrame:
+    keys = zip(*(k.tolist() for k in store.values.keys), strict=True)
+    known = ("name", "split", "tile", "date", "country", "snow", "cloud")
+    return pd.DataFrame({**{key: store.column(key) for key in known}, "where": [(number, k) for k in keys]})

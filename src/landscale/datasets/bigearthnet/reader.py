@@ -1,0 +1,88 @@
+"""Reads patches from BigEarthNet's folders. Apart from the survey, so that worker processes start without pandas."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.datasets.bigearthnet.sentinel1 import RADAR
+from landscale.datasets.survey import Found
+from landscale.errors import BadInput, UnknownName
+from landscale.formats.geotiff import Place, read_band
+from landscale.runtime.files import read_json
+from landscale.store import Plane
+from landscale.store.planes import SENTINEL2
+from landscale.vocabulary.nomenclatures import Nomenclature
+
+BESIDE = "\0"  # in a `where`, between the folder of the Sentinel-2 patch and that of its Sentinel-1 patch
+
+
+@dataclass(frozen=True)
+class BigEarthNetReader:
+    """Reads the twelve files of a patch folder, in v1 its labels, and where the store has a place for it, its Sentinel-1 half."""
+
+    nomenclature: Nomenclature
+    labels_in_json: bool
+
+    def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found:
+        optical, _, radar = where.partition(BESIDE)
+        place = None
+        for plane in SENTINEL2:
+            place = _read_plane(optical, plane, planes[plane.key], place)
+        if RADAR.key in planes:
+            if not radar:
+                raise BadInput(optical, "has no Sentinel-1 partner in the archive")
+            place = _read_plane(radar, RADAR, planes[RADAR.key], place)
+        assert place is not None
+        if not self.labels_in_json:
+            return Found(place)
+        path = f"{optical}/{os.path.basename(optical)}_labels_metadata.json"  # noqa: PTH119
+        return Found(place, read_labels(path, read_json(Path(path)), self.nomenclature, classes))
+
+
+def _read_plane(folder: str, plane: Plane, out: NDArray[np.generic], first: Place | None) -> Place:
+    stem = f"{folder}/{os.path.basename(folder)}"  # noqa: PTH119  twelve Path objects a patch are felt
+    for band, pixels in zip(plane.bands, out, strict=True):
+        path = f"{stem}_{band}.tif"
+        first = same_place(path, read_band(path, pixels), first)
+    assert first is not None
+    return first
+
+
+def same_place(path: str, place: Place, first: Place | None) -> Place:
+    """The place of the band at `path`, which is that of the patch's `first` band.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if first is not None and place != first:
+        raise BadInput(path, f"lies at {place}, the patch's other bands at {first}")
+    return place
+
+
+def read_labels(path: str, content: Any, target: Nomenclature, classes: NDArray[np.uint8]) -> str:
+    """Mark in `classes` (C,) what the labels' JSON of a patch of v1 says; its tile.
+
+    Raises:
+        BadInput: it has no labels, or others than the nomenclature's.
+    """
+    try:
+        labels = content["labels"]
+        tile = str(content.get("tile_source", "")).split("_")
+    except (KeyError, TypeError, AttributeError):
+        raise BadInput(path, "has no 'labels'") from None
+    try:
+        classes[target.columns(labels)] = 1
+    except (UnknownName, TypeError) as error:
+        raise BadInput(path, str(error)) from None
+    found = tile[5] if len(tile) > 5 else ""
+    if found and not re.fullmatch(r"T\d{2}[A-Z]{3}", found):
+        raise BadInput(path, f"has the tile {found!r}, expected one such as T33UUP")
+    return found

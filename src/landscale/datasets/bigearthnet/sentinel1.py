@@ -1,0 +1,77 @@
+"""BigEarthNet's Sentinel-1 half (Sumbul et al. 2021): VV and VH in dB, a patch for every patch of Sentinel-2.
+
+v1: `BigEarthNet-S1-v1.0/<s1 patch>/<s1 patch>_VV.tif …` with `<s1 patch>_labels_metadata.json`; the pairs stand in the second
+column of the lists, or in that JSON. v2: `BigEarthNet-S1/<s1 product>/<s1 patch>/<s1 patch>_VV.tif …`; the pairs stand in
+`metadata.parquet`.
+"""
+
+from __future__ import annotations
+
+import bz2
+from pathlib import Path
+from typing import Any
+
+from landscale.datasets.survey import split_lists
+from landscale.errors import BadInput, reason
+from landscale.runtime.files import read_json
+from landscale.store.planes import SENTINEL1
+
+(RADAR,) = SENTINEL1
+FOLDER_V1, FOLDER_V2 = "BigEarthNet-S1-v1.0", "BigEarthNet-S1"
+
+
+def product(name: str) -> str:
+    """The folder of v2 that holds a patch: its name without tile, column and row."""
+    return name.rsplit("_", 3)[0]
+
+
+def listed_pairs(lists: Path) -> dict[str, str]:
+    """Sentinel-1 patch by Sentinel-2 patch, from those lists in a folder that have a second column.
+
+    Raises:
+        BadInput: a list that cannot be read.
+    """
+    pairs = {}
+    for path in (*split_lists(lists).values(), *sorted(lists.glob("patches_with_*"))):
+        opened = bz2.open if path.suffix == ".bz2" else open
+        try:
+            with opened(path, "rt", encoding="utf-8") as file:
+                for line in file:
+                    name, comma, rest = line.partition(",")
+                    if comma:
+                        pairs[_bare(name)] = _bare(rest.partition(",")[0])
+        except (OSError, ValueError, EOFError) as error:
+            raise BadInput(path, f"is no list of patch names ({reason(error)})") from None
+    return pairs
+
+
+def _bare(name: str) -> str:
+    return name.strip().strip('"')
+
+
+def partner(path: Path | str, content: Any) -> str:
+    """The Sentinel-2 patch that the labels' JSON of a Sentinel-1 patch of v1 names.
+
+    Raises:
+        BadInput: it names none.
+    """
+    name = content.get("corresponding_s2_patch") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise BadInput(path, "has no 'corresponding_s2_patch'")
+    return name
+
+
+def pair_v1(names: list[str], folder: Path, lists: Path) -> list[str]:
+    """For each Sentinel-2 patch the folder of its Sentinel-1 patch, or nothing if there is none.
+
+    Raises:
+        BadInput: a list or a JSON that cannot be read.
+    """
+    pairs = listed_pairs(lists)
+    if not pairs.keys() >= set(names):
+        known = set(pairs.values())
+        for one in sorted(folder.iterdir()):
+            if one.name not in known and one.is_dir():
+                path = one / f"{one.name}_labels_metadata.json"
+                pairs.setdefault(partner(path, read_json(path)), one.name)
+    return [f"{folder}/{pairs[name]}" if name in pairs else "" for name in names]

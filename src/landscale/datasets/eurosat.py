@@ -1,0 +1,68 @@
+"""EuroSAT (Helber et al. 2019): 27,000 patches of 64×64 px in ten classes, one folder a class.
+
+RGB: 8-bit JPEGs, in a folder or the zip as published. MS: 13-band GeoTIFFs, 16-bit, all bands brought to 10 m by its authors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from landscale.datasets.images import ImageReader
+from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits
+from landscale.errors import BadInput, UnknownName
+from landscale.formats.zip_or_folder import members
+from landscale.store import Layout, Plane
+from landscale.vocabulary.nomenclatures import EUROSAT10
+
+SIDE = 64
+RGB = Plane("data_10m", ("B04", "B03", "B02"), SIDE, "uint8")
+# The published files hold B8A last, against the order of wavelengths.
+MS = Plane(
+    "data_10m",
+    ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"),
+    SIDE,
+)
+_PLANES = {".jpg": RGB, ".tif": MS}
+
+
+def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, seed: int = 0) -> Survey:
+    """Survey folders or zips of EuroSAT.
+
+    The split of a patch is that of its SPLIT=INPUT; else that of the list in `lists` that names it; else it is drawn
+    60/20/20, class by class, by `seed`.
+
+    Raises:
+        BadInput: no images, images of two kinds, or a folder that is no class of EuroSAT.
+    """
+    tables = []
+    for given in inputs:
+        table = pd.DataFrame(_members(given[1]), columns=["name", "where", "class", "suffix"])
+        table["split"] = choose_splits(table["name"], table["class"].to_numpy(), given, lists, seed)
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    check_names(table, inputs[-1][1])
+    if table["suffix"].nunique() > 1:
+        raise BadInput(inputs[-1][1], "mixes JPEG and GeoTIFF; prepare them apart")
+    classes = np.zeros((len(table), len(EUROSAT10.classes)), np.uint8)
+    classes[np.arange(len(table)), table["class"]] = 1
+    plane = _PLANES[table["suffix"].iloc[0]]
+    layout = Layout((plane,), EUROSAT10.names, EUROSAT10.name, multi_label=False)
+    provenance = {"source": "eurosat", "version": "RGB" if plane is RGB else "MS"}
+    return Survey(layout, table[["name", "where", "split"]], classes, OneByOne(ImageReader(plane.key)), provenance)
+
+
+def _members(path: Path) -> list[tuple[str, str, int, str]]:
+    """Name, place, class and suffix of every image of a folder or zip, sorted."""
+    found = []
+    for member, where in members(path, _PLANES):
+        try:
+            (column,) = EUROSAT10.columns([member.parent.name or path.name])
+        except UnknownName as error:
+            raise BadInput(where, str(error)) from None
+        found.append((member.stem, where, column, member.suffix.lower()))
+    if not found:
+        raise BadInput(path, "holds no .jpg or .tif in folders named after classes")
+    return sorted(found)

@@ -1,0 +1,176 @@
+"""Anyone's images: a folder with a folder a class (single-label), or a table of files and their labels.
+
+A table is a csv or parquet file. Its first column holds the path of an image, relative to the table's folder; its labels are
+in a column `labels` (multi-label: lists in parquet, names between `;` or `|` in csv), or in a column `label` (single-label), or
+else every further column is a class of 0 and 1 (multi-label). A column `split` may say train, val or test.
+
+Images are GeoTIFF, PNG or JPEG, of uint8, uint16 or float32, all square and of one shape and dtype.
+Classes are sorted by name, unless they are just those of a known nomenclature: then they are in its order, under its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from landscale.datasets.images import SUFFIXES, ImageReader, name_bands, read_header
+from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits, split_code
+from landscale.errors import BadInput, reason
+from landscale.formats.zip_or_folder import members
+from landscale.store import Layout, Plane
+from landscale.vocabulary.nomenclatures import with_classes
+
+KEY = "data_10m"  # whatever their ground sampling distance: the finest of a store
+_DTYPES = ("uint8", "uint16", "float32")
+_SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+_TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What an input holds. `labels`: for each row of the table its classes."""
+
+    table: pd.DataFrame  # name, where, and where known split
+    labels: Sequence[tuple[str, ...]]
+    classes: set[str]
+    multi_label: bool
+
+
+def survey(
+    inputs: list[tuple[str | None, Path]], bands: str | None = None, lists: Path | None = None, seed: int = 0
+) -> Survey:
+    """Survey folders (or zips of them) and tables.
+
+    The split of a patch is that of its SPLIT=INPUT; else that of the list in `lists` that names its file; else that of the
+    table; else it is drawn 60/20/20 by `seed`, class by class where there is one label a patch.
+
+    Args:
+        inputs: split or None, and a folder, zip, csv or parquet.
+        bands: what the bands of the images are, in their order: a band set or a list. By default what a GeoTIFF says of
+            its bands, else red, green and blue if there are three.
+        lists: a folder of split lists.
+        seed: of the drawn split.
+
+    Raises:
+        BadInput: no images, an image of a kind that no store holds, bands without names, or a table that cannot be read.
+    """
+    parts = []
+    for split, path in inputs:
+        part = _table(path) if path.suffix in {".csv", ".parquet"} else _folders(path)
+        if split is not None:  # the same file may stand in another split's folder
+            part.table["name"] = f"{split}/" + part.table["name"]
+        parts.append(part)
+    if len({part.multi_label for part in parts}) > 1:
+        raise BadInput(inputs[-1][1], "is not single- or multi-label as the inputs before it; prepare it apart")
+    classes = set[str]().union(*(part.classes for part in parts))
+    known = with_classes(classes)
+    names = known.names if known else tuple(sorted(classes))
+    column = {name: k for k, name in enumerate(names)}
+    tables, matrices = [], []
+    for given, part in zip(inputs, parts, strict=True):
+        matrix = np.zeros((len(part.labels), len(names)), np.uint8)
+        for row, labels in enumerate(part.labels):
+            matrix[row, [column[label] for label in labels]] = 1
+        if given[0] is not None or lists is not None or "split" not in part.table:
+            groups = np.zeros(len(matrix), np.int64) if part.multi_label else matrix.argmax(1)
+            part.table["split"] = choose_splits(_file_names(part.table, lists), groups, given, lists, seed)
+        tables.append(part.table)
+        matrices.append(matrix)
+    table = pd.concat(tables, ignore_index=True)
+    check_names(table, inputs[-1][1])
+    plane = _plane(str(table["where"].iloc[0]), bands)
+    layout = Layout((plane,), names, known.name if known else "custom", parts[0].multi_label)
+    return Survey(layout, table, np.concatenate(matrices), OneByOne(ImageReader(KEY)), {"source": "folder"})
+
+
+def _folders(path: Path) -> _Part:
+    """A folder or zip with a folder a class; images may lie deeper."""
+    found = [(member, where) for member, where in members(path, SUFFIXES) if len(member.parts) > 1]
+    # A zip often holds one folder that holds them all.
+    while (
+        path.suffix == ".zip" and len({m.parts[0] for m, _ in found}) == 1 and all(len(m.parts) > 2 for m, _ in found)
+    ):
+        found = [(PurePosixPath(*member.parts[1:]), where) for member, where in found]
+    if not found:
+        raise BadInput(path, f"holds no {', '.join(sorted(SUFFIXES))} in folders named after classes")
+    labels = [(member.parts[0],) for member, _ in found]
+    classes = {label for (label,) in labels}
+    if {name.lower() for name in classes} <= _SPLIT_FOLDERS:
+        say = " ".join(f"{name.lower()}={path / name}" for name in sorted(classes))
+        raise BadInput(path, f"holds splits, not classes; give each of them: {say}")
+    names = [member.with_suffix("").as_posix() for member, _ in found]
+    table = pd.DataFrame({"name": names, "where": [where for _, where in found]})
+    return _Part(table, labels, classes, multi_label=False)
+
+
+def _table(path: Path) -> _Part:
+    try:
+        csv = path.suffix == ".csv"
+        content = pd.read_csv(path, dtype=str, keep_default_na=False) if csv else pd.read_parquet(path)
+    except Exception as error:  # arrow raises many kinds for a damaged file
+        raise BadInput(path, f"is no table of images ({reason(error)})") from None
+    if content.empty or len(content.columns) < 2:
+        raise BadInput(path, "holds no row, or no column beside the first, which is that of the files")
+    files = content.iloc[:, 0].astype(str)
+    if len(wrong := files[~files.map(lambda file: PurePosixPath(file).suffix.lower() in SUFFIXES)]):
+        raise BadInput(path, f"lists {wrong.iloc[0]!r} in its first column, expected {', '.join(sorted(SUFFIXES))}")
+    names = [PurePosixPath(file).with_suffix("").as_posix().lstrip("/") for file in files]
+    table = pd.DataFrame({"name": names, "where": [str(path.parent / file) for file in files]})
+    if "split" in content:
+        codes = {split: split_code(str(split), path) for split in content["split"].unique()}
+        table["split"] = content["split"].map(codes).astype(np.uint8)
+    rest = content.iloc[:, 1:].drop(columns="split", errors="ignore")
+    labels: list[tuple[str, ...]]
+    if "label" in rest:
+        labels = [(str(label).strip(),) for label in rest["label"].fillna("")]
+        if ("",) in labels:
+            raise BadInput(path, f"has no label for {files.iloc[labels.index(('',))]}")
+    elif "labels" in rest:
+        labels = [_names(value) for value in rest["labels"]]
+    else:
+        return _Part(table, *_zeros_and_ones(path, rest), multi_label=True)
+    return _Part(table, labels, {name for row in labels for name in row}, multi_label="label" not in rest)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """The classes in a cell: a list, or text with `;` or `|` between them."""
+    if isinstance(value, str):
+        words: list[object] = [*re.split(r"[;|]", value)]
+    elif isinstance(value, Iterable):
+        words = list(value)
+    else:
+        words = [] if pd.isna(value) else [value]  # type: ignore[call-overload]
+    return tuple(word for word in (str(word).strip() for word in words) if word)
+
+
+def _zeros_and_ones(path: Path, columns: pd.DataFrame) -> tuple[list[tuple[str, ...]], set[str]]:
+    values = columns.astype(str).apply(lambda column: column.str.strip().str.lower().map(_TRUTH))
+    for name in columns:
+        if len(wrong := columns[name][values[name].isna()]):
+            raise BadInput(path, f"has {wrong.iloc[0]!r} in the column {name}, expected 0 or 1 (or a column 'labels')")
+    classes = np.array([str(name).strip() for name in columns])
+    return [tuple(classes[row]) for row in values.to_numpy().astype(bool)], {*classes.tolist()}
+
+
+def _file_names(table: pd.DataFrame, lists: Path | None) -> pd.Series[str]:
+    """Names as lists have them: without folders."""
+    names: pd.Series[str] = table["name"].str.rpartition("/")[2]
+    if lists is not None and len(twice := names[names.duplicated()]):
+        raise BadInput(lists, f"names files without their folders, but several are called {twice.iloc[0]}")
+    return names
+
+
+def _plane(where: str, bands: str | None) -> Plane:
+    """From the header of the first image; whichever differs is refused when it is read."""
+    header = read_header(where)
+    count, height, width = header.shape
+    if header.dtype not in _DTYPES:
+        raise BadInput(where, f"is {header.dtype}, expected {', '.join(_DTYPES)}")
+    if height != width:
+        raise BadInput(where, f"is {width}×{height}, expected a square")
+    return Plane(KEY, name_bands(where, count, header.names, bands), height, header.dtype)

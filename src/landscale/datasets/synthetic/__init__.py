@@ -1,0 +1,1 @@
+"""Made-up landscapes in the format of BigEarthNet, for demonstrations and tests."""

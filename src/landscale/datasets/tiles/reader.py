@@ -1,0 +1,114 @@
+"""Reads patches from tiles: each tile is gone through once, from north to south.
+
+Apart from the survey, so that worker processes start without pandas.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from landscale.datasets.survey import Found
+from landscale.errors import LandscaleError
+from landscale.formats.geotiff import Place
+from landscale.scenes.scene import ScenePixels
+from landscale.scenes.strips import Strips
+from landscale.scenes.tile import SIDE, Tile
+from landscale.store import Layout
+
+_STRIP = 1080  # px of 10 m read at once, at most: nine rows of patches
+_GDAL = {
+    "GDAL_NUM_THREADS": 1,
+    "GDAL_CACHEMAX": 256,
+}  # the workers are the threads; MB, which GDAL would make 5% of memory
+
+
+@dataclass(frozen=True)
+class TileReader:
+    """Reads neighbouring patches of one tile; `wheres` are (tile, y, x) with y, x in px of 10 m.
+
+    columns: for each tile, from where to where its patches reach, in px of 10 m.
+    """
+
+    tiles: tuple[Tile, ...]
+    columns: tuple[tuple[int, int], ...]
+    layout: Layout
+
+    def __call__(
+        self,
+        wheres: Sequence[tuple[int, int, int]],
+        planes: Mapping[str, NDArray[np.generic]],
+        classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
+    ) -> Iterator[Found | LandscaleError]:
+        tile = self.tiles[wheres[0][0]]
+        problems: dict[int, LandscaleError] = {}
+        with rasterio.Env(**_GDAL):
+            try:
+                strips = self._open(wheres[0][0])
+            except LandscaleError as error:
+                yield from (error for _ in wheres)
+                return
+            for _, group in groupby(enumerate(wheres), key=lambda one: one[1][1] // _STRIP):
+                first, *more = (i for i, _ in group)
+                part = slice(first, first + len(more) + 1)
+                found = self._cut(strips, wheres[part], {key: plane[part] for key, plane in planes.items()})
+                problems |= {first + i: error for i, error in found.items()}
+        for i, (_, y, x) in enumerate(wheres):
+            yield problems.get(i) or Found(Place(tile.crs, tile.left + 10 * x, tile.top - 10 * y), tile.mgrs)
+
+    def _open(self, number: int) -> Strips:
+        """The strips of a tile: a worker goes through one tile after the other."""
+        opened: _Opened | None = getattr(_local, "opened", None)
+        if opened is None or opened.reader is not self or opened.number != number:
+            if opened is not None:
+                opened.pixels.close()
+                del _local.opened
+            tile = self.tiles[number]
+            for band in self.layout.bands:
+                tile.manifest.check(tile.scene.files[band])
+            pixels = ScenePixels(tile.scene, self.layout.bands)
+            opened = _Opened(self, number, pixels, Strips(pixels, *self.columns[number]))
+            _local.opened = opened
+        return opened.strips
+
+    def _cut(
+        self,
+        strips: Strips,
+        wheres: Sequence[tuple[int, int, int]],
+        planes: Mapping[str, NDArray[np.generic]],
+    ) -> dict[int, LandscaleError]:
+        """Decode the rows that the patches span, band by band, and cut the patches from them; what is damaged of which."""
+        problems: dict[int, LandscaleError] = {}
+        corners = np.array([(y, x) for _, y, x in wheres])
+        top, bottom = int(corners[:, 0].min()), int(corners[:, 0].max()) + SIDE
+        left = self.columns[wheres[0][0]][0]
+        for plane in self.layout.planes:
+            ratio = SIDE // plane.side
+            out = planes[plane.key]
+            for b, band in enumerate(plane.bands):
+                rows = strips.rows(band, top // ratio, bottom // ratio)
+                for i, (y, x) in enumerate((corners // ratio).tolist()):
+                    down, across = y - top // ratio, x - left // ratio
+                    out[i, b] = rows[down : down + plane.side, across : across + plane.side]
+                    if (problem := strips.problem(band, y, x, plane.side)) is not None:
+                        problems.setdefault(i, problem)
+        return problems
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The tile that a thread reads; GDAL's handles belong to one thread."""
+
+    reader: TileReader
+    number: int
+    pixels: ScenePixels
+    strips: Strips
+
+
+_local = threading.local()

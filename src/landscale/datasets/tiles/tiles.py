@@ -1,0 +1,194 @@
+"""Tiles: Sentinel-2 products, as `.SAFE` folders or folders of band rasters, cut into patches of 1.2 km.
+
+A tile's bands are decoded once, from north to south, and every patch of a strip is cut from what is decoded: reading
+JPEG 2000 costs some hundred times what cutting, summing and writing do.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landscale.datasets.bigearthnet.folders import is_synthetic
+from landscale.datasets.survey import (
+    Survey,
+    acquired,
+    block_split,
+    check_names,
+    split_code,
+    split_lists,
+    splits_by_lists,
+)
+from landscale.datasets.tiles.clearness import FLAGGED, Limits, shares
+from landscale.datasets.tiles.corine import label, open_corine
+from landscale.datasets.tiles.patch_list import find, read_patch_list
+from landscale.datasets.tiles.reader import TileReader
+from landscale.errors import BadInput, LandscaleError
+from landscale.scenes.tile import SIDE, Tile, open_tiles
+from landscale.store import SHARES, SPLITS, Layout, Plane
+from landscale.vocabulary.bands import BANDS, band_set
+from landscale.vocabulary.nomenclatures import Nomenclature, nomenclature
+
+BLOCK = 6  # patches a side of the blocks that go to one split together
+_PART = 2048  # px of 10 m, the least height of a part of a tile: where parts meet, a row of blocks is decoded by both
+
+
+def survey(
+    inputs: list[tuple[str | None, Path]],
+    labels: str | None = None,
+    lists: Path | None = None,
+    patch_list: Path | None = None,
+    corine: Path | None = None,
+    min_share: float = 0.0,
+    limits: Limits | None = None,
+    workers: int = 1,
+) -> Survey:
+    """Survey tiles: each INPUT, or SPLIT=INPUT, is one or a folder of several.
+
+    Args:
+        inputs: split or None, and the folder.
+        labels: `ben19` (default) or `clc43`.
+        lists: folder of split lists; they name patches. Where neither an input nor a list tells the split, blocks of 6×6
+            neighbouring patches go to train, val and test 3:1:1.
+        patch_list: names or places of the patches to take (see `sources.patch_list`); by default all of a regular grid.
+        corine: CORINE Land Cover, raster or GeoPackage, from which labels are drawn; else the patch list has them.
+        min_share: of the area, from which on a class is a label; 0: any.
+        limits: shares of cloud, snow and nodata that a patch may have; by default only patches without any data go.
+        workers: threads that look at the tiles, and processes that are to read them: they share a tile if there are more.
+
+    Raises:
+        BadInput: no tile, tiles with different bands, or nobody who knows the labels.
+        LandscaleError: a `min_share` that is no share.
+    """
+    if not 0 <= min_share <= 1:
+        raise LandscaleError(f"--min-share: found {min_share:g}, expected a share of the patch, 0 to 1")
+    target = nomenclature(labels or "ben19")
+    found = [(split, tile) for split, path in inputs for tile in open_tiles(path)]
+    tiles = [tile for _, tile in found]
+    layout = _layout(tiles, target)
+    listed = read_patch_list(patch_list, target) if patch_list else None
+    if corine is None and (listed is None or listed.classes is None):
+        raise BadInput(
+            inputs[0][1], "has tiles but no labels: give --corine MAP, or a --patch-list that has a column 'labels'"
+        )
+    parts = [_regular(tile) for tile in tiles] if listed is None else find(listed, tiles, patch_list)
+    share = -(-workers // len(tiles))  # of the workers, for each tile
+    look = partial(_look, limits=limits or Limits(), share=share)
+    with ThreadPoolExecutor(workers) as pool:  # GDAL decodes without Python's lock
+        parts = list(pool.map(look, range(len(tiles)), tiles, parts))
+    for (split, tile), part in zip(found, parts, strict=True):
+        if split is not None:
+            part["split"] = np.uint8(split_code(split, tile.scene.folder))
+    table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    left_out = {"by limits": int((~table["kept"]).sum())}
+    table = table[table["kept"]].drop(columns="kept")
+    if corine is not None:
+        classes, covered = _from_corine(corine, tiles, table, target, min_share, workers)
+        left_out["not on the map"] = int((~covered).sum())
+        table, classes = table[covered], classes[covered]
+    else:
+        assert listed is not None
+        assert listed.classes is not None
+        classes = listed.classes[table["listed"]]
+    table = table.drop(columns="listed", errors="ignore").reset_index(drop=True)
+    if lists is not None:
+        if not split_lists(lists):
+            raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
+        table["split"] = splits_by_lists(table["name"], lists)
+    if table.empty:
+        raise BadInput(inputs[0][1], f"gives no patch; left out were {left_out}")
+    check_names(table, inputs[0][1])
+    table["date"] = acquired(table["name"])
+    provenance: dict[str, Any] = {"source": "tiles", "tiles": [tile.product for tile in tiles], "left_out": left_out}
+    if any(is_synthetic(tile.scene.folder.resolve().parent) for tile in tiles):
+        provenance["synthetic"] = True
+    if corine is not None:
+        provenance |= {"corine": corine.name, "min_share": min_share}
+    if given := {name: limit for name, limit in asdict(limits or Limits()).items() if limit is not None}:
+        provenance["limits"] = given
+    reader = TileReader(tuple(tiles), _columns(table, len(tiles)), layout)
+    return Survey(layout, table, classes, reader, provenance)
+
+
+def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
+    """Planes of the bands that the tiles have, at most the twelve of L2A."""
+    bands = [{b for b in band_set("s2-12").names if b in tile.scene.files} for tile in tiles]
+    for tile, have in zip(tiles, bands, strict=True):
+        if have != bands[0]:
+            problem = f"has {', '.join(sorted(have))}; {tiles[0].product} has {', '.join(sorted(bands[0]))}"
+            raise BadInput(tile.scene.folder, problem)
+    by_gsd = {
+        gsd: tuple(b for b in band_set("s2-12").names if b in bands[0] and BANDS[b].gsd == gsd) for gsd in (10, 20, 60)
+    }
+    planes = tuple(Plane(f"data_{gsd}m", names, SIDE * 10 // gsd) for gsd, names in by_gsd.items() if names)
+    return Layout(planes, target.names, target.name, multi_label=True)
+
+
+def _regular(tile: Tile) -> pd.DataFrame:
+    """All patches of BigEarthNet's grid: whole ones, counted in columns and rows from the tile's upper left corner."""
+    rows, columns = np.divmod(np.arange((tile.height // SIDE) * (tile.width // SIDE)), max(1, tile.width // SIDE))
+    names = [f"{tile.product}_{c:02d}_{r:02d}" for r, c in zip(rows, columns, strict=True)]
+    return pd.DataFrame({"name": pd.Series(names, dtype=str), "country": "", "y": rows * SIDE, "x": columns * SIDE})
+
+
+def _look(number: int, tile: Tile, part: pd.DataFrame, limits: Limits, share: int) -> pd.DataFrame:
+    """Complete a tile's patches: `where`, `job`, and what quality masks tell, and whether that is within the limits.
+
+    `share` is how many workers a tile can have.
+    """
+    y, x = part["y"].to_numpy(), part["x"].to_numpy()
+    masks = shares(tile, np.stack([y, x], axis=1), SIDE)
+    flags = {"snow": masks[:, 3] >= FLAGGED, "cloud": masks[:, 1] + masks[:, 2] >= FLAGGED}  # NaN: no
+    part = part.assign(tile=tile.mgrs, **dict(zip(SHARES, masks.T, strict=True)))
+    part = part.assign(**{flag: values for flag, values in flags.items() if flag not in part})
+    if "split" not in part:
+        part["split"] = _block_splits(tile, y, x)
+    part["kept"] = limits.keep(masks, tile.scene.folder)
+    part["where"] = list(zip([number] * len(part), y.tolist(), x.tolist(), strict=True))
+    share = max(1, min(share, tile.height // _PART))
+    part["job"] = number * share + y * share // tile.height
+    return part.drop(columns=["y", "x"])
+
+
+def _block_splits(tile: Tile, y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Splits of patches by blocks of the ground, not of the tile: neighbouring tiles overlap."""
+    south, east = ((corner * 10 + SIDE * 5) // (SIDE * 10) for corner in (y - tile.top / 10, x + tile.left / 10))
+    codes = [SPLITS.index(block_split(int(c), int(r), BLOCK)) for r, c in zip(south, east, strict=True)]
+    return np.array(codes, np.uint8)
+
+
+def _from_corine(
+    path: Path, tiles: list[Tile], table: pd.DataFrame, target: Nomenclature, min_share: float, workers: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Classes of the patches, and which of them the map covers."""
+    corine = open_corine(path)
+    wheres = np.array(list(table["where"]), np.int64).reshape(-1, 3)  # tile, y, x
+    classes, covered = np.zeros((len(table), len(target.classes)), np.uint8), np.zeros(len(table), bool)
+
+    def look_up(number: int) -> None:
+        tile, rows = tiles[number], np.flatnonzero(wheres[:, 0] == number)
+        if not tile.crs:
+            raise BadInput(tile.scene.folder, "has no CRS with an EPSG code, so nothing on a map is its place")
+        corners = np.array([tile.left, tile.top]) + wheres[rows, :0:-1] * (10.0, -10.0)
+        found = corine.shares(tile.crs, corners, SIDE * 10.0)
+        covered[rows] = found.sum(1) > 0
+        classes[rows] = label(found, target, min_share)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(look_up, np.unique(wheres[:, 0]).tolist()))
+    return classes, covered
+
+
+def _columns(table: pd.DataFrame, tiles: int) -> tuple[tuple[int, int], ...]:
+    """For each tile, from where to where its patches reach."""
+    lefts: list[list[int]] = [[] for _ in range(tiles)]
+    for number, _, x in table["where"]:
+        lefts[number].append(x)
+    return tuple((min(left), max(left) + SIDE) if left else (0, SIDE) for left in lefts)

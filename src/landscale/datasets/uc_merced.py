@@ -1,0 +1,124 @@
+"""UC Merced Land Use (Yang and Newsam 2010, doi 10.1145/1869790.1869829): 2,100 aerial images of 256×256 px, 100 a class.
+
+8-bit RGB TIFFs of 0.3 m (USGS National Map), `UCMerced_LandUse/Images/<class>/<class>NN.tif`, as a folder or the zip as
+published. 44 of them have sides of 242 to 257 px: they keep their pixels and are cut at the right and lower edge, or continued
+there with their last row and column. The bands are called B04, B03 and B02, as they are red, green and blue.
+
+Single-label with 21 classes, or multi-label with the 17 of Chaudhuri et al. 2018 (doi 10.1109/TGRS.2017.2760909), which come
+as a table beside the images: `LandUse_Multilabeled.txt`, tabs, an image a row, a column of 0 and 1 a class.
+Splits: lists, as those of Neumann et al. 2019 (`uc_merced-train.txt` …), or drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from landscale.datasets.images import read_array
+from landscale.datasets.survey import Found, OneByOne, Survey, check_names, choose_splits
+from landscale.errors import BadInput, UnknownName, reason
+from landscale.formats.zip_or_folder import members
+from landscale.store import Layout, Plane
+from landscale.vocabulary.nomenclatures import UCMERCED17, UCMERCED21
+
+SIDE = 256
+_TOLERANCE = 16  # pixels by which a side may differ
+PLANE = Plane("data_10m", ("B04", "B03", "B02"), SIDE, "uint8")
+MULTI_LABELS = "LandUse_Multilabeled.txt"
+
+
+@dataclass(frozen=True)
+class UCMercedReader:
+    """Reads one image and brings it to 256×256."""
+
+    def __call__(
+        self,
+        where: str,
+        planes: Mapping[str, NDArray[np.generic]],
+        classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
+    ) -> Found:
+        image, _ = read_array(where)
+        bands, height, width = image.shape
+        if (bands, image.dtype.name) != (3, "uint8") or max(abs(height - SIDE), abs(width - SIDE)) > _TOLERANCE:
+            raise BadInput(where, f"is {width}×{height}×{bands} {image.dtype}, expected about 256×256×3 uint8")
+        missing = [(0, 0), (0, max(0, SIDE - height)), (0, max(0, SIDE - width))]
+        planes[PLANE.key][...] = np.pad(image[:, :SIDE, :SIDE], missing, mode="edge")
+        return Found()
+
+
+def survey(
+    inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None, seed: int = 0
+) -> Survey:
+    """Survey folders or zips of UC Merced.
+
+    The split of a patch is that of its SPLIT=INPUT; else that of the list in `lists` that names it; else it is drawn
+    60/20/20, folder by folder, by `seed`.
+
+    Args:
+        inputs: split or None, and a folder or zip.
+        labels: `ucmerced21` (the default) or `ucmerced17`, which needs the table of multi-labels in the folder, or beside the
+            zip or folder, or in a folder `multilabels` there.
+        lists: a folder of split lists.
+        seed: of the drawn split.
+
+    Raises:
+        BadInput: no images, a folder that is no class, or an image without multi-labels.
+    """
+    target = {n.name: n for n in (UCMERCED21, UCMERCED17)}.get(labels or UCMERCED21.name)
+    if target is None:
+        raise UnknownName("nomenclature of UC Merced", str(labels), (UCMERCED21.name, UCMERCED17.name))
+    tables, classes = [], []
+    for given in inputs:
+        path = given[1]
+        table = pd.DataFrame(_members(path), columns=["name", "where", "class"])
+        column = table["class"].to_numpy()
+        table["split"] = choose_splits(table["name"], column, given, lists, seed)
+        tables.append(table[["name", "where", "split"]])
+        one_hot = np.eye(len(UCMERCED21.classes), dtype=np.uint8)[column]
+        classes.append(one_hot if target is UCMERCED21 else _multi_labels(path, table["name"]))
+    table = pd.concat(tables, ignore_index=True)
+    check_names(table, inputs[-1][1])
+    layout = Layout((PLANE,), target.names, target.name, target.multi_label)
+    provenance = {"source": "uc_merced", "version": target.name}
+    return Survey(layout, table, np.concatenate(classes), OneByOne(UCMercedReader()), provenance)
+
+
+def _members(path: Path) -> list[tuple[str, str, int]]:
+    """Name, place and class of every image of a folder or zip."""
+    found = []
+    for member, where in members(path, (".tif",)):
+        try:
+            (column,) = UCMERCED21.columns([member.parent.name or path.name])
+        except UnknownName as error:
+            raise BadInput(where, str(error)) from None
+        found.append((member.stem, where, column))
+    if not found:
+        raise BadInput(path, "holds no .tif in folders named after classes")
+    return found
+
+
+def _multi_labels(path: Path, names: pd.Series[str]) -> NDArray[np.uint8]:
+    """The multi-labels (N, 17) of images, by their names."""
+    places = [folder / inner / MULTI_LABELS for folder in (path, path.parent) for inner in ("", "multilabels")]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise BadInput(path, f"has no {MULTI_LABELS} in it or beside it, which holds the labels of {UCMERCED17.name}")
+    try:
+        table = pd.read_csv(file, sep="\t", index_col=0).dropna(axis="columns", how="all")
+    except (OSError, ValueError) as error:
+        raise BadInput(file, f"is no table of labels ({reason(error)})") from None
+    table.columns = table.columns.str.strip()
+    if lacking := [name for name in UCMERCED17.names if name not in table]:
+        raise BadInput(file, f"has no column {', '.join(lacking)}")
+    if not table.index.is_unique or len(unlisted := names[~names.isin(table.index)]):
+        problem = "lists an image more than once" if not table.index.is_unique else f"does not list {unlisted.iloc[0]}"
+        raise BadInput(file, problem)
+    values = table.loc[names.tolist(), list(UCMERCED17.names)].to_numpy()
+    if not np.isin(values, (0, 1)).all():
+        raise BadInput(file, "has labels other than 0 and 1")
+    return np.ascontiguousarray(values, np.uint8)

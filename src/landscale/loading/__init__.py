@@ -1,0 +1,22 @@
+"""Store → batches: `order` (which patches, in which order, by which rank), `gathering` (their pixels, ahead of use), and
+`placement` (where these lie: disk, memory, device), above `in_memory`, `on_device`, `filling` and `room`.
+"""
+
+from landscale.loading.batch import Batch, Native
+from landscale.loading.gathering import batches
+from landscale.loading.order import epoch_order, evaluation_steps, rare_class_weights, targets_by_name, train_steps
+from landscale.loading.placement import Placed, Placement, place
+
+__all__ = [
+    "Batch",
+    "Native",
+    "Placed",
+    "Placement",
+    "batches",
+    "epoch_order",
+    "evaluation_steps",
+    "place",
+    "rare_class_weights",
+    "targets_by_name",
+    "train_steps",
+]

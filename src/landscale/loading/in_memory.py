@@ -1,0 +1,94 @@
+"""A split in memory, once for all the ranks of a machine."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.distributed import Ranks
+from landscale.errors import LandscaleError
+from landscale.loading.filling import Arrays, agreed, bytes_of, filled, positions
+from landscale.loading.room import SHARED
+from landscale.store import PatchStore, Plane
+
+_ALIGNED = 4096
+
+
+class InMemory:
+    """A split's patches, given as the store gives them."""
+
+    def __init__(self, rows: NDArray[np.int64], planes: Arrays, told: str) -> None:
+        self._rows, self.planes, self.told = rows, planes, told
+
+    def gather(self, rows: NDArray[np.int64], into: Arrays) -> None:
+        """As `PatchStore.gather`, of rows of the split."""
+        at = positions(self._rows, rows)
+        for key, out in into.items():
+            np.take(self.planes[key], at, axis=0, out=out, mode="clip")  # any other mode makes a copy in between
+
+
+def in_memory(
+    store: PatchStore, planes: tuple[Plane, ...], rows: NDArray[np.int64], ranks: Ranks, peers: Sequence[int], told: str
+) -> InMemory:
+    """Copy a split to memory. `peers` are the ranks on this machine, of which the first one fills it for all.
+
+    Raises:
+        LandscaleError: on every rank, when a machine has not enough of it.
+    """
+    sizes = [len(rows) * bytes_of(p) for p in planes]
+    starts = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
+    memory = _shared(starts[-1], ranks, peers) if ranks.world > 1 else np.empty(starts[-1], np.uint8)
+    arrays = {
+        p.key: memory[start : start + size].view(p.dtype).reshape(len(rows), *p.shape)
+        for p, start, size in zip(planes, starts[:-1], sizes, strict=True)
+    }
+    mine = rows if ranks.rank == peers[0] else rows[:0]
+    for _ in filled(store, planes, mine, len(rows), lambda part: {key: a[part] for key, a in arrays.items()}, ranks):
+        pass
+    return InMemory(rows, arrays, told)
+
+
+def _shared(size: int, ranks: Ranks, peers: Sequence[int]) -> NDArray[np.uint8]:
+    """Memory that the ranks of a machine share; the first one may write.
+
+    It is a file that never has a name: the others open it by the first one's descriptor. So it is gone when the last of
+    them is, even if all are killed.
+    """
+    handle = -1
+    try:
+        with agreed(ranks):
+            if ranks.rank == peers[0]:
+                handle = _reserved(size)
+        paths = ranks.gather(f"/proc/{os.getpid()}/fd/{handle}")
+        with agreed(ranks):
+            if handle < 0:
+                handle = _opened(paths[peers[0]])
+        access = mmap.ACCESS_WRITE if ranks.rank == peers[0] else mmap.ACCESS_READ
+        return np.frombuffer(mmap.mmap(handle, size, access=access), np.uint8)
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def _reserved(size: int) -> int:
+    try:
+        handle = os.open(SHARED, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LandscaleError(f"{SHARED}: memory cannot be shared here ({error.strerror})") from None
+    try:
+        os.posix_fallocate(handle, 0, size)  # now, as a page that is missing later is a SIGBUS
+    except OSError as error:
+        os.close(handle)
+        raise LandscaleError(f"{SHARED}: cannot hold {size / 1e9:.3g} GB ({error.strerror})") from None
+    return handle
+
+
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LandscaleError(f"{path}: memory of another process cannot be shared ({error.strerror})") from None

@@ -1,0 +1,154 @@
+"""On the device: raw numbers at native resolution → what a network sees.
+
+Normalise (at native resolution, where there are fewer numbers), bring every band to one side, augment. The stage is part of
+the model and saved with it, so no weights can meet another normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from landscale.errors import BadStore, LandscaleError, UnknownName
+from landscale.loading import Native
+from landscale.store import PatchStore
+
+UPSAMPLING = ("bilinear", "bicubic", "nearest", "stored")
+SCALES = ("linear", "log", "both")
+_LOG_RANGE, _LOG_FLOOR = (1.0, 15000.0), 100.0
+_LIMIT = 5.0  # standard deviations
+_ENOUGH = 2048  # patches whose pixels tell the statistics of the logarithm
+
+
+class InputStage(nn.Module):
+    """Planes of raw digital numbers → (n, bands, side, side) float32, each band near mean 0 and standard deviation 1.
+
+    Args:
+        bands: in the order of the network's channels.
+        statistics: mean and standard deviation of each band, in digital numbers.
+        side: pixels a side of the output; None keeps the finest plane's own.
+        upsample: how coarser bands are brought there: bilinear (corners not aligned, as GDAL), bicubic, nearest, or
+            stored: they are at 10 m in the store already; what is coarser all the same is bilinear.
+        scale: linear; log: ln(digital number + 100), which brings dark water and bright cloud to one scale; or both,
+            one after the other, in twice as many channels. Except in linear, outliers are cut at 5 standard deviations.
+            The statistics of a logarithm are those of `log B02`, and so on.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        bands: Sequence[str],
+        statistics: Mapping[str, tuple[float, float]],
+        side: int | None = None,
+        upsample: str = "bilinear",
+        scale: str = "linear",
+    ) -> None:
+        super().__init__()
+        if scale not in SCALES:
+            raise UnknownName("scale", scale, SCALES)
+        self.scales = ("linear", "log") if scale == "both" else (scale,)
+        names = [band if kind == "linear" else f"log {band}" for kind in self.scales for band in bands]
+        missing = [name for name in names if name not in statistics]
+        if missing:
+            raise LandscaleError(f"no statistics for {', '.join(missing)}; known: {', '.join(statistics)}")
+        if upsample not in UPSAMPLING:
+            raise UnknownName("upsampling", upsample, UPSAMPLING)
+        self.bands = tuple(bands)
+        self.side = side
+        self.upsample = upsample
+        values = torch.tensor([statistics[name] for name in names], dtype=torch.float32)
+        self.register_buffer("mean", values[:, 0].clone(), persistent=False)  # they live in the weights' config
+        self.register_buffer("std", values[:, 1].clamp(min=1e-6), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output."""
+        return len(self.scales) * len(self.bands)
+
+    def forward(self, planes: Native) -> Tensor:
+        side = self.side or max(tensor.shape[-1] for tensor in planes.values())
+        n = next(iter(planes.values())).shape[0]
+        out = torch.empty((n, self.channels, side, side), device=self.mean.device)
+        filled = 0
+        for names, tensor in planes.items():
+            wanted = [band for band in names if band in self.bands]
+            if not wanted:
+                continue
+            there = torch.tensor([self.bands.index(band) for band in wanted], device=tensor.device)
+            numbers = _select(tensor, [names.index(band) for band in wanted]).float()
+            for k, scale in enumerate(self.scales):
+                channels = there + k * len(self.bands)
+                values = numbers if scale == "linear" else _logarithm(numbers)
+                values = (values - self.mean[channels, None, None]) / self.std[channels, None, None]
+                if "log" in self.scales:
+                    values = values.clamp(-_LIMIT, _LIMIT)
+                out[:, channels] = resize(values, side, self.upsample)
+            filled += len(wanted)
+        if filled != len(self.bands):
+            have = {band for names in planes for band in names}
+            raise LandscaleError(f"the input lacks {', '.join(b for b in self.bands if b not in have)}")
+        return out
+
+
+def _logarithm(values: Tensor) -> Tensor:
+    return (values.clamp(*_LOG_RANGE) + _LOG_FLOOR).log()
+
+
+def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> dict[str, tuple[float, float]]:
+    """What `InputStage` needs: mean and standard deviation of each band over the train split, and of its logarithm.
+
+    Raises:
+        BadStore: the store has no train split, or lacks a band.
+    """
+    planes, patches = store.planes_for(bands), store.patches("train")
+    if empty := [band for band in bands if band not in store.statistics]:
+        raise BadStore(store.path, f"holds nothing but 0 in {', '.join(empty)} of its train split")
+    found = {} if scale == "log" else {band: store.statistics[band] for band in bands}
+    if scale == "linear":
+        return found
+    rows = np.sort(np.random.default_rng(0).permutation(patches)[:_ENOUGH])
+    for plane in planes:
+        sums = torch.zeros(2, len(plane.bands), dtype=torch.float64)
+        for k in range(0, len(rows), 64):
+            values = _logarithm(torch.from_numpy(store.pixels(plane.key, rows[k : k + 64]).astype(np.float64)))
+            sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+        mean, square = sums / (len(rows) * plane.side**2)
+        deviation = (square - mean.square()).clamp(min=0).sqrt()
+        pairs = zip(mean.tolist(), deviation.tolist(), strict=True)
+        found |= {f"log {band}": pair for band, pair in zip(plane.bands, pairs, strict=True) if band in bands}
+    return found
+
+
+def _select(tensor: Tensor, channels: list[int]) -> Tensor:
+    if channels == list(range(tensor.shape[1])):
+        return tensor
+    if tensor.dtype == torch.uint16:  # which torch converts but does not index
+        return tensor.view(torch.int16)[:, channels].view(torch.uint16)
+    return tensor[:, channels]
+
+
+def resize(values: Tensor, side: int, upsample: str) -> Tensor:
+    """(n, c, h, w) → (n, c, side, side); downward every pixel has its share: block means, or a wider bilinear kernel."""
+    here = values.shape[-1]
+    if here == side:
+        return values
+    if here > side:
+        if here % side == 0:
+            return F.avg_pool2d(values, here // side)
+        return F.interpolate(values, size=(side, side), mode="bilinear", antialias=True)
+    if upsample == "nearest":  # "nearest" of torch rounds down, which moves 60 px at 80 by half a pixel
+        return F.interpolate(values, size=(side, side), mode="nearest-exact")
+    mode = "bilinear" if upsample == "stored" else upsample
+    return F.interpolate(values, size=(side, side), mode=mode, align_corners=False)
+
+
+def turn(values: Tensor, k: int) -> Tensor:
+    """One of the 8 symmetries of the square: k % 4 quarter turns, mirrored for k ≥ 4."""
+    values = torch.rot90(values, k % 4, (-2, -1))
+    return values.flip(-1) if k >= 4 else values

@@ -1,0 +1,123 @@
+"""One worker's part: patches → the store, chunk after chunk, through buffers that are used again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.datasets.survey import Found, Reader
+from landscale.errors import LandscaleError
+from landscale.preparation import plan
+from landscale.preparation.beside import AHEAD, settled
+from landscale.preparation.plan import Job
+from landscale.store import BAD, WHOLE, Layout, Writer, checksum, moments
+from landscale.store.direct import page_aligned
+
+Damaged = list[tuple[str, str]]  # patches: name and reason
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every worker needs to know. Without `skip_bad`, the first damaged patch ends its job."""
+
+    read: Reader
+    layout: Layout
+    store: Path
+    skip_bad: bool
+
+
+@dataclass
+class _Part:
+    """A chunk that was read: its columns of the store, and its damaged patches."""
+
+    start: int
+    columns: dict[str, NDArray[Any]]
+    damaged: Damaged
+
+
+class Extractor:
+    """Reads jobs and writes them into the store of a task."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._writer = Writer(task.store)
+        self._buffers: deque[dict[str, NDArray[np.generic]]] = deque()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> Iterator[Damaged]:
+        """Extract a job; yields the damaged patches of each chunk once it counts."""
+        for damaged in settled(self._read(job, stopped), self._write):
+            yield damaged
+            if damaged and not self._task.skip_bad:
+                return
+
+    def _read(self, job: Job, stopped: Callable[[], bool]) -> Iterator[_Part]:
+        for chunk in job.chunks:
+            if stopped():
+                return
+            n = len(chunk.names)
+            planes = {key: buffer[:n] for key, buffer in self._free_buffer().items()}
+            classes = chunk.classes
+            if classes is None:
+                classes = np.zeros((n, len(self._task.layout.classes)), np.uint8)
+            rows, damaged = Rows(self._task.layout, planes, classes), []
+            for i, found in enumerate(self._task.read(chunk.wheres, planes, classes)):
+                rows.add(i, found)
+                if isinstance(found, LandscaleError):
+                    damaged.append((chunk.names[i], str(found)))
+            yield _Part(chunk.start, rows.columns(), damaged)
+
+    def _free_buffer(self) -> dict[str, NDArray[np.generic]]:
+        """The one used longest ago; a few chunks need fewer than there may be."""
+        if len(self._buffers) < AHEAD:
+            self._buffers.append(page_aligned(self._task.layout, plan.CHUNK))
+        else:
+            self._buffers.rotate(-1)
+        return self._buffers[-1]
+
+    def _write(self, part: _Part) -> Damaged:
+        self._writer.put(part.start, part.columns)
+        return part.damaged
+
+
+class Rows:
+    """Patches that have been read, as columns of the store."""
+
+    def __init__(self, layout: Layout, planes: dict[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> None:
+        n = len(classes)
+        self._planes, self._classes = [planes[p.key] for p in layout.planes], classes
+        self._tiles = np.zeros(n, "S8")
+        self._columns: dict[str, NDArray[Any]] = planes | {
+            "classes": classes,
+            "crs": np.zeros(n, "S16"),
+            "origin": np.full((n, 2), np.nan),
+            "checksum": np.zeros(n, np.uint64),
+            "state": np.full(n, WHOLE, np.uint8),
+        }
+
+    def add(self, i: int, found: Found | LandscaleError) -> None:
+        """Row `i` has its pixels: what follows from them. If it is damaged, what a reader may have left of it goes."""
+        columns = self._columns
+        if isinstance(found, LandscaleError):
+            columns["state"][i] = BAD
+            for plane in self._planes:
+                plane[i] = 0
+            return
+        columns["crs"][i] = found.place.crs.encode()
+        columns["origin"][i] = found.place.x, found.place.y
+        self._tiles[i] = found.tile.encode()
+        columns["checksum"][i] = checksum([plane[i] for plane in self._planes], self._classes[i])
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """All of them, once every row is added."""
+        # Where the survey knew the tile, the store has it already.
+        tiles = {"tile": self._tiles} if self._tiles.any() else {}
+        return self._columns | {"moments": moments(self._planes)} | tiles

@@ -1,0 +1,1 @@
+"""A Sentinel-2 product, read by windows."""

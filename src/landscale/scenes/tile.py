@@ -1,0 +1,87 @@
+"""A tile: one Sentinel-2 product, where its bands are and where it lies."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from landscale.errors import BadInput
+from landscale.scenes.manifest import Manifest, read_manifest
+from landscale.scenes.scene import Scene, ScenePixels, open_scene
+from landscale.vocabulary.bands import ALIASES, BANDS
+
+SIDE = 120  # px of 10 m of a patch: 1.2 km
+GRID = 6  # px of 10 m: where pixels of all bands begin
+_MGRS = re.compile(r"_(T\d\d[A-Z]{3})(?:_|$)")
+_NATIVE = re.compile(r"_(B\d[\dA])(?:_(\d\d)m)?\.jp2$")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One product: where its bands are, and where it lies. `left`, `top` in metres of `crs`, `width`, `height` in px of 10 m.
+
+    `product` is what names of patches begin with; `mgrs` is as in T33UUP, empty where the name does not tell.
+    """
+
+    scene: Scene
+    manifest: Manifest
+    crs: str
+    left: float
+    top: float
+    width: int
+    height: int
+    product: str
+    mgrs: str
+
+
+def product_name(name: str) -> str:
+    """What names of patches begin with: a product's without the time of its processing and `.SAFE`, as in BigEarthNet v2."""
+    name = name.removesuffix(".SAFE")
+    return "_".join(name.split("_")[:6]) if name.startswith("S2") and _MGRS.search(name) else name
+
+
+def open_tiles(path: Path) -> list[Tile]:
+    """The tiles in a folder: itself, or its folders, in the order of their names.
+
+    Raises:
+        BadInput: no such folder, or a product that is not whole.
+    """
+    if not path.is_dir():
+        raise BadInput(path, "no such folder")
+    inside = [p for p in sorted(path.iterdir()) if p.is_dir()]
+    products = [p for p in inside if p.name.endswith(".SAFE") or any(p.glob("*B[01][0-9]*"))]
+    alone = path.name.endswith(".SAFE") or not products
+    return [_open(folder) for folder in ([path] if alone else products)]
+
+
+def _open(folder: Path) -> Tile:
+    manifest = read_manifest(folder)
+    for path in manifest.files:  # a band that is not there would not be missed
+        if path.match("MTD_MSIL*.xml") or (_is_native(path) and not path.exists()):
+            manifest.check(path)
+    scene = open_scene(folder)
+    with ScenePixels(scene, list(scene.files)) as pixels:
+        for band, ratio in pixels.ratios.items():
+            if pixels.gsd * ratio != BANDS[band].gsd:
+                raise BadInput(
+                    scene.files[band], f"has pixels of {pixels.gsd * ratio:g} m, expected {BANDS[band].gsd} m"
+                )
+        crs = f"EPSG:{pixels.crs.to_epsg()}" if pixels.crs and pixels.crs.to_epsg() else ""
+        fine = round(pixels.gsd / 10)  # 2 where a product has no band of 10 m
+        size = pixels.width * fine, pixels.height * fine
+        place = crs, float(pixels.transform.c), float(pixels.transform.f), *size
+    name = folder.resolve().name.removesuffix(".SAFE")
+    match = _MGRS.search(name)
+    return Tile(scene, manifest, *place, product_name(name), match[1] if match else "")
+
+
+def _is_native(path: Path) -> bool:
+    """Whether a file is a band at its own resolution, and no mask or quicklook."""
+    match = _NATIVE.search(path.name)
+    return (
+        match is not None
+        and path.parts[-2:-1] != ("QI_DATA",)
+        and match[1] in ALIASES
+        and int(match[2] or BANDS[match[1]].gsd) == BANDS[match[1]].gsd
+    )

@@ -1,0 +1,1 @@
+"""Studies that run many trainings or measurements."""

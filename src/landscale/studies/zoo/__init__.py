@@ -1,0 +1,1 @@
+"""The networks compared on one machine: speed, and whether they learn."""

@@ -1,0 +1,229 @@
+"""One network, measured in a process of its own: `python -m landscale.studies.zoo.measure`, a Job as JSON in, figures out.
+
+What is timed is what users run: raw digital numbers at native resolution, already on the device, through the input
+stage and the network, as training and evaluation do it (channels_last, bfloat16 where it is faster). Reading the store
+and augmentation are not in it: they are the same for every network.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.optim._optim_factory import create_optimizer_v2
+
+from landscale.loading import Native
+from landscale.models.classifier import Classifier, Description, reduced_precision
+from landscale.models.registry import PATCH_SIDE, describe, zoo
+from landscale.runtime.workers import keep_freed_memory
+from landscale.vocabulary.bands import BANDS
+
+CHUNKS = 12  # into which the seconds are divided: steps of training and of inference take turns
+PROBE = 0.3  # seconds of matrix products
+OUT_OF_MEMORY = "out of memory"  # a result, which is not tried again
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network at an input side, and how it is measured: `batch` patches a step, about `seconds` in all."""
+
+    name: str
+    side: int
+    device: str
+    batch: int
+    seconds: float
+    bands: tuple[str, ...]
+    classes: int
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Figures of one network.
+
+    Returns:
+        `parameters`, `flops` (one patch forward, `registry.describe`), `training` and `inference` (images/s, medians of
+        `chunks`; what warms up is left out), `peak_memory` (bytes; on a CPU resident ones above the idle interpreter, None
+        where the system does not tell), `machine_flops` (FLOPs/s of large matrix products in the same precision and
+        process), `training_share` and `inference_share` (of those; a training step counts as three forward passes).
+    """
+    begun = time.monotonic()
+    device = torch.device(job.device)
+    machine = _machine_flops(device)
+    counts = describe(job.name, len(job.bands), job.classes, job.side)
+    idle = _resident("VmRSS")
+    keep_freed_memory()  # as every command does
+    _forget_peak(device)
+    torch.manual_seed(0)
+    classifier = Classifier(_description(job)).to(device)
+    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    planes = _planes(job, device)
+    works = {"training": _training(classifier, planes, job, device), "inference": _inference(classifier, planes)}
+    rates: dict[str, list[float]] = {kind: [] for kind in works}
+    started = time.monotonic()
+    chunk = job.seconds / CHUNKS
+    while not rates["inference"] or time.monotonic() - started < job.seconds - chunk:
+        for kind, step in works.items():
+            if not rates[kind]:
+                _rate(step, chunk, job.batch, device)  # warms up
+            rates[kind].append(_rate(step, chunk, job.batch, device))
+    training, inference = (statistics.median(rates[kind]) for kind in works)
+    return {
+        "parameters": counts["parameters"],
+        "flops": counts["flops"],
+        "training": training,
+        "inference": inference,
+        "peak_memory": _peak(device, idle),
+        "machine_flops": machine,
+        "training_share": 3 * counts["flops"] * training / machine,
+        "inference_share": counts["flops"] * inference / machine,
+        "chunks": len(rates["training"]),
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def _description(job: Job) -> Description:
+    native = zoo(job.name)[0].native
+    return Description(
+        model=job.name,
+        bands=job.bands,
+        classes=tuple(f"class {k + 1}" for k in range(job.classes)),
+        nomenclature="benchmark",
+        multi_label=True,
+        statistics=dict.fromkeys(job.bands, (1000.0, 500.0)),
+        side=job.side,
+        ground=10 * PATCH_SIDE,
+        upsample="nearest" if native else "bilinear",
+    )
+
+
+def _planes(job: Job, device: torch.device) -> Native:
+    """A batch as a store gives it: a plane for each ground sampling distance, uint16, of 1.2 km."""
+    planes: Native = {}
+    for gsd in sorted({BANDS[name].gsd for name in job.bands}):
+        names = tuple(name for name in job.bands if BANDS[name].gsd == gsd)
+        side = 10 * PATCH_SIDE // gsd
+        numbers = torch.randint(0, 4000, (job.batch, len(names), side, side), dtype=torch.int32)
+        planes[names] = numbers.to(torch.uint16).to(device)
+    return planes
+
+
+def _training(classifier: Classifier, planes: Native, job: Job, device: torch.device) -> Callable[[], None]:
+    """A step as in training: forward, loss, backward, AdamW."""
+    optimizer = create_optimizer_v2(classifier.network, opt="adamw", lr=1e-4, weight_decay=0.01)
+    targets = torch.randint(0, 2, (job.batch, job.classes), device=device).float()
+    reduced = reduced_precision(device.type)
+
+    def step() -> None:
+        classifier.network.train()
+        with torch.no_grad():
+            values = classifier.inputs(planes).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+            logits = classifier.network(values)
+        wanted = targets[:, None].expand_as(logits) if logits.ndim > 2 else targets  # members that learn side by side
+        loss = F.binary_cross_entropy_with_logits(logits.float(), wanted)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def _inference(classifier: Classifier, planes: Native) -> Callable[[], None]:
+    def step() -> None:
+        classifier.eval()
+        classifier.probabilities(planes)
+
+    return step
+
+
+def _rate(step: Callable[[], None], seconds: float, batch: int, device: torch.device) -> float:
+    """Images/s over the steps that fit into `seconds`, at least one."""
+    _synchronise(device)
+    begun, steps = time.perf_counter(), 0
+    while not steps or time.perf_counter() - begun < seconds:
+        step()
+        steps += 1
+        if steps % 8 == 0:
+            _synchronise(device)  # else a GPU's queue hides the time
+    _synchronise(device)
+    return steps * batch / (time.perf_counter() - begun)
+
+
+def _machine_flops(device: torch.device) -> float:
+    """FLOPs/s of large square matrix products: the best of some."""
+    side = 8192 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if reduced_precision(device.type) else torch.float32
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    best, until = 0.0, time.perf_counter() + PROBE
+    while not best or time.perf_counter() < until:
+        _synchronise(device)
+        begun = time.perf_counter()
+        a @ b
+        _synchronise(device)
+        best = max(best, 2 * side**3 / (time.perf_counter() - begun))
+    return best
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets VmHWM to VmRSS, proc(5)
+
+
+def _peak(device: torch.device, idle: int | None) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    peak = _resident("VmHWM")
+    return None if peak is None or idle is None else peak - idle
+
+
+def _resident(key: str) -> int | None:
+    """Bytes, of this process."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)
+
+
+def _first_to_go() -> None:
+    """End with the command that waits for us; and should memory run out, this process goes, and no other one."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def outcome(job: Job) -> dict[str, Any]:
+    """What `measure` says, or that memory did not suffice."""
+    try:
+        return measure(job)
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+            return {"failed": OUT_OF_MEMORY}
+        raise
+
+
+def _main() -> None:
+    _first_to_go()
+    words = json.load(sys.stdin)
+    print(json.dumps(outcome(Job(**(words | {"bands": tuple(words["bands"])})))))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,105 @@
+"""Random changes of a training batch, on the device, after normalisation; drawn from a generator that the step seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from landscale.models.input_stage import turn
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a batch is changed.
+
+    turns: each patch in one of the 8 rotations and reflections, drawn evenly (paper 1 without the identity's privilege).
+    shift: up to so many pixels in either direction, the border mirrored.
+    zoom: a window of a random place and of 1 − zoom to 1 of the side stands for the whole.
+    jitter: standard deviation of a gain and an offset drawn per patch and band, in standard deviations of the band.
+    mixup: parameter of the beta distribution that blends each patch with another (Zhang et al. 2018); 0 for none.
+    cutmix: the same for pasted rectangles (Yun et al. 2019); with both, a batch gets one of them by the toss of a coin.
+    """
+
+    turns: bool = True
+    shift: int = 0
+    zoom: float = 0.0
+    jitter: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __call__(self, values: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Change values (n, bands, side, side) and, where patches are blended, targets (n, C)."""
+        n, bands = values.shape[:2]
+        if self.turns:
+            values = _turned(values, torch.randint(8, (n,), generator=generator))
+        if self.shift:
+            values = _shifted(values, torch.randint(-self.shift, self.shift + 1, (n, 2), generator=generator))
+        if self.zoom:
+            values = _zoomed(values, self.zoom, generator)
+        if self.jitter:
+            noise = (self.jitter * torch.randn((2, n, bands, 1, 1), generator=generator)).to(values.device)
+            values = values * (1 + noise[0]) + noise[1]
+        if self.mixup or self.cutmix:
+            paste = self.cutmix and (not self.mixup or bool(torch.rand((), generator=generator) < 0.5))
+            blend = _pasted if paste else _mixed
+            values, targets = blend(values, targets, self.cutmix if paste else self.mixup, generator)
+        return values, targets
+
+
+def _turned(values: Tensor, ks: Tensor) -> Tensor:
+    out = torch.empty_like(values)
+    for k in range(8):
+        rows = torch.nonzero(ks == k).flatten().to(values.device)
+        if len(rows):
+            out[rows] = turn(values[rows], k)
+    return out
+
+
+def _shifted(values: Tensor, by: Tensor) -> Tensor:
+    """Each patch moved by its own (dy, dx); one gather an axis."""
+    side = values.shape[-1]
+    place = torch.arange(side)[None] + by.T[:, :, None]  # (2, n, side)
+    place = side - 1 - (side - 1 - place.abs()).abs()  # mirrored at both borders
+    rows, columns = place.to(values.device)
+    values = values.gather(2, rows[:, None, :, None].expand_as(values))
+    return values.gather(3, columns[:, None, None, :].expand_as(values))
+
+
+def _zoomed(values: Tensor, most: float, generator: Generator) -> Tensor:
+    n = len(values)
+    size = 1 - most * torch.rand(n, generator=generator)
+    centre = (1 - size)[:, None] * (2 * torch.rand((n, 2), generator=generator) - 1)
+    window = torch.zeros(n, 2, 3)
+    window[:, 0, 0] = window[:, 1, 1] = size
+    window[:, :, 2] = centre
+    grid = F.affine_grid(window.to(values.device), list(values.shape), align_corners=False)
+    return F.grid_sample(values, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _beta(n: int, alpha: float, generator: Generator) -> Tensor:
+    """n draws of Beta(α, α), as a ratio of gamma draws (torch's own takes no generator)."""
+    a = torch._standard_gamma(torch.full((2, n), alpha), generator=generator)
+    return a[0] / a.sum(0).clamp(min=1e-12)
+
+
+def _mixed(values: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The batch blended with a shuffled copy of itself, a weight per patch (paper 1)."""
+    weight = _beta(len(values), alpha, generator).to(values.device)
+    other = torch.randperm(len(values), generator=generator).to(values.device)
+    values = values[other].lerp(values, weight[:, None, None, None])
+    return values, targets[other].lerp(targets, weight[:, None])
+
+
+def _pasted(values: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A rectangle of a shuffled copy, the same for the batch, over each patch; targets by the share of ground."""
+    side = values.shape[-1]
+    edge = int(side * (1 - _beta(1, alpha, generator).item()) ** 0.5)
+    top, left = (int(v) for v in torch.randint(0, side - edge + 1, (2,), generator=generator))
+    other = torch.randperm(len(values), generator=generator).to(values.device)
+    values = values.clone()
+    box = (..., slice(top, top + edge), slice(left, left + edge))
+    values[box] = values[other][box]
+    return values, targets.lerp(targets[other], edge * edge / side**2)

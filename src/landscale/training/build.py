@@ -1,0 +1,72 @@
+"""A recipe and a store → the classifier that is to be trained."""
+
+from __future__ import annotations
+
+import torch
+
+from landscale.errors import BadStore, LandscaleError, UnknownName
+from landscale.loading import targets_by_name
+from landscale.models.classifier import Classifier, Description
+from landscale.models.input_stage import measure_statistics
+from landscale.models.registry import PATCH_SIDE, fixed_side, zoo
+from landscale.store import PatchStore
+from landscale.training.recipe import Recipe
+from landscale.vocabulary.bands import band_set
+from landscale.vocabulary.nomenclatures import nomenclature
+
+
+def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
+    """A fresh classifier, its weights drawn from the recipe's seed.
+
+    Raises:
+        BadStore: the store lacks the train split, a band or a class.
+        LandscaleError: a network, head, input and recipe that do not fit each other.
+    """
+    bands = band_set(recipe.bands).names
+    store.patches("train")
+    store.planes_for(bands, recipe.upsample == "stored")
+    if recipe.labels is None:
+        classes, name = store.layout.classes, store.layout.nomenclature
+    else:
+        classes, name = nomenclature(recipe.labels).names, recipe.labels
+        targets_by_name(store, classes)
+    entry = zoo(recipe.model)[0]
+    if recipe.progressive and fixed_side(recipe.model):
+        raise LandscaleError(f"--progressive with model '{entry.name}': it is built for one side, expected []")
+    side = recipe.side or round(entry.side * store.layout.side / PATCH_SIDE)
+    description = Description(
+        model=recipe.model,
+        bands=bands,
+        classes=classes,
+        nomenclature=name,
+        multi_label=store.layout.multi_label,
+        statistics=measure_statistics(store, bands, recipe.scale),
+        side=side,
+        ground=10 * store.layout.side,  # the finest plane is at 10 m
+        upsample="nearest" if entry.native and recipe.upsample == Recipe.upsample else recipe.upsample,
+        scale=recipe.scale,
+        options=recipe.options,
+        head=recipe.head,
+        head_options=recipe.head_options,
+        views=recipe.views,
+    )
+    torch.manual_seed(recipe.seed)
+    return Classifier(description)
+
+
+def refuse_what_cannot_be(recipe: Recipe, store: PatchStore, description: Description, world: int) -> None:
+    """Refuse a training of a classifier by so many processes that a recipe and a store do not allow.
+
+    Raises:
+        BadStore, LandscaleError: why not.
+    """
+    patches = len(store.patches("train"))
+    if patches < world:
+        raise BadStore(store.path, f"holds {patches} patches to train on, fewer than {world} processes")
+    least = min([description.side, *(int(side) for _, side in recipe.progressive)])
+    if recipe.shift >= least:
+        raise LandscaleError(f"--shift: found {recipe.shift}, expected less than the input's {least} pixels")
+    if recipe.select != "last" and not store.has_split("val"):
+        raise BadStore(store.path, f"has no val split, which select={recipe.select} needs; use --select last")
+    if recipe.select == "accuracy" and description.multi_label:
+        raise UnknownName("figure of a multi-label store", "accuracy", ("micro_f1", "macro_f1", "micro_ap", "macro_ap"))

@@ -1,0 +1,161 @@
+"""A training's state as one file: tensors in safetensors, everything else as JSON in its header. No pickle."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from landscale.errors import BadInput, reason
+from landscale.runtime.files import whole
+
+
+@dataclass
+class State:
+    """Where a training stands. All of it, with the tensors, is in every checkpoint."""
+
+    total: int
+    """steps that are planned in all, by as many processes as there are now"""
+    step: int = 0
+    """steps that are done"""
+    epoch: int = 0
+    """epochs that are done"""
+    seen: int = 0
+    """patches of the present epoch that were learnt from, by all processes together"""
+    progress: float = 0.0
+    """share of the plan that is done, as the schedule sees it"""
+    ranks: int = 1
+    """processes"""
+    halved: int = 0
+    """times that the rate was halved after a divergence"""
+    first_loss: float = math.nan
+    """of the very first step: what is far above it has exploded"""
+    epoch_loss: float = 0.0
+    """sum over the steps of this epoch"""
+    epoch_steps: int = 0
+    epoch_seconds: float = 0.0
+    """time that the steps of this epoch took"""
+    seconds: float = 0.0
+    """time spent, over all sessions"""
+    best: float = -math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write whole or not at all: a reader finds the old checkpoint or the new one."""
+    packed = {name: t.detach().contiguous() for name, t in tensors.items()}
+    with whole(path) as temporary:
+        try:
+            save_file(packed, temporary, metadata={"state": json.dumps(state)})
+        except SafetensorError as error:  # a full disk, no permission
+            raise BadInput(path, f"cannot be written ({reason(error)})") from None
+
+
+class Writer:
+    """Writes checkpoints beside the training: a step waits for a copy in memory, not for the disk.
+
+    One is written at a time, into memory that is used again. What goes wrong is raised by the next call.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._memory: dict[tuple[Path, str], Tensor] = {}
+        self._pending: Future[None] | None = None
+
+    def write(self, path: Path, tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 1) -> None:
+        """Begin to write; `keep` − 1 earlier checkpoints stay beside it, by the step of `state`."""
+        self.wait()
+        copies = {name: self._copy(path, name, tensor.detach()) for name, tensor in tensors.items()}
+        copied = torch.cuda.Event() if any(t.is_cuda for t in tensors.values()) else None  # type: ignore[no-untyped-call]
+        if copied is not None:
+            copied.record()
+        frozen = json.loads(json.dumps(state))  # it goes on changing
+
+        def work() -> None:
+            if copied is not None:
+                copied.synchronize()
+            save_checkpoint(path, copies, frozen)
+            if keep > 1:
+                _keep(path, frozen["state"]["step"], keep)
+
+        self._pending = self._pool.submit(work)
+
+    def wait(self) -> None:
+        """Until what was begun is on the disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """What was begun is still written."""
+        self._pool.shutdown()
+
+    def _copy(self, path: Path, name: str, tensor: Tensor) -> Tensor:
+        there = self._memory.get((path, name))
+        if there is None or (there.shape, there.dtype) != (tensor.shape, tensor.dtype):
+            there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._memory[path, name] = there
+        return there.copy_(tensor, non_blocking=True)
+
+
+def _keep(path: Path, step: int, keep: int) -> None:
+    """Name the checkpoint by its step as well; of these names the newest `keep` stay."""
+    named = path.with_name(f"step-{step:09d}{path.suffix}")
+    named.unlink(missing_ok=True)
+    os.link(path, named)
+    for old in sorted(path.parent.glob(f"step-*{path.suffix}"))[:-keep]:
+        old.unlink()
+
+
+def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state.
+
+    Raises:
+        BadInput: no checkpoint of ours.
+    """
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+            return tensors, json.loads(file.metadata()["state"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(path, f"is no whole checkpoint ({reason(error)})") from None
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimiser's tensors by `optimizer.<parameter>.<key>`, and its numbers, which as tensors would lose digits.
+
+    Groups are `group0`, `group1` …: timm's LAMB and Lookahead count their steps there.
+    """
+    content = optimizer.state_dict()
+    parts = {str(k): values for k, values in content["state"].items()}
+    parts |= {f"group{k}": group for k, group in enumerate(content["param_groups"])}
+    named = {f"optimizer.{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in named.items() if isinstance(value, int | float)}
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    """Give back what `pack_optimizer` took."""
+    groups = optimizer.state_dict()["param_groups"]
+    parts: dict[str, dict[str, Any]] = {f"group{k}": group for k, group in enumerate(groups)}
+    for name, value in (tensors | numbers).items():
+        if name.startswith("optimizer."):
+            _, part, key = name.split(".", 2)
+            parts.setdefault(part, {})[key] = value
+    state = {int(part): values for part, values in parts.items() if not part.startswith("group")}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if (
+                isinstance(value, Tensor) and value.shape == parameter.shape
+            ):  # in its memory order, as sums depend on it
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,0 +1,120 @@
+"""The folder of one training: recipe, environment, metrics, events, checkpoints, weights, scores."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from landscale.errors import BadInput
+from landscale.runtime.files import read_json, write_json, write_text
+from landscale.store import PatchStore
+from landscale.training.recipe import CONDUCT, Recipe, as_yaml
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths of a run. `recipe.yaml` and `run.json` are written when it begins, `scores.json` and `weights` when it ends."""
+
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints" / "best.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights"
+
+    @property
+    def ended(self) -> bool:
+        return (self.folder / "scores.json").exists()
+
+    def scores(self) -> dict[str, Any]:
+        return dict(read_json(self.folder / "scores.json"))
+
+    def begin(self, recipe: Recipe, store: PatchStore) -> None:
+        """Write what describes the run, or, where it has begun before, make sure that it is the same.
+
+        Raises:
+            LandscaleError: the folder holds something else, or a run of another recipe or store.
+        """
+        about = {"store": str(store.path), "plan": store.attributes["plan"], "splits": store.split_sizes()}
+        described = self.folder / "recipe.yaml"
+        if described.exists():
+            self._check_recipe(recipe, yaml.safe_load(described.read_text(encoding="utf-8")))
+        elif self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
+            raise BadInput(self.folder, "is neither empty nor a run; choose another --run")
+        else:
+            write_text(described, as_yaml(recipe))
+        if not (self.folder / "run.json").exists():
+            write_json(self.folder / "environment.json", environment())
+            write_json(self.folder / "run.json", about)
+        elif read_json(self.folder / "run.json")["plan"] != about["plan"]:
+            raise BadInput(self.folder, f"holds a run on another store than {store.path}; choose another --run")
+
+    def _check_recipe(self, recipe: Recipe, before: dict[str, Any]) -> None:
+        for key, value in asdict(recipe).items():
+            if key not in CONDUCT and before.get(key, getattr(Recipe, key, None)) != value:
+                raise BadInput(
+                    self.folder, f"holds a run with {key} {before.get(key)}, not {value}; choose another --run"
+                )
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """The metrics table: a row an evaluated epoch, written anew each time so that no kill can tear or double it."""
+        write_text(self.folder / "metrics.csv", pd.DataFrame(history).to_csv(index=False))
+
+    def events(self, epoch: int) -> Callable[[dict[str, Any]], None]:
+        """What notes an epoch's figures as TensorBoard events; those of `epoch` and later, from a killed session, are void."""
+        from torch.utils.tensorboard import SummaryWriter  # a second to import
+
+        writer = SummaryWriter(str(self.folder / "events"), purge_step=epoch)  # type: ignore[no-untyped-call]
+
+        def note(row: dict[str, Any]) -> None:
+            for key, value in row.items():
+                if key not in ("epoch", "step"):
+                    writer.add_scalar(key, value, row["epoch"])  # type: ignore[no-untyped-call]
+            writer.flush()  # type: ignore[no-untyped-call]
+
+        return note
+
+
+def default_run(recipe: Recipe) -> Path:
+    return Path("runs") / f"{recipe.name}-{recipe.model}-{recipe.seed}"
+
+
+def environment() -> dict[str, Any]:
+    """What a figure depends on besides the recipe."""
+    packages = ("landscale", "torch", "timm", "numpy", "h5py", "rasterio")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "command": " ".join(Path(word).name if "/" in word else word for word in sys.argv),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

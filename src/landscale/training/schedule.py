@@ -1,0 +1,41 @@
+"""The learning rate as a function of the fraction of the training that is done."""
+
+from __future__ import annotations
+
+import math
+
+from landscale.training.recipe import Recipe
+
+
+def highest_rate(recipe: Recipe, world: int) -> float:
+    """The rate at its highest: in proportion to the patches of a step over all ranks (Goyal et al. 2017)."""
+    if recipe.rate_batch is None:
+        return recipe.rate
+    return recipe.rate * recipe.batch * recipe.accumulate * world / recipe.rate_batch
+
+
+def rate_in_words(recipe: Recipe, world: int) -> str:
+    """The highest rate, how it comes about, and how it is reached."""
+    size = recipe.batch * recipe.accumulate * world
+    product = "" if recipe.rate_batch is None else f"{recipe.rate:g}·{size}/{recipe.rate_batch} = "
+    warm = f" after {recipe.warmup_epochs:g} epochs of warm-up" if recipe.warmup_epochs else ""
+    return f"rate {product}{highest_rate(recipe, world):.3g}{warm}"
+
+
+def rate_factor(recipe: Recipe, progress: float) -> float:
+    """Share of the highest rate, in 0…1, when `progress` in 0…1 of the training is done.
+
+    Epochs of warm-up and milestones count as fractions of `recipe.epochs`, so that a plan shortened by --max-time keeps
+    the shape.
+    """
+    warm = recipe.warmup_epochs / recipe.epochs
+    if progress < warm:
+        return (progress + 1e-3) / (warm + 1e-3)
+    done = (progress - warm) / max(1.0 - warm, 1e-9)
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if recipe.schedule == "polynomial":
+        return float((1 - min(done, 1.0)) ** 2)
+    if recipe.schedule == "step":
+        return float(0.1 ** sum(progress * recipe.epochs >= epoch - 1e-6 for epoch in recipe.milestones))
+    return 1.0

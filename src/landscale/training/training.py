@@ -1,0 +1,400 @@
+"""Training, top to bottom: prepare the parts, then for every step a batch, the input stage, the network, the update.
+
+Order, augmentation and dropout are pure functions of the seed and the step, so a checkpoint needs no random state, and a
+training that was killed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from landscale.distributed import Ranks
+from landscale.errors import BadInput, Diverged
+from landscale.inference.evaluate import evaluate, infer
+from landscale.inference.metrics import choose_thresholds
+from landscale.loading import (
+    Batch,
+    Placed,
+    batches,
+    epoch_order,
+    place,
+    rare_class_weights,
+    targets_by_name,
+    train_steps,
+)
+from landscale.models.classifier import Classifier
+from landscale.models.pretrained import begin_from
+from landscale.models.weights import save_weights
+from landscale.runtime.files import read_json, write_json
+from landscale.runtime.progress import console, training_bar
+from landscale.runtime.signals import Stopped, deaf, signals_wait
+from landscale.store import PatchStore
+from landscale.training.build import build_classifier, refuse_what_cannot_be
+from landscale.training.checkpoint import State, Writer, load_checkpoint
+from landscale.training.learner import Learner, Learnt
+from landscale.training.losses import build_loss
+from landscale.training.planner import Planner, seconds_of_evaluation
+from landscale.training.recipe import Recipe
+from landscale.training.runs import Run
+from landscale.training.schedule import highest_rate, rate_factor, rate_in_words
+from landscale.training.speed import fastest
+
+EXPLODED = 100.0  # times the loss of the very first step
+MOST_HALVED = 10  # a rate a thousand times too high is no accident
+
+
+def train(
+    recipe: Recipe, store: PatchStore, run: Run, ranks: Ranks, device: torch.device, max_time: float | None = None
+) -> dict[str, Any]:
+    """Train by a recipe on a store's train split, into a run folder; called again, go on where it was left.
+
+    Args:
+        max_time: seconds for all of it; the number of steps is planned to end well within.
+
+    Returns:
+        Scores on the val split, or without one an empty dict.
+
+    Raises:
+        BadStore: the store lacks the train split, a band or a class. Diverged: the loss is no longer finite.
+        Stopped: by a signal, with the state saved.
+    """
+    begun = time.monotonic()
+    classifier = build_classifier(recipe, store)
+    resumes = run.ended or run.last.exists()  # then the weights are the checkpoint's, whatever they began from
+    origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
+    trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)
+    if ranks.first:
+        run.begin(recipe, store)  # what cannot be has been refused by now, and leaves no folder behind
+        if origin is not None:
+            write_json(run.folder / "init.json", origin)
+            for line in origin["done"]:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+    ranks.share(None)
+    if run.ended:
+        return run.scores()
+    if run.last.exists():
+        trainer.load()
+    trainer.fit()
+    return trainer.finish()
+
+
+class Trainer:
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: PatchStore,
+        run: Run,
+        ranks: Ranks,
+        classifier: Classifier,
+        device: torch.device,
+        max_time: float | None = None,
+        begun: float | None = None,
+    ) -> None:
+        self.begun = begun if begun is not None else time.monotonic()
+        self.recipe, self.store, self.run, self.ranks = recipe, store, run, ranks
+        self.classifier, self.device, self.max_time = classifier, device, max_time
+        self.description = classifier.description
+        self.patches = store.patches("train")
+        self.targets = targets_by_name(store, self.description.classes)
+        self.validates = store.has_split("val")
+        refuse_what_cannot_be(recipe, store, self.description, ranks.world)
+        self.step_size = recipe.batch * recipe.accumulate * ranks.world  # patches of a step, over all ranks
+        self.state = State(total=self._steps_left(0, 0, self.step_size), ranks=ranks.world)
+        self.highest_rate = highest_rate(recipe, ranks.world)
+        self.weights = rare_class_weights(self.targets[self.patches], recipe.oversample) if recipe.oversample else None
+        multi_label = self.description.multi_label
+        loss = build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
+        self.learner = Learner(recipe, classifier, ranks, device, loss, fastest(recipe, device))
+        self.writer = Writer()
+        self.placed: Placed | None = None
+
+    # ---- the loop
+
+    def fit(self) -> None:
+        """All steps that are left."""
+        d, recipe = self.description, self.recipe
+        self.placed = place(self.store, d.bands, d.stored, self.patches, self.ranks, self.device, recipe.placement)
+        self._announce()
+        planner = self._planner()
+        if self.ranks.first:
+            self.note = self.run.events(len(self.state.history) + 1)
+        if self.state.step == 0:
+            self.save()  # what a divergence goes back to
+        with (
+            signals_wait(self.ranks.world == 1) as caught,
+            training_bar(self.state.total, self.state.step, visible=self.ranks.first) as show,
+        ):
+            try:
+                while self.state.epoch < recipe.epochs and (self.state.step < self.state.total or self.state.seen):
+                    try:
+                        self._epoch(planner, caught, show)
+                    except Diverged as diverged:
+                        self._back_off(diverged)
+                self.writer.wait()
+            finally:
+                self.writer.close()
+
+    def _epoch(
+        self, planner: Planner | None, caught: Callable[[], int], show: Callable[[int, int, float, int], None]
+    ) -> None:
+        """The steps that are left of an epoch, its evaluation, its checkpoint.
+
+        Raises:
+            Diverged: on all ranks. Stopped: on all ranks, after a signal to any of them, with the state saved.
+        """
+        state, stop = self.state, 0
+        saved = clock = time.monotonic()
+        steps = self._steps()
+        incoming = self.batches([part for parts in steps for part in parts])
+        for parts in steps:
+            learnt = self.learn(parts, incoming, caught())
+            stop = caught() if self.ranks.world == 1 else learnt.signals and (caught() or signal.SIGTERM)
+            patches = sum(map(len, parts))
+            state.step += 1
+            state.seen += patches
+            state.progress += (1 - state.progress) / (state.total - state.step + 1)
+            state.epoch_loss += learnt.loss
+            state.epoch_steps += 1
+            took, clock = time.monotonic() - clock, time.monotonic()
+            state.epoch_seconds += took
+            state.seconds += took
+            show(state.step, state.total, learnt.loss, patches)
+            if planner is not None and planner.is_early(state.step, state.seconds):
+                state.total = self.ranks.share(planner.total(state.step, state.seconds))
+            if state.step >= state.total or parts is steps[-1]:
+                break
+            if stop:
+                self._stop(stop)
+            if clock - saved > 60 * self.recipe.save_minutes:
+                self.save()
+                saved = time.monotonic()
+        evaluation = self.end_epoch(state.epoch + 1)
+        state.epoch, state.seen = state.epoch + 1, 0
+        state.epoch_loss, state.epoch_steps, state.epoch_seconds = 0.0, 0, 0.0
+        took, clock = time.monotonic() - clock, time.monotonic()
+        state.seconds += took
+        if planner is not None and state.step < state.total:
+            state.total = self.ranks.share(planner.total_after_epoch(state.step, state.seconds, evaluation))
+        self.save()
+        state.seconds += time.monotonic() - clock  # it waits for the one before, and short epochs do little else
+        if stop and state.step < state.total:
+            self._stop(stop)
+
+    def _steps(self) -> list[list[NDArray[np.int64]]]:
+        """The steps that are left of this epoch: the rows of all ranks, in as many parts as gradients are added up."""
+        order = epoch_order(self.patches, self.recipe.seed, self.state.epoch, self.weights)[self.state.seen :]
+        if self.state.seen and len(order) < self.step_size:
+            return []
+        most = self.recipe.accumulate
+        return [
+            np.array_split(rows, min(most, len(rows) // self.ranks.world))
+            for rows in train_steps(order, self.step_size)
+        ]
+
+    def batches(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        d = self.description
+        return batches(
+            self.store,
+            d.bands,
+            self.targets,
+            parts,
+            self.device,
+            upsampled=d.stored,
+            ranks=self.ranks,
+            placed=self.placed,
+        )
+
+    def learn(self, parts: Sequence[NDArray[np.int64]], incoming: Iterator[Batch], signalled: int = 0) -> Learnt:
+        """One step."""
+        state = self.state
+        self.ranks.beat(state.step)
+        rate = self.highest_rate * rate_factor(self.recipe, state.progress) / 2**state.halved
+        limit = math.inf if math.isnan(state.first_loss) else EXPLODED * state.first_loss
+        learnt = self.learner.learn(parts, incoming, state.step, rate, self._side(), limit, int(signalled > 0))
+        if math.isnan(state.first_loss):
+            state.first_loss = learnt.loss
+        return learnt
+
+    def _side(self) -> int:
+        """The side of patches at this stage of the training; the evaluations during it are at the same."""
+        stages = (int(side) for until, side in self.recipe.progressive if self.state.progress < until)
+        return next(stages, self.description.side)
+
+    def end_epoch(self, epoch: int) -> float:
+        """Evaluate, note the epoch, keep the best weights. Returns the seconds that the evaluation took."""
+        state, recipe, learner = self.state, self.recipe, self.learner
+        if not learner.finite:
+            raise Diverged(f"diverged, weights are no longer finite after step {state.step}")
+        learner.agree()
+        last = state.step >= state.total or epoch == recipe.epochs
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": state.step,
+            "seconds": round(state.seconds, 1),
+            "train_seconds": round(state.epoch_seconds, 3),
+            "rate": learner.optimizer.param_groups[0]["lr"],
+            "loss": state.epoch_loss / max(state.epoch_steps, 1),
+        }
+        evaluation_seconds = 0.0
+        if self.validates and (epoch % recipe.evaluate_every == 0 or last):
+            begun = time.monotonic()
+            quick = self.classifier_with(learner.averaged, views=1, thresholds=())
+            figures = evaluate(quick, self.store, "val", self.ranks, show=False)
+            evaluation_seconds = time.monotonic() - begun
+            keys = ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
+            row |= {f"val_{key}": figures[key] for key in keys if key in figures}
+            if recipe.select != "last" and figures[recipe.select] > state.best:
+                state.best = figures[recipe.select]
+                if self.ranks.first:
+                    self.writer.write(self.run.best, dict(learner.averaged.state_dict()), {"epoch": epoch})
+        state.history.append(row)
+        if self.ranks.first:
+            self.run.write_history(state.history)
+            self.note(row)
+        return evaluation_seconds
+
+    def finish(self) -> dict[str, Any]:
+        """Choose thresholds on val, score it with all views, write weights and scores."""
+        recipe = self.recipe
+        self.classifier.inputs.side = self.description.side
+        self.writer.wait()
+        self.ranks.share(None)  # the first rank has written the best weights
+        network = self.learner.averaged
+        if recipe.select != "last" and self.run.best.exists():
+            network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
+        classifier = self.classifier_with(network, recipe.views, ())
+        figures: dict[str, Any] = {}
+        if self.validates:
+            patches = self.store.patches("val")
+            if self.description.multi_label:
+                probabilities = infer(classifier, self.store, patches, self.ranks, show=False)
+                thresholds = choose_thresholds(probabilities, self.targets[patches], recipe.thresholds)
+                classifier = self.classifier_with(network, recipe.views, tuple(float(t) for t in thresholds))
+            figures = evaluate(classifier, self.store, "val", self.ranks)
+        if self.ranks.first:
+            provenance = self.store.attributes["provenance"]
+            about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures}
+            if (self.run.folder / "init.json").exists():
+                about["init"] = read_json(self.run.folder / "init.json")
+            save_weights(self.run.weights, classifier, about | {"synthetic": bool(provenance.get("synthetic"))})
+            write_json(self.run.folder / "scores.json", figures)
+        return figures
+
+    def classifier_with(self, network: nn.Module, views: int, thresholds: tuple[float, ...]) -> Classifier:
+        """This classifier with other parameters, views and thresholds, in eval mode; nothing is copied."""
+        twin = Classifier.__new__(Classifier)
+        nn.Module.__init__(twin)
+        twin.description = replace(self.description, views=views, thresholds=thresholds)
+        twin.inputs, twin.network = self.classifier.inputs, network
+        return twin.eval()
+
+    # ---- what may happen on the way
+
+    def _stop(self, signalled: int) -> None:
+        self.save()
+        self.writer.wait()
+        if self.ranks.world > 1:
+            self.ranks.share(None)
+            deaf()
+        done = f"stopped after step {self.state.step} of {self.state.total}; the same command goes on"
+        raise Stopped(done if self.ranks.first else "", signalled)
+
+    def _back_off(self, diverged: Diverged) -> None:
+        """Go on from the last checkpoint at half the rate.
+
+        Raises:
+            Diverged: that is not wanted, or has not helped.
+        """
+        self.writer.wait()
+        self.ranks.share(None)
+        at, halved = f"{self.run.folder}: {diverged}", self.state.halved + 1
+        if self.recipe.on_divergence == "stop" or halved > MOST_HALVED:
+            raise Diverged(
+                f"{at}; its checkpoint is finite. Lower --rate, lengthen --warmup-epochs or set --clip-grad in another"
+                " --run, or go on from there at half the rate with --on-divergence backoff"
+            )
+        self.load()
+        self.state.halved = halved
+        self.save()
+        self.writer.wait()
+        if self.ranks.first:
+            console.print(f"{at}: back to step {self.state.step}, at half the rate", markup=False, soft_wrap=True)
+
+    # ---- the state
+
+    def save(self) -> None:
+        """Begin to write a checkpoint, unless weights are no longer finite, which the next step tells all ranks."""
+        if not self.ranks.first or not self.learner.finite:
+            return
+        tensors, numbers = self.learner.pack()
+        state = {"state": asdict(self.state), "optimizer": numbers}
+        self.writer.write(self.run.last, tensors, state, self.recipe.keep)
+
+    def load(self) -> None:
+        """Take up the last checkpoint; of another number of ranks as well: no patch of its epoch is seen twice."""
+        tensors, saved = load_checkpoint(self.run.last, torch.device("cpu"))
+        try:
+            state = State(**saved["state"])
+        except (KeyError, TypeError):
+            raise BadInput(self.run.last, "is no checkpoint of this version; choose another --run") from None
+        self.learner.unpack(tensors, saved["optimizer"])
+        if state.ranks != self.ranks.world:
+            before = self.step_size // self.ranks.world * state.ranks
+            here, there = (self._steps_left(state.epoch, state.seen, size) for size in (self.step_size, before))
+            planned = math.ceil((state.total - state.step) * here / max(there, 1))  # --max-time may have planned fewer
+            state.total = state.step + min(here, planned)
+            state.ranks = self.ranks.world
+        self.state = state
+
+    def _steps_left(self, epoch: int, seen: int, size: int) -> int:
+        """Steps of `size` patches from there to the end of the recipe."""
+        n = len(self.patches)
+        rest = (n - seen) // size if seen else max(n // size, 1)
+        return max(0, rest + (self.recipe.epochs - epoch - 1) * max(n // size, 1))
+
+    # ---- the plan
+
+    def _planner(self) -> Planner | None:
+        if self.max_time is None:
+            return None
+        recipe, d, state = self.recipe, self.description, self.state
+        begun = time.monotonic()
+        started = begun - self.begun  # what it took to come here
+        evaluation = 0.0
+        if self.validates:
+            quick = self.classifier_with(self.learner.averaged, views=1, thresholds=())
+            evaluation = seconds_of_evaluation(quick, self.store, self.ranks.world)
+        state.seconds += time.monotonic() - begun
+        return Planner(
+            limit=self.max_time - started,
+            longest=state.step + self._steps_left(state.epoch, state.seen, self.step_size),
+            steps_an_epoch=max(len(self.patches) // self.step_size, 1),
+            evaluations=1 / recipe.evaluate_every,
+            scorings=recipe.views * (2 if d.multi_label else 1),
+            evaluation=evaluation,
+            begun=(state.step, state.seconds),
+        )
+
+    def _announce(self) -> None:
+        if not self.ranks.first:
+            return
+        d, recipe, state = self.description, self.recipe, self.state
+        millions = sum(p.numel() for p in self.classifier.network.parameters()) / 1e6
+        parts = f"{self.ranks.world}×{recipe.batch}" + (f"×{recipe.accumulate}" if recipe.accumulate > 1 else "")
+        placed = f", {self.placed.told}" if self.placed is not None else ""
+        begun = f", goes on at step {state.step}" if state.step else ""
+        console.print(
+            f"[bold]{recipe.name}[/]: {d.model} ({millions:.2f} M parameters), {len(d.bands)} bands at {d.side} px,"
+            f" {len(d.classes)} classes; {len(self.patches):,} patches, {parts} a step,"
+            f" {rate_in_words(recipe, self.ranks.world)}, {self.learner.speed.told} on {self.device.type}{placed}{begun}"
+        )

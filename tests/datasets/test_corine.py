@@ -1,0 +1,432 @@
+"""CORINE → shares of classes: against areas computed exactly, raster against polygons, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+
+import numpy as np
+import pyogrio
+import pyogrio.raw
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.features import shapes as outlines
+from rasterio.transform import from_origin
+from rasterio.warp import Resampling, calculate_default_transform, reproject, transform
+
+from landscale.datasets.tiles.corine import CODES, GLACIERS, label, open_corine
+from landscale.errors import BadInput, UnknownName
+from landscale.vocabulary.nomenclatures import BEN19, CLC43, EUROSAT10
+
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
+LEVEL3 = sorted(CODES)
+LAEA, UTM, SIDE, CELL = "EPSG:3035", "EPSG:32632", 1200.0, 100.0
+CORNER = (600_000.0, 5_400_000.0)  # of a tile, near Augsburg
+# A tile at each end of the map, where UTM is turned against LAEA by more than ten degrees.
+ENDS = [(UTM, CORNER), ("EPSG:32629", (500_000.0, 4_300_020.0)), ("EPSG:32635", (500_000.0, 7_600_040.0))]
+
+
+def tile(crs=UTM, corner=CORNER, patches=16, step=SIDE):
+    at = np.arange(patches) * step
+    return np.stack(np.meshgrid(corner[0] + at, corner[1] - at), axis=-1).reshape(-1, 2)
+
+
+def ground(crs, corner, size, cells=400, seed=0):
+    """Grid codes of parcels of some cells and the grid they lie on, around the middle of a tile of `size` metres."""
+    x, y = transform(crs, LAEA, [corner[0] + size / 2], [corner[1] - size / 2])
+    grid = from_origin(round(x[0], -2) - cells * 50, round(y[0], -2) + cells * 50, CELL, CELL)
+    rng = np.random.default_rng(seed)
+    parcels = rng.integers(1, 45, (cells // 4 + 2, cells // 4 + 2))
+    row, column = np.indices((cells, cells)) + rng.integers(0, 4, (2, cells, cells))
+    return parcels[row // 4, column // 4].astype(np.uint8), grid
+
+
+def write_raster(path, values, grid, crs=LAEA, **more):
+    shape = dict(zip(("count", "height", "width"), np.atleast_3d(values.T).T.shape, strict=True))
+    with rasterio.open(path, "w", driver="GTiff", dtype=values.dtype, crs=crs, transform=grid, **shape, **more) as file:
+        file.write(np.atleast_3d(values.T).T)
+    return path
+
+
+def polygon(*rings):
+    body = b"".join(struct.pack("<I", len(ring)) + np.asarray(ring, "<f8").tobytes() for ring in rings)
+    return struct.pack("<BII", 1, 3, len(rings)) + body
+
+
+def write_polygons(path, polygons, codes, column="CODE_18", layer="clc", crs=LAEA, kind="MultiPolygon"):
+    pyogrio.raw.write(
+        path,
+        np.array(polygons, object),
+        [np.array(codes, object if isinstance(codes[0], str) else None)] * len(np.atleast_1d(column)),
+        list(np.atleast_1d(column)),
+        layer=layer,
+        driver="GPKG",
+        geometry_type=kind,
+        promote_to_multi=kind == "MultiPolygon",
+        crs=crs,
+        append=path.exists(),
+    )
+    return path
+
+
+def polygonise(path, values, grid):
+    found = list(outlines(values, transform=grid))
+    return write_polygons(
+        path, [polygon(*s["coordinates"]) for s, _ in found], [str(LEVEL3[int(v) - 1]) for _, v in found]
+    )
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return ground(UTM, CORNER, 16 * SIDE)
+
+
+@pytest.fixture(scope="module")
+def raster(tmp_path_factory, truth):
+    return write_raster(tmp_path_factory.mktemp("clc") / "clc.tif", *truth, nodata=255, tiled=True, compress="lzw")
+
+
+@pytest.fixture(scope="module")
+def vector(tmp_path_factory, truth):
+    return polygonise(tmp_path_factory.mktemp("clc") / "clc.gpkg", *truth)
+
+
+def cut(points, axis, bound, keep):
+    """The part of a convex polygon where a coordinate is at least (`keep` 1) or at most (-1) `bound`."""
+    inside, found = (points[:, axis] - bound) * keep, []
+    for k in range(len(points)):
+        a, b, da, db = points[k - 1], points[k], inside[k - 1], inside[k]
+        if (da >= 0) != (db >= 0):
+            found.append(a + (b - a) * (da / (da - db)))
+        if db >= 0:
+            found.append(b)
+    return np.array(found).reshape(-1, 2)
+
+
+def area(points):
+    x, y = (points - points[:1]).T
+    return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 if len(points) else 0.0
+
+
+def exact_shares(values, grid, crs, left_top):
+    """By cutting the patch, its sides of twelve parts projected, along the cells of the map."""
+    result = np.zeros((len(left_top), len(CODES)))
+    at = np.arange(12) * SIDE / 12
+    near, far, back = np.zeros(12), np.full(12, SIDE), SIDE - at
+    for shares, (left, top) in zip(result, left_top, strict=True):
+        x, y = transform(crs, LAEA, left + np.r_[at, far, back, near], top - np.r_[near, at, far, back])
+        patch = np.stack([(np.array(x) - grid.c) / CELL, (grid.f - np.array(y)) / CELL], axis=1)
+        (first, above), (last, below) = patch.min(axis=0).astype(int), patch.max(axis=0).astype(int) + 1
+        for row in range(max(0, above), min(below, len(values))):
+            strip = cut(cut(patch, 1, row, 1), 1, row + 1, -1)
+            for column in range(max(0, first), min(last, len(values))):
+                cell = cut(cut(strip, 0, column, 1), 0, column + 1, -1) if len(strip) else strip
+                shares[CODES.index(LEVEL3[values[row, column] - 1])] += area(cell) / area(patch)
+    return result
+
+
+@pytest.mark.parametrize(("crs", "corner"), ENDS)
+def test_shares_are_the_areas(tmp_path, crs, corner):
+    values, grid = ground(crs, corner, 5 * SIDE, cells=120)
+    patches = tile(crs, corner, 5)
+    expected = exact_shares(values, grid, crs, patches)
+    assert expected.sum(axis=1) == pytest.approx(1)
+    for path in (write_raster(tmp_path / "a.tif", values, grid), polygonise(tmp_path / "a.gpkg", values, grid)):
+        found = open_corine(path).shares(crs, patches)
+        assert found.shape == (25, 44)
+        np.testing.assert_allclose(found, expected, atol=0.002)
+        assert expected[found == 0].max() < 0.0005  # slivers
+        assert expected[found > 0].min() > 0
+        off = patches + np.random.default_rng(0).uniform(0, 10, patches.shape)  # on no lattice
+        np.testing.assert_allclose(open_corine(path).shares(crs, off), exact_shares(values, grid, crs, off), atol=0.006)
+
+
+def test_raster_and_polygons_of_one_truth_agree(raster, vector):
+    patches = tile(patches=30)  # more than a block, and across the map's edge
+    by_raster, by_vector = (open_corine(path).shares(UTM, patches) for path in (raster, vector))
+    assert (by_raster.sum(axis=1) == 0).any()
+    np.testing.assert_allclose(by_vector, by_raster, atol=0.0005)
+
+
+def test_beyond_the_edge_nothing_is_covered(raster, vector, truth):
+    patches = np.array([[x, CORNER[1] - 8 * SIDE] for x in np.arange(0.0, 60_000, 700) + CORNER[0]])
+    expected = exact_shares(*truth, UTM, patches).sum(axis=1)
+    assert ((expected > 0.1) & (expected < 0.9)).any()
+    for path in (raster, vector):
+        found = open_corine(path).shares(UTM, patches).sum(axis=1)
+        np.testing.assert_allclose(found, expected, atol=0.002)
+        assert open_corine(path).shares("EPSG:32760", tile(patches=2)).sum() == 0  # New Zealand
+        assert open_corine(path).shares(UTM, patches + 1e9).sum() == 0
+        assert open_corine(path).shares(UTM, patches[:0]).shape == (0, 44)
+
+
+def test_grid_codes_and_codes_are_both_read(tmp_path, raster, truth):
+    values, grid = truth
+    expected = open_corine(raster).shares(UTM, tile(patches=3))
+    codes = np.array([0, *LEVEL3])[values]
+    for dtype in ("int16", "uint16", "int32"):
+        path = write_raster(tmp_path / f"{dtype}.tif", codes.astype(dtype), grid)
+        np.testing.assert_array_equal(open_corine(path).shares(UTM, tile(patches=3)), expected)
+        path = write_raster(tmp_path / f"grid-{dtype}.tif", values.astype(dtype), grid)
+        np.testing.assert_array_equal(open_corine(path).shares(UTM, tile(patches=3)), expected)
+
+
+def test_a_raster_may_have_any_crs(tmp_path, raster, truth):
+    values, grid = truth
+    expected = open_corine(raster).shares(UTM, tile(patches=8))
+    for crs in ("EPSG:4326", "EPSG:25833"):
+        with rasterio.open(raster) as image:
+            there, width, height = calculate_default_transform(LAEA, crs, image.width, image.height, *image.bounds)
+        there, width, height = there * there.scale(0.2), 5 * width, 5 * height  # finer, to be the same ground
+        moved = np.zeros((height, width), np.uint8)
+        reproject(
+            values,
+            moved,
+            src_transform=grid,
+            src_crs=LAEA,
+            dst_transform=there,
+            dst_crs=crs,
+            resampling=Resampling.nearest,
+        )
+        found = open_corine(write_raster(tmp_path / "moved.tif", moved, there, crs)).shares(UTM, tile(patches=8))
+        np.testing.assert_allclose(found, expected, atol=0.02)
+        assert np.abs(found - expected).mean() < 0.001
+
+
+def test_polygons_may_have_any_crs(tmp_path):
+    """The lower left triangle of a patch is sea, in degrees."""
+    left, top = CORNER
+    x, y = transform(UTM, "EPSG:4326", [left, left, left + SIDE, left], [top, top - SIDE, top - SIDE, top])
+    path = write_polygons(tmp_path / "a.gpkg", [polygon(np.stack([x, y], 1))], ["523"], crs="EPSG:4326")
+    shares = open_corine(path).shares(UTM, np.array([CORNER]))
+    assert shares[0, CODES.index(523)] == pytest.approx(0.5, abs=0.005)
+    assert shares.sum() == shares[0, CODES.index(523)]
+
+
+def test_what_has_no_class_is_not_covered(tmp_path):
+    _, grid = ground(UTM, CORNER, SIDE, cells=40)
+    patch = np.array([CORNER])
+    for dtype, nodata, nothing in (
+        ("int8", -128, -128),
+        ("int8", None, -128),
+        ("uint8", 255, 255),
+        ("uint8", None, 48),
+        ("int16", None, 999),
+        ("int32", -9999, -9999),
+        ("int16", 44, 44),
+    ):
+        values = np.full((40, 40), 12, dtype)
+        values[:, ::2] = nothing
+        path = write_raster(tmp_path / "a.tif", values, grid, nodata=nodata)
+        shares = open_corine(path).shares(UTM, patch)
+        assert shares.sum() == shares[0, CODES.index(211)] == pytest.approx(0.5, abs=0.05)
+
+
+def square(x, y, side):
+    return [(x, y), (x, y + side), (x + side, y + side), (x + side, y), (x, y)]
+
+
+def test_islands_and_parts(tmp_path):
+    """A lake with an island, and a wood in two parts, one of them the island; coded by numbers, with a height."""
+    x, y = CORNER[0], CORNER[1] - SIDE
+    lake = polygon(square(x, y, 600), square(x + 100, y + 100, 200))
+    parts = polygon(square(x + 100, y + 100, 200)), polygon(square(x + 600, y + 600, 600))
+    wood = struct.pack("<BII", 1, 6, 2) + b"".join(parts)
+    path = write_polygons(tmp_path / "a.gpkg", [lake, wood], np.array([512, 312]), "clc_code", crs=UTM)
+    shares = open_corine(path).shares(UTM, np.array([CORNER]))[0]
+    assert shares[CODES.index(512)] == pytest.approx((36 - 4) / 144, abs=1e-6)
+    assert shares[CODES.index(312)] == pytest.approx((36 + 4) / 144, abs=1e-6)
+
+
+@pytest.mark.parametrize("column", ["CODE_18", "Code_12", "code_2018", "CLC_CODE", "clc18", "CODE"])
+def test_the_column_of_codes_is_found_by_its_name(tmp_path, column):
+    everywhere = polygon(square(CORNER[0] - 1e4, CORNER[1] - 1e4, 2e4))
+    for kind in ("MultiPolygon", "Unknown"):
+        path = write_polygons(tmp_path / f"{kind}.gpkg", [everywhere], ["335"], column, crs=UTM, kind=kind)
+        shares = open_corine(path).shares(UTM, np.array([CORNER]))[0]
+        assert shares[CODES.index(GLACIERS)] == 1
+
+
+def test_labels(raster):
+    shares = np.zeros((3, 44))
+    shares[0, [CODES.index(c) for c in (211, 212, 122, GLACIERS)]] = 0.05, 0.05, 0.7, 0.2
+    shares[1, [CODES.index(c) for c in (111, 312)]] = 0.0001, 0.9999
+    assert named(label(shares, CLC43, 0), CLC43) == [{211, 212, 122}, {111, 312}, set()]
+    assert named(label(shares, CLC43, 0.1), CLC43) == [{122}, {312}, set()]
+    assert named(label(shares, BEN19, 0), BEN19) == [{211}, {111, 312}, set()]
+    assert named(label(shares, BEN19, 0.1), BEN19) == [{211}, {312}, set()]  # two twentieths make a tenth
+    assert label(shares, BEN19, 0).dtype == np.uint8
+    with pytest.raises(UnknownName):
+        label(shares, EUROSAT10, 0)
+
+
+def named(labels, nomenclature):
+    return [{c.code for c, has in zip(nomenclature.classes, row, strict=True) if has} for row in labels]
+
+
+@given(seed=st.integers(0, 999), low=st.floats(0, 1), high=st.floats(0, 1))
+def test_labels_follow_the_nomenclature_and_the_share(seed, low, high):
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(44, 0.05), 8)
+    low, high = sorted((low, high))
+    fine, coarse = label(shares, CLC43, 0), label(shares, BEN19, 0)
+    for had, has in zip(fine, coarse, strict=True):
+        assert np.flatnonzero(has).tolist() == BEN19.columns(np.array(CLC43.names)[had > 0])
+    for nomenclature in (CLC43, BEN19):
+        assert (label(shares, nomenclature, high) <= label(shares, nomenclature, low)).all()
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 999), count=st.integers(1, 8))
+def test_a_patch_has_its_shares_whatever_is_asked_with_it(raster, vector, seed, count):
+    rng = np.random.default_rng(seed)
+    patches = np.array(CORNER) + 10 * rng.integers(-600, 600, (count, 2))
+    for path in (raster, vector):
+        corine = pickle.loads(pickle.dumps(open_corine(path)))
+        shares = corine.shares(UTM, patches)
+        assert (shares >= 0).all()
+        assert (shares.sum(axis=1) <= 1 + 1e-9).all()
+        order = rng.permutation(count)
+        np.testing.assert_array_equal(corine.shares(UTM, patches[order]), shares[order])
+        np.testing.assert_allclose(corine.shares(UTM, patches[:1]), shares[:1], atol=0.0005)
+        # A patch is its four quarters.
+        quarters = [corine.shares(UTM, patches + np.array([dx, -dy]), 600.0) for dx in (0, 600) for dy in (0, 600)]
+        np.testing.assert_allclose(np.mean(quarters, axis=0), shares, atol=0.0005)
+
+
+def missing(path):
+    return path / "clc.tif"
+
+
+def folder(path):
+    return path
+
+
+def text(path):
+    (path / "clc.tif").write_text("111,112")
+    return path / "clc.tif"
+
+
+def empty(path):
+    (path / "clc.gpkg").write_bytes(b"")
+    return path / "clc.gpkg"
+
+
+def sqlite(path):
+    (path / "clc.gpkg").write_bytes(b"SQLite format 3\0" + bytes(100))
+    return path / "clc.gpkg"
+
+
+def other_classes(path):  # as ESA WorldCover's
+    return write_raster(path / "clc.tif", np.full((20, 20), 60, np.uint8), from_origin(0, 0, 100, 100))
+
+
+def nothing(path):
+    return write_raster(path / "clc.tif", np.zeros((20, 20), np.uint8), from_origin(0, 0, 100, 100))
+
+
+def three_bands(path):
+    return write_raster(path / "clc.tif", np.ones((3, 20, 20), np.uint8), from_origin(0, 0, 100, 100))
+
+
+def fractions(path):
+    return write_raster(path / "clc.tif", np.ones((20, 20), np.float32), from_origin(0, 0, 100, 100))
+
+
+def nowhere(path):
+    return write_raster(path / "clc.tif", np.ones((20, 20), np.uint8), from_origin(0, 0, 100, 100), crs=None)
+
+
+def polygons_nowhere(path):
+    return write_polygons(path / "clc.gpkg", [polygon(square(0, 0, 9))], ["111"], crs=None)
+
+
+def without_codes(path):
+    return write_polygons(path / "clc.gpkg", [polygon(square(0, 0, 9))], ["111"], "name")
+
+
+def two_columns(path):
+    return write_polygons(path / "clc.gpkg", [polygon(square(0, 0, 9))], ["111"], ["CODE_12", "CODE_18"])
+
+
+def two_layers(path):
+    write_polygons(path / "clc.gpkg", [polygon(square(0, 0, 9))], ["111"])
+    return write_polygons(path / "clc.gpkg", [polygon(square(0, 0, 9))], ["111"], layer="dom")
+
+
+def cut_off(path):
+    write_polygons(path / "clc.gpkg", [polygon(square(0, 0, 9))], ["111"])
+    (path / "clc.gpkg").write_bytes((path / "clc.gpkg").read_bytes()[:20_000])
+    return path / "clc.gpkg"
+
+
+REFUSED = {
+    missing: "No such file",
+    folder: "Is a directory",
+    text: "no CORINE raster and no GeoPackage",
+    empty: "no CORINE raster and no GeoPackage",
+    sqlite: "damaged GeoPackage",
+    cut_off: "damaged GeoPackage",
+    other_classes: "holds the value 60",
+    nothing: "holds no CORINE class",
+    three_bands: "has 3 bands",
+    fractions: "holds float32 numbers",
+    nowhere: "not georeferenced",
+    polygons_nowhere: "no coordinate reference system",
+    without_codes: "columns: name",
+    two_columns: "clc.CODE_12, clc.CODE_18",
+    two_layers: "clc.CODE_18, dom.CODE_18",
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the writers
+@pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
+def test_refused_when_opened(tmp_path, make):
+    path = make(tmp_path)
+    with pytest.raises(BadInput) as caught:
+        open_corine(path)
+    assert REFUSED[make] in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_refused_when_read(tmp_path, raster, vector):
+    patches = tile()
+
+    def refused(path, problem):
+        corine = open_corine(path)
+        with pytest.raises(BadInput) as caught:
+            corine.shares(UTM, patches)
+        assert problem in str(caught.value)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+
+    left, bottom = CORNER[0], CORNER[1] - 2e4
+    for code in ("600", "44", "128", "forest"):
+        unknown = write_polygons(tmp_path / f"{code}.gpkg", [polygon(square(left, bottom, 2e4))], [code], crs=UTM)
+        refused(unknown, f"has a polygon with the code {code}")
+
+    ring = [*square(4.3e6, 2.7e6, 2e5)[:4], (1e200, 1e200), (4.3e6, 2.7e6)]
+    refused(write_polygons(tmp_path / "far.gpkg", [polygon(ring)], ["111"]), "has no place for")
+
+    data = vector.read_bytes()
+    torn = tmp_path / "torn.gpkg"
+    middle = np.random.default_rng(0).bytes(len(data) // 3)
+    torn.write_bytes(data[: len(data) // 3] + middle + data[len(data) // 3 + len(middle) :])
+    refused(torn, "cannot be read")
+
+    values, grid = ground(UTM, CORNER, 16 * SIDE, cells=1400)
+    values[:100] = 77  # not in the middle, which is looked at when it is opened
+    strange = write_raster(tmp_path / "a.tif", values, grid)
+    assert open_corine(strange).shares(UTM, patches).sum() == pytest.approx(len(patches))
+    patches = patches + np.array([0, 60_000])
+    refused(strange, "holds the value 77")
+
+
+def test_a_torn_raster_is_refused(tmp_path, raster):
+    torn = tmp_path / "torn.tif"
+    torn.write_bytes(raster.read_bytes()[: raster.stat().st_size // 2])
+    with pytest.raises(BadInput, match=r"torn\.tif: cannot be decoded"):
+        open_corine(torn).shares(UTM, tile())

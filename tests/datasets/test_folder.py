@@ -1,0 +1,197 @@
+"""Folders and tables of images, whatever made them: every pixel, label and split stands in the store, by name."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from PIL import Image
+
+from archives import image, pixels, write_band, write_eurosat, write_lists
+from landscale.datasets import folder
+from landscale.errors import BadInput, LandscaleError, UnknownName
+from landscale.preparation import prepare
+from landscale.store import PatchStore
+from landscale.vocabulary.nomenclatures import EUROSAT10
+from surveys import Stored, band_of, labels, refused, row_of, splits
+
+
+def write_tif(path: Path, k: int, bands: tuple[str, ...], described: bool = True, side: int = 16) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.stack([pixels(k, band, (side, side)) for band in bands])
+    write_band(path, values, (300_000 + 160 * k, 5_000_000), 10, 32633)
+    if described:
+        with rasterio.open(path, "r+") as file:
+            file.descriptions = bands
+
+
+def write_classes(root: Path, bands: tuple[str, ...] = ("B02", "B8A", "B11"), described: bool = True) -> Path:
+    for c, name in enumerate(("water", "crops", "bare")):
+        for k in range(5):
+            write_tif(root / name / f"{k:03d}.tif", 10 * c + k, bands, described)
+    return root
+
+
+def check_folder(store: PatchStore, prefix: str = "") -> None:
+    assert store.layout.classes == ("bare", "crops", "water")
+    assert (store.layout.nomenclature, store.layout.multi_label) == ("custom", False)
+    for c, name in enumerate(("water", "crops", "bare")):
+        for k in range(5):
+            row = row_of(store)[f"{prefix}{name}/{k:03d}"]
+            assert labels(store, row) == {name}
+            for band in ("B02", "B8A", "B11"):
+                assert np.array_equal(band_of(store, row, band), pixels(10 * c + k, band, (16, 16)))
+            assert store.column("crs")[row] == "EPSG:32633"
+            assert store.column("origin")[row].tolist() == [300_000 + 160 * (10 * c + k), 5_000_000]
+
+
+def test_a_folder_a_class(tmp_path: Path, stored: Stored) -> None:
+    """Bands by the GeoTIFFs' own descriptions; the split is drawn class by class."""
+    root = write_classes(tmp_path / "mine")
+    (root / "README.md").touch()
+    (root / "crops" / "._000.tif").touch()
+    store = stored(folder.survey([(None, root)]))
+    check_folder(store)
+    for name in ("bare", "crops", "water"):
+        assert sorted(split for patch, split in splits(store).items() if patch.startswith(name)) == [1, 1, 1, 2, 3]
+    packed = Path(shutil.make_archive(str(tmp_path / "mine"), "zip", tmp_path, "mine"))
+    zipped = stored(folder.survey([(None, packed)]), 2, name="zip.h5")
+    assert zipped.path.read_bytes() == store.path.read_bytes()
+
+
+def test_bands_given(tmp_path: Path, stored: Stored) -> None:
+    root = write_classes(tmp_path, described=False)
+    check_folder(stored(folder.survey([(None, root)], bands="b2,b8a,b11")))
+    store = stored(folder.survey([(None, root)]), name="rgb.h5")  # three bands without names are red, green, blue
+    assert store.layout.bands == ("B04", "B03", "B02")
+    refused(lambda: folder.survey([(None, root)], bands="B02,B03"), BadInput, "000.tif", "3 bands", "B02,B03")
+    refused(lambda: folder.survey([(None, root)], bands="B02,B03,B99"), UnknownName, "B99")
+
+
+def test_a_folder_of_pictures_with_splits(tmp_path: Path, stored: Stored) -> None:
+    """PNG and JPEG together, the same names in either split; classes of EuroSAT are recognised."""
+    write_eurosat(tmp_path / "a", each=2)
+    write_eurosat(tmp_path / "b", each=1)
+    train, test = tmp_path / "a/EuroSAT_RGB", tmp_path / "b/EuroSAT_RGB"
+    Image.fromarray(image(7, "Forest")).save(train / "Forest/extra.PNG")
+    store = stored(folder.survey([("train", train), ("test", test)]))
+    assert (store.layout.classes, store.layout.nomenclature) == (EUROSAT10.names, "eurosat10")
+    assert store.split_sizes() == {"train": 21, "test": 10}
+    row = row_of(store)["train/Forest/extra"]
+    for plane, band in enumerate(("B04", "B03", "B02")):
+        assert np.array_equal(band_of(store, row, band), image(7, "Forest")[..., plane])
+    assert labels(store, row_of(store)["test/River/River_1"]) == {"River"}
+
+
+def test_a_folder_by_lists(tmp_path: Path, stored: Stored) -> None:
+    root = write_eurosat(tmp_path, each=2, classes=["Forest", "River"])
+    lists = write_lists(
+        tmp_path / "lists", {"train": ["Forest_1.jpg", "River_2.jpg"], "my-test": ["River_1.jpg"]}, "txt"
+    )
+    found = splits(stored(folder.survey([(None, root)], lists=lists)))
+    assert found == {"Forest/Forest_1": 1, "Forest/Forest_2": 0, "River/River_1": 3, "River/River_2": 1}
+    same = write_classes(tmp_path / "same")
+    refused(lambda: folder.survey([(None, same)], lists=lists), BadInput, "lists", "several are called 000")
+
+
+def write_table(root: Path, kind: str) -> Path:
+    """Six images in no folder of classes, labels and splits in a table."""
+    for k in range(6):
+        write_tif(root / "images" / f"i{k}.tif", k, ("VV", "VH"))
+    files, split = [f"images/i{k}.tif" for k in range(6)], ["train", "train", "validation", "test", "test", "train"]
+    sets = [["sea"], ["ice", "sea"], [], ["land"], ["land", "ice"], ["sea", "land"]]
+    table = pd.DataFrame({"file": files, "split": split})
+    if kind == "columns":
+        for name in ("sea", "land", "ice"):
+            table[name] = [int(name in row) for row in sets]
+    else:
+        separator = {"semicolon": "; ", "bar": "|"}.get(kind)
+        table["labels"] = [separator.join(row) for row in sets] if separator else sets
+    path = root / f"{kind}.{'parquet' if kind == 'lists' else 'csv'}"
+    table.to_parquet(path) if kind == "lists" else table.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["semicolon", "bar", "columns", "lists"])
+def test_a_table(kind: str, tmp_path: Path, stored: Stored) -> None:
+    store = stored(folder.survey([(None, write_table(tmp_path, kind))]))
+    assert (store.layout.classes, store.layout.multi_label) == (("ice", "land", "sea"), True)
+    assert store.layout.bands == ("VV", "VH")
+    found = [labels(store, row_of(store)[f"images/i{k}"]) for k in range(6)]
+    assert found == [{"sea"}, {"ice", "sea"}, set(), {"land"}, {"land", "ice"}, {"sea", "land"}]
+    assert [splits(store)[f"images/i{k}"] for k in range(6)] == [1, 1, 2, 3, 3, 1]
+    for k in range(6):
+        for band in ("VV", "VH"):
+            assert np.array_equal(band_of(store, row_of(store)[f"images/i{k}"], band), pixels(k, band, (16, 16)))
+
+
+def test_a_table_of_one_label_a_patch(tmp_path: Path, stored: Stored) -> None:
+    root = write_eurosat(tmp_path, each=5, classes=["Forest", "River"])
+    files = sorted(root.rglob("*.jpg"))
+    table = pd.DataFrame({"path": files, "label": ["wood" if "Forest" in str(p) else "water" for p in files]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    store = stored(folder.survey([(None, tmp_path / "t.csv")]))
+    assert (store.layout.classes, store.layout.multi_label) == (("water", "wood"), False)
+    assert all(labels(store, row) == {"wood" if "Forest" in name else "water"} for name, row in row_of(store).items())
+    assert store.split_sizes() == {"train": 6, "val": 2, "test": 2}
+
+
+TABLES = {
+    "no files": ("file,labels\nx.txt,a\n", "x.txt"),
+    "nothing": ("file,labels\n", "holds no row"),
+    "one column": ("file\na.tif\n", "no column beside the first"),
+    "a count": ("file,a,b\na.tif,0,2\n", "'2' in the column b"),
+    "no label": ("file,label\na.tif,x\nb.tif, \n", "no label for b.tif"),
+    "no split": ("file,labels,split\na.tif,x,trian\n", "split 'trian'"),
+    "twice": ("file,labels\na.tif,x\na.tif,y\n", "patch a more than once"),
+    "no text": (b"\xff\xfe\0", "no table of images"),
+    "no file": ("file,labels\na.tif,x\n", "a.tif: cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_tables_refused(case: str, tmp_path: Path) -> None:
+    text, said = TABLES[case]
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    refused(lambda: folder.survey([(None, path)]), BadInput, said)
+
+
+def test_folders_refused(tmp_path: Path) -> None:
+    def of(name: str, *, bands: str | None = None) -> Callable[[], object]:
+        return lambda: prepare(folder.survey([(None, tmp_path / name)], bands), tmp_path / f"{name}.h5")
+
+    refused(of("nowhere"), BadInput, "nowhere: no such folder or zip")
+    (tmp_path / "empty/a").mkdir(parents=True)
+    refused(of("empty"), BadInput, "empty: holds no", "classes")
+    (tmp_path / "empty/a/0.tif").touch()
+    refused(of("empty"), BadInput, "0.tif: is empty")
+    (tmp_path / "empty/a/0.tif").write_text("no image")
+    refused(of("empty"), BadInput, "0.tif: cannot be decoded")
+    write_tif(tmp_path / "two/a/0.tif", 0, ("x", "B02"))
+    refused(of("two"), BadInput, "0.tif: has 2 bands", "--bands")
+    for split in ("train", "val"):
+        write_classes(tmp_path / "nested" / split)
+    refused(of("nested"), BadInput, f"train={tmp_path / 'nested/train'}", f"val={tmp_path / 'nested/val'}")
+    write_tif(tmp_path / "differs/a/0.tif", 0, ("B02", "B03"))
+    write_tif(tmp_path / "differs/a/1.tif", 0, ("B02", "B03"), side=17)
+    refused(of("differs"), LandscaleError, "1.tif: is 17×17 uint16, expected 16×16 uint16")
+    (tmp_path / "signed/a").mkdir(parents=True)
+    write_band(tmp_path / "signed/a/0.tif", np.ones((3, 8, 8), np.int16), (0, 0), 1, 32633)
+    refused(of("signed"), BadInput, "0.tif: is int16, expected uint8, uint16, float32")
+    (tmp_path / "oblong/a").mkdir(parents=True)
+    write_band(tmp_path / "oblong/a/0.tif", np.ones((3, 8, 9), np.uint8), (0, 0), 1, 32633)
+    refused(of("oblong"), BadInput, "0.tif: is 9×8, expected a square")
+    (tmp_path / "nan/a").mkdir(parents=True)
+    write_band(tmp_path / "nan/a/0.tif", np.full((3, 8, 8), np.nan, np.float32), (0, 0), 1, 32633)
+    refused(of("nan"), LandscaleError, "0.tif: holds pixels that are not a number")
+    (tmp_path / "palette/a").mkdir(parents=True)
+    Image.fromarray(image(0, "x")).convert("P").save(tmp_path / "palette/a/0.png")
+    refused(of("palette"), BadInput, "0.png: is a picture of mode P")
+    both = [(None, write_classes(tmp_path / "single")), (None, write_table(tmp_path / "multi", "bar"))]
+    refused(lambda: folder.survey(both), BadInput, "bar.csv", "prepare it apart")

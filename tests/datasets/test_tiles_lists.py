@@ -1,0 +1,201 @@
+"""The published patches, rebuilt from tiles: by names, tables, places, whatever the list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from archives import GSD
+from conftest import DATA, Cli
+from landscale.datasets.synthetic.archive import PRODUCT
+from landscale.formats.geotiff import read_band
+from landscale.preparation import prepare
+from landscale.store import open_store
+from landscapes import NAME, facts, refused, same, table_of
+from products import CORNER, Bands, write_safe, write_tiffs
+
+
+def test_v2_rebuilt(archive: Path, safe: Path, prepared: Callable[..., Path]) -> None:
+    expected = facts(prepared("bigearthnet", archive, name="ben.h5"))
+    found = facts(prepared("tiles", safe, "--patch-list", archive, name="archive.h5"))
+    same(found, expected)
+    found = facts(prepared("tiles", safe, "--patch-list", archive / "metadata.parquet", name="table.h5"))
+    same(found, expected)
+
+
+def test_v1_rebuilt(archive_v1: Path, safe: Path, prepared: Callable[..., Path]) -> None:
+    """By its JSON files and lists; in the product's folder of v1, names have no tile."""
+    expected = facts(prepared("bigearthnet", archive_v1, name="ben.h5"))
+    for number, listed in enumerate((archive_v1, archive_v1 / "BigEarthNet-v1.0")):
+        store = prepared("tiles", safe, "--patch-list", listed, "--labels", "clc43", name=f"{number}.h5")
+        same(facts(store), expected)
+
+
+@pytest.fixture(scope="module")
+def truth(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The archive's patches by column and row."""
+    from landscale.datasets.bigearthnet import folders as bigearthnet
+
+    store = tmp_path_factory.mktemp("truth") / "s.h5"
+    prepare(bigearthnet.survey([(None, archive)]), store)
+    return by_cell(facts(store))
+
+
+def by_cell(table: pd.DataFrame) -> pd.DataFrame:
+    found = table.copy()
+    found.index = pd.Index([tuple(map(int, name.split("_")[-2:])) for name in table.index])
+    return found.sort_index()
+
+
+TABLE = ["pixels", "date", "tile", "origin", "crs"]
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "bz2", "v1", "v1 json"])
+def test_names(kind: str, archive: Path, safe: Path, clc: Path, truth: pd.DataFrame, tmp_path: Path, cli: Cli) -> None:
+    """Lists as the official ones: a name a line, maybe with its partner, its suffix, or a folder."""
+    names = pd.read_parquet(archive / "metadata.parquet")["patch_id"]
+    chosen = list(names[::3])
+    if kind.startswith("v1"):
+        chosen = [f"S2A_MSIL2A_20990101T0000_{c}_{r}" for c, r in (map(int, n.split("_")[-2:]) for n in chosen)]
+        chosen = [name.replace("T0000_", "T000000_") for name in chosen]
+    lines = [f"{name},S1A_{k}" for k, name in enumerate(chosen)]
+    path = tmp_path / f"list.{'csv.bz2' if kind == 'bz2' else kind[:3] if kind[:2] != 'v1' else 'csv'}"
+    text = "".join(f"{line}\n" for line in lines)
+    if kind == "bz2":
+        import bz2
+
+        path.write_bytes(bz2.compress(text.encode()))
+    else:
+        path.write_text(text)
+    answer = cli("prepare", "tiles", safe, tmp_path / "s.h5", "--patch-list", path, "--corine", clc, "--workers", 1)
+    assert answer.code == 0, answer.lines
+    found = facts(tmp_path / "s.h5")
+    assert sorted(found.index) == sorted(chosen)
+    found = by_cell(found)
+    same(found[TABLE], truth.loc[found.index, TABLE])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("key", [["name"], ["product", "column", "row"], ["ulx", "uly"], ["ulx", "uly", "crs"]])
+def test_tables(
+    key: list[str], suffix: str, archive: Path, safe: Path, truth: pd.DataFrame, tmp_path: Path, cli: Cli
+) -> None:
+    table = table_of(archive)
+    flags = ["split", "country", "contains_seasonal_snow", "contains_cloud_or_shadow"]
+    part = table.rename(columns={"patch_id": "name"}).sample(frac=1, random_state=0)
+    part = part[[*key, *flags, "text" if suffix == "csv" else "labels"]].rename(columns={"text": "labels"})
+    path = tmp_path / f"list.{suffix}"
+    part.to_csv(path, index=False) if suffix == "csv" else part.to_parquet(path)
+    answer = cli("prepare", "tiles", safe, tmp_path / "s.h5", "--patch-list", path, "--workers", 1)
+    assert answer.code == 0, answer.lines
+    found = facts(tmp_path / "s.h5")
+    if "ulx" in key:
+        assert all("px_" in name for name in found.index)
+        found.index = pd.Index(
+            [(int(n.split("_")[-2][:-2]) // 120, int(n.split("_")[-1][:-2]) // 120) for n in found.index]
+        )
+    else:
+        found = by_cell(found)
+    same(found.sort_index(), truth)
+
+
+@pytest.mark.skipif(not (DATA / "bigearthnet-v2").is_dir(), reason="needs shared/data")
+def test_names_are_places_in_the_published_patches() -> None:
+    """Real patches of 20 tiles: column and row count from one corner for each tile, the corner of its grid of 60 m."""
+    corners: dict[str, set[tuple[float, float]]] = {}
+    for folder in (DATA / "bigearthnet-v2" / "BigEarthNet-S2").glob("*/*"):
+        place = read_band(str(folder / f"{folder.name}_B01.tif"), np.empty((20, 20), np.uint16))
+        *_, tile, column, row = folder.name.split("_")
+        corners.setdefault(tile, set()).add((place.x - 1200 * int(column), place.y + 1200 * int(row)))
+    assert len(corners) > 10
+    assert all(len(found) == 1 for found in corners.values())
+    assert corners["T33UUP"] == {(300_000, 5_400_000)}
+
+
+def test_names_of_folders_that_end_in_numbers(
+    bands: Bands, clc: Path, tmp_path: Path, cli: Cli, truth: pd.DataFrame
+) -> None:
+    product = write_tiffs(tmp_path, "town_2018_06", bands)
+    path = tmp_path / "list.txt"
+    path.write_text("town_2018_06_03_02\n")
+    words = ("--patch-list", path, "--corine", clc, "--workers", 1)
+    assert cli("prepare", "tiles", product, tmp_path / "s.h5", *words).code == 0
+    found = facts(tmp_path / "s.h5")
+    assert found["pixels"].tolist() == [truth.loc[(3, 2), "pixels"]]
+    assert found["date"].tolist() == [""]
+
+
+def test_places_off_the_patch_grid(bands: Bands, safe: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
+    """Anywhere where pixels of 60 m begin; elsewhere it is refused, as the bands would not agree."""
+    path = tmp_path / "list.csv"
+    path.write_text(f"ulx,uly\n{CORNER[0] + 660},{CORNER[1] - 1320}\n")
+    words = ("prepare", "tiles", safe, tmp_path / "s.h5", "--patch-list", path, "--corine", clc, "--workers", 1)
+    assert cli(*words).code == 0
+    (pixels,) = open_store(tmp_path / "s.h5").planes["data_20m"]
+    assert (pixels[0] == bands["B05"][66:126, 33:93]).all()
+    path.write_text(f"ulx,uly\n{CORNER[0] + 670},{CORNER[1] - 1320}\n")
+    (tmp_path / "s.h5").unlink()
+    refused(cli(*words), path, "does not begin where pixels of 60 m begin")
+
+
+def test_tiles_that_overlap(bands: Bands, tmp_path: Path, archive: Path, clc: Path, cli: Cli) -> None:
+    """Two tiles of one data take: names of v1 are ambiguous, unless their places tell; those of v2 are not."""
+    write_safe(tmp_path / "in", NAME.format("0500", "T33XXX"), bands, offset=1000)
+    east = {band: values[:, 3060 // gsd :] for (band, values), gsd in zip(bands.items(), GSD.values(), strict=True)}
+    write_safe(tmp_path / "in", NAME.format("0500", "T33XXY"), east, offset=1000, corner=(CORNER[0] + 3060, CORNER[1]))
+    path = tmp_path / "list.csv"
+    words = ("prepare", "tiles", tmp_path / "in", tmp_path / "s.h5", "--patch-list", path, "--corine", clc)
+    words += ("--workers", 1)
+    path.write_text("S2A_MSIL2A_20990101T000000_1_2\n")
+    refused(cli(*words), path, "S2A_MSIL2A_20990101T000000_1_2", "T33XXX and ", "T33XXY", "coordinates")
+    rows = [(f"S2A_MSIL2A_20990101T000000_{c}_2", CORNER[0] + 3060 * k + 1200 * c) for k in (0, 1) for c in (0, 1)]
+    rows = rows[1:]  # _0_2 of the one and of the other are one name
+    path.write_text("name,ulx,uly\n" + "".join(f"{n},{x},{CORNER[1] - 2400}\n" for n, x in rows))
+    refused(cli(*words), "more than once")
+    path.write_text("name,ulx,uly\n" + "".join(f"{n},{x},{CORNER[1] - 2400}\n" for n, x in rows[:2]))
+    assert cli(*words).code == 0
+    found = facts(tmp_path / "s.h5")
+    assert found["origin"].str[0].tolist() == [CORNER[0] + 3060, CORNER[0] + 1200]
+    assert found["tile"].tolist() == ["T33XXY", "T33XXX"]
+
+
+def test_patches_of_other_tiles_are_left_out(
+    archive: Path, country: Path, safe: Path, tmp_path: Path, cli: Cli
+) -> None:
+    """As when some tiles of BigEarthNet are at hand; a list that knows none of them is refused."""
+    words = ("--patch-list", archive, "--workers", 1)
+    products = sorted(country.glob("*.SAFE"))
+    answer = cli("prepare", "tiles", products[0], safe, products[1], tmp_path / "s.h5", *words, "--json")
+    assert answer.json["patches"] == 25
+    path = tmp_path / "list.txt"
+    path.write_text("S2B_MSIL2A_20180101T000000_N9999_R000_T29SND_00_00\n")
+    answer = cli("prepare", "tiles", safe, tmp_path / "t.h5", "--patch-list", path, "--corine", country / "CLC.tif")
+    refused(answer, path, "has no patch of these tiles")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n", "no patch of these tiles"),  # a list without header, of names unknown
+        ("patch_id\n{name}_09_00\n", "reaches beyond the edge"),
+        ("patch_id,split\n{name}_00_00,training day\n", "training day"),
+        ("patch_id,labels\n{name}_00_00,Sea of tranquility\n", "row 1: unknown class"),
+        ("product,column,row\n{name},1.5,2\n", "no whole numbers"),
+        ("product,column,row\n{name},-1,2\n", "no whole numbers"),
+        ("product,column,row\n{name},x,2\n", "not what its columns say"),
+        ("product,column,row\n{name},,2\n", "row 1: has no 'column'"),
+        ("product,column,town\n{name},1,2\n", "expected patch_id"),
+        ("ulx,uly\n300000,north\n", "not what its columns say"),
+        ("patch_id,contains_seasonal_snow\n{name}_00_00,rarely\n", "row 1: has no 'contains_seasonal_snow'"),
+        ("patch_id\n{name}_00_00\n{name}_00_00\n", "more than once"),
+    ],
+)
+def test_lists_that_are_refused(text: str, said: str, safe: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(text.format(name=PRODUCT))
+    words = ("--patch-list", path, "--corine", clc, "--workers", 1)
+    refused(cli("prepare", "tiles", safe, tmp_path / "s.h5", *words), said)

@@ -1,0 +1,126 @@
+"""Datasets of TorchGeo, imitated: every pixel, label and split stands in the store, by name."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from archives import pixels
+from landscale.datasets import torchgeo
+from landscale.errors import BadInput, LandscaleError, UnknownName
+from landscale.preparation import prepare
+from surveys import Stored, band_of, labels, refused, row_of
+
+
+class Fake:
+    """A dataset as TorchGeo's: what it needs of torch is that a sample becomes an array."""
+
+    classes = ("sea", "land", "ice")
+    all_band_names = ("B02", "B8A")
+    sizes = MappingProxyType({"train": 9, "val": 3, "test": 2})
+
+    def __init__(self, root: str = "data", split: str = "train", download: bool = False) -> None:
+        assert split in self.sizes
+        if not Path(root).is_dir():
+            raise FileNotFoundError(f"Dataset not found in `root={root!r}`")
+        assert not download
+        self.split, self.size = split, self.sizes[split]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        return {"image": self.image(k), "label": np.array(k % 3)}
+
+    def image(self, k: int) -> np.ndarray:
+        seed = 100 * list(self.sizes).index(self.split) + k
+        return np.stack([pixels(seed, band, (8, 8)) for band in self.all_band_names]).astype(np.float32)
+
+
+class FakeMulti(Fake):
+    """No splits of its own, multi-hot labels, reflectance, three bands without names."""
+
+    all_band_names = ("x", "y", "z")
+
+    def __init__(self, root: str = "data") -> None:
+        super().__init__(root)
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        return {"image": self.image(k) / 10_000, "label": np.array([k % 2, 1, k == 4])}
+
+
+class FakeMasks(Fake):
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        return {"image": self.image(k), "mask": self.image(k)[0]}
+
+
+class FakeBad(Fake):
+    """The last image of the train split is not as the first ones are."""
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        if self.split == "train" or k == 0:
+            return super().__getitem__(k)
+        return {"image": self.image(k) + 0.5, "label": np.array(k % 3)}
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    package, datasets = types.ModuleType("torchgeo"), types.ModuleType("torchgeo.datasets")
+    package.__version__, package.datasets = "0.0", datasets  # type: ignore[attr-defined]
+    kinds = (Fake, FakeMulti, FakeMasks, FakeBad)
+    datasets.__all__ = [kind.__name__ for kind in kinds]  # type: ignore[attr-defined]
+    for kind in kinds:
+        setattr(datasets, kind.__name__, kind)
+    monkeypatch.setitem(sys.modules, "torchgeo", package)
+    monkeypatch.setitem(sys.modules, "torchgeo.datasets", datasets)
+    torchgeo._dataset.cache_clear()
+
+
+@pytest.mark.usefixtures("fakes")
+def test_torchgeo(tmp_path: Path, stored: Stored) -> None:
+    store = stored(torchgeo.survey([(None, Path("Fake")), (None, tmp_path)]))
+    assert (store.layout.classes, store.layout.multi_label) == (("sea", "land", "ice"), False)
+    assert (store.layout.bands, store.layout.planes[0].dtype) == (("B02", "B8A"), "uint16")
+    assert store.split_sizes() == Fake.sizes
+    for name, row in row_of(store).items():
+        split, _, k = name.partition("_")
+        assert labels(store, row) == {Fake.classes[int(k) % 3]}
+        for band in ("B02", "B8A"):
+            expected = pixels(100 * list(Fake.sizes).index(split) + int(k), band, (8, 8))
+            assert np.array_equal(band_of(store, row, band), expected)
+
+
+@pytest.mark.usefixtures("fakes")
+def test_torchgeo_multi_label_without_splits(tmp_path: Path, stored: Stored) -> None:
+    store = stored(torchgeo.survey([(None, Path("FakeMulti")), (None, tmp_path)], bands="B11,B12,B8A"))
+    assert (store.layout.bands, store.layout.planes[0].dtype) == (("B11", "B12", "B8A"), "float32")
+    assert store.layout.multi_label
+    assert store.split_sizes() == {"train": 5, "val": 2, "test": 2}
+    for k in range(9):
+        row = row_of(store)[f"{k}"]
+        assert labels(store, row) == {"land"} | ({"sea"} if k % 2 else set()) | ({"ice"} if k == 4 else set())
+        assert np.array_equal(band_of(store, row, "B12"), pixels(k, "y", (8, 8)).astype(np.float32) / 10_000)
+
+
+@pytest.mark.usefixtures("fakes")
+def test_torchgeo_refused(tmp_path: Path) -> None:
+    def of(name: str, root: Path = tmp_path) -> Callable[[], object]:
+        return lambda: prepare(torchgeo.survey([(None, Path(name)), (None, root)]), tmp_path / "s.h5")
+
+    refused(of("Fakes"), UnknownName, "dataset of TorchGeo 'Fakes'", "Fake")
+    refused(of("Fake", tmp_path / "nowhere"), BadInput, "nowhere: TorchGeo does not find Fake there")
+    refused(of("FakeMasks"), BadInput, "FakeMasks train[0]: holds image, mask")
+    refused(of("FakeBad"), LandscaleError, "FakeBad val[1]: holds pixels that are no whole numbers")
+    refused(lambda: torchgeo.survey([(None, Path("Fake"))]), LandscaleError, "a dataset and its folder")
+
+
+def test_without_torchgeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchgeo.datasets", None)
+    inputs = [(None, Path("EuroSAT")), (None, tmp_path)]
+    refused(lambda: torchgeo.survey(inputs), LandscaleError, "pip install torchgeo")

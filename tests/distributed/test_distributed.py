@@ -1,0 +1,259 @@
+"""Several processes: who is who, the same patches once, the same weights, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from landscale import distributed
+from landscale.cli import main
+from landscale.distributed import Ranks
+from landscale.distributed import ranks as ranks_room
+from landscale.loading import evaluation_steps
+from stores import make_store
+
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHERS = ("SLURM_", "OMPI_", "PMI_", "TORCHELASTIC_")
+
+
+# ---- who am I
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """An environment without any launcher's variables; what `_from_environment` adds goes away again."""
+    for key in list(os.environ):
+        if key in ENVIRONMENT or key.startswith(LAUNCHERS):
+            monkeypatch.delenv(key)
+    for key in ("MASTER_ADDR", "MASTER_PORT"):  # so that monkeypatch knows them and takes them away
+        monkeypatch.setenv(key, "")
+        monkeypatch.delenv(key)
+    return monkeypatch
+
+
+def announce(monkeypatch, **variables):
+    for key, value in variables.items():
+        monkeypatch.setenv(key, str(value))
+    return ranks_room._from_environment()
+
+
+def test_alone(nobody):
+    assert ranks_room._from_environment() == Ranks(0, 1, 0)
+    ranks = distributed.start()
+    assert ranks.first
+    assert not torch.distributed.is_initialized()
+    assert ranks.gather({"a": 1}) == [{"a": 1}]
+    assert ranks.share("x") == "x"
+    distributed.stop()  # nothing to stop
+
+
+def test_torchrun(nobody):
+    assert announce(nobody, RANK=5, WORLD_SIZE=8, LOCAL_RANK=1) == Ranks(5, 8, 1)
+    assert not Ranks(5, 8, 1).first
+
+
+def test_torchrun_inside_a_slurm_step_has_the_last_word(nobody):
+    slurm = {"SLURM_STEP_NUM_TASKS": 2, "SLURM_PROCID": 1, "SLURM_LOCALID": 0, "SLURM_JOB_ID": 7}
+    assert announce(nobody, RANK=3, WORLD_SIZE=4, LOCAL_RANK=3, **slurm) == Ranks(3, 4, 3)
+
+
+def test_slurm(nobody, tmp_path):
+    """The first host of the step is asked of scontrol; the port follows from the job, so that jobs do not meet."""
+    fake = tmp_path / "scontrol"
+    fake.write_text('#!/bin/sh\n[ "$*" = "show hostnames node[03-04]" ] && printf "node03\\nnode04\\n"\n')
+    fake.chmod(0o755)
+    nobody.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    step = {"SLURM_JOB_ID": 123_456, "SLURM_STEP_NODELIST": "node[03-04]", "SLURM_STEP_NUM_TASKS": 8}
+    assert announce(nobody, **step, SLURM_PROCID=6, SLURM_LOCALID=2) == Ranks(6, 8, 2)
+    assert os.environ["MASTER_ADDR"] == "node03"
+    assert 1024 < int(os.environ["MASTER_PORT"]) < 65_536
+    port = os.environ.pop("MASTER_PORT")
+    assert announce(nobody, SLURM_PROCID=0, SLURM_LOCALID=0) == Ranks(0, 8, 0)
+    assert os.environ.pop("MASTER_PORT") == port  # the same in every process of a job
+    announce(nobody, SLURM_JOB_ID=123_457)
+    assert os.environ["MASTER_PORT"] != port
+
+
+def test_a_batch_script_alone_is_one_process(nobody):
+    """Inside sbatch, SLURM tells of all the tasks that a step could have; there is no step."""
+    assert announce(nobody, SLURM_JOB_ID=9, SLURM_NTASKS=16, SLURM_PROCID=0, SLURM_LOCALID=0) == Ranks()
+    assert announce(nobody, SLURM_STEP_NUM_TASKS=1) == Ranks()
+    assert "MASTER_ADDR" not in os.environ
+
+
+def test_open_mpi(nobody):
+    mpi = {"OMPI_COMM_WORLD_SIZE": 4, "OMPI_COMM_WORLD_RANK": 2, "OMPI_COMM_WORLD_LOCAL_RANK": 0}
+    nobody.setenv("MASTER_ADDR", "node07")  # as `mpirun -x MASTER_ADDR` gives it
+    assert announce(nobody, **mpi) == Ranks(2, 4, 0)
+    assert os.environ["MASTER_ADDR"] == "node07"
+    assert os.environ["MASTER_PORT"]
+    assert announce(nobody, OMPI_COMM_WORLD_SIZE=1) == Ranks()
+
+
+# ---- two processes
+
+BANDS = "B02,B03,B04,B08"
+COMMON = [f"--bands={BANDS}", "--rate=1e-2", "--precision=fp32", "--seed=1", "--thresholds=one"]
+# Without norms over the batch, dropout or augmentation, two halves of a batch are exactly the batch.
+LAYER_NORM = [*COMMON, "--side=32", "--model=test_convnext", "--turns=false", "--optimizer=sgd", "--epochs=2"]
+BATCH_NORM = [
+    *COMMON,
+    "--side=24",
+    "--model=wide_resnet",
+    "--options={width: 0.5}",
+    "--ema=0.5",
+    "--epochs=3",
+    "--mixup=0.2",
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distributed")
+    return make_store(folder / "s.h5", splits={"train": 37, "val": 17, "test": 7}, seed=2)
+
+
+def torchrun(*words, processes=2, seconds=150):
+    """`--` keeps torchrun from taking our `--run` for an abbreviation of its `--run-path`."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def evaluated(run, store, split, capsys):
+    capsys.readouterr()
+    assert main(["evaluate", str(run), str(store.path), "--split", split, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_two_processes_are_one_with_twice_the_batch(store, tmp_path, capsys):
+    both = tmp_path / "both"
+    words = ["train", f"--store={store.path}", "--json", *LAYER_NORM]
+    ended = torchrun("-m", "--", "landscale", *words, "--batch=4", f"--run={both}")
+    assert ended.returncode == 0, ended.stderr
+    answer = json.loads(ended.stdout)  # one object: the first process alone speaks
+    assert answer["run"] == str(both)
+    assert main([*words, "--batch=8", f"--run={tmp_path / 'alone'}"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+
+    mine, theirs = (load_file(run / "weights" / "model.safetensors") for run in (tmp_path / "alone", both))
+    start = fresh_weights(store)
+    moved = sum(float((mine[k] - start[k]).square().sum()) for k in mine) ** 0.5
+    apart = sum(float((mine[k] - theirs[k]).square().sum()) for k in mine) ** 0.5
+    assert moved > 0.1
+    assert apart < 1e-3 * moved
+    first, second = (pd.read_csv(run / "metrics.csv") for run in (tmp_path / "alone", both))
+    assert list(first["step"]) == list(second["step"]) == [4, 8]
+    assert list(first["rate"]) == pytest.approx(list(second["rate"]))
+    assert np.allclose(first["loss"], second["loss"], rtol=1e-4), "the loss is that of one process alone"
+
+    # every patch was scored once, and the figures are those of a single process
+    for split, patches in (("val", 17), ("test", 7)):
+        figures = evaluated(both, store, split, capsys)
+        assert figures["patches"] == patches
+        assert all(sum(row[key] for key in ("tp", "fp", "fn", "tn")) == patches for row in figures["counts"])
+        if split == "val":
+            assert counts(figures) == counts(answer["scores"])
+    assert answer["scores"]["micro_ap"] == pytest.approx(alone["scores"]["micro_ap"], abs=0.02)
+
+
+def counts(figures):
+    return [[row[key] for key in ("name", "tp", "fp", "fn", "tn")] for row in figures["counts"]]
+
+
+def fresh_weights(store):
+    from landscale.training.build import build_classifier
+    from landscale.training.recipe import load_recipe
+
+    return build_classifier(load_recipe(None, LAYER_NORM), store).network.state_dict()
+
+
+SCRIPT = """
+import json
+import sys
+import time
+from pathlib import Path
+import torch
+import landscale.training.checkpoint as checkpoint
+import landscale.training.training as room
+from landscale.distributed import start, stop
+from landscale.training.recipe import load_recipe
+from landscale.training.runs import Run
+from landscale.store import open_store
+
+torch.set_num_threads(1)
+path, folder, words = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+ranks, store = start(), open_store(path)
+true = checkpoint.save_checkpoint
+
+def slow(*arguments):  # the first process writes, and the others must not run ahead
+    time.sleep(0.3)
+    true(*arguments)
+
+checkpoint.save_checkpoint = slow
+about = load_recipe(None, [*words, "--select=micro_ap"]), store, Run(folder / "run"), ranks, torch.device("cpu")
+figures = room.train(*about)
+(folder / f"figures-{ranks.rank}.json").write_text(json.dumps(figures))
+assert room.train(*about) == figures  # a run that has ended tells what it found
+for several in (ranks.gather(ranks.rank), [ranks.share(5 + ranks.rank)] * 2):
+    assert several in ([0, 1], [5, 5]), several
+stop()
+"""
+
+
+def test_the_scores_of_a_run_are_those_of_its_weights(store, tmp_path, capsys):
+    """Norms see another half of the batch in each process, and averaged weights follow them; the first one's are kept.
+    Whatever process scored a patch, the figures must be those of the weights on disk.
+    """
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    ended = torchrun(script, store.path, tmp_path, *BATCH_NORM, "--batch=6")
+    assert ended.returncode == 0, ended.stderr
+    first, second = (json.loads((tmp_path / f"figures-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    figures = evaluated(tmp_path / "run", store, "val", capsys)
+    assert figures["micro_ap"] == pytest.approx(first["micro_ap"], abs=1e-6)
+    assert counts(figures) == counts(first)
+    table = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert figures["micro_ap"] == pytest.approx(table["val_micro_ap"].max(), abs=1e-6)  # the best epoch's are kept
+
+
+def test_nobody_waits_for_one_that_has_failed(store, tmp_path):
+    """Bad input in all processes: it ends at once, with the line that says why."""
+    missing = tmp_path / "no.h5"
+    ended = torchrun("-m", "--", "landscale", "train", f"--store={missing}", *LAYER_NORM, seconds=60)
+    assert ended.returncode != 0
+    assert f"landscale: {missing}: no such store" in ended.stderr
+    assert "landscale/commands" not in ended.stderr  # no traceback of ours
+    assert "landscale/cli.py" not in ended.stderr
+
+
+def test_the_gathered_order_is_that_of_the_patches(store, monkeypatch):
+    """Ranks have whole batches; put together they are in the order asked for (more ranks than batches, too)."""
+    from landscale.inference.evaluate import infer
+    from landscale.training.build import build_classifier
+    from landscale.training.recipe import load_recipe
+
+    classifier = build_classifier(load_recipe(None, BATCH_NORM), store).eval()
+    patches = store.patches("val")[::-1].copy()
+    straight = infer(classifier, store, patches, Ranks(), 4, show=False)
+    for world in (2, 3, 9):
+        parts = []
+        for rank in range(world):
+            mine = [np.empty(0, np.int64), *evaluation_steps(patches, 4, rank, world)]
+            parts.append(infer(classifier, store, np.concatenate(mine), Ranks(), 4, show=False))
+        assert sum(map(len, parts)) == len(patches)
+        monkeypatch.setattr(Ranks, "gather", lambda self, value, parts=parts: parts if self.world > 1 else [value])
+        for rank in range(world):
+            together = infer(classifier, store, patches, replace(Ranks(), rank=rank, world=world), 4, show=False)
+            assert np.array_equal(together, straight)
+        monkeypatch.undo()

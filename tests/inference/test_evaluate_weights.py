@@ -1,0 +1,459 @@
+"""Scores of every patch, once, by name; and weights that come back as they were, or not at all."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, f1_score
+
+import landscale
+from landscale.cli import main
+from landscale.distributed import Ranks
+from landscale.errors import BadInput, BadStore, UnknownName
+from landscale.inference.evaluate import evaluate, infer
+from landscale.loading import batches, evaluation_steps
+from landscale.models import classifier as classifier_room
+from landscale.models.classifier import Classifier, Description
+from landscale.models.weights import find_weights, load_model, read_config, save_weights
+from landscale.store import Plane
+from stores import CLASSES, make_store, sentinel_planes
+
+BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+CPU = torch.device("cpu")
+ORDERS = {  # the same patches under three arrangements of planes, bands and classes
+    "home": (sentinel_planes(12), CLASSES),
+    "classes": (sentinel_planes(12), tuple(reversed(CLASSES))),
+    "planes": (
+        (
+            Plane("data_60m", ("B09", "B01"), 2),
+            Plane("data_20m", ("B12", "B05", "B8A", "B07", "B06", "B11"), 6),
+            Plane("data_10m", ("B08", "B03", "B02", "B04"), 12),
+        ),
+        ("lake", "wheat", "forest", "town"),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch):
+    """One thread and no bfloat16: how patches are grouped into batches shall not show."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(classifier_room, "reduced_precision", lambda device: False)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    sizes = {"train": 10, "val": 7, "test": 39}
+    return {
+        name: make_store(folder / f"{name}.h5", planes=planes, classes=classes, splits=sizes, seed=5)
+        for name, (planes, classes) in ORDERS.items()
+    }
+
+
+def make_classifier(store, **changes):
+    """Random weights with lively outputs: a classifier that tells patches, bands and classes apart."""
+    description = Description(
+        model="wide_resnet",
+        bands=BANDS,
+        classes=CLASSES,
+        nomenclature="custom",
+        multi_label=True,
+        statistics={band: store.statistics[band] for band in BANDS},
+        side=12,
+        ground=120,
+        options={"width": 0.5},
+        thresholds=(0.3, 0.5, 0.6, 0.45),
+    )
+    torch.manual_seed(3)
+    classifier = Classifier(replace(description, **changes))
+    with torch.no_grad():
+        for parameter in classifier.network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    (batch,) = batches(store, BANDS, store.classes, [np.arange(len(store.classes))], CPU)
+    classifier.network.train()
+    with torch.no_grad():
+        for _ in range(40):  # norms that fit the data
+            classifier(batch.planes)
+        logits = classifier(batch.planes)
+        head = classifier.network.get_classifier()
+        head.weight.div_(logits.std(0)[:, None] / 2)
+        head.bias.sub_(logits.mean(0)).div_(logits.std(0) / 2)
+    return classifier.eval()
+
+
+@pytest.fixture(scope="module")
+def classifier(stores):
+    return make_classifier(stores["home"])
+
+
+def probabilities(model, store, split="test"):
+    return infer(model, store, store.patches(split), Ranks(), show=False)
+
+
+# ---- evaluation
+
+
+def test_scores_are_those_of_scikit_learn(classifier, stores):
+    store = stores["home"]
+    figures = evaluate(classifier, store, "test", show=False)
+    p, t = probabilities(classifier, store), store.classes[store.patches("test")]
+    assert p.std(0).min() > 0.05  # lively
+    found = p > np.array(classifier.description.thresholds)
+    assert figures["patches"] == 39
+    assert figures["split"] == "test"
+    assert figures["micro_f1"] == pytest.approx(f1_score(t, found, average="micro"))
+    assert figures["macro_f1"] == pytest.approx(f1_score(t, found, average="macro"))
+    assert figures["micro_f1_at_half"] == pytest.approx(f1_score(t, p > 0.5, average="micro"))
+    assert figures["macro_f1_at_half"] == pytest.approx(f1_score(t, p > 0.5, average="macro"))
+    assert figures["micro_f1"] != figures["micro_f1_at_half"]
+    assert figures["micro_ap"] == pytest.approx(average_precision_score(t, p, average="micro"))
+    assert figures["macro_ap"] == pytest.approx(average_precision_score(t, p, average="macro"))
+    assert [row["support"] for row in figures["counts"]] == t.sum(0).tolist()
+    assert all(sum(row[key] for key in ("tp", "fp", "fn", "tn")) == 39 for row in figures["counts"])
+
+
+@pytest.mark.parametrize("batch", [1, 5, 39, 1000])
+def test_the_batch_does_not_matter(classifier, stores, batch):
+    assert (
+        evaluate(classifier, stores["home"], "test", batch=batch, show=False)["counts"]
+        == (evaluate(classifier, stores["home"], "test", show=False)["counts"])
+    )
+
+
+@pytest.mark.parametrize("arrangement", ["classes", "planes"])
+def test_bands_and_classes_are_matched_by_name(classifier, stores, arrangement):
+    home, other = stores["home"], stores[arrangement]
+    assert home.layout.classes != other.layout.classes
+    assert not np.array_equal(home.classes, other.classes)
+    assert np.array_equal(probabilities(classifier, home), probabilities(classifier, other))
+    assert evaluate(classifier, other, "test", show=False) == evaluate(classifier, home, "test", show=False)
+    by_position = other.classes[other.patches("test")]  # what a mix-up would give
+    assert not np.array_equal(by_position, home.classes[home.patches("test")])
+
+
+def test_every_patch_has_its_own_probabilities(classifier, stores):
+    """In the order of the patches asked for, and of any number of ranks."""
+    store = stores["home"]
+    patches = store.patches("test")
+    straight = infer(classifier, store, patches, Ranks(), 64, show=False)
+    backward = infer(classifier, store, patches[::-1].copy(), Ranks(), 7, show=False)
+    assert np.allclose(backward[::-1], straight, atol=1e-5)
+    assert len(np.unique(straight.round(4), axis=0)) == len(patches)
+
+    class Pretended(Ranks):
+        def gather(self, value):
+            if self.world == 1:
+                return [value]
+            mine = (
+                np.concatenate([patches[:0], *evaluation_steps(patches, 4, r, self.world)]) for r in range(self.world)
+            )
+            return [infer(classifier, store, rows, Ranks(), 4, show=False) for rows in mine]
+
+    for world in (2, 3, 50):  # also more ranks than batches
+        found = infer(classifier, store, patches, Pretended(0, world), 4, show=False)
+        assert np.allclose(found, straight, atol=1e-5)
+
+
+def test_a_store_without_train_is_scored_with_the_statistics_of_the_weights(classifier, stores, tmp_path):
+    home = stores["home"]
+    rows = home.patches("test")
+    only = make_store(
+        tmp_path / "test.h5",
+        planes=sentinel_planes(12),
+        splits={"test": len(rows)},
+        labels=home.classes[rows],
+        pixels={key: np.array(plane[rows]) for key, plane in home.planes.items()},
+    )
+    assert only.statistics == {}
+    assert np.array_equal(probabilities(classifier, only), probabilities(classifier, home))
+    assert evaluate(classifier, only, "test", show=False) == evaluate(classifier, home, "test", show=False)
+
+
+def test_views_are_averaged_over_turns(classifier, stores):
+    store = stores["home"]
+    one = probabilities(classifier, store)
+    eight = probabilities(make_classifier(store, views=8), store)
+    assert not np.allclose(one, eight, atol=1e-3)
+    (batch,) = batches(store, BANDS, store.classes, [store.patches("test")], CPU)
+
+    def turned(k):
+        from landscale.models.input_stage import turn
+
+        return {
+            names: turn(t.view(torch.int16), k).contiguous().view(torch.uint16) for names, t in batch.planes.items()
+        }
+
+    parts = [classifier.probabilities(turned(k)).numpy() for k in range(8)]
+    assert np.allclose(np.mean(parts, 0), eight, atol=1e-5)
+
+
+def test_what_cannot_be_evaluated(classifier, stores, tmp_path):
+    with pytest.raises(UnknownName, match="did you mean test"):
+        evaluate(classifier, stores["home"], "tset", show=False)
+    rgb = make_store(tmp_path / "rgb.h5", planes=(Plane("data_10m", ("B02", "B03", "B04"), 12),), splits={"test": 4})
+    with pytest.raises(BadStore, match=r"rgb\.h5: lacks B01"):
+        evaluate(classifier, rgb, "test", show=False)
+    with pytest.raises(BadStore, match="no patch of the split 'val'"):
+        evaluate(classifier, rgb, "val", show=False)
+    foreign = make_store(
+        tmp_path / "f.h5", planes=sentinel_planes(12), splits={"test": 4}, classes=("forest", "lake", "town", "ice")
+    )
+    with pytest.raises(BadStore, match=r"f\.h5.*'wheat'"):
+        evaluate(classifier, foreign, "test", show=False)
+
+
+KEYS = {"patches", "split", "micro_f1", "macro_f1", "micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap"}
+
+
+def test_the_command_prints_one_object(classifier, stores, tmp_path):
+    """As a user calls it: JSON alone on stdout, progress on stderr, the same figures in a file."""
+    save_weights(tmp_path / "weights", classifier, {})
+    command = [str(Path(sys.executable).with_name("landscale")), "evaluate", str(tmp_path / "weights")]
+    command += [str(stores["home"].path), "--split", "test", "--json", "--out", str(tmp_path / "scores.json")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("\n") == 1
+    figures = json.loads(ended.stdout)
+    assert set(figures) >= KEYS | {"counts"}
+    assert "accuracy" not in figures
+    assert figures["patches"] == 39
+    assert [row["name"] for row in figures["counts"]] == list(CLASSES)
+    assert all(set(row) >= {"name", "tp", "fp", "fn", "tn", "support"} for row in figures["counts"])
+    assert all(type(row[key]) is int for row in figures["counts"] for key in ("tp", "fp", "fn", "tn", "support"))
+    assert "evaluate" in ended.stderr
+    assert json.loads((tmp_path / "scores.json").read_text()) == figures
+
+
+def test_single_label_scores_have_an_accuracy(tmp_path, capsys):
+    store = make_store(
+        tmp_path / "s.h5", planes=sentinel_planes(12), splits={"train": 20, "test": 20}, multi_label=False
+    )
+    model = make_classifier(store, multi_label=False, thresholds=())
+    save_weights(tmp_path / "weights", model, {})
+    assert main(["evaluate", str(tmp_path / "weights"), str(store.path), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert set(figures) >= KEYS | {"counts", "accuracy"}
+    p, t = probabilities(model, store), store.classes[20:]
+    assert np.allclose(p.sum(1), 1, atol=1e-5)
+    assert figures["accuracy"] == pytest.approx((p.argmax(1) == t.argmax(1)).mean())
+
+
+@pytest.mark.parametrize(
+    "words,pattern",
+    [
+        (["WEIGHTS", "STORE", "--split", "vali"], "unknown split 'vali'"),
+        (["WEIGHTS", "nothing.h5"], "no such store"),
+        (["WEIGHTS", "WEIGHTS"], "weights"),
+        (["nothing", "STORE"], "holds no weights"),
+        (["STORE", "STORE"], "holds no weights"),
+        (["WEIGHTS", "STORE", "--batch", "0"], "--batch"),
+        (["WEIGHTS", "STORE", "--bath", "8"], "--bath"),
+    ],
+)
+def test_refused_in_one_line(classifier, stores, tmp_path, capsys, monkeypatch, words, pattern):
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    save_weights(tmp_path / "weights", classifier, {})
+    places = {"WEIGHTS": "weights", "STORE": str(stores["home"].path)}
+    assert main(["evaluate", *(places.get(word, word) for word in words), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("landscale: ")]
+    assert len(lines) == 1
+    assert re.search(pattern, lines[0]), lines[0]
+
+
+def test_scores_go_into_the_run(classifier, stores, tmp_path, capsys):
+    run = tmp_path / "run"
+    save_weights(run / "weights", classifier, {})
+    (run / "run.json").write_text("{}")
+    assert main(["evaluate", str(run), str(stores["home"].path), "--split", "val", "--json"]) == 0
+    assert json.loads((run / "scores-val.json").read_text()) == json.loads(capsys.readouterr().out)
+
+
+# ---- weights
+
+
+def test_weights_come_back_whole(classifier, stores, tmp_path):
+    save_weights(tmp_path / "weights", classifier, {"recipe": "tests", "seed": 3})
+    back = landscale.load_model(tmp_path / "weights")
+    assert not back.training
+    assert np.array_equal(probabilities(back, stores["home"]), probabilities(classifier, stores["home"]))
+    d, before = back.description, classifier.description
+    assert (d.classes, d.bands, d.thresholds, d.views, d.side, d.ground) == (
+        before.classes,
+        before.bands,
+        before.thresholds,
+        before.views,
+        before.side,
+        before.ground,
+    )
+    assert {b: tuple(v) for b, v in d.statistics.items()} == {b: tuple(v) for b, v in before.statistics.items()}
+    assert evaluate(back, stores["planes"], "test", show=False) == evaluate(
+        classifier, stores["home"], "test", show=False
+    )
+    assert {path.name for path in (tmp_path / "weights").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+    save_weights(tmp_path / "again", back, {"recipe": "tests", "seed": 3})
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
+        tmp_path / "weights" / "model.safetensors"
+    ).read_bytes()
+    assert (tmp_path / "again" / "config.json").read_bytes() == (tmp_path / "weights" / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"upsample": "nearest"},
+        {"upsample": "bicubic", "side": 18},
+        {"thresholds": (0.9, 0.1, 0.2, 0.3)},
+        {"views": 8},
+        {"multi_label": False, "thresholds": ()},
+        {"bands": ("B8A", "B02", "B01")},
+    ],
+    ids=str,
+)
+def test_everything_that_decides_travels(stores, tmp_path, changes):
+    store = stores["home"]
+    if "bands" in changes:
+        changes = changes | {"statistics": {b: store.statistics[b] for b in changes["bands"]}}
+    torch.manual_seed(0)
+    model = Classifier(replace(make_classifier(store).description, **changes)).eval()
+    save_weights(tmp_path / "weights", model, {})
+    back = load_model(tmp_path / "weights")
+    assert np.array_equal(probabilities(back, store), probabilities(model, store))
+    assert evaluate(back, store, "test", show=False) == evaluate(model, store, "test", show=False)
+
+
+def test_older_weights_are_replaced_whole(classifier, stores, tmp_path):
+    save_weights(tmp_path / "weights", make_classifier(stores["home"], views=2), {})
+    (tmp_path / "weights" / "stale.txt").touch()
+    save_weights(tmp_path / "weights", classifier, {})
+    assert load_model(tmp_path / "weights").description.views == 1
+    assert not (tmp_path / "weights" / "stale.txt").exists()
+
+
+def test_a_failure_leaves_the_older_weights(classifier, stores, tmp_path, monkeypatch):
+    save_weights(tmp_path / "weights", classifier, {})
+    monkeypatch.setattr(
+        "landscale.models.weights.write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        save_weights(tmp_path / "weights", make_classifier(stores["home"], views=2), {})
+    assert load_model(tmp_path / "weights").description.views == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("place", [0, 9, 200, -1, -1000])
+def test_one_flipped_bit_is_refused(classifier, tmp_path, place):
+    save_weights(tmp_path / "weights", classifier, {})
+    flip(tmp_path / "weights" / "model.safetensors", place)
+    with pytest.raises(BadInput, match=r"model\.safetensors: is damaged"):
+        load_model(tmp_path / "weights")
+
+
+def test_what_is_no_weights(classifier, tmp_path):
+    save_weights(tmp_path / "weights", classifier, {})
+    config, model = tmp_path / "weights" / "config.json", tmp_path / "weights" / "model.safetensors"
+    good, bytes_ = config.read_text(), model.read_bytes()
+
+    def refused(pattern):
+        with pytest.raises(BadInput, match=pattern) as caught:
+            load_model(tmp_path / "weights")
+        assert "\n" not in str(caught.value)
+
+    model.write_bytes(bytes_[:-10])
+    refused("damaged")
+    model.unlink()
+    refused(r"model\.safetensors")
+    model.write_bytes(bytes_)
+    config.write_text(good[:-30])
+    refused(r"config\.json: is not valid JSON")
+    config.write_text("[]")
+    refused(r"config\.json")
+    config.write_text(json.dumps({"architecture": "resnet50"}))  # some other library's
+    refused(r"config\.json.*no description of landscale weights")
+    config.write_text(json.dumps(json.loads(good) | {"landscale_format": 99}))
+    refused("format 99")
+    config.write_text(json.dumps(json.loads(good) | {"classes": ["one", "two"]}))
+    refused(r"model\.safetensors")
+    config.write_text(json.dumps({k: v for k, v in json.loads(good).items() if k != "bands"}))
+    refused("bands")
+    config.write_text(good)
+    assert load_model(tmp_path / "weights")
+    with pytest.raises(BadInput, match="holds no weights"):
+        load_model(tmp_path / "nothing")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").touch()
+    with pytest.raises(BadInput, match="has not ended"):
+        load_model(tmp_path / "run")
+
+
+def test_weights_are_found_in_a_run(classifier, tmp_path):
+    save_weights(tmp_path / "run" / "weights", classifier, {"recipe": "mine"})
+    assert find_weights(tmp_path / "run") == find_weights(tmp_path / "run" / "weights") == tmp_path / "run" / "weights"
+    assert read_config(tmp_path / "run")["provenance"] == {"recipe": "mine"}
+
+
+def test_the_model_card_tells_what_it_is(classifier, tmp_path):
+    about = {"recipe": "tests", "seed": 3, "synthetic": True, "scores": {"split": "val", "patches": 7, "micro_f1": 0.5}}
+    save_weights(tmp_path / "weights", classifier, about)
+    card = (tmp_path / "weights" / "README.md").read_text()
+    assert "synthetic" in card
+    assert "| micro_f1 | 0.5000 |" in card
+    assert all(name in card for name in (*CLASSES, *BANDS))
+
+
+def test_pickle_is_nowhere_used():
+    """Whoever loads another's weights or checkpoints must not run another's code."""
+    source = Path(landscale.__file__).parent
+    files = sorted(source.rglob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name.split(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [(node.module or "").split(".")[0]]
+            else:
+                names = []
+            assert not set(names) & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, file
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert (node.value.id, node.attr) not in {("torch", "load"), ("torch", "save"), ("yaml", "load")}, file
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant), file
+                assert node.value.value is False, file
+
+
+def test_the_store_is_not_replaced_by_its_scores(classifier, stores, tmp_path, capsys):
+    """Whoever repeats the store's name as the output keeps it."""
+    save_weights(tmp_path / "weights", classifier, {})
+    store = stores["home"].path
+    before = store.read_bytes()
+    assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(store)]) == 2
+    assert "exists and is not a file of scores" in capsys.readouterr().err
+    assert store.read_bytes() == before
+    scores = tmp_path / "scores.json"
+    for begin in ("", '{"older": 1}'):  # an empty file, as mktemp makes them, or what an earlier call left
+        scores.write_text(begin)
+        assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(scores)]) == 0
+        assert json.loads(scores.read_text())["patches"] == 39

@@ -1,0 +1,333 @@
+"""Every figure against scikit-learn and against hand-made ones; thresholds against brute force."""
+
+import itertools
+import json
+import math
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+from landscale.errors import Diverged, UnknownName
+from landscale.inference.metrics import SHRINKAGE, Counts, average_precision, choose_thresholds, count, scores
+
+Array = NDArray[Any]
+Case = tuple[Array, Array]
+PARTS = ("tp", "fp", "fn", "tn")
+
+few = settings(max_examples=60, deadline=None)
+
+
+@st.composite
+def multi_label(draw: st.DrawFn, min_patches: int = 1) -> Case:
+    """Few levels make ties, also at exactly 0, 0.5 and 1; density 0 and 1 make empty and full classes."""
+    n, c = draw(st.integers(min_patches, 65)), draw(st.integers(1, 20))
+    levels = draw(st.sampled_from([1, 2, 4, 10, 1000]))
+    density = draw(st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.0]))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    targets = (
+        rng.random((n, c)) < density * rng.integers(0, 2, c) if draw(st.booleans()) else rng.random((n, c)) < density
+    )
+    return (rng.integers(0, levels + 1, (n, c)) / levels).astype(dtype), targets.astype(np.uint8)
+
+
+@st.composite
+def single_label(draw: st.DrawFn) -> Case:
+    n, c = draw(st.integers(1, 65)), draw(st.integers(1, 20))
+    present = draw(st.integers(1, c))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    odds = rng.random((n, c)) ** draw(st.sampled_from([1, 8]))
+    return odds / odds.sum(1, keepdims=True), np.eye(c, dtype=np.uint8)[rng.integers(0, present, n)]
+
+
+def names(c: int) -> list[str]:
+    return [f"class {i}" for i in range(c)]
+
+
+def score(case: Case, thresholds: Any = 0.5, multi: bool = True) -> dict[str, Any]:
+    return scores(*case, names(case[0].shape[1]), thresholds, multi_label=multi, split="val")
+
+
+def near(a: Any, b: Any) -> None:
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+
+
+def same(a: Counts, b: Counts) -> None:
+    for part in PARTS:
+        assert getattr(a, part).dtype == np.int64
+        np.testing.assert_array_equal(getattr(a, part), getattr(b, part))
+
+
+def agree_with_sklearn(result: dict[str, Any], p: Array, t: Array, predicted: Array) -> None:
+    n, c = p.shape
+    rows, supported = result["counts"], t.any(0)
+    # an empty column keeps scikit-learn from reading a single class as a binary problem; no figure used here changes
+    t2, d2 = (np.hstack([x, np.zeros((n, 1))]).astype(int) for x in (t, predicted))
+    figures = {
+        "precision": sk.precision_score,
+        "recall": sk.recall_score,
+        "f1": sk.f1_score,
+        "f2": lambda *a, **k: sk.fbeta_score(*a, beta=2, **k),
+        "jaccard": sk.jaccard_score,
+    }
+    for name, figure in figures.items():
+        per_class = figure(t2, d2, average=None, zero_division=0)[:c]
+        near([row[name] for row in rows], per_class)
+        near(result["averages"]["macro"][name], per_class[supported].mean() if supported.any() else 0)
+        for average in ("micro", "weighted", "samples"):
+            near(result["averages"][average][name], figure(t2, d2, average=average, zero_division=0))
+    near(result["subset_accuracy"], sk.accuracy_score(t2, d2))
+    near(result["hamming_loss"], sk.hamming_loss(t2, d2) * (c + 1) / c)
+
+    confusion = sk.multilabel_confusion_matrix(t2, d2)[:c]
+    near([[row["tn"], row["fp"], row["fn"], row["tp"]] for row in rows], confusion.reshape(c, 4))
+    near([row["support"] for row in rows], t.sum(0))
+
+    ap = [sk.average_precision_score(t[:, i], p[:, i]) for i in np.flatnonzero(supported)]
+    near([row["ap"] for row in rows if row["ap"] is not None], ap)
+    assert [row["ap"] is not None for row in rows] == supported.tolist()
+    near(result["macro_ap"], np.mean(ap) if ap else 0)
+    near(result["micro_ap"], sk.average_precision_score(t.ravel(), p.ravel()) if ap else 0)
+    assert result["micro_f1"] == result["averages"]["micro"]["f1"]
+    assert result["macro_f1"] == result["averages"]["macro"]["f1"]
+
+
+@few
+@given(multi_label(), st.data())
+def test_multi_label_scores_are_those_of_sklearn(case: Case, data: st.DataObject) -> None:
+    p, t = case
+    c = p.shape[1]
+    thresholds = np.array(data.draw(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.77]), min_size=c, max_size=c)))
+    result = score(case, thresholds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        agree_with_sklearn(result, p, t, p > thresholds)
+    assert [row["threshold"] for row in result["counts"]] == thresholds.tolist()
+    assert "accuracy" not in result
+    at_half = score(case, 0.5)
+    assert result["micro_f1_at_half"] == at_half["micro_f1"]
+    assert result["macro_f1_at_half"] == at_half["macro_f1"]
+
+
+@few
+@given(single_label())
+def test_single_label_scores_are_those_of_sklearn(case: Case) -> None:
+    p, t = case
+    c = p.shape[1]
+    true, predicted = t.argmax(1), p.argmax(1)
+    result = score(case, 0.9, multi=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        agree_with_sklearn(result, p, t, np.eye(c, dtype=int)[predicted])
+        near(result["macro_f1"], sk.f1_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0))
+    near(result["accuracy"], sk.accuracy_score(true, predicted))
+    near(result["micro_f1"], result["accuracy"])
+    assert (result["micro_f1_at_half"], result["macro_f1_at_half"]) == (result["micro_f1"], result["macro_f1"])
+    assert {row["threshold"] for row in result["counts"]} == {None}
+
+
+def test_by_hand() -> None:
+    """Two patches, three classes: a hit and a false alarm; then a miss of the same class, at exactly its threshold."""
+    p = np.array([[0.9, 0.8, 0.1], [0.5, 0.2, 0.3]])
+    t = np.array([[1, 0, 0], [1, 0, 0]])
+    result = score((p, t))
+    assert [[row[part] for part in PARTS] for row in result["counts"]] == [[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 2]]
+    assert result["micro_f1"] == 0.5
+    assert result["macro_f1"] == pytest.approx(2 / 3)  # the one class with support
+    near(list(result["averages"]["samples"].values()), [1 / 4, 1 / 2, 1 / 3, 5 / 12, 1 / 4])
+    assert result["subset_accuracy"] == 0
+    assert result["hamming_loss"] == pytest.approx(1 / 3)
+    assert [row["ap"] for row in result["counts"]] == [1, None, None]
+    assert result["micro_ap"] == pytest.approx((1 + 2 / 3) / 2)
+    assert (result["split"], result["patches"]) == ("val", 2)
+    assert [row["name"] for row in result["counts"]] == names(3)
+
+
+def test_equal_probabilities_rank_as_one_group() -> None:
+    positive = np.array([True, False, False, False])
+    assert average_precision(np.full(4, 0.7), positive) == average_precision(np.full(4, 0.7), positive[::-1]) == 0.25
+
+
+@few
+@given(multi_label(), st.randoms(use_true_random=False), st.sampled_from(["half", "one", "per_class"]))
+def test_order_of_patches_does_not_matter(case: Case, random: Any, how: str) -> None:
+    order = random.sample(range(len(case[0])), len(case[0]))
+    shuffled = (case[0][order], case[1][order])
+    assert score(case) == score(shuffled)
+    assert score(case, multi=False) == score(shuffled, multi=False)
+    np.testing.assert_array_equal(choose_thresholds(*case, how), choose_thresholds(*shuffled, how))
+
+
+@few
+@given(multi_label(), st.lists(st.integers(0, 65), max_size=4), st.sampled_from([None, 0.3, 0.5]))
+def test_counts_of_parts_add_up(case: Case, cuts: list[int], threshold: float | None) -> None:
+    p, t = case
+    bounds = [0, *sorted(min(cut, len(p)) for cut in cuts), len(p)]
+    parts = [count(p[a:b], t[a:b], threshold) for a, b in itertools.pairwise(bounds)]
+    whole = count(p, t, threshold)
+    same(sum(parts[1:], parts[0]), whole)
+    np.testing.assert_array_equal(whole.tp + whole.fp + whole.fn + whole.tn, len(p))
+
+
+@few
+@given(st.data(), st.booleans(), st.randoms(use_true_random=False))
+def test_permuting_the_classes_permutes_the_outcome(data: st.DataObject, multi: bool, random: Any) -> None:
+    p, t = data.draw(multi_label() if multi else single_label())
+    c = p.shape[1]
+    order = random.sample(range(c), c)
+    thresholds = np.linspace(0.2, 0.8, c)
+    one = scores(p, t, names(c), thresholds, multi_label=multi, split="test")
+    other = scores(
+        p[:, order], t[:, order], [names(c)[i] for i in order], thresholds[order], multi_label=multi, split="test"
+    )
+    assert [one["counts"][i] for i in order] == other["counts"]
+    assert one | {"counts": None} == other | {"counts": None}
+    np.testing.assert_array_equal(
+        choose_thresholds(p, t, "per_class")[order], choose_thresholds(p[:, order], t[:, order], "per_class")
+    )
+
+
+@few
+@given(multi_label(), st.booleans())
+def test_json_is_finite(case: Case, multi: bool) -> None:
+    result = score(case, choose_thresholds(*case, "per_class"), multi)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_no_patches() -> None:
+    empty = np.zeros((0, 3))
+    for multi in (True, False):
+        result = score((empty, empty), multi=multi)
+        assert (result["patches"], result["micro_f1"], result["macro_ap"]) == (0, 0, 0)
+        json.dumps(result, allow_nan=False)
+    assert choose_thresholds(empty, empty, "per_class").tolist() == [0.5] * 3
+
+
+def f1(p: Array, t: Array, threshold: float) -> float:
+    predicted, hits = (p > threshold).sum(), ((p > threshold) & (t > 0)).sum()
+    return float(2 * hits / max(predicted + t.sum(dtype=int), 1))
+
+
+def brute_force(p: Array, t: Array) -> tuple[float, list[float]]:
+    """The highest F1 of any threshold in 0…1, and the midpoints that reach it."""
+    edges = np.unique(np.append(p.astype(np.float64).ravel(), [0]))
+    outcomes = {(a + b) / 2: f1(p, t, a) for a, b in itertools.pairwise(edges)}
+    best = max(outcomes.values(), default=0.0)
+    return best, [threshold for threshold, value in outcomes.items() if value == best]
+
+
+@few
+@given(multi_label())
+def test_one_threshold_is_the_best(case: Case) -> None:
+    thresholds = choose_thresholds(*case, "one")
+    assert thresholds.shape == (case[0].shape[1],)
+    assert thresholds.dtype == np.float64
+    assert len(set(thresholds)) == 1
+    best, midpoints = brute_force(*case)
+    near(f1(*case, thresholds[0]), best)
+    if best > 0:
+        assert abs(thresholds[0] - 0.5) == min(abs(np.array(midpoints) - 0.5))
+
+
+@few
+@given(multi_label())
+def test_per_class_thresholds_are_the_best_shrunk_toward_the_shared(case: Case) -> None:
+    p, t = case
+    chosen, shared = choose_thresholds(p, t, "per_class"), choose_thresholds(p, t, "one")[0]
+    assert ((chosen >= 0) & (chosen <= 1)).all()
+
+    def logit(x: float) -> float:
+        return math.log(x / (1 - x))
+
+    for i in range(p.shape[1]):
+        n = int(t[:, i].sum())
+        best, midpoints = brute_force(p[:, i], t[:, i])
+        if n == 0:
+            assert chosen[i] == shared
+        elif best > 0:
+            own = min(midpoints, key=lambda x: (abs(x - 0.5), x))
+            near(logit(chosen[i]), (n * logit(own) + SHRINKAGE * logit(shared)) / (n + SHRINKAGE))
+
+
+def test_a_frequent_class_gets_its_own_threshold_and_a_rare_one_nearly_the_shared() -> None:
+    rng = np.random.default_rng(0)
+    t = np.column_stack([rng.random(20_000) < share for share in (0.5, 0.5, 1e-4)])
+    parted_at = np.array([0.1, 0.7, 0.4])
+    p = np.where(t, parted_at + 0.05, parted_at - 0.05) + rng.random(t.shape) * 0.01
+    chosen, shared = choose_thresholds(p, t, "per_class"), choose_thresholds(p, t, "one")[0]
+    assert 0 < t[:, 2].sum() < SHRINKAGE
+    assert [f1(p[:, i], t[:, i], chosen[i]) for i in (0, 1)] == [1, 1]
+    assert f1(p[:, 0], t[:, 0], shared) < 0.1
+    assert abs(chosen[2] - shared) < abs(chosen[2] - parted_at[2])
+
+
+def test_equally_good_thresholds_tie_to_the_nearest_to_half() -> None:
+    # F1 is 2/3 with the first alone (threshold 0.8), and with the first four (threshold 0.15)
+    p, t = np.array([[0.9], [0.7], [0.6], [0.2], [0.1]]), np.array([[1], [0], [0], [1], [0]])
+    assert choose_thresholds(p, t, "one").tolist() == [pytest.approx(0.8)]
+    assert choose_thresholds(p, t, "half").tolist() == [0.5]
+
+
+def test_a_threshold_between_adjacent_floats_still_parts_them() -> None:
+    low = np.nextafter(0.7, 1)
+    high = np.nextafter(low, 1)
+    p, t = np.array([[low], [high]]), np.array([[0], [1]])
+    for p_, t_ in ((p, t), (np.nextafter(p, 1), t)):  # of two neighbouring pairs, one has a mean that rounds up
+        assert count(p_, t_, choose_thresholds(p_, t_, "one")).tp.tolist() == [1]
+        assert count(p_, t_, choose_thresholds(p_, t_, "one")).fp.tolist() == [0]
+
+
+def test_wrong_input_is_refused() -> None:
+    p, t = np.full((4, 2), 0.3), np.ones((4, 2))
+    with pytest.raises(UnknownName, match="per_class"):
+        choose_thresholds(p, t, "per_clas")
+    with pytest.raises(ValueError, match=r"\(4, 2\).*\(4, 1\)"):
+        count(p, t[:, :1], 0.5)
+    with pytest.raises(ValueError, match="3 class names for 2 columns"):
+        scores(p, t, names(3), 0.5, multi_label=True, split="val")
+    p[1, 1] = np.nan
+    with pytest.raises(Diverged, match="1 of 8"):
+        score((p, t))
+    with pytest.raises(Diverged, match="1 of 8"):
+        choose_thresholds(p, t, "half")
+
+
+@pytest.mark.slow
+def test_bigearthnet_is_scored_in_seconds() -> None:
+    rng = np.random.default_rng(0)
+    t = rng.random((590_000, 43), np.float32) < np.geomspace(1e-4, 0.3, 43)
+    p = (rng.random(t.shape, np.float32) + t) / 2
+    start = time.perf_counter()
+    thresholds = choose_thresholds(p, t, "per_class")
+    result = score((p, t), thresholds)
+    assert time.perf_counter() - start < 60  # about 3 s on one core; a loop over patches would take minutes
+    assert sum(row["support"] for row in result["counts"]) == t.sum()
+
+
+def test_smooth_threshold_is_the_middle_of_a_plateau() -> None:
+    """Perfect between 0.3 and 0.5, and a lone peak above where one patch more would be right by luck."""
+    p = np.concatenate([np.linspace(0.5, 0.7, 50), np.linspace(0.1, 0.3, 50)])[:, None]
+    t = np.repeat([1, 0], 50)[:, None]
+    assert choose_thresholds(p, t, "smooth")[0] == pytest.approx(0.4, abs=0.08)
+    luck = np.array([[0.699], [0.01]])
+    assert choose_thresholds(np.vstack([p, luck]), np.vstack([t, [[1], [0]]]), "smooth")[0] == pytest.approx(
+        0.4, abs=0.08
+    )
+
+
+def test_smooth_threshold_counts_rare_classes_too() -> None:
+    """Micro F1 alone would ask for more than 0.6; half of the classes are only found below 0.35."""
+    rng = np.random.default_rng(0)
+    common = np.concatenate([rng.uniform(0.6, 0.9, 200), rng.uniform(0.0, 0.55, 200)])
+    rare = np.concatenate([rng.uniform(0.34, 0.4, 10), rng.uniform(0.0, 0.3, 390)])
+    p = np.stack([common, rare], axis=1)
+    t = np.stack([np.arange(400) < 200, np.arange(400) < 10], axis=1)
+    assert choose_thresholds(p, t, "one")[0] > 0.5
+    assert choose_thresholds(p, t, "smooth")[0] < 0.4

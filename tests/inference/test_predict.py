@@ -1,0 +1,537 @@
+"""A scene → a map on the scene's own grid, every pixel in its place, whatever the sizes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from rasterio.transform import from_origin
+
+from landscale.cli import main
+from landscale.errors import BadInput
+from landscale.inference.predict import predict, starts
+from landscale.models.classifier import Classifier, Description
+from landscale.models.weights import save_weights
+from landscale.scenes.scene import open_scene
+from landscale.vocabulary.bands import BANDS
+
+NAMES = ("B02", "B04", "B8A", "B01")  # at 10, 10, 20 and 60 m
+SIDE = 12  # pixels of a window at 10 m: 120 m of ground
+ORIGIN = (399_960.0, 5_300_040.0)
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
+many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def describe(bands=NAMES, **changes):
+    return replace(
+        Description(
+            model="wide_resnet",
+            bands=bands,
+            classes=("dark", "bright"),
+            nomenclature="custom",
+            multi_label=True,
+            statistics=dict.fromkeys(bands, (2000.0, 1000.0)),
+            side=SIDE,
+            ground=10 * SIDE,
+            options={"width": 0.5},
+            thresholds=(0.5, 0.5),
+        ),
+        **changes,
+    )
+
+
+class Stub(Classifier):
+    """Its answer is the mean of each window's B02, over 10,000, and of all its bands."""
+
+    def __init__(self, bands=NAMES, **changes):
+        torch.nn.Module.__init__(self)
+        self.description = describe(bands, **changes)
+        self.network = torch.nn.Linear(1, 1)
+        self.shapes = set()
+
+    def probabilities(self, planes):
+        self.shapes |= {(names, tuple(tensor.shape[1:])) for names, tensor in planes.items()}
+        first = self.description.bands[0]
+        names, tensor = next((names, tensor) for names, tensor in planes.items() if first in names)
+        one = tensor.numpy()[:, names.index(first)].astype(np.float64).mean((1, 2))
+        every = np.mean([t.numpy().astype(np.float64).mean((1, 2, 3)) for t in planes.values()], axis=0)
+        return torch.from_numpy(np.stack([one, every], 1) / 10_000).float()
+
+
+def write_band(path, values, gsd, origin=ORIGIN, crs="EPSG:32632", **profile):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = values.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=width,
+        height=height,
+        count=1,
+        dtype=values.dtype,
+        crs=crs,
+        transform=from_origin(*origin, gsd, gsd),
+        **profile,
+    ) as file:
+        file.write(values, 1)
+
+
+def write_scene(folder, bands, named="{}.tif", **profile):
+    """`bands`: values by name, each at its own resolution."""
+    for name, values in bands.items():
+        write_band(folder / named.format(name), values, BANDS[name].gsd, **profile)
+    return folder
+
+
+def draw_scene(height, width, seed=0, names=NAMES, rounding=ceil):
+    rng = np.random.default_rng(seed)
+    sizes = {name: BANDS[name].gsd // 10 for name in names}
+    return {
+        name: rng.integers(1, 9000, (max(1, rounding(height / r)), max(1, rounding(width / r)))).astype(np.uint16)
+        for name, r in sizes.items()
+    }
+
+
+def read_map(path):
+    with rasterio.open(path) as file:
+        return file.read(), file.profile, file.descriptions
+
+
+def expected_map(values, side, stride, grid):
+    """Mean over windows of their mean, by brute force on the finest grid; pixels no window reaches take the nearest."""
+    height, width = values.shape
+
+    def places(length):
+        last = max(0, (length - side) // grid * grid)
+        found, at = [], 0
+        while at < last:
+            found.append(at)
+            at += stride
+        return [*found, last]
+
+    padded = np.pad(values, ((0, max(0, side - height)), (0, max(0, side - width))), mode="edge").astype(float)
+    total, seen = np.zeros(padded.shape), np.zeros(padded.shape)
+    for top in places(height):
+        for left in places(width):
+            total[top : top + side, left : left + side] += padded[top : top + side, left : left + side].mean()
+            seen[top : top + side, left : left + side] += 1
+    rows = np.minimum(np.arange(height), np.flatnonzero(seen[:, 0])[-1])
+    columns = np.minimum(np.arange(width), np.flatnonzero(seen[0])[-1])
+    return (total / np.maximum(seen, 1))[rows][:, columns] / 10_000
+
+
+# ---- where windows lie
+
+
+@given(
+    length=st.integers(1, 400), side=st.integers(1, 60), steps=st.integers(1, 60), grid=st.sampled_from([1, 2, 3, 6])
+)
+@settings(max_examples=200, deadline=None)
+def test_windows_cover_all_but_a_rest_smaller_than_a_coarse_pixel(length, side, steps, grid):
+    side = max(grid, side // grid * grid)
+    stride = min(side, max(grid, steps // grid * grid))
+    found = starts(length, side, stride, grid)
+    assert found[0] == 0
+    assert all(start % grid == 0 for start in found)
+    assert all(0 < b - a <= stride for a, b in pairwise(found))
+    end = found[-1] + side
+    assert end <= length or found == [0]
+    assert length - end < grid
+
+
+# ---- every pixel in its place
+
+
+@many
+@given(
+    height=st.integers(1, 47),
+    width=st.integers(1, 47),
+    stride=st.sampled_from([None, 1, 6, 7, 11, 12]),
+    rounding=st.sampled_from([ceil, int]),
+    seed=st.integers(0, 99),
+)
+@example(47, 41, 7, ceil, 0)  # a stride that is rounded down to whole pixels at 60 m
+@example(47, 41, 11, int, 0)
+@example(5, 40, None, ceil, 0)  # lower than a window
+@example(40, 5, None, int, 0)
+@example(1, 1, None, ceil, 0)
+def test_any_size(tmp_path_factory, height, width, stride, rounding, seed):
+    folder = tmp_path_factory.mktemp("scene")
+    bands = draw_scene(height, width, seed, rounding=rounding)
+    answer = predict(Stub(), write_scene(folder / "scene", bands), folder / "map.tif", stride)
+    found, profile, descriptions = read_map(folder / "map.tif")
+    assert found.shape == (2, height, width)
+    assert profile["dtype"] == "float32"
+    assert profile["crs"] == "EPSG:32632"
+    assert profile["transform"] == from_origin(*ORIGIN, 10, 10)
+    assert np.isnan(profile["nodata"])
+    assert descriptions == ("dark", "bright")
+    assert np.isfinite(found).all()
+    assert (answer["height"], answer["width"], answer["pixel"]) == (height, width, 10)
+    grid_stride = max(6, (stride or SIDE // 2) // 6 * 6)
+    assert answer["stride"] == grid_stride
+    assert np.allclose(found[0], expected_map(bands["B02"], SIDE, grid_stride, 6), atol=1e-5)
+    assert [path.name for path in folder.iterdir() if path.is_file()] == ["map.tif"]
+
+
+@many
+@given(height=st.integers(1, 40), width=st.integers(1, 40), stride=st.integers(1, 12), seed=st.integers(0, 99))
+def test_any_size_at_one_resolution(tmp_path_factory, height, width, stride, seed):
+    """Without coarser bands windows may begin anywhere and no rest remains."""
+    folder = tmp_path_factory.mktemp("scene")
+    bands = draw_scene(height, width, seed, ("B03", "B02"))
+    stub = Stub(("B03", "B02"))
+    predict(stub, write_scene(folder / "scene", bands), folder / "map.tif", stride)
+    found, _, _ = read_map(folder / "map.tif")
+    assert np.allclose(found[0], expected_map(bands["B03"], SIDE, stride, 1), atol=1e-5)
+    assert stub.shapes == {(("B03", "B02"), (2, SIDE, SIDE))}
+
+
+def test_bands_at_20_and_60_m_alone_make_a_map_at_20_m(tmp_path):
+    bands = draw_scene(60, 48, 1, ("B8A", "B01"))
+    stub = Stub(("B8A", "B01"))
+    answer = predict(stub, write_scene(tmp_path / "scene", bands), tmp_path / "map.tif")
+    found, profile, _ = read_map(tmp_path / "map.tif")
+    assert answer["pixel"] == 20
+    assert profile["transform"] == from_origin(*ORIGIN, 20, 20)
+    assert stub.shapes == {(("B8A",), (1, 6, 6)), (("B01",), (1, 2, 2))}  # 120 m of ground, as it was trained on
+    assert np.allclose(found[0], expected_map(bands["B8A"], 6, 3, 3), atol=1e-5)
+
+
+def test_a_window_holds_the_same_ground_in_every_band(tmp_path):
+    """Every band counts the same metres: a window's values tell where it lies in each."""
+    height, width = 60, 72
+    y, x = np.mgrid[:height, :width].astype(float)
+    ramp = 50 * y + 40 * x + 500
+    bands = {
+        name: ramp.reshape(height // r, r, width // r, r).mean((1, 3)).round().astype(np.uint16)
+        for name in NAMES
+        for r in [BANDS[name].gsd // 10]
+    }
+    stub = Stub()
+    predict(stub, write_scene(tmp_path / "scene", bands), tmp_path / "map.tif", 6)
+    found, _, _ = read_map(tmp_path / "map.tif")
+    assert stub.shapes == {(("B02", "B04"), (2, 12, 12)), (("B8A",), (1, 6, 6)), (("B01",), (1, 2, 2))}
+    assert np.allclose(found[0], found[1], atol=1e-4)
+
+
+def test_what_is_bright_in_the_scene_is_bright_in_the_map(tmp_path):
+    bands = {name: np.full_like(values, 1000) for name, values in draw_scene(96, 120).items()}
+    bands["B02"][:48, 60:] = 8000  # upper right
+    predict(Stub(), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif")
+    found, _, _ = read_map(tmp_path / "map.tif")
+    assert np.allclose(found[0, :36, 72:], 0.8)
+    assert np.allclose(found[0, 60:], 0.1)
+    assert np.allclose(found[0, :, :48], 0.1)
+    assert (np.diff(found[0, 10]) >= -1e-6).all()  # rises from left to right, at the border of the quadrant
+    assert found[0, 10, 59:61] == pytest.approx([0.275, 0.625], abs=1e-5)  # means of two windows each
+
+
+# ---- no data
+
+
+@many
+@given(
+    height=st.integers(6, 40),
+    width=st.integers(6, 40),
+    box=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+    corner=st.booleans(),
+)
+def test_no_data_is_nan_and_nothing_else_is(tmp_path_factory, height, width, box, corner):
+    folder = tmp_path_factory.mktemp("scene")
+    bands = draw_scene(height, width, 2)
+    empty = np.zeros((height, width), bool)
+    top, bottom = sorted((int(box[0] * height), int(box[1] * height)))
+    left, right = sorted((int(box[2] * width), int(box[3] * width)))
+    empty[top:bottom, left:right] = True
+    if corner:  # the part that no window reaches, too
+        empty[-3:, -2:] = True
+        empty[-1, 0] = True
+    for name in ("B02", "B04"):
+        bands[name][empty] = 0
+    bands["B02"][0, 0] = 0  # a dark pixel of one band is data
+    empty[0, 0] &= bands["B04"][0, 0] == 0
+    predict(Stub(), write_scene(folder / "scene", bands), folder / "map.tif")
+    found, _, _ = read_map(folder / "map.tif")
+    assert np.array_equal(np.isnan(found[0]), empty)
+    assert np.array_equal(np.isnan(found[1]), empty)
+    kept = expected_map(bands["B02"], SIDE, 6, 6)
+    assert np.allclose(found[0][~empty], kept[~empty], atol=1e-5)
+
+
+# ---- processing baselines
+
+XML = """<?xml version="1.0"?><n1:Level-2A_User_Product><BOA_ADD_OFFSET_VALUES_LIST>
+<BOA_ADD_OFFSET band_id="0">{}</BOA_ADD_OFFSET><BOA_ADD_OFFSET band_id="1">{}</BOA_ADD_OFFSET>
+</BOA_ADD_OFFSET_VALUES_LIST></n1:Level-2A_User_Product>"""
+
+
+@pytest.mark.parametrize(
+    "multi", ["S2A_MSIL2A_20220706T085611_N0400_R007_T35VNJ_20220706T123456", "x_N0511_y", "a_N0400"]
+)
+def test_the_offset_of_later_baselines_is_taken_off(tmp_path, multi):
+    bands = draw_scene(30, 30)
+    bands["B02"][3:9, 3:9] = bands["B04"][3:9, 3:9] = 0
+    shifted = {name: np.where(v > 0, v + 1000, 0).astype(np.uint16) for name, v in bands.items()}
+    plain = write_scene(tmp_path / "S2A_MSIL2A_20180706T085611_N0213_R007_T35VNJ", bands)
+    later = write_scene(tmp_path / multi, shifted)
+    offsets = [predict(Stub(), scene, tmp_path / f"{scene.name}.tif")["offset"] for scene in (plain, later)]
+    assert offsets == [0, 1000]
+    maps = [read_map(tmp_path / f"{scene.name}.tif")[0] for scene in (plain, later)]
+    assert np.array_equal(maps[0], maps[1], equal_nan=True)
+    assert np.isnan(maps[0]).sum() == 2 * 36
+
+
+def test_the_offset_is_that_of_a_product_in_the_folder(tmp_path):
+    """Who names the folder that a product was unpacked into means the product."""
+    bands = draw_scene(120, 120)
+    write_scene(tmp_path / "download" / "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419", bands)
+    assert open_scene(tmp_path / "download").offset == 1000
+    write_scene(tmp_path / "later" / "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419" / "inner", bands)
+    assert open_scene(tmp_path / "later").offset == 1000
+
+
+def test_a_folder_of_several_scenes(tmp_path, capsys):
+    for name in ("one", "two"):
+        write_scene(tmp_path / "scenes" / name, draw_scene(120, 120))
+    with pytest.raises(
+        BadInput, match=r"holds more than one scene: B\d+A? is one/.*\.tif and two/.*; name the folder of one"
+    ):
+        open_scene(tmp_path / "scenes")
+    assert main(["info", str(tmp_path / "scenes")]) == 2
+    assert "more than one scene" in capsys.readouterr().err
+
+
+def test_what_is_no_map_is_not_replaced(tmp_path):
+    write_scene(tmp_path / "scene", draw_scene(120, 120))
+    (tmp_path / "store.h5").write_bytes(b"\x89HDF and so on")
+    (tmp_path / "folder").mkdir()
+    for name, problem in (("store.h5", "exists and is not a GeoTIFF"), ("folder", "is a folder")):
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(BadInput, match=f"{name}: {problem}"):
+            predict(Stub(), tmp_path / "scene", tmp_path / name)
+        assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "store.h5").read_bytes() == b"\x89HDF and so on"
+
+
+def test_numbers_below_the_offset_become_zero_not_huge(tmp_path):
+    bands = {name: np.full_like(v, 999) for name, v in draw_scene(24, 24).items()}
+    predict(Stub(), write_scene(tmp_path / "x_N0400_y", bands), tmp_path / "map.tif")
+    assert (read_map(tmp_path / "map.tif")[0] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["x_N9999_y", "x_N0301_y", "plain", "x_N04001_y"])
+def test_other_names_are_not_shifted(tmp_path, name):
+    bands = draw_scene(24, 24)
+    answer = predict(Stub(), write_scene(tmp_path / name, bands), tmp_path / "map.tif")
+    assert answer["offset"] == 0
+    found, _, _ = read_map(tmp_path / "map.tif")
+    assert np.allclose(found[0], expected_map(bands["B02"], SIDE, 6, 6), atol=1e-5)
+
+
+def test_the_metadata_has_the_last_word(tmp_path):
+    scene = write_scene(tmp_path / "x_N0213_y", draw_scene(24, 24))
+    (scene / "MTD_MSIL2A.xml").write_text(XML.format(-1000, -1000))
+    assert open_scene(scene).offset == 1000
+    (scene / "MTD_MSIL2A.xml").write_text(XML.format(-1000, 0))
+    with pytest.raises(BadInput, match=r"MTD_MSIL2A\.xml: has different offsets"):
+        open_scene(scene)
+    (scene / "MTD_MSIL2A.xml").write_text("<other/>")
+    assert open_scene(scene).offset == 0
+
+
+# ---- files
+
+
+def test_a_safe_product_is_read_at_native_resolution(tmp_path):
+    """Bands are stored at several resolutions, and beside them masks that are named after bands."""
+    bands = draw_scene(24, 24)
+    root = tmp_path / "S2B_N0300_T32TNT.SAFE" / "GRANULE" / "L2A_T32TNT"
+    images = root / "IMG_DATA"
+    for name, values in bands.items():
+        gsd = BANDS[name].gsd
+        write_band(images / f"R{gsd}m" / f"T32TNT_20190101_{name}_{gsd}m.tif", values, gsd)
+    write_band(images / "R20m" / "T32TNT_20190101_B02_20m.tif", np.full((12, 12), 7, np.uint16), 20)
+    write_band(images / "R60m" / "T32TNT_20190101_B02_60m.tif", np.full((4, 4), 7, np.uint16), 60)
+    for name in ("B02", "B10"):
+        write_band(root / "QI_DATA" / f"MSK_DETFOO_{name}.tif", np.full((24, 24), 3, np.uint8), 10)
+    scene = open_scene(tmp_path / "S2B_N0300_T32TNT.SAFE")
+    assert set(scene.files) == set(NAMES)  # level 2A has no B10
+    assert all("IMG_DATA" in path.parts for path in scene.files.values())
+    predict(Stub(), scene.folder, tmp_path / "map.tif")
+    assert np.allclose(read_map(tmp_path / "map.tif")[0][0], expected_map(bands["B02"], SIDE, 6, 6), atol=1e-5)
+
+
+@pytest.mark.parametrize("named", ["{}.tif", "T32TNT_20190101T1_{}.TIF", "t32tnt_{}.tiff", "tile_b_{}.tif"])
+def test_names_of_bands(tmp_path, named):
+    scene = write_scene(tmp_path / "scene", draw_scene(12, 12), named)
+    assert set(open_scene(scene).files) == set(NAMES)
+
+
+def test_the_map_is_cloud_optimised(tmp_path):
+    bands = {name: np.full_like(v, 2000) for name, v in draw_scene(600, 1200).items()}
+    bands["B02"][:, :600] = 4000
+    bands["B02"][:60, :60] = bands["B04"][:60, :60] = 0
+    predict(Stub(ground=1200), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif", 120)
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.profile["tiled"]
+        assert file.compression.name == "deflate"
+        assert file.block_shapes == [(512, 512)] * 2
+        assert file.overviews(1) == [2, 4][: len(file.overviews(1))]
+        assert file.overviews(1)
+        small = file.read(1, out_shape=(300, 600))
+        assert np.isnan(small[:29, :29]).all()  # overviews mean what there is, and know what there is not
+        assert np.isfinite(small[32:]).all()
+        assert abs(small[200, 10] - 0.4) < 1e-4
+        assert abs(small[200, 590] - 0.2) < 1e-4
+
+
+def test_a_real_classifier_and_the_command(tmp_path, capsys):
+    torch.manual_seed(0)
+    classifier = Classifier(describe(views=2)).eval()
+    save_weights(tmp_path / "weights", classifier, {})
+    scene = write_scene(tmp_path / "scene", draw_scene(31, 26))
+    out = tmp_path / "maps" / "map.tif"
+    assert main(["predict", str(tmp_path / "weights"), str(scene), str(out), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    found, profile, _ = read_map(out)
+    assert (profile["height"], profile["width"], profile["count"]) == (31, 26, 2)
+    assert np.isfinite(found).all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert answer["classes"] == ["dark", "bright"]
+    assert answer["windows"] == 4 * 3
+    assert (answer["height"], answer["width"], answer["stride"]) == (31, 26, 6)
+    first = found.copy()
+    assert main(["predict", str(tmp_path / "weights"), str(scene), str(out)]) == 0  # over the older map
+    assert np.array_equal(read_map(out)[0], first)
+
+
+def test_windows_of_the_trained_ground(tmp_path):
+    """A model of 240 m patches looks at 24 px of the scene, whatever side its network takes."""
+    stub = Stub(ground=240, side=90)
+    predict(stub, write_scene(tmp_path / "scene", draw_scene(48, 48)), tmp_path / "map.tif")
+    assert stub.shapes == {(("B02", "B04"), (2, 24, 24)), (("B8A",), (1, 12, 12)), (("B01",), (1, 4, 4))}
+
+
+@pytest.mark.parametrize("stride", [13, 40, 10_000])
+def test_a_stride_beyond_the_window_leaves_no_gap(tmp_path, stride):
+    bands = {name: np.full_like(v, 5000) for name, v in draw_scene(50, 60).items()}
+    predict(Stub(), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif", stride)
+    assert np.allclose(read_map(tmp_path / "map.tif")[0], 0.5)
+
+
+# ---- refusals
+
+
+def refused(tmp_path, scene, pattern, bands=NAMES):
+    with pytest.raises(BadInput, match=pattern) as caught:
+        predict(Stub(bands), scene, tmp_path / "out" / "map.tif")
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "out").glob("*")), "something was left"
+    assert not list((tmp_path / "out").glob(".*")), "something was left"
+
+
+def test_a_scene_that_lacks_a_band(tmp_path):
+    scene = write_scene(tmp_path / "scene", draw_scene(24, 24))
+    refused(tmp_path, scene, r"scene: lacks B03, B11; it has", ("B02", "B03", "B11"))
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path, tmp_path / "empty", "holds no band raster")
+    refused(tmp_path, tmp_path / "nothing", "no such scene")
+    refused(tmp_path, scene / "B02.tif", "no such scene")
+
+
+@pytest.mark.parametrize("keep", [0, 3, 200, 0.5, 0.98])
+def test_a_damaged_file_is_named(tmp_path, keep):
+    scene = write_scene(tmp_path / "scene", draw_scene(240, 240), compress="deflate")
+    file = scene / "B04.tif"
+    content = file.read_bytes()
+    file.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    refused(tmp_path, scene, r"B04\.tif: cannot be (read|decoded)")
+
+
+def test_bands_that_do_not_lie_together(tmp_path):
+    bands = draw_scene(24, 24)
+    scene = write_scene(tmp_path / "a", bands)
+    write_band(scene / "B8A.tif", bands["B8A"], 20, origin=(ORIGIN[0] + 60, ORIGIN[1]))
+    refused(tmp_path, scene, r"B8A\.tif: lies at")
+    scene = write_scene(tmp_path / "b", bands)
+    write_band(scene / "B8A.tif", bands["B8A"], 20, crs="EPSG:32633")
+    refused(tmp_path, scene, r"B8A\.tif: lies at .*32633")
+    scene = write_scene(tmp_path / "c", bands)
+    write_band(scene / "B01.tif", np.ones((7, 4), np.uint16), 60)
+    refused(tmp_path, scene, r"B01\.tif: is 4×7 px")
+
+
+def test_signed_digital_numbers_are_as_good(tmp_path):
+    bands = draw_scene(24, 24)
+    scene = write_scene(tmp_path / "x_N0400_y", {name: v.astype(np.int16) + 1000 for name, v in bands.items()})
+    predict(Stub(), scene, tmp_path / "map.tif")
+    assert np.allclose(read_map(tmp_path / "map.tif")[0][0], expected_map(bands["B02"], SIDE, 6, 6), atol=1e-5)
+
+
+def test_reflectances_are_refused(tmp_path):
+    """Numbers in 0…1 are no digital numbers: a map made from them would be nonsense without a word."""
+    bands = {name: (v / 10_000).astype(np.float32) for name, v in draw_scene(24, 24).items()}
+    refused(tmp_path, write_scene(tmp_path / "scene", bands), r"B02\.tif: .*float32")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_failure_in_the_middle_leaves_the_older_map_and_costs_one_row(tmp_path, same):
+    """Of five rows of windows two are done; by another classifier they must be done again."""
+    scene, out = write_scene(tmp_path / "scene", draw_scene(40, 40)), tmp_path / "map.tif"
+    stub = Stub()
+    predict(stub, scene, out)
+    before = out.read_bytes()
+    calls = []
+
+    def fails(planes):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return Stub.probabilities(stub, planes)
+
+    stub.probabilities = fails
+    with pytest.raises(RuntimeError, match="out of memory"):
+        predict(stub, scene, out)
+    assert out.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "scene", ".map.tif.parts"}
+    if not same:
+        stub.network = torch.nn.Linear(1, 1)
+    del calls[:]
+    calls += [0] * 3
+    predict(stub, scene, out)
+    assert len(calls) - 3 == (3 if same else 5)
+    assert out.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "scene"}
+
+
+def test_the_command_refuses_in_one_line(tmp_path, capsys):
+    save_weights(tmp_path / "weights", Classifier(describe()).eval(), {})
+    scene = write_scene(tmp_path / "scene", draw_scene(24, 24, names=("B02", "B8A")))
+    whole = write_scene(tmp_path / "whole", draw_scene(24, 24))
+    out = tmp_path / "map.tif"
+    for words, pattern in (
+        ([tmp_path / "weights", scene, out], "lacks B04, B01"),
+        ([tmp_path / "weights", tmp_path / "no", out], "no such scene"),
+        ([tmp_path / "no", whole, out], "holds no weights"),
+        ([tmp_path / "weights", whole, out, "--stride", "0"], "--stride"),
+    ):
+        assert main(["predict", *map(str, words), "--json"]) == 2
+        said, err = capsys.readouterr()
+        assert said == ""
+        lines = [line for line in err.splitlines() if line.startswith("landscale: ")]
+        assert len(lines) == 1
+        assert pattern in lines[0]
+        assert not out.exists()
+    assert Path(whole).is_dir()

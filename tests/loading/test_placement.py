@@ -1,0 +1,461 @@
+"""Wherever the train split lies, its patches are those of the disk, in their order and to the byte; nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landscale.distributed import Ranks
+from landscale.errors import BadStore, LandscaleError
+from landscale.loading import Placed, batches, epoch_order, filling, place, placement, targets_by_name, train_steps
+from landscale.loading.filling import positions
+from landscale.loading.on_device import routes
+from landscale.loading.placement import choose
+from landscale.loading.room import Room, limits, look
+from landscale.store import SUPER, PatchStore, Plane, open_store
+from launchers import session_of
+from lmdbs import write as write_lmdb
+from stores import make_store, rgbn_plane, sentinel_planes
+
+CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+PLACES = ["memory", "device", pytest.param("gpu", marks=needs_gpu)]
+SPLITS = {"val": 5, "train": 19, "test": 3}
+
+
+def put(store: PatchStore, where: str, bands: tuple[str, ...], upsampled: bool = False) -> tuple[torch.device, Placed]:
+    device = torch.device("cuda", 0) if where == "gpu" else CPU
+    how = "device" if where == "gpu" else where
+    placed = place(store, bands, upsampled, store.patches("train"), Ranks(), device, how)
+    assert placed is not None
+    return device, placed
+
+
+def same_as_disk(store: PatchStore, where: str, bands: tuple[str, ...], upsampled: bool = False) -> None:
+    """Over two epochs, steps with a shorter last one, and every rank of some worlds; more ranks than rows among them."""
+    device, placed = put(store, where, bands, upsampled)
+    targets = targets_by_name(store, store.layout.classes)
+    patches = store.patches("train")
+    steps = [order[k : k + 8] for order in (epoch_order(patches, 0, e) for e in (0, 1)) for k in range(0, 19, 8)]
+    steps.append(np.repeat(patches[-1:], 5))
+    for world in (1, 3, 6):
+        for rank in range(world):
+            how = {"upsampled": upsampled, "ranks": Ranks(rank, world)}
+            expected = batches(store, bands, targets, steps, CPU, **how)
+            found = batches(store, bands, targets, steps, device, **how, placed=placed)
+            for a, b in zip(expected, found, strict=True):
+                assert np.array_equal(a.rows, b.rows)
+                assert list(a.planes) == list(b.planes)
+                assert torch.equal(a.targets, b.targets.cpu())
+                for names, pixels in a.planes.items():
+                    assert pixels.dtype == b.planes[names].dtype
+                    assert np.array_equal(pixels.numpy(), b.planes[names].cpu().numpy())
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of some patches and pieces of one, as the real ones are of many."""
+    monkeypatch.setattr(filling, "_PART", 12_000)
+    monkeypatch.setattr(filling, "_PIECE", 3_000)
+
+
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("dtype", ["uint16", "uint8", "float32"])
+@pytest.mark.parametrize("bands", [("B04", "B03", "B02"), ("B01", "B8A", "B02"), ("B12",)])
+def test_the_patches_are_those_of_the_disk(where, dtype, bands, tmp_path, small_parts):
+    store = make_store(tmp_path / "s.h5", planes=sentinel_planes(12, dtype), splits=SPLITS, bad=(9, 23))
+    same_as_disk(store, where, bands)
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_patch_may_be_of_any_number_of_bytes(where, tmp_path):
+    for side, dtype in ((3, "uint8"), (3, "uint16"), (5, "uint8"), (1, "float32")):
+        plane = Plane("data_10m", ("B02",) if side == 3 else ("B02", "B03"), side, dtype)
+        same_as_disk(make_store(tmp_path / f"{side}-{dtype}.h5", planes=[plane], splits=SPLITS), where, ("B02",))
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_upsampled_patches(where, tmp_path):
+    native = sentinel_planes(12)
+    every = tuple(band for plane in native for band in plane.bands)
+    store = make_store(tmp_path / "s.h5", planes=(*native, Plane(SUPER, every, 12)), splits=SPLITS)
+    assert put(store, where, ("B02", "B12"), upsampled=True)[1].told.endswith(
+        "(6.57e-05 GB)"
+    )  # 19 · 12 · 12² · 2 bytes
+    same_as_disk(store, where, ("B02", "B12"), upsampled=True)
+    same_as_disk(store, where, ("B02", "B12"))
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_patches_of_an_lmdb(where, tmp_path):
+    store = open_store(write_lmdb(tmp_path / "Encoded"))
+    rows = store.patches("train")
+    device, placed = put(store, where, ("B02", "B12"))
+    expected = store.pixels("data_20m", rows[::-1])
+    (batch,) = batches(store, ("B02", "B12"), store.classes, [rows[::-1]], device, placed=placed)
+    found = batch.planes[next(p.bands for p in store.layout.planes if p.key == "data_20m")]
+    assert np.array_equal(found.cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_the_store_is_not_read_again(where, tmp_path, monkeypatch):
+    store = make_store(tmp_path / "s.h5", splits=SPLITS)
+    device, placed = put(store, where, store.layout.bands)
+    monkeypatch.setattr(type(store), "gather", None)
+    patches = store.patches("train")
+    parts = list(batches(store, store.layout.bands, store.classes, train_steps(patches, 4), device, placed=placed))
+    assert [len(b.rows) for b in parts] == [4] * 4
+    with pytest.raises(ValueError, match="not of the split"):
+        next(batches(store, store.layout.bands, store.classes, [np.arange(4)], device, placed=placed))
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_batch_stays_valid_until_the_next_is_asked_for(where, tmp_path):
+    store = make_store(tmp_path / "s.h5", splits=SPLITS)
+    device, placed = put(store, where, store.layout.bands)
+    steps = [epoch_order(store.patches("train"), 0, e)[:8] for e in range(8)]
+    places = set()
+    for batch, rows in zip(
+        batches(store, store.layout.bands, store.classes, steps, device, placed=placed), steps, strict=True
+    ):
+        (pixels,) = batch.planes.values()
+        time.sleep(0.002)
+        assert np.array_equal(pixels.cpu().numpy(), store.pixels("data_10m", rows))
+        places.add(pixels.data_ptr())
+    assert len(places) <= 3  # memory is used again
+
+
+@pytest.mark.parametrize("where", ["memory", "device"])
+def test_a_rank_that_fills_for_long_is_not_silent(where, tmp_path, small_parts):
+    store = make_store(tmp_path / "s.h5", splits=SPLITS)
+    beats = []
+    assert place(store, store.layout.bands, False, store.patches("train"), Ranks(beat=beats.append), CPU, where)
+    assert beats == [-1] * 10  # 19 patches, two a part
+
+
+# ---- where there is room
+
+
+def rooms(*machines: tuple[int, int, int | None], ranks: int = 1) -> list[Room]:
+    """So many ranks on each machine of (memory, shared, GPU) in GB."""
+    return [
+        Room(f"n{k}", memory * 10**9, shared * 10**9, None if gpu is None else gpu * 10**9)
+        for k, (memory, shared, gpu) in enumerate(machines)
+        for _ in range(ranks)
+    ]
+
+
+GB43 = 43 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("how", "there", "where"),
+    [
+        ("auto", rooms((200, 100, 80)), "device"),
+        ("auto", rooms((200, 100, 70)), "memory"),  # more than 60% of it
+        ("device", rooms((200, 100, 70)), "device"),
+        ("auto", rooms((200, 100, 40), ranks=4), "sharded"),
+        ("device", rooms((200, 100, 40), ranks=4), "sharded"),
+        ("auto", rooms((200, 100, 80), (200, 100, 40), ranks=4), "sharded"),  # the same on all machines
+        ("auto", rooms((200, 100, 80), (200, 100, 10), ranks=4), "memory"),
+        ("auto", rooms((200, 60, 10), ranks=4), "disk"),  # too little can be shared
+        ("auto", rooms((200, 60, 10)), "memory"),  # and one rank need not share
+        ("auto", rooms((70, 70, 10), ranks=4), "disk"),
+        ("memory", rooms((70, 70, 80), ranks=4), "memory"),
+        ("device", rooms((200, 0, None), ranks=4), "device"),
+        ("device", rooms((100, 0, None), ranks=4), "sharded"),  # processes of one machine share its memory
+    ],
+)
+def test_a_place_is_chosen_by_the_smallest_room(how, there, where):
+    assert choose(how, GB43, there) == where
+
+
+@pytest.mark.parametrize(
+    ("how", "there", "said"),
+    [
+        ("memory", rooms((40, 40, 80)), "found|40 GB of memory"),
+        ("memory", rooms((200, 30, 80), ranks=2), r"30 GB of memory that can be shared \(/dev/shm\)"),
+        ("device", rooms((200, 30, 40)), "40 GB on a device, 40 GB on all of a machine"),
+        ("device", rooms((200, 30, 10), ranks=4), "10 GB on a device, 40 GB on all of a machine"),
+    ],
+)
+def test_what_was_asked_for_and_has_no_room_is_refused(how, there, said):
+    with pytest.raises(
+        LandscaleError, match=rf"^--placement {how}: the train split takes 43 GB, .*90%.*({said})[^\n]*$"
+    ):
+        choose(how, GB43, there)
+
+
+def test_refusals_and_what_stays_on_the_disk(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "s.h5", planes=rgbn_plane(6), splits=SPLITS)
+    rows, bands = store.patches("train"), store.layout.bands
+    assert place(store, bands, False, rows, Ranks(), CPU, "auto") is None  # the page cache is memory
+    assert place(store, bands, False, rows, Ranks(), torch.device("cuda", 0), "disk") is None
+    with pytest.raises(BadStore, match="lacks B12"):
+        place(store, ("B12",), False, rows, Ranks(), CPU, "memory")
+    monkeypatch.setattr(placement, "look", lambda device: Room("here", 1000, 1000, None))
+    for how in ("memory", "device"):
+        with pytest.raises(LandscaleError, match=f"--placement {how}: the train split takes 5.47e-06 GB"):
+            place(store, bands, False, rows, Ranks(), CPU, how)
+
+
+def test_the_room_is_what_the_job_may_take(tmp_path):
+    here = look(CPU)
+    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert 0 < here.memory < total
+    assert 0 < here.shared <= here.memory
+    assert here.gpu is None
+    files = {"job_7/step_0": "max", "job_7": "64000", "memory/uid_0/job_7": "32000"}
+    for folder, limit in files.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        name = "memory.limit_in_bytes" if "uid" in folder else "memory.max"
+        (tmp_path / folder / name).write_text(f"{limit}\n")
+    groups = tmp_path / "cgroup"
+    groups.write_text("0::/job_7/step_0/task_0\n")
+    assert list(limits(groups, tmp_path)) == [64_000]
+    groups.write_text("4:memory:/uid_0/job_7/step_0\n3:cpu:/uid_0\n0::/\n")
+    assert list(limits(groups, tmp_path)) == [32_000]
+    assert list(limits(tmp_path / "none", tmp_path)) == []
+
+
+# ---- exchange
+
+
+@given(st.data())
+def test_every_rank_receives_its_rows_in_their_order(data):
+    """Any machines, any step, oversampled rows and steps smaller than the world among them."""
+    hosts = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=7))
+    patches = data.draw(st.integers(1, 30))
+    at = np.array(data.draw(st.lists(st.integers(0, patches - 1), max_size=25)), np.int64)
+    world = len(hosts)
+    machines = [[rank for rank, host in enumerate(hosts) if host == h] for h in sorted(set(hosts))]
+    for peers in machines:
+        shards = [np.arange(patches)[k :: len(peers)] for k in range(len(peers))]
+        ways = [routes(at, Ranks(rank, world), peers) for rank in peers]
+        sent = [np.split(shard[way.given], np.cumsum(way.gives)[:-1]) for shard, way in zip(shards, ways, strict=True)]
+        for me, (rank, way) in enumerate(zip(peers, ways, strict=True)):
+            assert way.receives == [len(parts[me]) for parts in sent]
+            received = np.concatenate([parts[me] for parts in sent])
+            assert np.array_equal(received[way.order], at[rank::world])
+
+
+@given(st.lists(st.integers(0, 99), unique=True, min_size=1, max_size=30), st.lists(st.integers(0, 99), max_size=9))
+def test_positions(split, rows):
+    split, rows = np.array(sorted(split)), np.array(rows, np.int64)
+    if set(rows) <= set(split):
+        assert np.array_equal(split[positions(split, rows)], rows)
+    else:
+        with pytest.raises(ValueError, match="not of the split"):
+            positions(split, rows)
+
+
+# ---- several processes
+
+SCRIPT = """
+import json, os, resource, sys, time
+from pathlib import Path
+import numpy as np
+import torch
+import torch.distributed as dist
+from landscale.loading import batches, epoch_order, filling, place, placement
+from landscale.loading.room import Room
+from landscale.distributed import Ranks, start, stop
+from landscale.errors import BadStore, LandscaleError
+from landscale.store import open_store
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+store = open_store(folder / "s.h5")
+rows, bands = store.patches("train"), ("B04", "B12", "B01")
+SPLIT = sum(filling.bytes_of(p) for p in store.planes_for(bands)) * len(rows)
+filling._PART, filling._PIECE = SPLIT // 4, SPLIT // 12
+facts = []
+
+
+def shared():  # the files of /dev/shm that this process maps, without a name
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sorted({line.split()[4] for line in lines if "/dev/shm/#" in line})
+
+
+def compare(ranks, placed):
+    steps = [epoch_order(rows, 5, e)[:size] for e, size in enumerate((8, 7, 8, 3, 2, 1, 6))]
+    steps.append(np.repeat(rows[3:4], 8))
+    for step, a, b in zip(
+        steps,
+        batches(store, bands, store.classes, steps, torch.device("cpu"), ranks=ranks),
+        batches(store, bands, store.classes, steps, torch.device("cpu"), ranks=ranks, placed=placed),
+        strict=True,
+    ):
+        assert np.array_equal(a.rows, step[ranks.rank :: ranks.world]) and np.array_equal(a.rows, b.rows)
+        assert torch.equal(a.targets, b.targets) and list(a.planes) == list(b.planes)
+        for names, pixels in a.planes.items():
+            assert np.array_equal(pixels.numpy(), b.planes[names].numpy()), names
+
+
+def case(ranks, how, free=None, host="one"):
+    if free is not None:
+        placement.look = lambda device: Room(host, free, free, None)
+    fact = {"world": ranks.world, "how": how}
+    try:
+        placed = place(store, bands, False, rows, ranks, torch.device("cpu"), how)
+    except LandscaleError as error:
+        fact["refused"] = str(error)
+    else:
+        compare(ranks, placed)
+        fact["told"] = placed.told
+        fact["held"] = sum(t.nbytes for t in placed.shards.values()) / SPLIT if how == "device" else 0
+    facts.append(fact | {"maps": shared()})
+
+
+def all_cases(ranks):
+    host = "one" if ranks.rank < 2 else "two"
+    case(ranks, "memory")  # by what there is
+    case(ranks, "device", 2 * SPLIT)  # all on one machine; too little memory for all ranks to have all
+    case(ranks, "memory", 2 * SPLIT, host)
+    case(ranks, "device", 2 * SPLIT, host)
+    case(ranks, "memory", SPLIT // (2 if ranks.rank == 1 else 1) * 3)
+    case(ranks, "memory", SPLIT // (2 if ranks.rank == 1 else 1))  # too little on one of them
+    if ranks.rank == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SPLIT // 2, resource.RLIM_INFINITY))
+    case(ranks, "memory", 10 * SPLIT)  # told that there is room, but there is none
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    gather = type(store).gather
+    if ranks.first:
+        def damaged(self, rows, into):
+            raise BadStore("s.h5", "is damaged")
+        type(store).gather = damaged
+    case(ranks, "memory")
+    case(ranks, "device", 2 * SPLIT)
+    type(store).gather = gather
+
+
+def tell(name, content):
+    part = folder / f".{name}.{os.getpid()}"
+    part.write_text(json.dumps(content))
+    part.rename(folder / name)
+
+
+ranks = start("gloo")
+all_cases(ranks)
+stop()
+if ranks.rank < 2:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=ranks.rank, world_size=2)
+    ranks = Ranks(ranks.rank, 2, ranks.rank)
+    all_cases(ranks)
+    tell(f"facts-{ranks.rank}", facts)
+
+    def slow(self, rows, into):  # of the one that fills
+        tell("filling", {"pid": os.getpid(), "maps": shared()})
+        time.sleep(300)
+    type(store).gather = slow
+    tell(f"pid-{ranks.rank}", os.getpid())
+    case(ranks, "memory")
+else:
+    tell(f"facts-{ranks.rank}", facts)
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """Three processes that place a split in all ways, then two of them, which are killed while they fill the memory."""
+    folder = tmp_path_factory.mktemp("placement")
+    make_store(folder / "s.h5", planes=sentinel_planes(12), splits=SPLITS)
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", script, folder]
+    with (folder / "said").open("wb") as said:
+        torchrun = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    try:
+        end = time.monotonic() + 200
+        while not (folder / "filling").exists() and torchrun.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        pids = [read(path) for path in folder.glob("pid-*")]
+    finally:
+        torchrun.kill()  # before its workers, so that it cannot tidy up after them
+        torchrun.wait()
+        for rank in folder.glob("pid-*"):
+            os.kill(read(rank), signal.SIGKILL)
+    assert len(pids) == 2, (folder / "said").read_text()[-4000:]
+    end = time.monotonic() + 20
+    while any(session_of(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.02)
+    return folder
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def facts_of(folder, world, how):
+    """By case, of all ranks."""
+    ranks = [[f for f in read(folder / f"facts-{k}") if (f["world"], f["how"]) == (world, how)] for k in range(world)]
+    return list(zip(*ranks, strict=True))
+
+
+@pytest.mark.parametrize("world", [3, 2])
+def test_memory_is_shared_by_the_processes_of_a_machine(launched, world):
+    """That the patches are those of the disk was asserted in there."""
+    real, machines, *_ = facts_of(launched, world, "memory")
+    assert {f["told"].split(" (")[0] for f in real} == {"train split in shared memory"}
+    maps = [f["maps"] for f in real]
+    assert len(maps[0]) == 1
+    assert maps == [maps[0]] * world
+    files = [f["maps"][0] for f in machines]  # the first one's has been given back by now
+    assert all(len(f["maps"]) == 1 for f in machines)
+    assert files == [files[0], files[0], *[files[-1]] * (world - 2)]
+    assert (files[-1] != files[0]) == (world == 3)  # on another machine
+
+
+@pytest.mark.parametrize("world", [3, 2])
+def test_a_split_is_spread_over_the_devices_of_a_machine(launched, world):
+    together, machines, *_ = facts_of(launched, world, "device")
+    assert {f["told"].split(" (")[0] for f in together} == {f"train split sharded over {world} devices"}
+    assert sum(f["held"] for f in together) == pytest.approx(1)
+    assert max(f["held"] for f in together) < 1 / world + 0.06
+    if world == 3:
+        assert [f["told"].split(" (")[0].split("sharded ")[1] for f in machines] == [
+            "over 2 devices",
+            "over 2 devices",
+            "over 1 devices",
+        ]
+        assert machines[2]["held"] == 1
+
+
+@pytest.mark.parametrize("world", [3, 2])
+def test_all_are_refused_when_one_is(launched, world):
+    """And none waits for the others."""
+    *_, fits, small, full, damaged = facts_of(launched, world, "memory")
+    assert all("told" in f for f in fits)
+    for refused, said in (
+        (small, "--placement memory: the train split takes "),
+        (full, "/dev/shm: cannot hold "),
+        (damaged, "s.h5: is damaged"),
+        (facts_of(launched, world, "device")[-1], "s.h5: is damaged"),
+    ):
+        assert len({f["refused"] for f in refused}) == 1
+        assert refused[0]["refused"].startswith(said)
+        assert all(f["maps"] == [] for f in refused)
+
+
+def test_nothing_is_left_of_processes_that_were_killed_while_they_filled(launched):
+    (inode,) = read(launched / "filling")["maps"]
+    assert not any(entry.stat().st_ino == int(inode) for entry in Path("/dev/shm").iterdir())
+    left = []
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            left += [line for line in maps.read_text().splitlines() if f"/dev/shm/#{inode} " in line]
+        except OSError:  # gone, or not ours to see
+            continue
+    assert left == []  # without a name and without a process that maps it, it is gone

@@ -1,0 +1,378 @@
+"""Heads of queries: on any network's last map, with timm's contract, a gradient for every parameter, saved by name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+from landscale.cli import main
+from landscale.errors import LandscaleError, UnknownName
+from landscale.loading import batches
+from landscale.models import create
+from landscale.models.heads import HEADS, HeadedNetwork, QueryHead, create_with_head
+from landscale.models.weights import load_model
+from landscale.store import open_store
+from landscale.training.build import build_classifier
+from landscale.training.recipe import Recipe, load_recipe
+from stores import make_store, rgbn_plane, sentinel_planes
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+SMALL = {"width": 32, "heads": 4}
+NETWORKS = {  # what it gives: its side, its options
+    "wide_resnet": (24, {}),  # (N, D, h, w)
+    "convnext_atto": (32, {}),  # the same, with a norm of its own between pooling and classifier
+    "mobilenetv3_small_050": (32, {}),  # the same, with a convolution after pooling
+    "swin_tiny_patch4_window7_224": (56, {"embed_dim": 24, "depths": (1, 1), "num_heads": (2, 2)}),  # (N, h, w, D)
+    "vit_tiny_patch16_224": (32, {"depth": 2}),  # (N, T, D), a class token in front
+    "mixer_s32_224": (64, {}),  # (N, T, D), none
+}
+QUERIES = [name for name in HEADS if name != "linear"]
+every_network = pytest.mark.parametrize("model", NETWORKS)
+every_head = pytest.mark.parametrize("head", QUERIES)
+
+
+def headed(model, head, classes=19, bands=10, **more):
+    side, options = NETWORKS[model]
+    network = create_with_head(model, bands, classes, side, head, SMALL, **options | more)
+    return network, torch.randn(2, bands, side, side)
+
+
+# ---- the contract
+
+
+@every_network
+@every_head
+def test_features_and_head(model, head):
+    network, x = headed(model, head)
+    network.eval()
+    with torch.no_grad():
+        features = network.forward_features(x)
+        pooled = network.forward_head(features, pre_logits=True)
+        assert features.shape[0] == 2
+        assert network.num_features in (features.shape[1], features.shape[-1])
+        assert pooled.shape == (2, network.num_features) == (2, network.head_hidden_size)
+        logits = network.forward_head(features)
+        assert logits.shape == (2, 19)
+        torch.testing.assert_close(network(x), logits)
+        torch.testing.assert_close(network(x[:1]), logits[:1], rtol=1e-4, atol=1e-5)
+        last = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(last, logits, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(network(x).float(), logits, rtol=0.1, atol=0.1)
+
+
+@every_network
+@every_head
+def test_gradient_reaches_every_parameter(model, head):
+    network, x = headed(model, head)
+    network.train()
+    for norm in network.modules():  # timm starts some layers at 0, which stops the first gradient
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.ones_(norm.weight)
+    network(x.repeat(2, 1, 1, 1)).square().sum().backward()
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    "model,layer", [("convnext_atto", "head.norm"), ("mobilenetv3_small_050", "conv_head"), ("wide_resnet", "head.fc")]
+)
+def test_what_served_the_networks_own_classifier_is_gone(model, layer):
+    side, options = NETWORKS[model]
+    assert any(name.startswith(layer) for name in create(model, 10, 19, side, **options).state_dict())
+    network, _ = headed(model, "query")
+    assert not any(name.startswith(f"trunk.{layer}") for name in network.state_dict())
+
+
+@every_head
+def test_the_trunk_is_the_network_itself(head):
+    """Its weights fit the network alone, and it sees the same: nothing is lost but the classifier."""
+    network, x = headed("convnext_atto", head)
+    bare = create("convnext_atto", 10, 0).eval()
+    missing, unexpected = bare.load_state_dict(network.trunk.state_dict(), strict=False)
+    assert unexpected == []
+    assert missing == ["head.norm.weight", "head.norm.bias"]
+    torch.testing.assert_close(network.eval().forward_features(x), bare.forward_features(x))
+
+
+@every_network
+@every_head
+def test_classifier_is_replaced_and_removed(model, head):
+    network, x = headed(model, head, drop_rate=0.3)
+    network.eval()
+    assert network.drop_rate == 0.3
+    assert network.head.decoded[1].p == 0.3
+    pooled = network.forward_head(network.forward_features(x), pre_logits=True)
+    network.reset_classifier(7)
+    assert (network.num_classes, network(x).shape) == (7, (2, 7))
+    assert network.get_classifier() is network.head
+    network.reset_classifier(0)
+    assert network.num_classes == 0
+    torch.testing.assert_close(network(x), pooled)
+    with pytest.raises(LandscaleError, match="pool"):
+        network.reset_classifier(3, "max")
+
+
+@every_head
+def test_maps_and_tokens_are_read_alike(head):
+    """NCHW, NHWC and tokens are three orders of the same numbers."""
+
+    class Given(nn.Module):
+        num_features = 48
+
+        def __init__(self, order):
+            super().__init__()
+            self.order = order
+            self.convolution = nn.Conv2d(3, 48, 1)
+
+        def forward_features(self, x):
+            x = self.convolution(x)
+            return {"nchw": x, "nhwc": x.permute(0, 2, 3, 1), "tokens": x.flatten(2).transpose(1, 2)}[self.order]
+
+    first = HeadedNetwork(Given("nchw"), 5, (3, 6), **HEADS[head]).eval()
+    x = torch.randn(2, 3, 6, 6)
+    for order in ("nhwc", "tokens"):
+        other = HeadedNetwork(Given(order), 5, (3, 6), **HEADS[head]).eval()
+        other.load_state_dict(first.state_dict())
+        assert other.num_features == 48
+        torch.testing.assert_close(other(x), first(x))
+        assert other.channels_last == (order == "nhwc")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_seed_decides_the_weights(head):
+    def weights(seed):
+        torch.manual_seed(seed)
+        return create_with_head("wide_resnet", 10, 5, 24, head).state_dict()
+
+    first, same, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+    if head == "linear":
+        torch.manual_seed(1)
+        assert all(torch.equal(first[k], v) for k, v in create("wide_resnet", 10, 5, 24).state_dict().items())
+
+
+@every_head
+def test_safetensors_round_trip(head, tmp_path: Path):
+    network, x = headed("wide_resnet", head)
+    network.train()(x)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    copy, _ = headed("wide_resnet", head)
+    copy.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(network.eval()(x), copy.eval()(x))
+
+
+@every_head
+@pytest.mark.parametrize("model", ["wide_resnet", "vit_tiny_patch16_224"])
+def test_it_is_one_graph_and_exports(model, head):
+    network, x = headed(model, head)
+    network.eval()
+    with torch.no_grad():
+        expected = network(x)
+        assert torch._dynamo.explain(network)(x).graph_break_count == 0
+        torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), expected, rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.explain(network.train())(x).graph_break_count == 0
+
+
+def test_building_runs_nothing_and_needs_no_grad():
+    state = torch.get_rng_state()
+    trunk = create("wide_resnet", 10, 0)
+    after = torch.get_rng_state()
+    assert not torch.equal(state, after)
+    before = {k: v.clone() for k, v in trunk.state_dict().items()}
+    with torch.no_grad():
+        network = HeadedNetwork(trunk, 0, (10, 24))
+    assert torch.equal(torch.get_rng_state(), after)
+    assert all(torch.equal(v, before[k]) for k, v in network.trunk.state_dict().items())
+    with torch.inference_mode():
+        assert create_with_head("vit_tiny_patch16_224", 3, 4, 32, "query", SMALL)(torch.zeros(1, 3, 32, 32)).shape == (
+            1,
+            4,
+        )
+
+
+def test_queries_are_not_decayed():
+    network, _ = headed("vit_tiny_patch16_224", "query")
+    groups = create_optimizer_v2(network, opt="adamw", lr=1e-3, weight_decay=0.05).param_groups
+    spared = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert id(network.head.queries) in spared
+    assert id(network.trunk.pos_embed) in spared  # as in the network alone
+    assert id(network.head.weight) not in spared
+
+
+# ---- the heads
+
+
+@given(
+    classes=st.integers(1, 45),
+    groups=st.integers(1, 50),
+    tokens=st.integers(1, 9),
+    among=st.booleans(),
+    layers=st.integers(1, 2),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_classes_and_groups(classes, groups, tokens, among, layers):
+    head = QueryHead(8, classes, groups=groups, among=among, layers=layers, width=16, heads=2)
+    queries, width, share = head.weight.shape
+    assert (width, head.queries.shape) == (16, (queries, 16))
+    assert queries <= min(groups, classes)
+    assert queries * share >= classes > (queries - 1) * share  # every query has a class, every class one query
+    logits = head(torch.randn(2, tokens, 8))
+    assert logits.shape == (2, classes)
+    logits.sum().backward()
+    assert head.queries.grad.abs().sum(1).gt(0).all()
+
+
+def test_a_class_belongs_to_its_query():
+    """With groups, a query's logits are its classes' and nobody else's."""
+    head = QueryHead(8, 7, groups=3, width=16, heads=2).eval()
+    tokens = torch.randn(1, 5, 8)
+    before = head(tokens)
+    with torch.no_grad():
+        head.queries[1] += 1
+    assert (head(tokens) != before)[0].tolist() == [False] * 3 + [True] * 3 + [False]
+
+
+def test_only_queries_of_the_query_head_inform_each_other():
+    tokens = torch.randn(1, 5, 8)
+    for name, informed in (("ml_decoder", False), ("query", True)):
+        head = QueryHead(8, 4, width=16, heads=2, **HEADS[name]).eval()
+        before = head(tokens)
+        with torch.no_grad():
+            head.queries[0] += 1
+        changed = (head(tokens) != before)[0].tolist()
+        assert changed == [True, informed, informed, informed], name
+
+
+@every_head
+def test_the_order_of_positions_does_not_matter(head):
+    module = QueryHead(8, 4, **HEADS[head]).eval()
+    tokens = torch.randn(2, 12, 8)
+    torch.testing.assert_close(module(tokens[:, torch.randperm(12)]), module(tokens))
+
+
+def found_by(module):
+    """How often `module`, trained for a while, tells two classes that each show at one position of 36."""
+    optimizer = torch.optim.AdamW(module.parameters(), 1e-2)
+    generator = torch.Generator().manual_seed(0)
+    right = []
+    for _ in range(150):
+        tokens = torch.randn(64, 36, 8, generator=generator)
+        wanted = torch.randint(0, 2, (64, 2), generator=generator).float()
+        for k in range(2):
+            where = torch.randint(0, 36, (64,), generator=generator)
+            tokens[torch.arange(64), where, k] += 8 * wanted[:, k]
+        logits = module(tokens)
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(logits, wanted).backward()
+        optimizer.step()
+        right.append(((logits > 0) == (wanted > 0)).float().mean().item())
+    return np.mean(right[-20:])
+
+
+class Pooled(nn.Linear):
+    def forward(self, tokens):
+        return super().forward(tokens.mean(1))
+
+
+@every_head
+def test_a_class_at_one_position_is_found(head):
+    """Which pooling dilutes."""
+    assert found_by(Pooled(8, 2)) < 0.8
+    assert found_by(QueryHead(8, 2, **{**HEADS[head], **SMALL})) > 0.85
+
+
+# ---- what is refused
+
+
+@every_head
+@pytest.mark.parametrize("model", ["trio", "k_branch"])
+def test_a_network_without_maps_is_refused(model, head):
+    with pytest.raises(LandscaleError, match=rf"^--head {head} with model '{model}': .*map or tokens.*\(1, \d+\)$"):
+        create_with_head(model, 12, 19, 24, head)
+
+
+def test_unknown_heads_and_options():
+    with pytest.raises(UnknownName, match="did you mean query"):
+        create_with_head("wide_resnet", 3, 4, 24, "queries")
+    for head, options, problem in (
+        ("linear", {"width": 8}, "head 'linear' takes no option 'width'"),
+        ("query", {"groups": 8}, "head 'query' takes no option 'groups'"),
+        ("ml_decoder", {"among": True}, "head 'ml_decoder' takes no option 'among'"),
+        ("query", {"width": 30}, "width that heads divide"),
+        ("ml_decoder", {"groups": 0}, "at least 1"),
+    ):
+        with pytest.raises(LandscaleError, match=problem):
+            create_with_head("wide_resnet", 3, 4, 24, head, options)
+
+
+def test_options_of_a_head_are_dropped_with_it(tmp_path):
+    (tmp_path / "r.yaml").write_text("head: ml_decoder\nhead_options: {groups: 3}\n")
+    assert load_recipe(str(tmp_path / "r.yaml"), []).head_options == {"groups": 3}
+    other = load_recipe(str(tmp_path / "r.yaml"), ["--head", "query"])
+    assert (other.head, other.head_options) == ("query", {})
+    assert load_recipe(None, ["--head=query", '--head-options={"layers": 1}']).head_options == {"layers": 1}
+
+
+# ---- training
+
+
+@every_head
+def test_it_learns_through_the_command(tmp_path, capsys, head):
+    path, run = tmp_path / "s.h5", tmp_path / "run"
+    store = make_store(path, planes=sentinel_planes(24), splits={"train": 96, "val": 32}, signal=4.0)
+    options = {"width": 32, "heads": 4, "layers": 1} | ({"groups": 2} if head == "ml_decoder" else {})
+    words = ["train", f"--store={path}", f"--run={run}", "--json", "--model=wide_resnet", '--options={"width": 0.5}']
+    words += [f"--head={head}", f"--head-options={json.dumps(options)}", "--side=12", "--epochs=8", "--batch=12"]
+    assert main([*words, "--rate=3e-3", "--ema=0.8", "--mixup=0.1", "--precision=fp32"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert scores["micro_ap"] > 0.9
+    table = np.genfromtxt(run / "metrics.csv", delimiter=",", names=True)
+    assert table["loss"][-1] < 0.7 * table["loss"][0]
+
+    config = json.loads((run / "weights" / "config.json").read_text())
+    assert (config["head"], config["head_options"]) == (head, options)
+    first, second = load_model(run), load_model(run / "weights")
+    assert isinstance(first.network, HeadedNetwork)
+    assert first.network.head.queries.shape == ((2 if head == "ml_decoder" else 4), 32)
+    (batch,) = batches(store, first.description.bands, store.classes, [np.arange(6)], torch.device("cpu"))
+    assert torch.equal(first.probabilities(batch.planes), second.probabilities(batch.planes))
+    assert main(["evaluate", str(run), str(path), "--split=val", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == scores["counts"]
+
+
+def test_weights_from_before_there_were_heads_load(tmp_path, capsys):
+    path, run = tmp_path / "s.h5", tmp_path / "run"
+    store = make_store(path, planes=rgbn_plane(12), splits={"train": 16})
+    words = ["train", f"--store={path}", f"--run={run}", "--model=wide_resnet", "--bands=B02,B03", "--epochs=1"]
+    assert main([*words, "--side=12", "--batch=8", "--precision=fp32"]) == 0
+    (batch,) = batches(store, ("B02", "B03"), store.classes, [np.arange(4)], torch.device("cpu"))
+    expected = load_model(run).probabilities(batch.planes)
+    config = run / "weights" / "config.json"
+    content = json.loads(config.read_text())
+    del content["head"], content["head_options"]
+    config.write_text(json.dumps(content))
+    assert torch.equal(load_model(run).probabilities(batch.planes), expected)
+    assert load_model(run).description.head == "linear"
+
+
+def test_one_line_for_what_does_not_fit(tmp_path, capsys):
+    path = tmp_path / "s.h5"
+    make_store(path, planes=sentinel_planes(24), splits={"train": 8})
+    for words in (["--model=trio", "--head=query"], ["--head=query", '--head-options={"depth": 2}'], ["--head=mean"]):
+        assert main(["train", f"--store={path}", f"--run={tmp_path / 'run'}", *words]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert "head" in lines[0]
+    assert not (tmp_path / "run").exists()
+    store = open_store(path)
+    assert build_classifier(Recipe(model="wide_resnet", head="query"), store).description.head == "query"

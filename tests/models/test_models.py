@@ -1,0 +1,191 @@
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from landscale.cli import main
+from landscale.errors import LandscaleError, UnknownName
+from landscale.loading import batches
+from landscale.models import ZOO, Scaling, ZooEntry, candidates, create, describe, list_models, register, zoo
+from landscale.models.compound import WIDE_RESNET
+from landscale.models.weights import load_model
+from landscale.store import open_store
+from stores import make_store, rgbn_plane
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+NAMES = list_models()
+OURS = [name for name in NAMES if timm.model_entrypoint(name).__module__.startswith("landscale.")]
+FIRST = {entry.family: entry.name for entry in reversed(zoo())}.values()  # of each family
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def patch(n: int, bands: int, side: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, bands, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- scaling
+
+
+def test_sides():
+    assert [s.side() for s in WIDE_RESNET.values()] == [60, 70, 80, 90, 100, 110, 120]
+    assert Scaling(resolution=1.4).side(base=60, step=10) == 90
+    assert Scaling(resolution=1.1).side(base=100) == 110  # 110.00000000000001 / 10 is not rounded up to 120
+
+
+def test_power_and_cost():
+    base = Scaling(1.1, 1.2, 1.1)
+    assert base.power(0) == Scaling()
+    assert base.power(3).cost == pytest.approx(base.cost**3)
+
+
+def test_candidates_are_all_that_fit():
+    found = candidates(cost=2.0, tolerance=0.1, step=0.1)
+    assert Scaling(1.1, 1.2, 1.1) in found
+    assert all(abs(s.cost - 2) <= 0.1 and min(s.depth, s.width, s.resolution) >= 1 for s in found)
+    assert Scaling(2.0, 1.0, 1.0) in found  # the corners of the grid are in it
+    assert Scaling(1.0, 1.4, 1.0) in found
+    assert len(set(found)) == len(found)
+
+
+# ---- the zoo
+
+
+def test_names_are_registered_with_timm():
+    assert all(timm.is_model(name) for name in NAMES)
+    assert [entry.name for entry in zoo()] == NAMES
+    assert zoo("resnet50") == [ZOO["resnet50"]]
+
+
+def test_a_second_registration_raises():
+    with pytest.raises(ValueError, match="already"):
+        register(ZooEntry("wide_resnet", "wide_resnet", "nobody"))
+    with pytest.raises(ValueError, match="not registered"):
+        register(ZooEntry("no_such_network", "none", "nobody"))
+
+
+@pytest.mark.parametrize(
+    "wrong,nearest",
+    [("wide_resnet_eca_b9", "wide_resnet_eca_b"), ("resnet5", "resnet50"), ("vit_tini_patch16_224", "vit_tiny")],
+)
+def test_unknown_name_suggests_the_nearest(wrong, nearest):
+    for call in (lambda: create(wrong, 10, 19), lambda: describe(wrong), lambda: zoo(wrong)):
+        with pytest.raises(UnknownName, match=f"unknown model '{wrong}'; did you mean .*{nearest}"):
+            call()
+
+
+def test_no_name_is_suggested_twice():
+    with pytest.raises(UnknownName) as caught:
+        create("wide_resnt", 10, 19)
+    near = str(caught.value).split("did you mean ")[1].rstrip("?").split(" or ")
+    assert len(set(near)) == len(near) == 3
+
+
+def test_unlike_anything_lists_the_zoo_first():
+    with pytest.raises(UnknownName, match="known: resnet18, resnet50,"):
+        create("§§§", 10, 19)
+
+
+@pytest.mark.parametrize("name", ["wide_resnet_eca_b4", "resnet18", "vgg11"])
+def test_an_option_it_does_not_take_is_one_line(name):
+    with pytest.raises(LandscaleError, match=f"^model '{name}' takes no option 'colour'$"):
+        create(name, 10, 19, colour="red")
+
+
+@pytest.mark.parametrize("option", ["pretrained", "in_chans", "num_classes"])
+def test_nothing_pretrained_is_fetched(option):
+    with pytest.raises(LandscaleError, match=f"takes no option '{option}'"):
+        create("resnet18", 3, 10, **{option: True})
+
+
+@pytest.mark.parametrize("bands,classes", [(0, 19), (10, -1)])
+def test_impossible_shapes(bands, classes):
+    with pytest.raises(LandscaleError, match="at least"):
+        create("resnet18", bands, classes)
+
+
+def test_other_timm_models_work():
+    model = create("mobilenetv3_small_050", 12, 19).eval()
+    assert model(patch(1, 12, 64)).shape == (1, 19)
+    described = describe("vit_tiny_patch16_224", side=112)
+    assert described["input"] == [12, 112, 112]
+    assert described["family"] == "vision_transformer"
+    assert describe("vit_tiny_patch16_224")["input"] == [12, 224, 224]
+
+
+@pytest.mark.parametrize("name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
+def test_describe(name):
+    with torch.device("meta"):
+        model = create(name, 12, 19)
+    state = torch.get_rng_state()
+    described = describe(name)
+    assert torch.equal(state, torch.get_rng_state())
+    assert json.loads(json.dumps(described)) == described
+    assert set(described) == {"name", "family", "parameters", "flops", "input", "source", "published"}
+    assert described["input"] == [12, ZOO[name].side, ZOO[name].side]
+    assert described["parameters"] == parameters(model)
+    assert described["source"]
+
+
+def test_flops_count_a_multiply_add_as_two():
+    # WRN-10-2 by hand: stem, then for each stage two 3×3 and a 1×1 convolution at its resolution, then the classifier
+    macs = 60**2 * 9 * 12 * 16 + 128 * 19
+    for inputs, outputs, side in ((16, 32, 60), (32, 64, 30), (64, 128, 15)):
+        macs += side**2 * (9 * inputs * outputs + 9 * outputs * outputs + inputs * outputs)
+    assert describe("wide_resnet")["flops"] == 2 * macs
+    assert describe("wide_resnet", side=120)["flops"] == pytest.approx(8 * macs, rel=1e-3)
+    assert describe("resnet50")["flops"] == pytest.approx(2.72e9, rel=0.01)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_creating_warns_of_nothing(name):
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("error")
+        create(name, 10, 19)
+
+
+# ---- networks built for one side
+
+
+def trained(folder: Path, side: int, *words: str) -> int:
+    make_store(folder / "s.h5", planes=rgbn_plane(side), splits={"train": 24, "val": 8})
+    where = [f"--store={folder / 's.h5'}", f"--run={folder / 'run'}", "--bands=B02,B03,B04,B08"]
+    return main(["train", *where, "--model=mlp_mixer_tiny", "--epochs=2", "--batch=8", "--views=1", *words])
+
+
+def test_it_is_built_for_the_side_of_the_store(tmp_path, capsys):
+    assert trained(tmp_path, 60) == 0
+    classifier = load_model(tmp_path / "run")
+    assert classifier.description.side == 60
+    assert classifier.network.stem.num_patches == 25  # tokens of 12 px
+    store = open_store(tmp_path / "s.h5")
+    (batch,) = batches(store, classifier.description.bands, store.classes, [np.arange(3)], torch.device("cpu"))
+    assert classifier.probabilities(batch.planes).shape == (3, len(store.layout.classes))
+
+
+def test_it_is_built_for_the_side_it_is_told(tmp_path):
+    assert trained(tmp_path, 60, "--side=36") == 0
+    assert load_model(tmp_path / "run" / "weights").network.stem.num_patches == 9
+
+
+@pytest.mark.parametrize("side,words,problem", [(60, ["--side=50"], "multiple"), (50, [], "multiple")])
+def test_a_side_that_does_not_fit_is_one_line(tmp_path, capsys, side, words, problem):
+    assert trained(tmp_path, side, *words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert problem in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_progressive_is_refused_before_training(tmp_path, capsys):
+    assert trained(tmp_path, 60, "--progressive=[[0.5,36]]") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "--progressive with model 'mlp_mixer_tiny'" in line
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,327 @@
+"""Damaged inputs by the thousand: each is refused in one line that names the file, or what is accepted is right.
+
+Mutated pixels of a plain file pass, as nothing in it could tell; everything else about it can.
+The seeds are fixed; a failure names the case, which `mutated(SEED, case, content)` makes again.
+"""
+
+from __future__ import annotations
+
+import bz2
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from archives import GSD, Patch, metadata, pixels, write_lists, write_patch, write_v1, write_v2
+from conftest import Answer, command, without_bars
+from landscale.store import BAD, PatchStore, open_store
+from landscale.vocabulary.nomenclatures import CLC43
+from launchers import in_memory
+
+SEED = 20261
+MANY = pytest.param(2000, marks=pytest.mark.slow)
+counts = pytest.mark.parametrize("count", [150, MANY])
+fewer = pytest.mark.parametrize("count", [20, MANY])  # of what takes a call of prepare each
+
+
+def mutated(seed: int, case: int, content: bytes, header: int = 0) -> bytes:
+    """The content after one to three changes; most of them among its first `header` bytes, if it has so many."""
+    rng = random.Random(f"{seed} {case}")
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        reach = min(header, len(data)) if header and rng.random() < 0.7 else len(data)
+        at, length = rng.randrange(max(reach, 1)), rng.choice((1, 1, 2, 4, 12, 200))
+        kind = rng.choice(
+            ("bit", "bit", "bit", "byte", "byte", "word", "cut", "remove", "insert", "copy", "zeros", "ones")
+        )
+        if not data:
+            break
+        if kind == "bit":
+            data[at] ^= 1 << rng.randrange(8)
+        elif kind == "byte":
+            data[at] = rng.randrange(256)
+        elif kind == "word":  # a number that headers are made of
+            data[at : at + 2] = rng.choice((0, 1, 2, 8, 12, 15, 32, 65535, rng.randrange(400))).to_bytes(2, "little")
+        elif kind == "cut":
+            del data[rng.randrange(len(data)) :]
+        elif kind == "remove":
+            del data[at : at + length]
+        elif kind == "insert":
+            data[at:at] = rng.randbytes(length)
+        elif kind == "copy":
+            source = rng.randrange(len(data))
+            data[at : at + length] = data[source : source + length]
+        else:
+            data[at : at + length] = (b"\0" if kind == "zeros" else b"\xff") * min(length, len(data) - at)
+    return bytes(data)
+
+
+# ---- one file of each patch, all in one call of prepare
+
+Mutant = tuple[Path, bytes, bytes]  # the file, what it was, what it is
+
+
+def many_patches(
+    root: Path, model: Path, of: Path, count: int, choose: Callable[[int], str], header: int
+) -> list[Mutant]:
+    """Below `root`, `count` copies of the patch folder `of`, by links; in each one file is damaged. For v1's layout."""
+    mutants = []
+    for case in range(count):
+        name = f"S2A_MSIL2A_20170613T101031_{case}_{case}"
+        folder = root / "BigEarthNet-v1.0" / name
+        folder.mkdir(parents=True)
+        for file in of.iterdir():
+            (folder / (name + file.name.removeprefix(of.name))).hardlink_to(file)
+        victim = folder / (name + choose(case))
+        before = victim.read_bytes()
+        after = mutated(SEED, case, before, header)
+        victim.unlink()
+        victim.write_bytes(after)
+        mutants.append((victim, before, after))
+    shutil.copytree(model / "metadata", root / "metadata", dirs_exist_ok=True)
+    return mutants
+
+
+def prepared(
+    root: Path, mutants: list[Mutant], store: Path
+) -> Iterator[tuple[int, Mutant, PatchStore, int, str | None]]:
+    """Prepare in a process of its own; for each mutant its case, the store, its row, and the line by which it was refused."""
+    process = command("prepare", "bigearthnet", root, store, "--workers", 1, "--skip-bad")
+    try:
+        _, said = process.communicate(timeout=60 + 0.1 * len(mutants))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"seed {SEED}: it hangs")
+    answer = Answer(process.returncode, "", without_bars(said))
+    assert answer.code == 0, f"seed {SEED}: exit code {answer.code}, {answer.lines[-5:]}"
+    found = open_store(store)
+    rows = {name: row for row, name in enumerate(found.column("name").tolist())}
+    refused = {}
+    for line in answer.lines:
+        assert line.startswith("skipped "), f"seed {SEED}: {line}"
+        name, _, said = line.removeprefix("skipped ").partition(": ")
+        assert name not in refused
+        refused[name] = said
+    bad = {name for name, row in rows.items() if found.states[row] == BAD}
+    assert bad == set(refused)
+    print(f"seed {SEED}: {len(refused)} of {len(mutants)} refused")
+    for case, mutant in enumerate(mutants):
+        name = mutant[0].parent.name
+        said = refused.get(name)
+        if said is not None:  # where two bands disagree about their place, the other one may be named
+            assert said.startswith((f"{mutant[0]}: ", f"{mutant[0].parent}/")), f"seed {SEED} case {case}: {said}"
+            assert "lies at" in said or said.startswith(f"{mutant[0]}: "), f"seed {SEED} case {case}: {said}"
+        yield case, mutant, found, rows[name], said
+
+
+def band_of(path: Path) -> str:
+    return path.stem.rpartition("_")[2]
+
+
+def read(store: PatchStore, row: int, band: str) -> np.ndarray[Any, Any]:
+    plane = next(p for p in store.layout.planes if band in p.bands)
+    return np.asarray(store.planes[plane.key][row, plane.bands.index(band)])  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def v1_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_v1(tmp_path_factory.mktemp("fuzz"), [Patch(0)])
+
+
+@counts
+def test_plain_geotiffs(count: int, v1_small: Path, tmp_path: Path) -> None:
+    of = v1_small / "BigEarthNet-v1.0" / Patch(0).v1
+    bands = list(GSD)
+    mutants = many_patches(tmp_path, v1_small, of, count, lambda k: f"_{bands[k % 12]}.tif", header=500)
+    wrong = []
+    for case, (path, before, after), store, row, said in prepared(tmp_path, mutants, tmp_path / "s.h5"):
+        band = band_of(path)
+        begin = len(before) - (1200 // GSD[band]) ** 2 * 2
+        same_header = len(after) == len(before) and after[:begin] == before[:begin]
+        if same_header:
+            assert said is None, f"seed {SEED} case {case}: {said}"
+        if said is None:
+            found = read(store, row, band).tobytes()
+            right = found == before[begin:] or (len(after) == len(before) and found == after[begin:])
+            if not right or not stands_right(store, row):
+                wrong.append(
+                    f"case {case}: {path.name} was accepted, header changed at {changes(before, after, begin)}"
+                )
+    assert not wrong, f"seed {SEED}:\n" + "\n".join(wrong)
+
+
+def stands_right(store: PatchStore, row: int) -> bool:
+    left, top = Patch(0).corner
+    place = (store.column("crs")[row], *store.column("origin")[row].tolist())
+    return place == (f"EPSG:{Patch(0).epsg}", left, top)
+
+
+def changes(before: bytes, after: bytes, end: int) -> list[int]:
+    """Where the two differ before `end`; the lengths if those do."""
+    if len(before) != len(after):
+        return [len(before), len(after)]
+    return [k for k in range(end) if before[k] != after[k]]
+
+
+@counts
+def test_compressed_tiled_geotiffs(count: int, v1_small: Path, tmp_path: Path) -> None:
+    """LZW has no checksum: after changes in its codes, only a decoder that fails or a file that is too short tells."""
+    model = tmp_path / "model" / Patch(0).v1
+    write_patch(model, Patch(0), compress="lzw", tiled=True, blockxsize=64, blockysize=64)
+    name = f"{Patch(0).v1}_labels_metadata.json"
+    shutil.copy(v1_small / "BigEarthNet-v1.0" / Patch(0).v1 / name, model / name)
+    blocks = {band: blocks_of(model / f"{Patch(0).v1}_{band}.tif") for band in GSD}
+    bands = list(GSD)
+    mutants = many_patches(tmp_path, v1_small, model, count, lambda k: f"_{bands[k % 12]}.tif", header=600)
+    wrong = []
+    for case, (path, before, after), store, row, said in prepared(tmp_path, mutants, tmp_path / "s.h5"):
+        if said is not None:
+            continue
+        band = band_of(path)
+        codes = np.zeros(len(before), bool)
+        for begin, end in blocks[band]:
+            codes[begin:end] = True
+        kept = len(after) == len(before)
+        touched = not kept or any(codes[k] for k in changes(before, after, len(before)))
+        right = bool((read(store, row, band) == pixels(0, band)).all())
+        if not stands_right(store, row) or (not right and (len(after) < len(before) or not touched)):
+            wrong.append(
+                f"case {case}: {path.name} was accepted, header changed at {changes(before, after, len(before))}"
+            )
+    assert not wrong, f"seed {SEED}:\n" + "\n".join(wrong)
+
+
+def blocks_of(path: Path) -> list[tuple[int, int]]:
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        return [(a, a + n) for a, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+
+
+@counts
+def test_label_files(count: int, v1_small: Path, tmp_path: Path) -> None:
+    of = v1_small / "BigEarthNet-v1.0" / Patch(0).v1
+    mutants = many_patches(tmp_path, v1_small, of, count, lambda _: "_labels_metadata.json", header=0)
+    for case, (_, _, after), store, row, said in prepared(tmp_path, mutants, tmp_path / "s.h5"):
+        if said is not None:
+            continue
+        content = json.loads(after.decode("utf-8"))
+        labels = {CLC43.names[c] for c in np.flatnonzero(store.classes[row])}
+        assert labels == set(content["labels"]), f"seed {SEED} case {case}"
+        parts = str(content.get("tile_source", "")).split("_")
+        assert store.column("tile")[row] == (parts[5] if len(parts) > 5 else ""), f"seed {SEED} case {case}"
+
+
+# ---- what is read once for all patches: a call of prepare for each
+
+LOOP = """
+import contextlib, io, json, signal, sys
+from pathlib import Path
+from landscale.cli import main
+folder, words, victim = Path(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
+for case in range(int(sys.argv[4]), int(sys.argv[5])):
+    signal.alarm(20)  # it ends a process that hangs
+    victim.write_bytes((folder / f"mutant-{case}").read_bytes())
+    said = io.StringIO()
+    store = folder / f"{case}.h5"
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            code = main([*words, str(store), "--workers", "1"])
+    except BaseException as error:
+        code = repr(error)
+    print(json.dumps([case, code, said.getvalue()]), flush=True)
+"""
+
+Case = tuple[int, bytes, str | None]  # its number, the mutant, and the line by which it was refused
+
+
+def one_by_one(folder: Path, words: list[str], victim: Path, count: int) -> Iterator[Case]:
+    """Prepare with each mutant of `victim` in turn, in processes that may die of it; what is accepted is in `CASE.h5`.
+
+    A refusal names the victim, or a file that is not there because the victim gave a wrong name.
+    """
+    whole, below = victim.read_bytes(), words[2]
+    wrong, refused, case = [], 0, 0
+    while case < count:
+        until = min(case + 100, count)  # the stores of so many are there at once
+        mutants = {k: mutated(SEED, k, whole) for k in range(case, until)}
+        for k, mutant in mutants.items():
+            (folder / f"mutant-{k}").write_bytes(mutant)
+        how = [folder, json.dumps(words), victim, str(case), str(until)]
+        done = subprocess.run([sys.executable, "-c", LOOP, *how], capture_output=True, text=True, check=False)
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        case += len(answers)
+        if case < until:
+            wrong.append(f"case {case}: ended with {done.returncode}: {done.stderr[-300:]}")
+            case += 1
+        for k, code, text in answers:
+            lines = [line for line in text.splitlines() if not line.startswith("prepare: ")]
+            accepted = code == 0 and not lines
+            if accepted or (code == 2 and len(lines) == 1 and lines[0].startswith(f"landscale: {below}/")):
+                refused += not accepted
+                yield k, mutants[k], None if accepted else lines[0]
+            else:
+                wrong.append(f"case {k}: {code}: {lines[:3]}")
+        for left in [*folder.glob("*.h5*"), *folder.glob("mutant-*")]:
+            left.unlink()
+    print(f"seed {SEED}: {refused} of {count} refused")
+    assert not wrong, f"seed {SEED}:\n" + "\n".join(wrong)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    with in_memory(tmp_path) as folder:
+        yield folder
+
+
+def four(folder: Path, version: int) -> Path:
+    patches = [Patch(k) for k in (0, 1, 3, 4)]  # without those whose snow or cloud keeps them from v1's lists
+    return (write_v1 if version == 1 else write_v2)(folder / "archive", patches)
+
+
+@fewer
+def test_metadata_of_v2(count: int, memory: Path) -> None:
+    """A parquet file's pages have no checksum unless it was written with them: a changed value passes if it is a value."""
+    root = four(memory, 2)
+    table = metadata([Patch(k) for k in (0, 1, 3, 4)])
+    victim = root / "metadata.parquet"
+    for case, _, said in one_by_one(memory, ["prepare", "bigearthnet", str(root)], victim, count):
+        if said is None:
+            store = open_store(memory / f"{case}.h5")
+            assert store.column("name").tolist() == table["patch_id"].tolist(), f"seed {SEED} case {case}"
+            assert (store.classes.sum(1) > 0).all()
+            assert set(store.splits.tolist()) <= {1, 2, 3}
+
+
+@fewer
+@pytest.mark.parametrize("suffix", ["csv", "csv.bz2"])
+def test_split_lists(suffix: str, count: int, memory: Path) -> None:
+    root = four(memory, 1)
+    shutil.rmtree(root / "metadata")
+    names = [Patch(k).v1 for k in (0, 1, 3, 4)]
+    write_lists(root / "metadata", {"train": names[:3], "val": names[3:]}, suffix)
+    victim = root / f"metadata/train.{suffix}"
+    for case, mutant, said in one_by_one(memory, ["prepare", "bigearthnet", str(root)], victim, count):
+        if said is None:
+            text = unpacked(mutant) if suffix == "csv.bz2" else mutant
+            listed = {
+                line.partition(b",")[0].strip().strip(b'"').decode() for line in text.replace(b"\r", b"\n").split(b"\n")
+            }
+            store = open_store(memory / f"{case}.h5")
+            expected = [1 if name in listed else 2 if name == names[3] else 0 for name in store.column("name")]
+            assert store.splits.tolist() == expected, f"seed {SEED} case {case}"
+
+
+def unpacked(data: bytes) -> bytes:
+    """Of a bz2 file of one stream that ends where the file does."""
+    decompressor = bz2.BZ2Decompressor()
+    text = decompressor.decompress(data)
+    assert decompressor.eof
+    return text

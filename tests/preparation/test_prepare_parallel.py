@@ -1,0 +1,295 @@
+"""The same bytes, and the same one line, whoever does the work: processes, dask's workers, ranks of any launcher."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import landscale.preparation.ranks as room
+from archives import link_v2, write_eurosat
+from conftest import Cli, command, outcome, without_bars
+from landscale.datasets.bigearthnet import folders as bigearthnet
+from landscale.errors import LandscaleError
+from landscale.preparation import prepare
+from launchers import Dask, dask, members, mpirun, ranks_at, srun, torchrun, wait_until_gone
+from slurm import slurm
+
+PATCHES = 400
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory, v2: Path) -> Path:
+    return link_v2(tmp_path_factory.mktemp("big"), v2, PATCHES)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, big: Path) -> bytes:
+    path = tmp_path_factory.mktemp("unbroken") / "store.h5"
+    prepare(bigearthnet.survey([(None, big)]), path, 1)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory, big: Path) -> tuple[Path, list[Path]]:
+    """Three patches lack a band, so that some rank that is not the first meets one."""
+    root = tmp_path_factory.mktemp("damaged") / "archive"
+    shutil.copytree(big, root, copy_function=os.link)
+    folders = sorted((root / "BigEarthNet-S2").glob("*/*"))
+    victims = [next(folders[k].glob("*_B03.tif")) for k in (5, 150, PATCHES - 1)]
+    for victim in victims:
+        victim.unlink()
+    return root, victims
+
+
+@pytest.mark.slow
+def test_four_workers_give_the_same_bytes(big: Path, unbroken: bytes, tmp_path: Path) -> None:
+    answer = outcome(command("prepare", "bigearthnet", big, tmp_path / "s.h5", "--workers", 4))
+    assert (answer.code, answer.lines) == (0, [])
+    assert (tmp_path / "s.h5").read_bytes() == unbroken
+
+
+# ---- dask
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
+    with dask(tmp_path_factory.mktemp("dask"), 2, 2) as started:
+        yield started
+
+
+def test_two_dask_workers_give_the_same_bytes(cluster: Dask, big: Path, unbroken: bytes, tmp_path: Path) -> None:
+    words = ("prepare", "bigearthnet", big, tmp_path / "s.h5", "--scheduler", cluster.address, "--json")
+    answer = outcome(command(*words))
+    assert (answer.code, answer.lines) == (0, [])
+    assert (answer.json["patches"], answer.json["written"]) == (PATCHES, PATCHES)
+    assert (tmp_path / "s.h5").read_bytes() == unbroken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (1, 2), (2, 1)])
+def test_any_dask_gives_the_same_bytes(workers: int, threads: int, big: Path, unbroken: bytes, tmp_path: Path) -> None:
+    with dask(tmp_path / "dask", workers, threads) as started:
+        words = ("prepare", "bigearthnet", big, tmp_path / "s.h5", "--scheduler", started.address)
+        assert outcome(command(*words)).code == 0
+    assert (tmp_path / "s.h5").read_bytes() == unbroken
+
+
+def test_a_bad_patch_on_a_dask_worker(
+    cluster: Dask, damaged: tuple[Path, list[Path]], tmp_path: Path, cli: Cli
+) -> None:
+    root, victims = damaged
+    words = ("prepare", "bigearthnet", root, tmp_path / "s.h5", "--scheduler", cluster.address)
+    answer = outcome(command(*words))
+    assert (answer.code, len(answer.lines)) == (2, 1), answer.lines
+    assert any(str(victim) in answer.lines[0] for victim in victims)
+    skipped = outcome(command(*words, "--skip-bad"))
+    assert (skipped.code, len(skipped.lines)) == (0, 3), skipped.lines
+    assert all(any(str(victim) in line for line in skipped.lines) for victim in victims)
+    assert cli("verify", tmp_path / "s.h5").code == 0
+
+
+def test_no_dask_at_the_address(big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    monkeypatch.setattr("landscale.preparation.cluster._PATIENCE", 1)
+    for address in ("tcp://127.0.0.1:9", "nonsense://"):
+        answer = cli("prepare", "bigearthnet", big, tmp_path / "s.h5", "--scheduler", address)
+        assert (answer.code, len(answer.lines)) == (2, 1), answer.lines
+        assert f"--scheduler {address}: no dask scheduler answers there" in answer.lines[0]
+
+
+# ---- ranks
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Several ranks by one of the launchers: what comes before `landscale`'s words, and into the environment."""
+
+    before: Callable[[int], list[object]]
+    environment: dict[str, str]
+    ranks: int = 2
+
+    def start(self, *words: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(word) for word in (*self.before(self.ranks), *words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=os.environ | self.environment,
+        )
+
+    def run(self, *words: object, seconds: float = 60) -> tuple[int, str, list[str]]:
+        """Exit code, stdout, and the lines that are ours; nothing may be left running."""
+        process = self.start(*words)
+        try:
+            out, said = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        assert wait_until_gone(process.pid) == []
+        assert "landscale/" not in said, said  # no traceback of ours
+        ours = [line for line in without_bars(said) if line.startswith(("landscale:", "skipped "))]
+        return process.returncode, out, ours
+
+
+@pytest.fixture(scope="module")
+def slurm_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    with slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        yield Launcher(srun, environment)
+
+
+slow = (pytest.mark.slow, pytest.mark.cluster)
+
+
+@pytest.fixture(params=["torchrun", pytest.param("srun", marks=slow), pytest.param("mpirun", marks=slow)])
+def launcher(request: pytest.FixtureRequest) -> Launcher:
+    if request.param == "srun":
+        return request.getfixturevalue("slurm_here")
+    if request.param == "mpirun" and shutil.which("mpirun") is None:
+        pytest.skip("no mpirun here (Debian's openmpi-bin has one)")
+    return Launcher({"torchrun": torchrun, "mpirun": mpirun}[request.param], {})
+
+
+def test_ranks_give_the_same_bytes(launcher: Launcher, big: Path, unbroken: bytes, tmp_path: Path) -> None:
+    code, out, lines = launcher.run("prepare", "bigearthnet", big, tmp_path / "s.h5")
+    assert (code, lines) == (0, [])
+    assert out.count("400 patches") == 1  # one rank speaks
+    assert (tmp_path / "s.h5").read_bytes() == unbroken
+    assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
+
+
+@pytest.mark.slow
+def test_three_ranks_of_two_workers(big: Path, unbroken: bytes, tmp_path: Path) -> None:
+    three = Launcher(torchrun, {}, 3)
+    assert three.run("prepare", "bigearthnet", big, tmp_path / "s.h5", "--workers", 2)[0] == 0
+    assert (tmp_path / "s.h5").read_bytes() == unbroken
+
+
+def test_bad_patches_over_ranks(launcher: Launcher, damaged: tuple[Path, list[Path]], tmp_path: Path, cli: Cli) -> None:
+    root, victims = damaged
+    store = tmp_path / "s.h5"
+    code, out, lines = launcher.run("prepare", "bigearthnet", root, store)
+    assert code != 0
+    assert out == ""
+    assert len(lines) == 1, lines  # of all ranks together
+    assert any(str(victim) in lines[0] for victim in victims)
+    code, _, lines = launcher.run("prepare", "bigearthnet", root, store, "--skip-bad")
+    assert (code, len(lines)) == (0, 3), lines
+    assert all(any(str(victim) in line for line in lines) for victim in victims)
+    assert cli("verify", store).code == 0
+    one = tmp_path / "one.h5"
+    prepare(bigearthnet.survey([(None, root)]), one, skip_bad=True)
+    assert store.read_bytes() == one.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_survey_that_fails_is_told_once(launcher: Launcher, tmp_path: Path) -> None:
+    code, out, lines = launcher.run("prepare", "bigearthnet", tmp_path / "nowhere", tmp_path / "s.h5")
+    assert code != 0
+    assert (out, lines) == ("", [f"landscale: {tmp_path / 'nowhere'}: no such folder"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_plan_over_ranks_only_shows(big: Path, tmp_path: Path) -> None:
+    code, out, _ = Launcher(torchrun, {}).run("prepare", "bigearthnet", big, tmp_path / "s.h5", "--plan")
+    assert code == 0
+    assert out.count("jobs for 2 workers") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_after_the_loss_of_a_rank_the_same_command_goes_on(
+    launcher: Launcher, victim: int, big: Path, unbroken: bytes, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.h5"
+    process = launcher.start("prepare", "bigearthnet", big, store)
+    end = time.monotonic() + 60
+    while not store.with_name("s.h5.partial").exists() and time.monotonic() < end:
+        time.sleep(0.005)
+    os.kill(ranks_at(store)[victim], signal.SIGKILL)
+    try:
+        _, said = process.communicate(timeout=30)
+    finally:
+        for left in [*members(process.pid), *ranks_at(store).values()]:
+            os.kill(left, signal.SIGKILL)
+    assert process.returncode != 0
+    assert "landscale/" not in said, said
+    ours = [line for line in said.splitlines() if line.startswith("landscale: ")]
+    assert all("another rank is gone" in line and "run the same command again" in line for line in ours), ours
+    assert not store.exists()
+    assert launcher.run("prepare", "bigearthnet", big, store)[0] == 0
+    assert store.read_bytes() == unbroken
+
+
+def test_a_rank_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_TO_BEGIN", timedelta(seconds=1))
+    for key, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 0}.items():
+        monkeypatch.setenv(key, str(value))
+    with pytest.raises(LandscaleError, match="not all ranks are there"):
+        room.join()
+
+
+class TwoRanks:
+    """Ranks without processes: the others' answers are given."""
+
+    def __init__(self, rank: int, others: list[object]) -> None:
+        self.rank, self.first, self.world, self._others = rank, rank == 0, 2, others
+
+    def gather(self, value: object) -> list[object]:
+        return [value, *self._others] if self.first else [*self._others, value]
+
+    def share(self, value: object) -> object:
+        return value if self.first else self._others[0]
+
+
+def test_an_error_of_one_ends_all_and_the_first_tells_it() -> None:
+    def full() -> int:
+        raise OSError(28, "No space left on device", "s.h5")
+
+    whole = (1, None)
+    bad = (None, "s.h5: No space left on device")
+    with pytest.raises(LandscaleError, match=r"^s\.h5: No space") as told:
+        room.on_all(TwoRanks(0, [bad]), lambda: 1)  # type: ignore[arg-type]
+    assert not isinstance(told.value, room.ToldByFirst)
+    with pytest.raises(room.ToldByFirst):
+        room.on_all(TwoRanks(1, [whole]), full)  # type: ignore[arg-type]
+    with pytest.raises(room.ToldByFirst):
+        room.on_first(TwoRanks(1, [bad]), lambda: 1)  # type: ignore[arg-type]
+    assert room.on_all(TwoRanks(1, [whole]), lambda: 2) == [1, 2]  # type: ignore[arg-type]
+    assert room.on_first(TwoRanks(1, [(7, None)]), full) == 7  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_another_source_gives_the_same_bytes_too(tmp_path: Path) -> None:
+    root = write_eurosat(tmp_path / "e", each=12, classes=["Forest", "River", "Pasture"])
+    contents = set()
+    for workers in (1, 2):
+        answer = outcome(command("prepare", "eurosat", root, tmp_path / f"{workers}.h5", "--workers", workers))
+        assert answer.code == 0
+        contents.add((tmp_path / f"{workers}.h5").read_bytes())
+    assert len(contents) == 1
+
+
+def test_who_starts_quickly(v2: Path, tmp_path: Path) -> None:
+    """Commands about stores wait for no torch, and workers of a BigEarthNet not even for pandas."""
+    store = tmp_path / "s.h5"
+    told = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    for words in (("prepare", "bigearthnet", v2, store, "--workers", 2), ("info", store), ("verify", store)):
+        process = command(*words, env=told)
+        _, imported = process.communicate()
+        assert process.returncode == 0
+        names = [line.rpartition("|")[2].strip() for line in imported.splitlines() if line.startswith("import time:")]
+        assert "landscale.store" in names
+        assert "torch" not in names
+        # Each process tells its own imports: the command's are one, and those of what the workers are forked from none.
+        assert names.count("pandas") == (words[0] == "prepare")

@@ -1,0 +1,398 @@
+import html
+import json
+import re
+import shutil
+import subprocess
+from base64 import b64decode
+from dataclasses import asdict
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rasterio.transform import from_origin
+
+from landscale.errors import BadInput
+from landscale.inference.metrics import scores
+from landscale.models.classifier import Description
+from landscale.report.maps import view
+from landscale.report.page import report
+from landscale.report.plots import BOTTOM, LEFT, RIGHT, TOP, WIDTH, line_chart
+from landscale.runtime.files import write_json
+from landscale.training.recipe import Recipe, as_yaml
+from landscale.vocabulary.nomenclatures import BEN19, EUROSAT10
+
+HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\" onload=\"alert(2)"
+
+
+def make_run(
+    folder: Path, seed: int = 0, classes=BEN19.names, *, name="made", synthetic=False, multi_label=True, test=True
+) -> Path:
+    """A run's folder as `train` and `evaluate` write it, but for the weights; no two numbers in it are equal."""
+    rng = np.random.default_rng(seed)
+    shape = (60 + seed, len(classes))
+    figures = {}
+    for split in ("val", "test"):
+        targets = (
+            (rng.random(shape) < 0.3) if multi_label else np.eye(shape[1])[rng.integers(shape[1] - 1, size=shape[0])]
+        )
+        targets = targets.astype(np.uint8)
+        targets[:, -1] = 0  # a class without support
+        thresholds = rng.uniform(0.2, 0.4, shape[1])
+        probabilities = rng.random(shape) * 0.6 + targets * 0.3
+        figures[split] = scores(probabilities, targets, classes, thresholds, multi_label=multi_label, split=split)
+    description = Description(
+        model="wide_resnet_eca",
+        bands=("B02", "B03", "B04", "B8A"),
+        classes=tuple(classes),
+        nomenclature="ben19",
+        multi_label=multi_label,
+        statistics={band: (400.0 + k, 30.0 + k) for k, band in enumerate(("B02", "B03", "B04", "B8A"))},
+        side=57,
+        ground=1200,
+    )
+    config = {"landscale_format": 1, "digest": "ab" * 32, "parameters": 305_889 + seed, **asdict(description)}
+    write_json(folder / "weights" / "config.json", config | {"provenance": {"synthetic": synthetic}})
+    (folder / "recipe.yaml").write_text(as_yaml(Recipe(name=name, epochs=5, rate=0.0123, seed=seed)))
+    environment = {"python": "3.11.7", "processor": "An Imagined 9000", "cores": 24, "gpu": None}
+    write_json(
+        folder / "environment.json", environment | {"packages": {"torch": "2.6.1"}, "command": "landscale train"}
+    )
+    write_json(folder / "run.json", {"store": "stores/made.h5", "plan": "p", "splits": {"train": 1234, "val": 60}})
+    rows = ["epoch,step,seconds,rate,loss,val_micro_f1,val_macro_f1,val_micro_ap,val_macro_ap"]
+    rows += [f"{k},{7 * k},{61.5 * k},{0.01 / k},{0.7 - k / 9},{k / 8},{k / 9},{k / 10},{k / 11}" for k in range(1, 6)]
+    rows[2] = "2,14,123.0,0.005,0.45,,,,"  # an epoch without evaluation
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+    write_json(folder / "scores.json", figures["val"])
+    if test:
+        write_json(folder / "scores-test.json", figures["test"])
+    return folder
+
+
+class Page(HTMLParser):
+    """Elements and text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words += f" {data}"
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+# ---- what the page says
+
+
+def test_a_run_tells_what_was_done_and_every_figure(tmp_path):
+    run = make_run(tmp_path / "eca-12")
+    page = Page(report([run], tmp_path / "out"))
+    for words in ("eca-12", "wide_resnet_eca", "305,889 parameters", "57×57", "B02, B03, B04, B8A", "stores/made.h5"):
+        assert words in page.words
+    for words in ("1,234 train", "An Imagined 9000", "24 cores", "5 min 08 s", "rate 0.0123", "torch 2.6.1"):
+        assert words in page.words
+    for split in ("scores.json", "scores-test.json"):
+        figures = read(run / split)
+        for row in figures["averages"].values():
+            assert all(f"{row[key]:.4f}" in page.words for key in ("precision", "recall", "f1", "f2", "jaccard"))
+        for key in ("micro_ap", "macro_ap", "micro_f1_at_half", "macro_f1_at_half"):
+            assert f"{figures[key]:.4f}" in page.words
+        for row in figures["counts"][:-1]:
+            assert all(
+                f" {row[key]:.3f}" in page.words for key in ("precision", "recall", "f1", "f2", "ap", "threshold")
+            )
+
+
+def test_classes_stand_in_order_with_their_colours_and_none_invents_a_figure(tmp_path):
+    page = Page(report([make_run(tmp_path / "run", test=False)], tmp_path))
+    places = [page.words.index(f" {name} ") for name in BEN19.names]
+    assert places == sorted(places)
+    assert all(c.hex in page.source for c in BEN19.classes)
+    absent = page.source[page.source.index('class="absent"') :].split("</tr>")[0]
+    assert BEN19.names[-1] in absent
+    assert absent.count("–") == 5
+
+
+def test_curves_hold_every_evaluated_epoch(tmp_path):
+    page = report([make_run(tmp_path / "run")], tmp_path).read_text()
+    charts = {m[1]: m[0] for m in re.finditer(r"<svg.*?<title>(.*?)</title>.*?</svg>", page, re.DOTALL)}
+    assert list(charts) == ["Training loss", "Validation", "Learning rate"]
+    tips = charts["Validation"].split('class="tip"')[1:]
+    assert [tip.count("<circle") for tip in tips] == [4, 0, 4, 4, 4]
+    assert ">0.625<" in charts["Validation"]
+    assert ">0.1444<" in charts["Training loss"]
+
+
+def test_several_runs_are_compared_first(tmp_path):
+    runs = [make_run(tmp_path / place / "run", seed=k) for k, place in enumerate("ab")]
+    make_run(tmp_path / "c", seed=7, test=False)
+    page = Page(report(runs, tmp_path))
+    comparison = page.source[: page.source.index("<section")]
+    for k, run in enumerate(runs):
+        assert f'<a href="#run-{k}">{run}</a>' in comparison  # both are called "run": their paths tell them apart
+        assert f"{read(run / 'scores-test.json')['macro_f1']:.4f}" in comparison
+    assert "figures on test" in comparison
+    assert "different stores" not in comparison
+    write_json(tmp_path / "c" / "run.json", {"store": "other.h5", "plan": "q"})
+    page = report([runs[0], tmp_path / "c"], tmp_path).read_text()
+    assert "figures on val" in page  # the only split that both were scored on
+    assert "different stores" in page
+
+
+def test_synthetic_data_is_said_at_the_top_and_beside_the_figures(tmp_path):
+    made, real = make_run(tmp_path / "made", synthetic=True), make_run(tmp_path / "real", seed=1)
+    page = report([made], tmp_path).read_text()
+    assert 'class="banner"' in page.split("<section")[0]
+    assert page.count("<mark>") >= 3
+    assert "<mark>" not in report([real], tmp_path).read_text()
+    assert 'class="banner"' not in report([real], tmp_path).read_text()
+    both = report([made, real], tmp_path).read_text()
+    assert 'class="banner"' in both
+    assert "<mark>" not in both[both.index('id="run-1"') :]
+
+
+def test_a_single_label_run_shows_its_accuracy_and_no_thresholds(tmp_path):
+    run = make_run(tmp_path / "run", classes=EUROSAT10.names, multi_label=False)
+    page = Page(report([run], tmp_path))
+    assert f"{read(run / 'scores-test.json')['accuracy']:.3f}" in page.words
+    assert "<th>threshold" not in page.source
+
+
+def test_a_run_without_a_validation_split_says_so(tmp_path):
+    run = make_run(tmp_path / "run", test=False)
+    write_json(run / "scores.json", {})
+    history = [",".join(line.split(",")[:5]) for line in (run / "metrics.csv").read_text().splitlines()]
+    (run / "metrics.csv").write_text("\n".join(history))
+    page = report([run], tmp_path).read_text()
+    assert "no validation split" in page
+    assert "Training loss" in page
+    assert "no split that all" in report([run, run], tmp_path).read_text()
+
+
+# ---- what the page is
+
+
+def assert_harmless_and_alone(page: Page) -> None:
+    assert not page.all("script")
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    loads = [a[key] for _, a in page.elements for key in ("src", "href", "srcset", "data", "action") if key in a]
+    assert all(target.startswith(("#", "data:")) for target in loads)
+    assert not re.search(r"url\(|@import", page.source)
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_page_loads_nothing(tmp_path):
+    runs = [make_run(tmp_path / name, seed=k, synthetic=True) for k, name in enumerate("abc")]
+    page = Page(report(runs, tmp_path))
+    assert_harmless_and_alone(page)
+    assert "http://" not in page.source
+    assert "https://" not in page.source
+
+
+def test_hostile_names_stay_text(tmp_path):
+    folder = tmp_path / "<script>alert(3)<"
+    run = make_run(folder, classes=[HOSTILE, "Pastures", "</title></style>"], name=HOSTILE, synthetic=True)
+    environment = read(run / "environment.json") | {"command": HOSTILE, "processor": HOSTILE, "gpu": HOSTILE}
+    write_json(run / "environment.json", environment)
+    page = Page(report([run, make_run(tmp_path / "b", seed=1)], tmp_path))
+    assert_harmless_and_alone(page)
+    assert page.words.count(HOSTILE) >= 4
+    assert not page.all("img")
+
+
+@pytest.mark.parametrize(
+    "file, content, says",
+    [
+        ("run.json", None, "is no run"),
+        ("scores.json", None, "has not ended"),
+        ("recipe.yaml", "a: [", "not valid YAML"),
+        ("recipe.yaml", "name: only", "does not write"),
+        ("metrics.csv", "", "no table of epochs"),
+        ("metrics.csv", "epoch,loss\n1,2\n", "lacks rate, seconds"),
+        ("metrics.csv", "epoch,seconds,rate,loss\n1,2,3,broken\n", "does not write"),
+        ("scores.json", "{", "not valid JSON"),
+        ("scores.json", "[1]", "no keys and values"),
+        ("scores.json", '{"patches": 3}', "does not write"),
+        ("environment.json", None, "cannot be read"),
+        ("weights/config.json", None, "holds no weights"),
+    ],
+)
+def test_a_damaged_run_is_refused_in_one_line_and_nothing_is_written(tmp_path, file, content, says):
+    run = make_run(tmp_path / "run")
+    if content is None:
+        (run / file).unlink()
+    else:
+        (run / file).write_text(content)
+    with pytest.raises(BadInput, match=says) as refusal:
+        report([run], tmp_path / "out")
+    assert str(run) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_run_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="nowhere: is no run"):
+        report([tmp_path / "nowhere"], tmp_path)
+
+
+def test_chromium_shows_the_page_without_a_complaint(tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on PATH to render the page with")
+    scene, chart = make_scene(tmp_path / "scene")
+    runs = [make_run(tmp_path / name, seed=k, name=HOSTILE, synthetic=True) for k, name in enumerate("ab")]
+    page = report(runs, tmp_path, scene, chart)
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--enable-logging=stderr",
+    ]
+    shot = tmp_path / "page.png"
+    done = subprocess.run(
+        [chromium, *flags, f"--user-data-dir={tmp_path}/profile", f"--screenshot={shot}", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr  # errors of the page, a load that its policy forbids among them
+    assert len(np.unique(np.asarray(Image.open(shot)).reshape(-1, 3), axis=0)) > 100
+
+
+# ---- charts
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6) | st.none(), min_size=1, max_size=12),
+    st.sampled_from(["loss", HOSTILE]),
+)
+def test_a_chart_holds_its_values_whatever_they_are(values, name):
+    root = ElementTree.fromstring(str(line_chart(name, range(len(values)), {name: values, "other": values})))
+    assert not list(root.iter("script"))
+    for circle in root.iter("circle"):
+        assert LEFT <= float(circle.get("cx")) <= WIDTH - RIGHT
+        assert TOP <= float(circle.get("cy")) <= BOTTOM
+    assert len(list(root.iter("circle"))) == 4 * sum(v is not None for v in values)
+    ticks = [float(text.text) for text in root.iter("text") if text.get("class") == "tick"]
+    assert 2 <= len(ticks) <= 7
+    assert ticks == sorted(set(ticks))
+
+
+def test_a_chart_without_values_is_empty():
+    ElementTree.fromstring(str(line_chart("nothing", [], {"a": []})))
+
+
+# ---- maps
+
+
+def make_scene(folder: Path, side=240, left=300_000) -> tuple[Path, Path]:
+    """A scene and its map: the left half pastures, the right half water, but for a strip at the top without data."""
+    folder.mkdir(parents=True)
+    about = {"driver": "GTiff", "crs": "EPSG:32633", "transform": from_origin(left, 8_400_000, 10, 10)}
+    about |= {"width": side, "height": side}
+    for k, band in enumerate(("B02", "B03", "B04")):
+        pixels = np.add.outer(np.arange(side) * (k + 1), np.arange(side)) + 100 * k + 1
+        with rasterio.open(folder / f"{band}.tif", "w", count=1, dtype="uint16", **about) as file:
+            file.write(pixels.astype(np.uint16), 1)
+    names = ("Marine waters", "Pastures", "Urban fabric")
+    values = np.full((3, side, side), 0.2, np.float32)
+    values[1, :, : side // 2] = 0.7
+    values[0, :, side // 2 :] = 0.9
+    values[:, : side // 10] = np.nan
+    chart = folder.parent / f"{folder.name}.tif"
+    with rasterio.open(chart, "w", count=3, dtype="float32", nodata=float("nan"), **about) as file:
+        file.descriptions = names
+        file.write(values)
+    return folder, chart
+
+
+def pixels(uri: str):
+    kind, content = uri.split(",", 1)
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(BytesIO(b64decode(content))))
+
+
+def test_a_map_is_the_most_probable_class_in_its_colour(tmp_path):
+    seen = view(*make_scene(tmp_path / "S2A_one"))
+    chart = pixels(seen.chart)
+    assert chart.shape == (240, 240, 4)
+    assert (chart[:24, :, 3] == 0).all()
+    colours = {c.name: c.colour for c in BEN19.classes}
+    assert (chart[24:, :120] == [*colours["Pastures"], 255]).all()
+    assert (chart[24:, 120:] == [*colours["Marine waters"], 255]).all()
+    assert {row.name: row.share for row in seen.legend} == {"Pastures": 0.5, "Marine waters": 0.5}
+    assert seen.size == "2.4 × 2.4 km at 10 m, EPSG:32633"
+
+
+def test_a_scene_is_shown_red_green_blue(tmp_path):
+    scene, chart = make_scene(tmp_path / "scene")
+    with rasterio.open(scene / "B04.tif", "r+") as file:
+        file.write(np.where(np.arange(240) < 120, 3000, 200)[None].repeat(240, 0).astype(np.uint16), 1)
+    picture = pixels(view(scene, chart).picture)
+    assert (picture[:, :120, 0] == 255).all()
+    assert (picture[:, 120:, 0] == 0).all()
+    assert (np.diff(picture[:, 50, 2].astype(int)) >= 0).all()
+
+
+def test_a_large_map_is_shown_smaller(tmp_path):
+    seen = view(*make_scene(tmp_path / "scene", side=2400))
+    assert pixels(seen.chart).shape == (1000, 1000, 4)
+    assert pixels(seen.picture).shape == (1000, 1000, 3)
+
+
+def test_the_page_shows_scene_and_map(tmp_path):
+    scene, chart = make_scene(tmp_path / "S2A_two")
+    with rasterio.open(scene / "B04.tif", "r+") as file:
+        file.update_tags(TIFFTAG_IMAGEDESCRIPTION="synthetic")
+    page = Page(report([make_run(tmp_path / "run")], tmp_path, scene, chart))
+    assert_harmless_and_alone(page)
+    assert len(page.all("img")) == 2
+    assert "S2A_two" in page.words
+    assert " 50.0 %" in page.words
+    assert 'class="banner"' in page.source
+
+
+def test_a_map_of_another_place_is_refused(tmp_path):
+    scene, _ = make_scene(tmp_path / "here")
+    _, chart = make_scene(tmp_path / "there", left=400_000)
+    with pytest.raises(BadInput, match="lies elsewhere"):
+        view(scene, chart)
+
+
+def test_a_raster_that_is_no_map_is_refused(tmp_path):
+    scene, chart = make_scene(tmp_path / "scene")
+    with pytest.raises(BadInput, match="without a name"):
+        view(scene, scene / "B02.tif")
+    chart.write_bytes(b"no raster")
+    with pytest.raises(BadInput, match="cannot be read"):
+        view(scene, chart)
+
+
+def test_names_of_a_map_are_escaped(tmp_path):
+    scene, chart = make_scene(tmp_path / "scene")
+    with rasterio.open(chart, "r+") as file:
+        file.descriptions = ("Marine waters", HOSTILE, "Urban fabric")
+    page = Page(report([make_run(tmp_path / "run")], tmp_path, scene, chart))
+    assert_harmless_and_alone(page)
+    assert html.escape(HOSTILE, quote=False).split("&gt;")[0] in page.source

@@ -1,0 +1,131 @@
+"""Files and folders are whole or absent, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landscale.errors import BadInput
+from landscale.runtime.files import read_json, whole, whole_folder, write_json
+from landscale.runtime.parts import parts
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with whole(path) as temporary:
+        temporary.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+    with pytest.raises(RuntimeError), whole(path) as temporary:  # noqa: PT012
+        temporary.write_text("half of two")
+        raise RuntimeError
+    assert path.read_text() == "one"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_a_folder_takes_the_place_of_the_older(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    for content in ("one", "two"):
+        with whole_folder(path) as temporary:
+            (temporary / "model").write_text(content)
+            (temporary / content).mkdir()
+    assert (path / "model").read_text() == "two"
+    assert names(path) == ["model", "two"]
+    with pytest.raises(RuntimeError), whole_folder(path) as temporary:  # noqa: PT012
+        (temporary / "model").write_text("half of three")
+        raise RuntimeError
+    assert (path / "model").read_text() == "two"
+    assert names(tmp_path) == ["weights"]
+
+
+def test_what_a_killed_process_with_our_number_left_is_no_obstacle(tmp_path: Path) -> None:
+    """In a container the same command has the same number again."""
+    for end in ("partial", "old"):
+        left = tmp_path / f".weights.{os.getpid()}.{end}"
+        left.mkdir()
+        (left / "junk").touch()
+    for content in ("one", "two"):
+        with whole_folder(tmp_path / "weights") as temporary:
+            (temporary / "model").write_text(content)
+    assert names(tmp_path / "weights") == ["model"]
+    assert names(tmp_path) == ["weights"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights"
+    with whole_folder(path) as temporary:
+        (temporary / "model").write_text("one")
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="Input/output"), whole_folder(path) as temporary:
+        (temporary / "model").write_text("two")
+    assert (path / "model").read_text() == "one"
+    assert names(tmp_path) == ["weights"]
+
+
+def test_json_is_read_as_it_was_written_or_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"name": "Wälder", "count": 3})
+    assert read_json(path) == {"name": "Wälder", "count": 3}
+    for content in (b"", b"{", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match=r"a\.json: is not valid JSON") as caught:
+            read_json(path)
+        assert "\n" not in str(caught.value)
+    for missing in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(BadInput, match="cannot be read"):
+            read_json(missing)
+
+
+def test_parts_are_there_until_the_whole_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error they are found again, but not by another plan or program; two processes do not share them."""
+    out, array = tmp_path / "deep" / "map.tif", np.arange(6).reshape(2, 3)
+    with pytest.raises(RuntimeError), parts(out, {"a": 1}) as done:  # noqa: PT012
+        assert done.get("x") is None
+        done.put("x", array)
+        raise RuntimeError
+    with pytest.raises(RuntimeError), parts(out, {"a": 1}) as done:  # noqa: PT012
+        np.testing.assert_array_equal(done.get("x"), array)
+        with pytest.raises(BadInput, match="in another process"), parts(out, {"a": 1}):
+            pass
+        raise RuntimeError
+    with pytest.raises(RuntimeError), parts(out, {"a": 2}) as done:  # noqa: PT012
+        assert done.get("x") is None
+        done.put("x", array)
+        raise RuntimeError
+    monkeypatch.setattr("landscale.runtime.parts.version", lambda _: "0.0.1")
+    with parts(out, {"a": 2}) as done:
+        assert done.get("x") is None
+        done.put("x", array)
+    assert names(out.parent) == []
+
+
+def test_a_failure_before_the_first_part_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), parts(tmp_path / "map.tif", {}):
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_left_of_the_whole_is_removed(tmp_path: Path) -> None:
+    out = tmp_path / "map.tif"
+    others = [".map.tif.7.old", ".map.tif.5.77.partial", ".map.tif.x.partial", "map.tif.7.partial", ".other.7.partial"]
+    for name in (".map.tif.7.partial", ".map.tif.7.partial.plain", *others):
+        (tmp_path / name).touch()
+    (tmp_path / ".map.tif.8.partial").mkdir()
+    (tmp_path / ".map.tif.8.partial" / "B01.tif").touch()
+    with parts(out, {}):
+        pass
+    assert names(tmp_path) == sorted(others)

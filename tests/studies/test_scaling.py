@@ -1,0 +1,430 @@
+"""landscale scale: the candidates are all that meet the budget, the study survives whatever happens, its rows are true."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import command, outcome
+from landscale.models import ZOO, describe
+from landscale.models.compound import Scaling, candidates
+from landscale.runtime.files import write_json
+from landscale.store import open_store
+from landscale.studies.compound_scaling import study as room
+from landscale.studies.compound_scaling.networks import Base, base
+from landscale.studies.compound_scaling.plots import CURVES, plots
+from landscale.studies.compound_scaling.search import AXES, TOLERANCE, along, search, sizes
+from landscale.studies.compound_scaling.study import Plan, study
+from landscale.studies.compound_scaling.tables import markdown
+from landscale.training.recipe import Recipe, load_recipe
+from landscale.training.runs import Run
+from launchers import members, wait_until_gone
+from stores import make_store, rgbn_plane
+
+RECIPE = Recipe(model="wide_resnet", bands="B02,B03,B04,B08", epochs=1, batch=8, rate=1e-2, precision="fp32")
+KEYS = [f"--{key}={getattr(RECIPE, key)}" for key in ("bands", "epochs", "batch", "rate", "precision")]
+COARSE = ["--step=0.5", "--phi=1"]  # few networks
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Patches of 12 px: scaled inputs have 6 px and more."""
+    folder = tmp_path_factory.mktemp("scaling")
+    make_store(folder / "s.h5", planes=rgbn_plane(12), splits={"train": 40, "val": 16}, seed=1, signal=0.5)
+    return folder / "s.h5"
+
+
+def words(store, out, *more):
+    return ["scale", "wide_resnet", "--store", store, "--out", out, *COARSE, *KEYS, *more, "--json"]
+
+
+def table(content):
+    """What must not depend on the clock, the folder or the number of processes."""
+    text = json.loads(json.dumps(content))
+    for row in [text["unscaled"], *text["candidates"], *text["sizes"]]:
+        for figures in (row, *row["runs"]):
+            figures.pop("seconds", None)
+    return text
+
+
+@pytest.fixture(scope="module")
+def undisturbed(store, tmp_path_factory):
+    """A study of one process to which nothing happens: its folder and what it said."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    answer = outcome(command(*words(store, out)))
+    assert answer.code == 0, answer.lines
+    return out, answer.json
+
+
+# ---- which networks
+
+
+def base_of(store, name="wide_resnet", **recipe):
+    return base(replace(RECIPE, model=name, **recipe), open_store(store))
+
+
+@pytest.mark.parametrize("cost,step", [(2.0, 0.1), (2.0, 0.5), (3.7, 0.5), (1.3, 0.1)])
+def test_candidates_are_all_within_the_budget(store, cost, step):
+    root = base_of(store)
+    plain = describe("wide_resnet", 4, 4, 6)
+    assert (root.unscaled.flops, root.unscaled.parameters) == (plain["flops"], plain["parameters"])
+    found = search(root, cost * plain["flops"], step)
+    assert len({network.key for network in found}) == len(found)
+    grid = [round(1 + k * step, 10) for k in range(int(1.25 * cost / step) + 1)]
+    every = [Scaling(*factors) for factors in itertools.product(grid, repeat=3)]
+    fit = {}
+    for scaling in [scaling for scaling in every if abs(scaling.cost - cost) <= 0.25 * cost]:
+        network = root.network(scaling)
+        if abs(network.flops / plain["flops"] - cost) <= TOLERANCE * cost:
+            fit.setdefault(network.key, []).append(scaling)
+    assert {network.key for network in found} == set(fit)
+    for network in found:  # of all that give the network, the one that is nearest to the budget by α·β²·γ²
+        assert network.scaling in fit[network.key]
+        nearest = min(abs(scaling.cost - cost) for scaling in fit[network.key])
+        assert abs(network.scaling.cost - cost) == pytest.approx(nearest)
+
+
+@pytest.mark.parametrize("cost,tolerance,step", [(2.0, 0.1, 0.1), (2.0, 0.5, 0.5), (8.0, 2.0, 0.25)])
+def test_the_grid_leaves_nothing_out(cost, tolerance, step):
+    grid = [round(1 + k * step, 10) for k in range(int((cost + tolerance) / step) + 1)]
+    expected = [
+        s for s in itertools.starmap(Scaling, itertools.product(grid, repeat=3)) if abs(s.cost - cost) <= tolerance
+    ]
+    assert candidates(cost, tolerance, step) == expected
+
+
+@given(
+    st.floats(1, 1.3), st.floats(1, 1.3), st.floats(1, 1.2), st.sampled_from([0.5, 1.2]), st.sampled_from([0.3, 0.5])
+)
+@settings(max_examples=5)
+def test_each_axis_alone_costs_what_all_together_do(depth, width, resolution, phi, step):
+    root = Base(RECIPE, 4, 4, 12)
+    best = Scaling(round(depth, 1), round(width, 1), round(resolution, 1))
+    rows = sizes(root, best, [phi], step)
+    assert [axis for _, axis, _ in rows] == [*AXES, "compound"]
+    grown = rows[-1][2]
+    for _, axis, network in rows[:-1]:
+        assert all(getattr(network.scaling, other) == 1 for other in AXES if other != axis)
+        others = [
+            root.network(Scaling(**{axis: 1 + k * step})) for k in range(int(2 * best.power(phi).cost / step) + 2)
+        ]
+        nearest = min(abs(other.flops - grown.flops) for other in others)
+        assert abs(network.flops - grown.flops) == nearest
+
+
+def test_a_network_that_grows_nowhere_ends_the_walk():
+    root = Base(RECIPE, 4, 4, 120)
+    for axis in AXES:
+        assert along(root, axis, root.unscaled.flops, 0.1) == root.unscaled
+
+
+def test_the_recipe_of_a_network_builds_it(store):
+    from landscale.training.build import build_classifier
+
+    root = base_of(store, "efficientnet60_eca" if "efficientnet60_eca" in ZOO else "wide_resnet_eca")
+    network = root.network(Scaling(2.0, 1.2, 1.5))
+    built = build_classifier(root.recipe_of(network, 3), open_store(store))
+    assert built.description.side == network.side == 9
+    assert sum(p.numel() for p in built.network.parameters() if p.requires_grad) == network.parameters
+
+
+# ---- the command
+
+
+def test_the_plan_trains_nothing(cli, store, tmp_path):
+    answer = cli("scale", "wide_resnet", "--store", store, "--plan", "--out", tmp_path / "out", *KEYS, "--json")
+    assert answer.code == 0
+    rows = answer.json["candidates"]
+    assert len(rows) > 4
+    assert all(abs(row["flops"] - answer.json["budget"]) <= TOLERANCE * answer.json["budget"] for row in rows)
+    assert not (tmp_path / "out").exists()
+    absolute = cli(
+        "scale", "wide_resnet", "--store", store, "--plan", f"--flops={answer.json['budget']:.0f}", *KEYS, "--json"
+    )
+    assert absolute.json["candidates"] == rows
+    shown = cli("scale", "wide_resnet", "--store", store, "--plan", *KEYS)
+    assert all(f"{row['parameters']:,}" in shown.out for row in rows)
+
+
+def test_a_study_and_what_it_leaves(undisturbed):
+    out, content = undisturbed
+    assert json.loads((out / "scaling.json").read_text()) == content
+    assert len(content["candidates"]) > 1
+    for row in [content["unscaled"], *content["candidates"], *content["sizes"]]:
+        (run,) = row["runs"]
+        folder = out / "runs" / run["run"]
+        assert json.loads((folder / "scores.json").read_text())["micro_f1"] == row["micro_f1"]
+        assert row["steps"] == 5
+        recipe = load_recipe(str(folder / "recipe.yaml"), [])
+        assert recipe.side == row["side"]
+        assert recipe.options == row["options"]
+    top = max(content["candidates"], key=lambda row: row["micro_f1"])
+    assert content["best"] == {axis: top[axis] for axis in AXES}
+    (grown,) = [row for row in content["sizes"] if row["axis"] == "compound"]
+    assert grown["runs"] == top["runs"]  # met again, trained once
+    size, scaling = eval("{" + content["registration"][0] + "}", {"Scaling": Scaling}).popitem()
+    assert size == "b1"
+    assert asdict(scaling) == content["best"]
+    page = (out / "scaling.md").read_text()
+    assert all(line in page for line in content["registration"])
+    assert all(f"{row['micro_f1']:.4f}" in page for row in content["candidates"])
+    assert ET.parse(out / "scaling.svg").getroot().tag.endswith("svg")
+
+
+def test_a_second_call_trains_nothing(undisturbed, store, cli):
+    out, content = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    answer = cli(*words(store, out, "--workers", 2))
+    assert answer.json == content
+    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
+
+
+def test_two_processes_find_the_same(undisturbed, store, tmp_path):
+    answer = outcome(command(*words(store, tmp_path / "out", "--workers", 2)))
+    assert answer.code == 0, answer.lines
+    assert table(answer.json) == table(undisturbed[1])
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_and_called_again(undisturbed, store, tmp_path, number):
+    """Whenever it comes, nobody is left behind, and the next call ends where an undisturbed one does."""
+    out = tmp_path / "out"
+    running = command(*words(store, out, "--workers", 2))
+    deadline = time.monotonic() + 200
+    while not list(out.glob("runs/*/recipe.yaml")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert running.poll() is None
+    os.kill(running.pid, number)
+    answer = outcome(running)
+    assert answer.code == (-number if number == signal.SIGKILL else 130)
+    if number != signal.SIGKILL:
+        assert answer.lines[-1:] == ["landscale: stopped; the same command goes on"]
+    assert wait_until_gone(running.pid) == []
+    ended = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/scores.json")}
+    again = outcome(command(*words(store, out)))
+    assert again.code == 0, again.lines
+    assert table(again.json) == table(undisturbed[1])
+    assert {path: path.stat().st_mtime_ns for path in ended} == ended
+
+
+@pytest.mark.slow
+def test_a_training_that_dies_is_told_and_the_others_go_on(undisturbed, store, tmp_path):
+    out = tmp_path / "out"
+    running = command(*words(store, out, "--epochs=40"))
+    deadline = time.monotonic() + 200
+    while not (begun := list(out.glob("runs/*/metrics.csv"))) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    workers = [
+        p for p in members(running.pid) if p != running.pid and b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    answer = outcome(running)
+    dead = begun[0].parent.name
+    assert answer.code == 1
+    assert list(answer.json["failed"]) == [dead]
+    assert f"{dead}: its process died (exit code -9" in answer.lines[0]
+    others = [row for row in answer.json["candidates"] if row["runs"]]
+    assert len(others) == len(undisturbed[1]["candidates"]) - 1
+
+
+def test_a_training_that_fails_is_told_and_the_others_go_on(undisturbed, store, tmp_path, cli):
+    out = tmp_path / "out"
+    last = undisturbed[1]["candidates"][-1]["runs"][0]["run"]
+    write_json(
+        out / "scaling.json",
+        {k: v for k, v in undisturbed[1].items() if k in ("base", "data", "budget", "step", "recipe")},
+    )
+    (out / "runs" / last).mkdir(parents=True)
+    (out / "runs" / last / "mine").write_text("not a run")
+    answer = cli(*words(store, out))
+    assert answer.code == 1
+    assert answer.json["failed"].keys() == {last}
+    assert "is neither empty nor a run" in answer.lines[0]
+    assert "1 trainings failed" in answer.lines[-1]
+    assert [bool(row["runs"]) for row in answer.json["candidates"]] == [True] * (len(answer.json["candidates"]) - 1) + [
+        False
+    ]
+    assert "failed" in (out / "scaling.md").read_text()
+
+
+def test_all_diverge(store, tmp_path, cli):
+    answer = cli(*words(store, tmp_path / "out", "--rate=1e30", "--optimizer=sgd"))
+    assert answer.code == 2
+    assert all("diverged" in line for line in answer.lines)
+    assert answer.lines[-1].startswith("landscale: none of")
+
+
+BAD = [
+    (["resnet50"], "'resnet50' cannot be scaled; those that can: "),
+    (["wide_resnext"], "did you mean wide_resnet"),
+    (["wide_resnet", "--flops", "1x"], "--flops: found '1x'"),
+    (["wide_resnet", "--flops", "many"], "--flops: found 'many'"),
+    (["wide_resnet", "--flops", "5"], "--flops: found 5, expected more than"),
+    (["wide_resnet", "--flops", "1.5x", "--step", "1"], "no network of"),
+    (["wide_resnet", "--flops", "1.25x", "--step", "0.5"], "the nearest has"),
+    (["wide_resnet", "--max-time", "21s"], "--max-time: leaves"),
+    (["wide_resnet", "--step", "0"], "--step: found 0"),
+    (["wide_resnet", "--step", "nan"], "--step: found nan"),
+    (["wide_resnet", "--phi", "1,x"], "--phi: found '1,x'"),
+    (["wide_resnet", "--phi", "0"], "--phi: found '0'"),
+    (["wide_resnet", "--seeds", "1.5"], "--seeds: found '1.5'"),
+    (["wide_resnet", "--seeds", "1", "--seed=2"], "--seed: found beside --seeds"),
+    (["wide_resnet", "--workers", "0"], "--workers: found 0"),
+    (["wide_resnet", "--max-time", "soon"], "--max-time: found 'soon'"),
+    (["wide_resnet", "--side=60"], "--side: scale sets it itself"),
+    (["wide_resnet", "--options={width: 3}"], "--options: sets width"),
+    (["wide_resnet", "--progressive=[[0.5, 8]]"], "--progressive"),
+    (["wide_resnet", "--epochz=3"], "did you mean epochs"),
+    (["wide_resnet", "--labels=ben20"], "ben19"),
+]
+
+
+@pytest.mark.parametrize("more,line", BAD, ids=[" ".join(more) for more, _ in BAD])
+def test_bad_input_is_one_line(cli, store, tmp_path, more, line):
+    answer = cli("scale", *more, "--store", store, "--out", tmp_path / "out", *KEYS)
+    assert (answer.code, len(answer.lines)) == (2, 1), answer.lines
+    assert line in answer.lines[0]
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_bad_folders_and_stores(cli, store, undisturbed, tmp_path):
+    out, _ = undisturbed
+
+    def refused(*arguments):
+        answer = cli(*arguments)
+        assert (answer.code, len(answer.lines)) == (2, 1), answer.lines
+        return answer.lines[0]
+
+    assert "holds a study with step 0.5, not 0.25" in refused(*words(store, out, "--step=0.25"))
+    assert "holds a study with epochs 1, not 2" in refused(*words(store, out, "--epochs=2"))
+    other = make_store(tmp_path / "t.h5", planes=rgbn_plane(12), splits={"train": 16, "val": 8})
+    assert "holds a study on another store" in refused(*words(other.path, out))
+    assert "is neither empty nor a scaling study" in refused(*words(store, tmp_path))
+    without = make_store(tmp_path / "v.h5", planes=rgbn_plane(12), splits={"train": 16})
+    assert "val" in refused(*words(without.path, tmp_path / "new"))
+    assert "--out" in refused("scale", "wide_resnet", "--store", store, *KEYS)
+    assert not (tmp_path / "new").exists()
+
+
+# ---- what is done with the runs; the trainings are pretended
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """`work` that writes a score for each run at once; the value notes the jobs and gives the scores."""
+    jobs = []
+
+    def score(job):
+        return 0.5
+
+    def work(todo, workers):
+        for job in todo:
+            jobs.append(job)
+            figure = state["score"](job)
+            if figure is None:
+                yield job, "pretended to fail"
+                continue
+            write_json(Run(job.run).folder / "scores.json", {"micro_f1": figure, "macro_f1": figure / 2})
+            pd.DataFrame([{"seconds": 3.0, "step": 7}]).to_csv(job.run / "metrics.csv", index=False)
+            yield job, None
+
+    state = {"jobs": jobs, "score": score}
+    monkeypatch.setattr(room, "work", work)
+    return state
+
+
+def test_the_best_is_by_the_mean_over_seeds(store, tmp_path, pretended):
+    """One lucky seed is not enough, and who lacks a seed does not count."""
+    plan = Plan(RECIPE, step=0.25, phis=(1.0, 2.0), seeds=(1, 2))
+    found = search(base_of(store), 2 * base_of(store).unscaled.flops, 0.25)
+    steady, lucky, lame = found[1], found[0], found[2]
+    by_side = {n.name: scores for n, scores in ((steady, (0.7, 0.72)), (lucky, (0.9, 0.2)), (lame, (0.99, None)))}
+    pretended["score"] = lambda job: by_side.get(job.run.name.rsplit("_seed-", 1)[0], (0.1, 0.2))[job.recipe.seed - 1]
+    content = study(plan, open_store(store), tmp_path / "out")
+    assert content["best"] == asdict(steady.scaling)
+    row = next(row for row in content["candidates"] if row["options"] == steady.options and row["side"] == steady.side)
+    assert row["micro_f1"] == pytest.approx(0.71)
+    assert row["micro_f1_deviation"] == pytest.approx(0.02 / 2**0.5)
+    assert row["macro_f1"] == pytest.approx(0.355)
+    assert list(content["failed"].values()) == ["pretended to fail"]
+    assert "0.7100 ± 0.0141" in markdown(content)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_time_is_divided_by_flops(store, tmp_path, pretended, workers):
+    """Whatever takes the whole of its share, all of them end in time; and a FLOP gets the same time everywhere."""
+    plan = Plan(RECIPE, seeds=(0, 1))
+    study(plan, open_store(store), tmp_path / "out", workers, seconds=1000.0)
+    root = base_of(store)
+    rates, ends = [], [0.0] * workers
+    for job in pretended["jobs"]:
+        network = next(n for n in everything(root, tmp_path / "out") if job.run.name.startswith(n.name + "_"))
+        rates.append(job.seconds / network.flops)
+        first = ends.index(min(ends))
+        ends[first] += job.seconds
+    searched = 2 * len(search(root, 2 * root.unscaled.flops, 0.1))
+    assert max(rates[:searched]) == pytest.approx(min(rates[:searched]))
+    assert max(rates[searched:]) == pytest.approx(min(rates[searched:]))
+    assert max(ends) <= 1000.0 + 1e-6
+    assert max(ends) > 700.0
+
+
+def everything(root, out):
+    content = json.loads((out / "scaling.json").read_text())
+    rows = [content["unscaled"], *content["candidates"], *content["sizes"]]
+    return [root.network(Scaling(*(row[axis] for axis in AXES))) for row in rows]
+
+
+def test_sizes_may_be_added(store, tmp_path, pretended):
+    plan = Plan(RECIPE, step=0.5, phis=(1.0,))
+    study(plan, open_store(store), tmp_path / "out")
+    before = len(pretended["jobs"])
+    content = study(replace(plan, phis=(1.0, 2.0)), open_store(store), tmp_path / "out")
+    added = pretended["jobs"][before:]
+    assert 0 < len(added) <= 4
+    assert [line.split(":")[0] for line in content["registration"]] == ['"b1"', '"b2"']
+
+
+@given(
+    st.lists(st.tuples(st.integers(10**6, 10**12), st.integers(10**4, 10**9), st.floats(0, 1)), min_size=1, max_size=5),
+    st.floats(0, 1),
+)
+def test_every_point_lies_in_its_chart(points, start):
+    def row(flops, parameters, score):
+        return {"flops": flops, "parameters": parameters, "micro_f1": score, "macro_f1": score / 2}
+
+    rows = [{"axis": axis, "phi": 1.0, **row(*point)} for point in points for axis in CURVES]
+    drawn = ET.fromstring(plots({"base": "a<b", "unscaled": row(10**6, 10**4, start), "sizes": rows}))
+    circles = list(drawn.iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(circles) >= 4 * 4
+    for circle in circles:
+        assert 56 <= float(circle.get("cx")) <= 404
+        assert 30 <= float(circle.get("cy")) <= 236
+
+
+@pytest.mark.slow
+def test_max_time_is_kept(store, tmp_path):
+    """Epochs without end: the time ends them, and all networks of a search have had theirs."""
+    begun = time.monotonic()
+    answer = outcome(command(*words(store, tmp_path / "out", "--epochs=100000", "--max-time=60s")))
+    assert time.monotonic() - begun < 60
+    assert answer.code == 0, answer.lines
+    assert all(row["steps"] > 20 for row in answer.json["candidates"])

@@ -1,0 +1,253 @@
+"""DSen2's training: what it is shown, that it learns, keeps its time and goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from conftest import DATA, Cli, command, outcome
+from landscale.superres.evaluate import evaluate
+from landscale.superres.network import DSen2, Shape, stack_inputs
+from landscale.superres.samples import BATCH, SIDES, Ground, _patch, draw, read_grounds
+from landscale.superres.superresolver import Superresolver
+from landscale.superres.train import Learner, train
+from landscale.superres.wald import degrade
+from landscale.training.checkpoint import load_checkpoint
+from landscale.vocabulary.bands import BANDS
+from sharpening import REAL
+
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """Training of small networks for a fixed number of steps."""
+    monkeypatch.setattr("landscale.superres.train.shape", lambda gsd, deep: Shape(gsd, 16, 1))
+    monkeypatch.setattr("landscale.superres.train.MOST_STEPS", {20: 150, 60: 60})
+    monkeypatch.setattr("landscale.superres.train.RATE", 5e-3)
+    monkeypatch.setattr("landscale.superres.train.AVERAGE", 0.9)
+    monkeypatch.setitem(SIDES, 60, 24)
+
+
+@pytest.mark.usefixtures("small")
+def test_training_learns(cli: Cli, scene: Path, tmp_path: Path):
+    """Better than bicubic on the synthetic scene; the same command again finds it done, another one is refused."""
+    out = tmp_path / "dsen2"
+    answer = cli("superres", "train", scene, out, "--max-time", "1h", "--json")
+    assert answer.code == 0, answer.lines
+    assert (answer.json["steps_20m"], answer.json["steps_60m"]) == (150, 60)
+    figures = cli("superres", "evaluate", out, scene, "--json").json
+    assert figures["ratio_20m"] < 0.96
+    assert figures["ratio_60m"] < 1.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dsen2"]  # no checkpoint is left
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((out / "config.json").read_text())
+    assert config["networks"]["20m"]["inputs"][:4] == ["B04", "B03", "B02", "B08"]
+    assert config["networks"]["60m"]["outputs"] == ["B01", "B09"]
+    assert cli("superres", "train", scene, out, "--json").json == answer.json
+    assert "B8A" in cli("info", out).out
+    assert cli("info", out, "--json").json["kind"] == "superres"
+    other = cli("superres", "train", scene, out, "--seed", 1)
+    assert other.code == 2
+    assert "another training" in other.lines[-1]
+
+
+def test_batches_are_a_function_of_seed_and_step(scene: Path):
+    grounds = read_grounds([scene])
+    for gsd in (20, 60):
+        inputs, target = draw(grounds, Shape(gsd), seed=3, step=7)
+        again = draw(grounds, Shape(gsd), seed=3, step=7)
+        assert torch.equal(inputs, again[0])
+        assert torch.equal(target, again[1])
+        assert not torch.equal(inputs, draw(grounds, Shape(gsd), seed=3, step=8)[0])
+        assert inputs.shape[1:] == (len(Shape(gsd).inputs), *target.shape[2:])
+
+
+def with_clouds(scene: Path, folder: Path, cloud: np.ndarray, gsd: int) -> Path:
+    """The scene with a classification at `gsd`, cloud where `cloud`, a mask of squares of 60 m, is true."""
+    shutil.copytree(scene, folder)
+    (classes,) = (np.where(cloud, 9, 4).repeat(r, 0).repeat(r, 1).astype(np.uint8) for r in [60 // gsd])
+    with rasterio.open(scene / "B02.tif") as file:
+        place = {"crs": file.crs, "transform": file.transform @ rasterio.Affine.scale(gsd / 10)}
+    about = {"height": classes.shape[0], "width": classes.shape[1], "count": 1, "dtype": "uint8"}
+    with rasterio.open(folder / f"SCL_{gsd}m.tif", "w", driver="GTiff", **about, **place) as file:
+        file.write(classes, 1)
+    return folder
+
+
+@pytest.mark.parametrize("gsd", [10, 20, 60])
+def test_clouds_teach_nothing(gsd: int, scene: Path, tmp_path: Path, monkeypatch):
+    """Where there is enough clear ground, patches are of it; where clouds are everywhere, they are those with least."""
+    monkeypatch.setitem(SIDES, 60, 8)
+    monkeypatch.setattr("landscale.superres.samples.turn", lambda values, k: values)
+    cloud = np.zeros((40, 40), bool)
+    cloud[:, 34:] = cloud[3, 5] = True
+    (clear,) = read_grounds([scene])
+    (found,) = read_grounds([with_clouds(scene, tmp_path / "scene", cloud, gsd)])
+    assert all((found.bands[g] == clear.bands[g]).all() for g in clear.bands)
+    assert not clear.cloud.any()
+    np.testing.assert_array_equal(found.cloud, cloud.repeat(3, 0).repeat(3, 1))
+    marked = Ground({g: v.copy() for g, v in found.bands.items()}, found.cloud)
+    for g, values in marked.bands.items():
+        values[:] = 100
+        values[:, cloud.repeat(60 // g, 0).repeat(60 // g, 1)] = 9999
+    for target in (20, 60):
+        patches = [_patch([marked], Shape(target), 12, np.random.default_rng(seed)) for seed in range(40)]
+        assert all(values.max() == 100 for patch in patches for values in patch.values())
+        hidden = Ground(marked.bands, np.ones_like(found.cloud))
+        hidden.cloud[:, :60] = False
+        patches = [_patch([hidden], Shape(target), 30, np.random.default_rng(seed)) for seed in range(5)]
+        assert all(values.min() > 0 for patch in patches for values in patch.values())
+
+
+def test_a_scene_of_clouds_teaches_nothing(scene: Path, tmp_path: Path, cli: Cli):
+    overcast = with_clouds(scene, tmp_path / "overcast", np.ones((40, 40), bool), 20)
+    answer = cli("superres", "train", overcast, tmp_path / "w", "--max-time", "5s")
+    assert answer.code == 2
+    assert answer.lines == [f"landscale: {overcast}: shows nothing but clouds, by its scene classification"]
+    assert len(read_grounds([overcast, scene])) == 1
+    half = with_clouds(scene, tmp_path / "half", np.zeros((20, 40), bool), 60)
+    answer = cli("superres", "train", half, tmp_path / "w", "--max-time", "5s")
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert (
+        "SCL_60m.tif: lies at (300000.0, 8400000.0) with 40×20 px of 60 m, which is not where its product lies"
+        in answer.lines[0]
+    )
+
+
+@pytest.mark.parametrize("gsd", [20, 60])
+def test_batches_are_the_reduced_scale(scene: Path, gsd: int, monkeypatch):
+    """Without other spectra and turns, a patch is what degrading the scene gives at its place, its borders included."""
+    monkeypatch.setattr("landscale.superres.samples.BLENDED", 0.0)
+    monkeypatch.setattr("landscale.superres.samples.SHIFT", 0.0)
+    monkeypatch.setattr("landscale.superres.samples.turn", lambda values, k: values)
+    monkeypatch.setitem(SIDES, 60, 12)
+    monkeypatch.setitem(BATCH, gsd, 2)
+    shape = Shape(gsd)
+    scale, grounds = shape.scale, read_grounds([scene])
+    whole = {g: torch.from_numpy(values.astype(np.float32))[None] for g, values in grounds[0].bands.items() if g <= gsd}
+    inputs, target = draw(grounds, shape, seed=0, step=0)
+    bands = whole[gsd][0] / 2000
+    side = target.shape[-1]
+    places = bands.unfold(1, side, 1).unfold(2, side, 1)  # (c, tops, lefts, side, side)
+    for patch, answer in zip(inputs, target, strict=True):
+        top, left = (places == answer[:, None, None]).all((0, 3, 4)).nonzero()[0].tolist()
+        top, left = top - scale, left - scale  # with the margin that was cut
+        cut = {
+            g: v[
+                ...,
+                top * gsd // g : (top + side + 2 * scale) * gsd // g,
+                left * gsd // g : (left + side + 2 * scale) * gsd // g,
+            ]
+            for g, v in whole.items()
+        }
+        expected = stack_inputs({g: degrade(v, scale) for g, v in cut.items()}, shape)[0, :, scale:-scale, scale:-scale]
+        kept = [k for k, band in enumerate(shape.inputs) if gsd == 20 or BANDS[band].gsd != 20]
+        torch.testing.assert_close(patch[kept], expected[kept], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(patch, expected, rtol=0.02, atol=0.05)  # 20 m bands go to 120 m in two steps
+
+
+def test_training_keeps_its_time(scene: Path, tmp_path: Path, small, monkeypatch):
+    monkeypatch.setattr("landscale.superres.train.MOST_STEPS", {20: 10**6, 60: 10**6})
+    begun = time.monotonic()
+    provenance = train([scene], tmp_path / "dsen2", torch.device("cpu"), 7.0)
+    assert 1.0 < time.monotonic() - begun < 7.0
+    assert provenance["steps_20m"] > 1 < provenance["steps_60m"]
+    assert (tmp_path / "dsen2" / "config.json").exists()
+
+
+def test_the_command_trains_what_is_published(scene: Path, tmp_path: Path):
+    answer = outcome(command("superres", "train", scene, tmp_path / "dsen2", "--max-time", "6s", "--json"))
+    assert answer.code == 0, answer.lines
+    assert answer.json["steps_20m"] > 0 < answer.json["steps_60m"]
+    config = json.loads((tmp_path / "dsen2" / "config.json").read_text())
+    assert config["networks"]["20m"] | {"inputs": [], "outputs": []} == {
+        "inputs": [], "outputs": [], "scale": 2, "features": 128, "blocks": 6,
+    }  # fmt: skip
+    assert config["parameters"] == sum(p.numel() for gsd in (20, 60) for p in DSen2(Shape(gsd)).parameters())
+
+
+KILLED = """
+import os, signal, sys
+import landscale.superres.train as room
+from landscale.cli import main
+from landscale.superres.network import Shape
+from landscale.superres.samples import SIDES
+
+room.shape = lambda gsd, deep: Shape(gsd, 16, 1)
+room.MOST_STEPS, room.RATE, room.AVERAGE, room.SAVE_EVERY, SIDES[60] = {20: 12, 60: 4}, 5e-3, 0.9, 0, 24
+learn = room.Learner.learn
+room.torch.set_num_threads(1)
+
+def learn_and_die(self, grounds):
+    if self.progress.steps == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return learn(self, grounds)
+
+room.Learner.learn = learn_and_die
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.usefixtures("small")
+def test_killed_training_ends_with_the_weights_of_one_that_was_not(cli: Cli, scene: Path, tmp_path: Path, monkeypatch):
+    words = ["superres", "train", str(scene), str(tmp_path / "killed"), "--max-time", "1h"]
+    died = subprocess.run([sys.executable, "-c", KILLED, *words], check=False, capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["killed.checkpoint"]
+    state = load_checkpoint(tmp_path / "killed.checkpoint", torch.device("cpu"))[1]
+    assert state["done"]["20"]["steps"] == 5
+    monkeypatch.setattr("landscale.superres.train.MOST_STEPS", {20: 12, 60: 4})
+    weights = []
+    for name in ("killed", "whole"):
+        answer = cli("superres", "train", scene, tmp_path / name, "--max-time", "1h", "--json")
+        assert answer.code == 0, answer.lines
+        assert (answer.json["steps_20m"], answer.json["steps_60m"]) == (12, 4)
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_interrupted_training_saves_first(cli: Cli, scene: Path, tmp_path: Path, monkeypatch):
+    learn = Learner.learn
+
+    def learn_and_stop(self, grounds):
+        loss = learn(self, grounds)
+        if self.progress.steps == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(Learner, "learn", learn_and_stop)
+    monkeypatch.setitem(BATCH, 20, 1)
+    answer = cli("superres", "train", scene, tmp_path / "dsen2", "--max-time", "1h")
+    assert answer.code == 130
+    assert "the same command goes on" in answer.lines[-1]
+    tensors, state = load_checkpoint(tmp_path / "dsen2.checkpoint", torch.device("cpu"))
+    assert state["done"]["20"]["steps"] == 2
+    assert tensors["20m.network.tail.weight"].abs().max() > 0
+    assert cli("superres", "train", scene, tmp_path / "dsen2", "--deep").code == 2  # a checkpoint of another training
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.exists(), reason=f"the published scene is not at {REAL}")
+def test_what_one_scene_teaches_holds_on_others(cli: Cli, tmp_path: Path):
+    """Two minutes with one scene of level 1C; patches of level 2A from twenty other tiles in nine countries."""
+    answer = cli("superres", "train", REAL, tmp_path / "dsen2", "--max-time", "2m")
+    assert answer.code == 0, answer.lines
+    superresolver = Superresolver.load(tmp_path / "dsen2")
+    squares = np.zeros(2)
+    for patch in sorted((DATA / "bigearthnet-v2" / "BigEarthNet-S2").glob("*/*"))[::5]:
+        figures = evaluate(superresolver, patch)
+        squares += [figures["rmse_20m"] ** 2, figures["bicubic_rmse_20m"] ** 2]
+    ours, bicubic = np.sqrt(squares)
+    assert ours < 0.6 * bicubic

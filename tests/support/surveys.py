@@ -1,0 +1,55 @@
+"""A survey made a store, and what one asks of it by name."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landscale.datasets.survey import Survey
+from landscale.preparation import prepare
+from landscale.store import PatchStore, open_store
+
+Stored = Callable[..., PatchStore]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Stored:
+    def run(survey: Survey, workers: int = 1, name: str = "store.h5") -> PatchStore:
+        assert pickle.loads(pickle.dumps(survey.read)) == survey.read
+        outcome = prepare(survey, tmp_path / name, workers)
+        assert outcome.written == len(survey.table)
+        store = open_store(tmp_path / name)
+        assert not any(damaged for _, damaged in store.damaged())
+        return store
+
+    return run
+
+
+def row_of(store: PatchStore) -> dict[str, int]:
+    return {str(name): k for k, name in enumerate(store.column("name"))}
+
+
+def labels(store: PatchStore, row: int) -> set[str]:
+    return {store.layout.classes[c] for c in np.flatnonzero(store.classes[row])}
+
+
+def band_of(store: PatchStore, row: int, band: str) -> np.ndarray:
+    plane = next(p for p in store.layout.planes if band in p.bands)
+    return store.planes[plane.key][row, plane.bands.index(band)]
+
+
+def splits(store: PatchStore) -> dict[str, int]:
+    return dict(zip(store.column("name").tolist(), store.splits.tolist(), strict=True))
+
+
+def refused(survey: Callable[[], object], kind: type[Exception], *said: str) -> None:
+    with pytest.raises(kind) as caught:
+        survey()
+    line = str(caught.value)
+    assert "\n" not in line
+    for word in said:
+        assert word in line

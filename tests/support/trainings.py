@@ -1,0 +1,187 @@
+"""A tiny training, by function and as the command in a process that can be killed, and what is left of it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from landscale.cli import main
+from landscale.distributed import Ranks
+from landscale.runtime import progress
+from landscale.training import checkpoint as checkpoint_room
+from landscale.training.recipe import Recipe
+from landscale.training.runs import Run
+from landscale.training.training import Trainer, train
+from stores import make_store, rgbn_plane
+
+CPU = torch.device("cpu")
+BANDS = "B02,B03,B04,B08"
+# A network of 6,000 parameters on 12 px: a step takes a few milliseconds. Everything random is on.
+TINY = Recipe(
+    name="tiny",
+    model="wide_resnet",
+    options={"width": 0.5, "drop_rate": 0.2},
+    bands=BANDS,
+    side=12,
+    scale="both",
+    epochs=3,
+    batch=8,
+    rate=1e-2,
+    warmup_epochs=0.5,
+    turns=True,
+    shift=1,
+    zoom=0.2,
+    jitter=0.05,
+    mixup=0.2,
+    cutmix=0.5,
+    progressive=[[0.5, 8]],
+    ema=0.9,
+    select="micro_ap",
+    precision="fp32",
+)
+PLAIN = replace(
+    TINY,
+    options={"width": 0.5},
+    shift=0,
+    zoom=0.0,
+    jitter=0.0,
+    mixup=0.0,
+    cutmix=0.0,
+    progressive=[],
+    ema=0.0,
+    select="last",
+)
+
+
+def tiny_store(folder):
+    """40 patches to learn from, 5 steps of 8 an epoch."""
+    return make_store(folder / "s.h5", planes=rgbn_plane(12), splits={"train": 40, "val": 16, "test": 16}, seed=1)
+
+
+def learn(recipe, store, folder, **more):
+    return train(recipe, store, Run(Path(folder)), Ranks(), CPU, **more)
+
+
+def flags(recipe, **changes):
+    """A recipe as flags of the command line."""
+    default = asdict(Recipe())
+    words = []
+    for key, value in {**asdict(recipe), **changes}.items():
+        if value != default[key]:
+            words.append(f"--{key.replace('_', '-')}={json.dumps(value) if isinstance(value, dict | list) else value}")
+    return words
+
+
+def weights_of(folder):
+    return hashlib.sha256((Path(folder) / "weights" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def metrics_of(folder):
+    """The metrics table without the columns that are measured by a clock."""
+    table = pd.read_csv(Path(folder) / "metrics.csv", dtype=str)
+    return table.drop(columns=["seconds", "train_seconds"]).to_csv(index=False)
+
+
+def outcome(folder):
+    scores = json.loads((Path(folder) / "scores.json").read_text())
+    config = json.loads((Path(folder) / "weights" / "config.json").read_text())
+    return weights_of(folder), metrics_of(folder), scores, config["thresholds"]
+
+
+def undisturbed(store, folder):
+    """What TINY gives when nothing happens to it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    learn(TINY, store, folder)
+    torch.set_num_threads(threads)
+    return outcome(folder)
+
+
+def interrupted_learning(monkeypatch, at):
+    """`Trainer.learn` that gets a Ctrl-C in the steps for which `at(step)` holds, counted from 1."""
+    true = Trainer.learn
+
+    def learn_and_interrupt(self, *about):
+        loss = true(self, *about)
+        if at(self.state.step + 1):
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(Trainer, "learn", learn_and_interrupt)
+
+
+# Processes come from a server that has everything imported, so that one costs a fraction of a second.
+
+
+def _command(words, output, deadly):
+    """In a child: the command line. `deadly`: kill the process at so many a change of the file system."""
+    os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(1, 2)
+    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), line_buffering=True)
+    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), line_buffering=True)
+    progress.console.file = sys.stderr
+    torch.set_num_threads(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a fork server begun for `prepare` is deaf to it
+    if deadly:
+        _die_at(deadly)
+    code = main(words)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _die_at(number):
+    """SIGKILL at the given one of all fsyncs, renames and new folders, or with half a checkpoint written; from 1."""
+    left = [number]
+
+    def now():
+        left[0] -= 1
+        return left[0] == 0
+
+    def counted(true):
+        def call(*arguments, **options):
+            if now():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return true(*arguments, **options)
+
+        return call
+
+    def half(tensors, path, **options):
+        checkpoint_room_save(tensors, path, **options)
+        if now():
+            os.truncate(path, Path(path).stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint_room_save, checkpoint_room.save_file = checkpoint_room.save_file, half
+
+    for name in ("fsync", "replace", "rename", "mkdir"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def starter():
+    """Starts the command in a process; `deadly` as above."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trainings", "torch.utils.tensorboard", "torch._dynamo"])
+
+    def begin(words, output, deadly=0):
+        process = context.Process(target=_command, args=([str(w) for w in words], str(output), deadly))
+        process.start()
+        return process
+
+    return begin
+
+
+def ended(process, seconds=60):
+    process.join(seconds)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode

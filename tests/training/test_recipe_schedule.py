@@ -1,0 +1,330 @@
+"""Recipes: whole, typed, settable from the command line; and the learning rate they ask for."""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+import typing
+from dataclasses import asdict, fields, replace
+from itertools import pairwise
+
+import pytest
+import timm.optim
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landscale.cli import main
+from landscale.errors import BadInput, LandscaleError, UnknownName
+from landscale.models import create, zoo
+from landscale.training.recipe import Recipe, as_yaml, load_recipe, shipped
+from landscale.training.schedule import highest_rate, rate_factor
+from landscale.vocabulary.bands import band_set
+
+HINTS = typing.get_type_hints(Recipe)
+DEFAULT = Recipe()
+
+
+def another(key):
+    """A value that is allowed for a key and not its default, and how it is written on the command line."""
+    hint, default = HINTS[key], getattr(DEFAULT, key)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        hint = next(t for t in typing.get_args(hint) if t is not type(None))
+    if typing.get_origin(hint) is typing.Literal:
+        value = next(v for v in typing.get_args(hint) if v != default)
+        return value, str(value)
+    if hint is bool:
+        return not default, str(not default).lower()
+    if hint is int:
+        value = (default or 0) + 3
+        return value, str(value)
+    if hint is float:
+        value = (default or 0.0) + 0.05
+        return value, str(value)
+    if hint is str:
+        named = {"labels": "ben19", "bands": "B04,B03,B02", "model": "resnet18", "optimizer": "lamb"}
+        return named.get(key, "mine"), named.get(key, "mine")
+    if hint == list[list[float]]:
+        return [[0.5, 32.0]], "[[0.5, 32]]"
+    if hint == list[float]:
+        return [3.0, 4.5], "[3, 4.5]"
+    if typing.get_origin(hint) is dict:
+        return {"drop_rate": 0.25}, "{drop_rate: 0.25}"
+    raise AssertionError(f"how would one set {key}: {hint}?")
+
+
+every_key = pytest.mark.parametrize("key", [f.name for f in fields(Recipe)])
+
+
+# ---- keys
+
+
+@every_key
+def test_every_key_is_a_flag(key):
+    value, word = another(key)
+    expected = replace(DEFAULT, **{key: value})
+    for words in (
+        [f"--{key}", word],
+        [f"--{key}={word}"],
+        [f"--{key.replace('_', '-')}", word],
+        [f"--{key.replace('_', '-')}={word}"],
+    ):
+        found = load_recipe(None, words)
+        assert found == expected
+        assert type(getattr(found, key)) is type(value)
+
+
+@every_key
+def test_every_key_may_stand_in_a_file_and_a_flag_has_the_last_word(key, tmp_path):
+    value, _ = another(key)
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({key: value, "momentum": 0.77} if key != "momentum" else {key: value}))
+    assert getattr(load_recipe(str(file), []), key) == value
+    default = "null" if getattr(DEFAULT, key) is None else yaml.safe_dump(getattr(DEFAULT, key)).split("\n")[0]
+    back = load_recipe(str(file), [f"--{key}={default}"])
+    if key != "options":  # whose entries are merged
+        assert getattr(back, key) == getattr(DEFAULT, key)
+    if key != "momentum":
+        assert back.momentum == 0.77
+
+
+@every_key
+def test_every_key_is_documented(key, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--keys"])
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"--{key}" in text
+    line = text.split(f"--{key} ")[1].split(" --")[0]
+    assert len(line.split()) > 5
+
+
+def test_defaults_without_anything():
+    assert load_recipe(None, []) == DEFAULT
+
+
+def test_one_option_of_the_model():
+    assert load_recipe(None, ["--options.drop_rate", "0.5"]).options == {"drop_rate": 0.5}
+    recipe = load_recipe("landscale", ["--options.drop_rate=0.5"])
+    assert recipe.options == {"drop_path_rate": 0.1, "drop_rate": 0.5}
+
+
+def test_numbers_as_people_write_them(tmp_path):
+    """YAML 1.1 takes 1e-4, without a point, for text."""
+    file = tmp_path / "r.yaml"
+    file.write_text("rate: 1e-4\nweight_decay: 1.0E-3\nclip_grad: 5\nturns: off\n")
+    recipe = load_recipe(str(file), ["--smoothing", "1e-1"])
+    assert (recipe.rate, recipe.weight_decay, recipe.clip_grad, recipe.smoothing) == (1e-4, 1e-3, 5.0, 0.1)
+    assert recipe.turns is False
+
+
+@given(
+    rate=st.floats(1e-9, 1e9),
+    milestones=st.lists(st.floats(0, 1e3), max_size=4),
+    labels=st.sampled_from([None, "ben19"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_written_recipe_is_read_back_the_same(tmp_path_factory, rate, milestones, labels):
+    recipe = replace(DEFAULT, rate=rate, milestones=milestones, labels=labels, options={"drop_rate": rate})
+    file = tmp_path_factory.mktemp("yaml") / "recipe.yaml"
+    file.write_text(as_yaml(recipe))
+    assert load_recipe(str(file), []) == recipe
+
+
+# ---- shipped ones
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipes_are_whole(name):
+    recipe = load_recipe(name, [])
+    assert recipe.name == name
+    assert zoo(recipe.model)
+    assert band_set(recipe.bands)
+    assert timm.optim.get_optimizer_info(recipe.optimizer)
+    assert (recipe.schedule == "step") == bool(recipe.milestones)
+    assert all(0 < m < recipe.epochs for m in recipe.milestones)
+    assert recipe.warmup_epochs < recipe.epochs
+    content = yaml.safe_load(shipped()[name].read_text())
+    assert content.items() <= asdict(recipe).items()
+
+
+def test_the_papers_recipes():
+    assert {"demo", "landscale", "papoutsis2022", "sedona2019"} <= set(shipped())
+    one = load_recipe("sedona2019", [])
+    assert (one.model, one.bands, one.optimizer, one.epochs) == ("resnet50", "s2-12", "sgd", 100)
+    assert (one.rate, one.rate_batch, one.warmup_epochs, one.milestones) == (0.1, 256, 5, [30, 60, 80])
+    two = load_recipe("papoutsis2022", [])
+    assert (two.model, two.bands, two.optimizer, two.epochs) == ("wide_resnet_eca_b4", "s2-10", "adam", 30)
+
+
+# ---- refusals
+
+
+REFUSED = {
+    "a key": (["--rat", "1"], r"unknown recipe key 'rat'; did you mean .*rate"),
+    "a key with dashes": (
+        ["--warm-up-epochs", "1"],
+        r"unknown recipe key 'warm-up-epochs'; did you mean warmup_epochs",
+    ),
+    "a word for a number": (["--epochs", "many"], "epochs.*many"),
+    "a fraction for a whole number": (["--batch=8.5"], "batch.*8.5"),
+    "not one of the values": (["--loss", "dice"], "loss.*bce.*dice"),
+    "views": (["--views", "3"], "views.*3"),
+    "a word for a switch": (["--turns", "maybe"], "turns.*maybe"),
+    "a number for a list": (["--milestones", "3"], "milestones.*3"),
+    "no value": (["--rate"], "rate"),
+    "a stray word": (["fast"], "fast"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_in_one_line(what, tmp_path, capsys):
+    words, pattern = REFUSED[what]
+    with pytest.raises(LandscaleError, match=pattern) as caught:
+        load_recipe(None, words)
+    assert "\n" not in str(caught.value)
+    store = str(tmp_path / "never-reached.h5")
+    assert main(["train", "--store", store, "--run", str(tmp_path / "run"), *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("landscale: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# Of the right type and yet senseless: a traceback, or a training that does nothing, would be the answer otherwise.
+SENSELESS = [
+    ("batch", "0"),
+    ("batch", "-8"),
+    ("epochs", "0"),
+    ("epochs", "-1"),
+    ("evaluate_every", "0"),
+    ("seed", "-1"),
+    ("side", "0"),
+    ("side", "-3"),
+    ("rate", "-0.1"),
+    ("rate_batch", "0"),
+    ("shift", "-1"),
+    ("mixup", "-1"),
+    ("cutmix", "-1"),
+    ("ema", "2"),
+    ("smoothing", "7"),
+    ("warmup_epochs", "-5"),
+    ("progressive", "[[0.5]]"),
+    ("progressive", "[[0.5, 0.0]]"),
+]
+
+
+@pytest.mark.parametrize("key,word", SENSELESS)
+def test_senseless_numbers_are_refused(key, word):
+    with pytest.raises(LandscaleError, match=f"{key}.*{re.escape(word)}"):
+        load_recipe(None, [f"--{key}", word])
+
+
+def test_unknown_recipes_and_broken_files(tmp_path):
+    with pytest.raises(UnknownName, match=r"unknown recipe 'sedona'; did you mean sedona2019\?"):
+        load_recipe("sedona", [])
+    with pytest.raises(UnknownName, match="unknown recipe"):
+        load_recipe(str(tmp_path), [])  # a folder
+    file = tmp_path / "mine.yaml"
+    for content, kind, pattern in (
+        ("rate: [1, 2\n", BadInput, r"mine\.yaml: is not valid YAML"),
+        ("- rate\n- batch\n", BadInput, r"mine\.yaml: is no recipe"),
+        ("just words\n", BadInput, r"mine\.yaml: is no recipe"),
+        ("epoch: 1\n", UnknownName, r"unknown recipe key 'epoch'; did you mean epochs"),
+        ("1: 2\n", LandscaleError, r"unknown recipe key '1'"),
+        ("epochs: soon\n", LandscaleError, r"mine\.yaml: .*epochs.*soon"),
+        ("milestones: 30\n", LandscaleError, r"mine\.yaml: .*milestones.*30"),
+    ):
+        file.write_text(content)
+        with pytest.raises(kind, match=pattern) as caught:
+            load_recipe(str(file), [])
+        assert "\n" not in str(caught.value), content
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match=r"mine\.yaml"):
+        load_recipe(str(file), [])
+    file.write_text("# nothing but defaults\n")
+    assert load_recipe(str(file), []) == DEFAULT
+
+
+# ---- the rate
+
+
+def schedule(**changes):
+    return replace(Recipe(epochs=100), **changes)
+
+
+def test_steps_of_paper_1():
+    recipe = load_recipe("sedona2019", ["--warmup-epochs", "0"])
+    found = {epoch: rate_factor(recipe, epoch / 100) for epoch in (0, 29.99, 30, 59.99, 60, 79.99, 80, 100)}
+    expected = {0: 1, 29.99: 1, 30: 0.1, 59.99: 0.1, 60: 0.01, 79.99: 0.01, 80: 0.001, 100: 0.001}
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_warm_up_rises_evenly_to_the_whole_rate():
+    for kind in ("cosine", "step", "polynomial", "constant"):
+        recipe = schedule(schedule=kind, warmup_epochs=5, milestones=[30])
+        rising = [rate_factor(recipe, k / 1000) for k in range(50)]
+        assert 0 < rising[0] < 0.03
+        assert rising[-1] > 0.95
+        steps = [b - a for a, b in pairwise(rising)]
+        assert max(steps) == pytest.approx(min(steps), rel=1e-6)
+        assert rate_factor(recipe, 0.05) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("warm", [0, 10])
+def test_shapes(warm):
+    def at(kind, done):  # `done`: share of what follows the warm-up
+        return rate_factor(schedule(schedule=kind, warmup_epochs=warm), warm / 100 + done * (1 - warm / 100))
+
+    for kind in ("cosine", "polynomial"):
+        assert at(kind, 0) == pytest.approx(1)
+        assert at(kind, 1) == pytest.approx(0, abs=1e-12)
+    assert at("cosine", 0.5) == pytest.approx(0.5)
+    assert at("cosine", 1 / 3) == pytest.approx((1 + math.cos(math.pi / 3)) / 2)
+    assert at("polynomial", 0.5) == pytest.approx(0.25)
+    assert at("constant", 0.7) == 1
+
+
+@given(
+    kind=st.sampled_from(["cosine", "step", "polynomial", "constant"]),
+    progress=st.floats(0, 1),
+    later=st.floats(0, 1),
+    warm=st.floats(0, 150),
+    epochs=st.integers(1, 100),
+    milestones=st.lists(st.floats(0, 120), max_size=4),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_factor_is_a_share_and_falls_after_the_warm_up(kind, progress, later, warm, epochs, milestones):
+    recipe = Recipe(schedule=kind, warmup_epochs=warm, epochs=epochs, milestones=milestones)
+    low, high = sorted((progress, later))
+    first, second = rate_factor(recipe, low), rate_factor(recipe, high)
+    assert 0 <= first <= 1 + 1e-12
+    assert 0 <= second <= 1 + 1e-12
+    if high < warm / epochs:
+        assert first <= second
+    elif low >= warm / epochs:
+        assert second <= first + 1e-12
+
+
+def test_the_rate_grows_with_the_global_batch():
+    recipe = load_recipe("sedona2019", [])  # 0.1 for 256
+    assert highest_rate(recipe, 1) == pytest.approx(0.1 * 64 / 256)
+    assert highest_rate(recipe, 4) == pytest.approx(0.1)
+    assert highest_rate(recipe, 128) == pytest.approx(0.1 * 128 * 64 / 256)  # paper 1's largest run: 3.2
+    assert highest_rate(replace(recipe, batch=256), 2) == pytest.approx(0.2)
+    assert highest_rate(replace(recipe, rate_batch=None), 128) == 0.1
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_recipe_takes_another_model(name: str) -> None:
+    """Its options are those of its own model; dropout is everybody's."""
+    own = load_recipe(name, [])
+    other = load_recipe(name, ["--model", "resnet18"])
+    assert other.model == "resnet18"
+    assert other.options == {k: v for k, v in own.options.items() if k == "drop_rate"}
+    create(other.model, 3, 5, **other.options)
+    assert load_recipe(name, ["--model", own.model]) == own
+    given = load_recipe(name, ["--model", "resnet18", "--options", '{"drop_path_rate": 0.25}'])
+    assert given.options["drop_path_rate"] == 0.25

@@ -1,0 +1,245 @@
+"""Training: it learns, keeps what was asked for, and is the same every time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import landscale.training.training as room
+from landscale.cli import main
+from landscale.distributed import Ranks
+from landscale.loading import batches, evaluation_steps
+from landscale.models.weights import load_model
+from landscale.training import learner as learner_room
+from landscale.training.build import build_classifier
+from landscale.training.learner import Learnt
+from landscale.training.recipe import load_recipe
+from landscale.training.runs import Run
+from landscale.training.training import Trainer
+from stores import CLASSES, make_store, rgbn_plane, sentinel_planes
+from trainings import BANDS, CPU, PLAIN, TINY, flags, learn, outcome, weights_of
+
+# ---- it learns
+
+
+def test_a_signal_is_learnt_through_the_command(tmp_path):
+    """As a user does it: the command, a shipped recipe, other flags; what it prints and what it leaves."""
+    make_store(tmp_path / "s.h5", planes=sentinel_planes(24), splits={"train": 96, "val": 32, "test": 32})
+    command = [str(Path(sys.executable).with_name("landscale")), "train", "--recipe", "demo", "--store", "s.h5"]
+    command += ["--side=24", "--epochs=6", "--batch=12", "--rate=1e-2", "--ema=0.8", "--run=run", "--json"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    answer = json.loads(ended.stdout)
+    assert answer["run"] == "run"
+    assert answer["scores"]["split"] == "val"
+    assert answer["scores"]["patches"] == 32
+    assert answer["scores"]["micro_f1"] > 0.95
+    assert answer["scores"]["macro_ap"] > 0.95
+    run = tmp_path / "run"
+    table = pd.read_csv(run / "metrics.csv")
+    assert list(table["epoch"]) == list(range(1, 7))
+    assert list(table["step"]) == [8 * k for k in range(1, 7)]
+    assert table["loss"].iloc[-1] < table["loss"].iloc[0] / 2
+    assert table["val_macro_ap"].iloc[-1] > 0.95
+    assert (run / "recipe.yaml").is_file()
+    versions = json.loads((run / "environment.json").read_text())["packages"]
+    assert torch.__version__.startswith(versions["torch"])
+    assert list((run / "events").glob("events.out.tfevents*"))
+    assert json.loads((run / "scores.json").read_text()) == answer["scores"]
+    assert not [path for path in run.rglob("*") if ".partial" in path.name or path.name.endswith(".old")]
+    assert load_recipe(str(run / "recipe.yaml"), []).epochs == 6
+
+
+def test_a_single_label_store_trains_with_softmax(tmp_path):
+    store = make_store(
+        tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 64, "val": 32}, multi_label=False, signal=4.0
+    )
+    figures = learn(replace(PLAIN, epochs=10, select="accuracy"), store, tmp_path / "run")
+    assert figures["accuracy"] > 0.9
+    model = load_model(tmp_path / "run")
+    assert not model.description.multi_label
+    assert model.description.thresholds == ()
+    (batch,) = batches(store, BANDS.split(","), store.classes, [np.arange(8)], CPU)
+    assert torch.allclose(model.probabilities(batch.planes).sum(1), torch.ones(8), atol=1e-5)
+    assert "val_accuracy" in pd.read_csv(tmp_path / "run" / "metrics.csv")
+
+
+def test_the_store_says_whether_it_is_multi_label(tmp_path):
+    """Whatever the nomenclature: one label of ben19 a patch is a single-label store."""
+    names = ("Urban fabric", "Arable land", "Pastures", "Inland waters")
+    for flag in (False, True):
+        store = make_store(
+            tmp_path / f"{flag}.h5",
+            planes=rgbn_plane(12),
+            classes=names,
+            splits={"train": 8},
+            nomenclature="ben19",
+            multi_label=flag,
+        )
+        assert build_classifier(PLAIN, store).description.multi_label == flag
+
+
+def test_labels_of_a_coarser_nomenclature(tmp_path):
+    from landscale.vocabulary.nomenclatures import BEN19, CLC43
+
+    store = make_store(
+        tmp_path / "s.h5",
+        planes=rgbn_plane(12),
+        classes=CLC43.names,
+        splits={"train": 16, "val": 16},
+        nomenclature="clc43",
+    )
+    figures = learn(replace(PLAIN, epochs=1, labels="ben19"), store, tmp_path / "run")
+    assert [row["name"] for row in figures["counts"]] == list(BEN19.names)
+    expected = {name: int(store.classes[16:, CLC43.names.index(name)].sum()) for name in ("Pastures", "Mixed forest")}
+    assert {row["name"]: row["support"] for row in figures["counts"] if row["name"] in expected} == expected
+
+
+def test_without_val(store, tmp_path, capsys):
+    alone = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 16}, seed=1)
+    words = ["train", f"--store={alone.path}", f"--run={tmp_path / 'run'}", *flags(PLAIN, epochs=2, thresholds="one")]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"] == {}
+    assert load_model(tmp_path / "run").description.classes == CLASSES
+    table = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert len(table) == 2
+    assert not [c for c in table if c.startswith("val")]
+
+
+# ---- it keeps what was asked for
+
+
+@pytest.mark.parametrize("select,kept", [("micro_f1", 2), ("macro_ap", 3), ("last", 4)])
+def test_the_best_epoch_is_kept(store, tmp_path, monkeypatch, select, kept):
+    script = {"micro_f1": [0.1, 0.9, 0.5, 0.9], "macro_ap": [0.1, 0.2, 0.8, 0.3]}
+    seen = []
+    true = room.evaluate
+
+    def scripted(classifier, *arguments, **options):
+        figures = true(classifier, *arguments, **options)
+        if options.get("show", True):
+            return figures  # the last word, of `finish`
+        seen.append({k: v.clone() for k, v in classifier.network.state_dict().items()})
+        return figures | {key: values[len(seen) - 1] for key, values in script.items()}
+
+    monkeypatch.setattr(room, "evaluate", scripted)
+    learn(replace(TINY, epochs=4, select=select), store, tmp_path / "run")
+    assert len(seen) == 4
+    found = load_model(tmp_path / "run").network.state_dict()
+    same = [all(torch.equal(found[k], v) for k, v in state.items()) for state in seen]
+    assert same == [epoch == kept for epoch in (1, 2, 3, 4)]
+
+
+def test_evaluate_every(store, tmp_path):
+    learn(replace(PLAIN, epochs=5, evaluate_every=2), store, tmp_path / "run")
+    table = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert list(table["epoch"]) == [1, 2, 3, 4, 5]
+    assert list(table["val_micro_f1"].notna()) == [False, True, False, True, True]
+
+
+def test_averaged_weights_are_what_is_kept(store, tmp_path):
+    """An average that never moves keeps the initial weights; one that forgets at once is the last ones."""
+    states = {}
+    for ema in (0.0, 1e-9, 0.9999):
+        learn(replace(PLAIN, ema=ema), store, tmp_path / str(ema))
+        states[ema] = load_model(tmp_path / str(ema)).network.state_dict()
+    name = next(k for k in states[0.0] if k.endswith("conv1.weight"))
+    assert torch.allclose(states[0.0][name], states[1e-9][name], atol=1e-6)
+    assert not torch.allclose(states[0.0][name], states[0.9999][name], atol=1e-3)
+
+
+def test_patches_grow(store, tmp_path, monkeypatch):
+    """`progressive`: 6 px for the first fifth of the training, 8 px up to its half, then the whole 12."""
+    sides = []
+    true = learner_room.Augmentation.__call__
+
+    def looked_at(self, values, *others):
+        sides.append(values.shape[-1])
+        return true(self, values, *others)
+
+    monkeypatch.setattr(learner_room.Augmentation, "__call__", looked_at)
+    learn(replace(PLAIN, epochs=2, progressive=[[0.2, 6], [0.5, 8]]), store, tmp_path / "run")
+    assert sides == [6, 6, 8, 8, 8, 12, 12, 12, 12, 12]
+    assert load_model(tmp_path / "run").description.side == 12
+
+
+@pytest.mark.parametrize("patches", [24, 40, 56])
+def test_milestones_fall_exactly_after_their_epochs(tmp_path, monkeypatch, patches):
+    """Paper 1: a tenth after 30 epochs, a hundredth after 60, a thousandth after 80, to the step."""
+    store = make_store(tmp_path / "s.h5", planes=rgbn_plane(2), splits={"train": patches})
+    recipe = replace(PLAIN, epochs=100, schedule="step", milestones=[30, 60, 80], warmup_epochs=0, side=2)
+    rates = []
+
+    def pretend(self, *_):
+        rates.append(room.rate_factor(self.recipe, self.state.progress))
+        return Learnt(0.0, 0)
+
+    monkeypatch.setattr(Trainer, "learn", pretend)
+    monkeypatch.setattr(Trainer, "save", lambda self: None)
+    monkeypatch.setattr(Trainer, "end_epoch", lambda self, epoch: None)
+    run = Run(tmp_path / "run")
+    trainer = Trainer(recipe, store, run, Ranks(), build_classifier(recipe, store), CPU, None)
+    trainer.fit()
+    an_epoch = patches // 8
+    assert len(rates) == 100 * an_epoch
+    levels = np.round(np.log10(rates)).astype(int)
+    falls = np.flatnonzero(np.diff(levels)) + 1
+    assert list(falls) == [30 * an_epoch, 60 * an_epoch, 80 * an_epoch]
+    assert trainer.state.progress == pytest.approx(1)
+
+
+# ---- the same every time
+
+
+def test_same_seed_same_bytes(store, tmp_path, undisturbed):
+    learn(TINY, store, tmp_path / "again")
+    assert outcome(tmp_path / "again") == undisturbed
+    learn(replace(TINY, seed=1), store, tmp_path / "other")
+    assert weights_of(tmp_path / "other") != undisturbed[0]
+
+
+def test_what_was_drawn_before_does_not_matter(store, tmp_path, undisturbed):
+    torch.manual_seed(99)
+    torch.rand(17)
+    np.random.default_rng().random(3)
+    learn(replace(TINY, save_minutes=0.0), store, tmp_path / "run")  # nor how often it is saved
+    assert outcome(tmp_path / "run") == undisturbed
+
+
+# ---- odds and ends
+
+
+def test_the_last_thread_is_gone(store, tmp_path):
+    before = threading.active_count()
+    learn(replace(PLAIN, epochs=1), store, tmp_path / "run")
+    assert threading.active_count() <= before + 1  # TensorBoard's may end a moment later
+
+
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(store, tmp_path, monkeypatch):
+    losses = []
+    true = Trainer.learn
+    monkeypatch.setattr(Trainer, "learn", lambda *about: losses.append(true(*about)) or losses[-1])
+    learn(replace(PLAIN, epochs=2), store, tmp_path / "run")
+    table = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert list(table["loss"]) == pytest.approx(
+        [np.mean([step.loss for step in part]) for part in (losses[:5], losses[5:])]
+    )
+
+
+def test_weights_score_as_the_run_says(store, tmp_path):
+    from landscale.inference.evaluate import evaluate
+
+    figures = learn(replace(TINY, views=4, thresholds="per_class"), store, tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    assert model.description.views == 4
+    assert evaluate(model, store, "val", show=False) == figures
+    assert len(evaluation_steps(store.patches("val"), 64)) == 1

@@ -1,0 +1,392 @@
+"""What may happen on the way of a training: divergence, signals, other numbers of ranks, checkpoints that are kept or fail."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import landscale.training.training as room
+from landscale.cli import main
+from landscale.distributed import Ranks
+from landscale.errors import Diverged
+from landscale.runtime.signals import Stopped, signals_wait
+from landscale.training import checkpoint as checkpoint_room
+from landscale.training import learner as learner_room
+from landscale.training.build import build_classifier
+from landscale.training.checkpoint import Writer, load_checkpoint
+from landscale.training.learner import Learner, Learnt
+from landscale.training.runs import Run
+from landscale.training.training import Trainer
+from stores import make_store, rgbn_plane
+from trainings import CPU, PLAIN, TINY, flags, interrupted_learning, learn, outcome
+
+SGD = replace(PLAIN, optimizer="sgd", weight_decay=0.0, warmup_epochs=0.0, turns=False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    return make_store(folder / "s.h5", planes=rgbn_plane(12), splits={"train": 40, "val": 16, "test": 16}, seed=1)
+
+
+# ---- steps
+
+
+def test_two_batches_added_up_are_one_of_twice_the_size(store, tmp_path):
+    """Without norms over the batch; the last step of 40 patches in batches of 16 has fewer."""
+    recipe = replace(SGD, model="test_convnext", options={}, side=32, epochs=2)
+    learn(replace(recipe, batch=16), store, tmp_path / "one")
+    learn(replace(recipe, batch=8, accumulate=2), store, tmp_path / "two")
+    one, two = (load_checkpoint(tmp_path / name / "checkpoints/last.safetensors", CPU) for name in ("one", "two"))
+    assert one[1]["state"]["step"] == two[1]["state"]["step"] == 4
+    for name, value in one[0].items():
+        assert torch.allclose(value, two[0][name], rtol=1e-3, atol=1e-5), name
+    started = build_classifier(recipe, store).network.state_dict()
+    assert any(not torch.allclose(one[0][f"network.{name}"], value, atol=1e-3) for name, value in started.items())
+
+
+def test_a_split_smaller_than_a_step_is_one_step(tmp_path):
+    small = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 7})
+    learn(replace(PLAIN, batch=4, accumulate=3, epochs=2), small, tmp_path / "run")
+    table = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert list(table["step"]) == [1, 2]
+
+
+def test_the_rate_is_said_as_it_comes_about(store, tmp_path, capsys):
+    words = flags(PLAIN, rate=0.1, rate_batch=256, accumulate=2, epochs=1, optimizer="sgd", warmup_epochs=0.5)
+    assert main(["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *words]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1×8×2 a step" in said
+    assert "rate 0.1·16/256 = 0.00625 after 0.5 epochs of warm-up" in said
+
+
+# ---- another number of ranks
+
+
+@given(
+    patches=st.integers(8, 60),
+    batch=st.integers(1, 5),
+    accumulate=st.integers(1, 2),
+    sessions=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), min_size=1, max_size=4),
+)
+@settings(max_examples=20, deadline=None)
+def test_no_patch_of_an_epoch_is_seen_twice(tmp_path_factory, patches, batch, accumulate, sessions):
+    """Sessions of other numbers of ranks, each stopped after some steps; the last one goes to the end."""
+    folder = tmp_path_factory.mktemp("ranks")
+    store = make_store(folder / "s.h5", planes=rgbn_plane(2), splits={"train": patches})
+    recipe = replace(SGD, side=2, batch=batch, accumulate=accumulate, epochs=3)
+    seen: dict[int, list[int]] = {}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner_room, "over_ranks", lambda network, *_, **__: network)
+        patch.setattr(Ranks, "share", lambda self, value: value)
+        patch.setattr(Trainer, "batches", lambda self, parts: iter(parts))
+        patch.setattr(Trainer, "_announce", lambda self: None)
+        patch.setattr(room, "deaf", lambda: None)  # to signals, of this process
+        patch.setattr(Run, "events", lambda self, epoch: None)
+        left = [0]
+        for world, most in [*sessions, (sessions[0][0], 10**6)]:
+            left[0] = most
+
+            def count(self, parts, incoming, signalled):
+                rows = np.concatenate(parts)
+                seen.setdefault(self.state.epoch, []).extend(rows.tolist())
+                left[0] -= 1
+                return Learnt(0.5, int(left[0] == 0))
+
+            patch.setattr(Trainer, "learn", count)
+            patch.setattr(Trainer, "end_epoch", lambda self, epoch: 0.0)
+            patch.setattr(room, "signals_wait", lambda alone: _caught(left))
+            trainer = Trainer(recipe, store, Run(folder / "run"), Ranks(0, world), build_classifier(recipe, store), CPU)
+            if trainer.run.last.exists():
+                trainer.load()
+            try:
+                trainer.fit()
+            except Stopped:
+                continue
+            finally:
+                trainer.writer.wait()
+            break
+    assert trainer.state.epoch == 3
+    assert sorted(seen) == [0, 1, 2]
+    for epoch, rows in seen.items():
+        order = room.epoch_order(store.patches("train"), recipe.seed, epoch).tolist()
+        assert rows == order[: len(rows)]  # each once, in the order of the epoch
+        size = batch * accumulate * max(world for world, _ in sessions)  # the rest of it is left to later epochs
+        assert len(rows) > patches - size or len(rows) == patches
+    assert trainer.state.progress == pytest.approx(1, abs=0.35)
+
+
+class _caught:  # noqa: N801
+    """Instead of signals: a session's steps are over."""
+
+    def __init__(self, left):
+        self.left = left
+
+    def __enter__(self):
+        return lambda: signal.SIGTERM if self.left[0] == 0 else 0
+
+    def __exit__(self, *_):
+        return None
+
+
+# ---- divergence
+
+
+def explode_at(monkeypatch, steps, with_what=math.inf):
+    """The loss of these steps, counted from 1, as long as the rate is the highest."""
+    true = Learner._loss
+
+    def loss(self, batch, generator):
+        value = true(self, batch, generator)
+        return value * with_what if self.explodes else value
+
+    def learn(self, parts, batches, step, rate, *others):
+        self.explodes = step + 1 in steps and rate > 0.004
+        return true_learn(self, parts, batches, step, rate, *others)
+
+    true_learn = Learner.learn
+    monkeypatch.setattr(Learner, "_loss", loss)
+    monkeypatch.setattr(Learner, "learn", learn)
+
+
+CONSTANT = replace(SGD, schedule="constant", rate=8e-3, epochs=2, save_minutes=0.0)
+
+
+@pytest.mark.parametrize("what", [math.inf, math.nan, 1e4])
+def test_a_divergence_stops_with_a_finite_checkpoint_and_advice(what, store, tmp_path, monkeypatch, capsys):
+    explode_at(monkeypatch, {7}, what)
+    words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(CONSTANT)]
+    assert main(words) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("landscale: ")]
+    assert len(said) == 1
+    assert "diverged, the loss of step 7" in said[0]
+    for word in ("rate 0.008", "--rate", "--warmup-epochs", "--on-divergence backoff"):
+        assert word in said[0]
+    tensors, saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors", CPU)
+    assert all(value.isfinite().all() for value in tensors.values())
+    assert saved["state"]["step"] == 6
+    assert not (tmp_path / "run" / "weights").exists()
+    # the same training goes on from there once it may
+    assert main([*words, "--on-divergence=backoff"]) == 0
+    assert pd.read_csv(tmp_path / "run" / "metrics.csv")["rate"].tolist() == [0.008, 0.004]
+
+
+def test_backoff_goes_back_and_halves_the_rate(store, tmp_path, monkeypatch, capsys):
+    explode_at(monkeypatch, {3, 7})
+    recipe = replace(CONSTANT, rate=0.03, on_divergence="backoff")
+    learn(recipe, store, tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("at half the rate") == 3  # 0.03, 0.015 and 0.0075 explode in step 3
+    assert "back to step 2" in said
+    rates = pd.read_csv(tmp_path / "run" / "metrics.csv")["rate"]
+    assert list(rates) == pytest.approx([0.00375, 0.00375])
+
+
+def test_backoff_gives_up(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(Learner, "_loss", lambda self, *_: sum(p.sum() for p in self.network.parameters()) * math.nan)
+    with pytest.raises(Diverged, match="diverged"):
+        learn(replace(CONSTANT, on_divergence="backoff"), store, tmp_path / "run")
+    _, saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors", CPU)
+    assert saved["state"]["halved"] == room.MOST_HALVED
+    assert saved["state"]["step"] == 0
+
+
+def test_an_update_that_is_too_large_leaves_the_checkpoint_finite(store, tmp_path):
+    with pytest.raises(Diverged):
+        learn(replace(CONSTANT, rate=1e38), store, tmp_path / "run")
+    tensors, _ = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors", CPU)
+    assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_a_gradient_is_cut_to_its_largest_norm(store, tmp_path, monkeypatch):
+    norms = []
+    true = torch.optim.SGD.step
+
+    def step(self, *_):
+        norms.append(sum(float(p.grad.square().sum()) for g in self.param_groups for p in g["params"]) ** 0.5)
+        return true(self)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    learn(replace(CONSTANT, clip_grad=0.01), store, tmp_path / "run")
+    assert len(norms) == 10
+    assert max(norms) <= 0.01 * (1 + 1e-4)
+
+
+# ---- what may change when it goes on
+
+
+def test_conduct_may_change_and_the_rest_may_not(store, tmp_path, monkeypatch, capsys):
+    interrupted_learning(monkeypatch, lambda step: step == 3)
+    with pytest.raises(Stopped):
+        learn(TINY, store, tmp_path / "run")
+    monkeypatch.undo()
+    words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}"]
+    assert main([*words, *flags(TINY, accumulate=2)]) == 2
+    assert "accumulate 1, not 2" in capsys.readouterr().err
+    assert main([*words, *flags(TINY, keep=3, placement="memory", save_minutes=0.0, on_divergence="backoff")]) == 0
+    learn(TINY, store, tmp_path / "whole")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("placement", ["disk", "memory", "device"])
+def test_placement_changes_nothing(placement, store, tmp_path):
+    learn(replace(TINY, placement="disk"), store, tmp_path / "disk")
+    learn(replace(TINY, placement=placement), store, tmp_path / placement / "run")
+    assert outcome(tmp_path / placement / "run") == outcome(tmp_path / "disk")
+
+
+def test_rare_classes_are_seen_more_often(tmp_path, monkeypatch):
+    labels = np.zeros((80, 4), np.uint8)
+    labels[:, 0] = 1
+    labels[:5, 3] = 1
+    store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 80}, labels=labels)
+    seen = []
+    true = Trainer.learn
+
+    def learn_and_note(self, parts, *others):
+        seen.extend(np.concatenate(parts).tolist())
+        return true(self, parts, *others)
+
+    monkeypatch.setattr(Trainer, "learn", learn_and_note)
+    shares = {}
+    for power in (0.0, 0.5, 1.0):
+        seen.clear()
+        learn(replace(PLAIN, epochs=2, oversample=power), store, tmp_path / str(power))
+        assert len(seen) == 160
+        shares[power] = np.mean(np.array(seen) < 5)
+    assert shares[0.0] == 5 / 80
+    assert shares[0.5] == pytest.approx(20 / 95, abs=0.02)  # four times as often
+    assert shares[1.0] == pytest.approx(80 / 155, abs=0.02)  # sixteen times
+
+
+# ---- checkpoints
+
+
+def test_keep(store, tmp_path):
+    learn(replace(PLAIN, epochs=6, keep=3), store, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "last.safetensors",
+        *(f"step-{step:09d}.safetensors" for step in (20, 25, 30)),
+    ]
+    assert (folder / "step-000000030.safetensors").read_bytes() == (folder / "last.safetensors").read_bytes()
+    assert load_checkpoint(folder / "step-000000020.safetensors", CPU)[1]["state"]["step"] == 20
+
+
+def test_a_step_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    """What is written is what was there when it was asked for, however long the disk takes."""
+    gate = threading.Event()
+    true = checkpoint_room.save_file
+
+    def slow(*arguments, **options):
+        assert gate.wait(20)
+        return true(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint_room, "save_file", slow)
+    writer, weights = Writer(), torch.arange(12.0).reshape(3, 4).T
+    state = {"state": {"step": 3}}
+    begun = time.monotonic()
+    writer.write(tmp_path / "a.safetensors", {"w": weights}, state)
+    assert time.monotonic() - begun < 5
+    expected = weights.clone()
+    weights.mul_(7)
+    state["state"]["step"] = 4
+    assert not (tmp_path / "a.safetensors").exists()
+    gate.set()
+    writer.wait()
+    tensors, saved = load_checkpoint(tmp_path / "a.safetensors", CPU)
+    assert torch.equal(tensors["w"], expected)
+    assert saved == {"state": {"step": 3}}
+    writer.write(tmp_path / "a.safetensors", {"w": weights}, state)  # into the same memory, once that is free
+    writer.wait()
+    assert torch.equal(load_checkpoint(tmp_path / "a.safetensors", CPU)[0]["w"], expected * 7)
+    writer.close()
+
+
+def test_a_full_disk_ends_the_training_in_one_line(store, tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def full(*_, **__):
+        calls.append(0)
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device", "last.safetensors")
+        return true(*_, **__)
+
+    true = checkpoint_room.save_file
+    monkeypatch.setattr(checkpoint_room, "save_file", full)
+    words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(PLAIN)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "landscale: last.safetensors: No space left on device" in said
+    assert "Traceback" not in said
+    monkeypatch.undo()
+    assert main(words) == 0
+    learn(PLAIN, store, tmp_path / "whole")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(store, tmp_path, capsys):
+    run = Run(tmp_path / "run")
+    run.begin(PLAIN, store)
+    checkpoint_room.save_checkpoint(run.last, {"x": torch.zeros(1)}, {"state": {"total": 1, "loss": 0.0}})
+    assert main(["train", f"--store={store.path}", f"--run={run.folder}", *flags(PLAIN)]) == 2
+    assert "is no checkpoint of this version" in capsys.readouterr().err
+
+
+# ---- signals
+
+
+@pytest.mark.parametrize("number,code", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_codes_of_signals(number, code, store, tmp_path, monkeypatch, capsys):
+    true = Trainer.learn
+
+    def learn_and_signal(self, *about):
+        if self.state.step == 6:
+            os.kill(os.getpid(), number)
+        return true(self, *about)
+
+    monkeypatch.setattr(Trainer, "learn", learn_and_signal)
+    words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(TINY)]
+    assert main(words) == code
+    assert "stopped after step 7 of 15" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(words) == 0
+    learn(TINY, store, tmp_path / "whole")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_signals_that_come_together_are_one_for_a_rank(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    with signals_wait(alone=False) as caught:
+        assert caught() == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert caught() == signal.SIGTERM
+        later = time.monotonic() + 60
+        monkeypatch.setattr("landscale.runtime.signals.time.monotonic", lambda: later)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ranks_agree_on_norms_in_one_order(store, tmp_path, monkeypatch):
+    """First those of the network, then those of the mean weights: the ranks' broadcasts meet in the order they come."""
+    trainer = Trainer(TINY, store, Run(tmp_path / "run"), Ranks(), build_classifier(TINY, store), CPU)
+    adopted = []
+    monkeypatch.setattr(Ranks, "adopt", lambda self, tensors: adopted.extend(t.data_ptr() for t in tensors))
+    trainer.learner.agree()
+    expected = [*trainer.learner.network.buffers(), *trainer.learner.averaged.buffers()]
+    assert adopted == [t.data_ptr() for t in expected]
+    assert len(set(adopted)) == len(adopted)
