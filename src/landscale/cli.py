@@ -1,4 +1,4 @@
-"""The command line. Errors become one line and exit code 2."""
+"""The command line. An error ends it with one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
 
 from landscale import __version__
-from landscale.commands import benchmark, benchmark_ranks, data, download, prepare, results, superres, training
-from landscale.commands import scale as scaling
-from landscale.commands.command import Parser
-from landscale.errors import LandscaleError, LostRank
+from landscale.commands.command import AddCommand, CommandParser, command_adder
+from landscale.errors import LandscaleError, LostRank, reason
 from landscale.runtime.signals import Stopped
 from landscale.runtime.workers import keep_freed_memory
 
@@ -25,68 +25,85 @@ EXAMPLES = """examples:
   landscale predict runs/eca S2A_MSIL2A_20220706T085611_N0400 map.tif
 """
 
-# Commands to which all that is left are keys of the recipe.
-WITH_KEYS = (training.train_command, scaling.scale_command, benchmark_ranks.scaling_command)
+COMMANDS = (
+    *("demo", "download", "prepare", "info", "verify", "models", "train", "evaluate", "predict", "report"),
+    *("superres", "scale", "benchmark"),
+)
+"""The modules of `landscale.commands` that add a command, in the order of `landscale --help`."""
+
+ENTRY_POINTS = "landscale.commands"
+"""The group of entry points by which other packages add commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    options, rest = _parser().parse_known_args(words)
-    command: Callable[..., int] = options.command
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a lost rank our line tells, not a backtrace of torch's
+    """Run one command and return its exit code."""
+    options, remaining = _command_line().parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    options.remaining = remaining
+    os.environ.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # a lost rank is reported in one line, without torch's backtrace
     keep_freed_memory()
-    atexit.register(gc.freeze)  # nothing is left to collect: with torch, the last search for it takes a second
+    atexit.register(gc.freeze)  # skip the last garbage collection, which takes a second once torch is imported
     try:
-        if command in WITH_KEYS:
-            return command(options, rest)
-        if rest and command is prepare.run and not any(word.startswith("-") for word in rest):
-            options.inputs, rest = [*options.inputs, *rest], []  # argparse takes only those before an option
-        if rest:
-            raise LandscaleError(f"{options.name}: does not know {' '.join(rest)}; see landscale {options.name} --help")
-        return command(options)
-    except LostRank as lost:  # told already
+        _check_remaining(options)
+        return int(options.run(options))
+    except LostRank as lost:  # another rank has reported it
         return lost.code
     except LandscaleError as error:
-        return _refuse(str(error))
-    except OSError as error:  # a full disk, no permission
-        return _refuse(f"{error.filename or 'file system'}: {error.strerror or error}")
+        return _report_error(str(error))
+    except OSError as error:  # a full disk, missing permission
+        return _report_error(f"{error.filename or 'file system'}: {error.strerror or error}")
     except Stopped as stopped:
-        if str(stopped):  # the first of several ranks tells it
+        if str(stopped):  # of several ranks, only the first has a message
             print(f"landscale: {stopped}", file=sys.stderr)
         return stopped.code
     except KeyboardInterrupt:
-        print("landscale: interrupted; the same command goes on", file=sys.stderr)
+        print("landscale: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
 
 
-def _refuse(line: str) -> int:
+def _check_remaining(options: argparse.Namespace) -> None:
+    """Refuse words that neither the parser nor the command accepts.
+
+    Raises:
+        LandscaleError: there are such words.
+    """
+    words, accepts = options.remaining, options.remaining_words
+    if accepts == "recipe keys" or (accepts == "inputs" and not any(word.startswith("-") for word in words)):
+        return
+    if words:
+        raise LandscaleError(
+            f"{options.name}: unknown option or argument: {' '.join(words)}; see landscale {options.name} --help"
+        )
+
+
+def _report_error(line: str) -> int:
     print(f"landscale: {' '.join(line.split())}", file=sys.stderr)
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+def _command_line() -> argparse.ArgumentParser:
+    parser = CommandParser(
         "landscale",
         description="Land-cover classification for Sentinel-2 at scale.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-
-    def add(name: str, run: Callable[..., int], about: str, example: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=about,
-            description=about,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        sub.set_defaults(command=run)
-        return sub
-
-    for room in (download, prepare, superres, data, training, scaling, benchmark, results):
-        room.add_commands(add)
+    add = command_adder(parser, metavar="COMMAND", dest="name")
+    for name in COMMANDS:
+        import_module(f"landscale.commands.{name}").add_command(add)
+    _add_installed_commands(add)
     return parser
+
+
+def _add_installed_commands(add: AddCommand) -> None:
+    """Add the commands of other packages. One that cannot be added is reported, and the other commands still work."""
+    for entry_point in entry_points(group=ENTRY_POINTS):
+        try:
+            entry_point.load().add_command(add)
+        except Exception as error:
+            print(
+                f"landscale: the command '{entry_point.name}' of {entry_point.value} cannot be added: {reason(error)}",
+                file=sys.stderr,
+            )

@@ -359,7 +359,7 @@ def test_an_interrupt_is_told_in_one_line(done: int, big: Path, tmp_path: Path) 
         if answer.code != 0:
             break
         (tmp_path / "s.h5").unlink()  # it was faster
-    assert (answer.code, answer.lines) == (130, ["landscale: interrupted; the same command goes on"])
+    assert (answer.code, answer.lines) == (130, ["landscale: interrupted; run the same command again to resume"])
 
 
 def test_a_worker_whose_parent_is_gone_ends_at_once() -> None:

@@ -136,7 +136,7 @@ def test_the_same_command_gives_the_same_losses(cli: Cli, store: Path, tmp_path:
     [
         (["resnt50"], "unknown model 'resnt50'; did you mean resnet50"),
         (["--family", "vitt"], "unknown family 'vitt'; did you mean vit"),
-        (["resnet50", "--family", "vit"], "--family: found beside names of networks"),
+        (["resnet50", "--family", "vit"], "--family: found together with names of networks"),
         (["--batch", "1"], "--batch: found 1, expected at least 2"),
         (["--steps", "3"], "--steps: found 3, expected at least 4"),
         (["wide_resnet", "--store", "no.h5"], "no.h5: no such store"),
@@ -245,7 +245,7 @@ def test_the_zoo_page_takes_it_in(cli: Cli, tmp_path: Path, monkeypatch):
     assert section(CONTENT) in text
     assert f"--learning {results} --markdown {written}" in text
     assert cli(*words, "--learning", results).lines == [
-        "landscale: --learning: found without --markdown, for whose page it is"
+        "landscale: --learning: found without --markdown, expected both: it adds a section to that page"
     ]
     assert "learn" not in zoo_page(json.loads((RESULTS / "zoo.json").read_text()), "command").split("## ")[-1]
 

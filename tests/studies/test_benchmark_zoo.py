@@ -191,7 +191,7 @@ def test_out_of_memory_is_a_result():
         (["--batch", "1"], "--batch: found 1, expected at least 2"),
         (["--seconds", "0"], "--seconds: found 0, expected a number above 0"),
         (["--classes", "0"], "--classes: found 0, expected at least 1"),
-        (["resnet50", "--family", "vit"], "--family: found beside names of networks"),
+        (["resnet50", "--family", "vit"], "--family: found together with names of networks"),
         (["--markdown", "page.md"], "zoo.json: cannot be read"),
     ],
 )

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from landscale.commands.command import tell
+from landscale.commands.command import AddCommand, print_result
 from landscale.errors import LandscaleError
 
 
-def add_kinds(kinds: Any) -> None:
-    """Add both to the kinds of benchmarks."""
+def add_command(add: AddCommand) -> None:
     about = "weak and strong scaling of training over ranks: epoch time, efficiency, F1; the same command again goes on"
-    p = kinds.add_parser("scaling", help=about, description=about, allow_abbrev=False)
-    p.set_defaults(command=scaling_command)
+    example = "landscale benchmark scaling --store ben.h5 --recipe sedona2019 --ranks 1,2,4"
+    p = add("scaling", scaling_command, about, example, remaining="recipe keys")
     p.add_argument("--store", type=Path, required=True, metavar="STORE.h5")
     p.add_argument("--recipe", help="shipped recipe or YAML file, as for train")
     p.add_argument("--ranks", default="1,2,4", metavar="1,2,4", help="numbers of processes (default: 1,2,4)")
@@ -33,13 +31,12 @@ def add_kinds(kinds: Any) -> None:
     p.add_argument_group("keys of the recipe", "each may be given as --key value")
 
     about = "under a launcher: latency and bandwidth of the all-reduce among its processes"
-    p = kinds.add_parser("allreduce", help=about, description=about, allow_abbrev=False)
-    p.set_defaults(command=_all_reduce)
+    p = add("allreduce", _all_reduce, about, "torchrun --nproc-per-node 2 -m landscale benchmark allreduce")
     p.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures there as well")
     p.add_argument("--json", action="store_true")
 
 
-def scaling_command(options: argparse.Namespace, overrides: list[str]) -> int:
+def scaling_command(options: argparse.Namespace) -> int:
     ranks = _ranks(options.ranks)
     if options.repeats < 1:
         raise LandscaleError(f"--repeats: found {options.repeats}, expected at least 1")
@@ -47,7 +44,7 @@ def scaling_command(options: argparse.Namespace, overrides: list[str]) -> int:
         raise LandscaleError(f"--epochs: found {options.epochs}, expected at least 2, as the first does not count")
     from landscale.training.recipe import load_recipe
 
-    recipe = load_recipe(options.recipe, [*overrides, f"--epochs={options.epochs}"])
+    recipe = load_recipe(options.recipe, [*options.remaining, f"--epochs={options.epochs}"])
 
     from landscale.runtime.files import write_text
     from landscale.store import open_store
@@ -62,7 +59,7 @@ def scaling_command(options: argparse.Namespace, overrides: list[str]) -> int:
     text = page(content)
     write_text(options.out / "scaling.md", text)
     write_text(options.out / "scaling.svg", plots(content))
-    tell(options, content, lambda: _show(text, options.out))
+    print_result(options, content, lambda: _show(text, options.out))
     failed = [training["failed"] for training in content["trainings"] if "failed" in training]
     if failed:
         print(f"landscale: {len(failed)} trainings failed, the first: {failed[0]}", file=sys.stderr)
@@ -111,4 +108,4 @@ def _all_reduce(options: argparse.Namespace) -> int:
                 f"4 B in {1e6 * figures['small']:,.0f} µs, {size} in {1e3 * figures['large']:,.1f} ms ({figures['backend']})"
             )
 
-    return tell(options, figures, text)
+    return print_result(options, figures, text)

@@ -1,4 +1,4 @@
-"""What all commands share: how they are added, how they answer."""
+"""Shared by all commands: how a command is added, how its result is printed, and time limits."""
 
 from __future__ import annotations
 
@@ -7,28 +7,80 @@ import json
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from landscale.errors import LandscaleError
 
 STARTED = time.monotonic()
 
+RemainingWords = Literal["refuse", "inputs", "recipe keys"]
+"""What a command does with the words that its parser does not recognise: it refuses them, takes them as further inputs
+(argparse stops reading positional arguments at the first option), or takes them as `--key value` of a recipe. The command
+finds them in `options.remaining`."""
 
-class Parser(argparse.ArgumentParser):
-    """One line on wrong usage, instead of the whole synopsis."""
+
+class CommandParser(argparse.ArgumentParser):
+    """Reports wrong usage in one line instead of printing the whole synopsis."""
 
     def error(self, message: str) -> Any:
         self.exit(2, f"landscale: {message}; see {self.prog} --help\n")
 
 
-class Add(Protocol):
-    """Adds a command: its name, the function that runs it and gives the exit code, a line about it, an example."""
+class AddCommand(Protocol):
+    """Add a command: its name, the function that runs it and returns the exit code, one line of help, and an example."""
 
-    def __call__(self, name: str, run: Callable[..., int], about: str, example: str) -> argparse.ArgumentParser: ...
+    def __call__(
+        self,
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        about: str,
+        example: str,
+        remaining: RemainingWords = "refuse",
+    ) -> argparse.ArgumentParser: ...
 
 
-def tell(options: argparse.Namespace, content: dict[str, Any] | list[Any], text: Callable[[], None]) -> int:
-    """The answer of a command: JSON where asked for, else what `text` prints."""
+def command_adder(parent: argparse.ArgumentParser, metavar: str, dest: str) -> AddCommand:
+    """Give `parent` commands below it; the value adds one of them. The name that the user chose is stored in `dest`."""
+    commands = parent.add_subparsers(dest=dest, metavar=metavar, required=True)
+
+    def add(
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        about: str,
+        example: str,
+        remaining: RemainingWords = "refuse",
+    ) -> argparse.ArgumentParser:
+        parser = commands.add_parser(
+            name,
+            help=about,
+            description=about,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        parser.set_defaults(run=run, remaining_words=remaining)
+        return parser
+
+    return add
+
+
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """Add `--timeout`, for commands that run on several ranks."""
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="end all ranks when one has made no progress for so long (default: 300)",
+    )
+
+
+def print_result(options: argparse.Namespace, content: dict[str, Any] | list[Any], text: Callable[[], None]) -> int:
+    """Print `content` as JSON if the user gave `--json`; otherwise call `text`, which prints it for people.
+
+    Returns:
+        Exit code 0.
+    """
     if options.json:
         print(json.dumps(content, ensure_ascii=False))
     else:
@@ -37,12 +89,13 @@ def tell(options: argparse.Namespace, content: dict[str, Any] | list[Any], text:
 
 
 def seconds_left(max_time: str) -> float:
-    """What `--max-time` (90s, 45m, 2h) leaves from now on: importing torch may have taken ten seconds of it.
+    """Seconds of `--max-time` (90s, 45m, 2h) that are left. The limit counts from the start of the process, because
+    importing torch may take ten seconds.
 
     Raises:
-        LandscaleError: not such a time.
+        LandscaleError: `max_time` is not written like that.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", max_time)
     if not match:
-        raise LandscaleError(f"--max-time: found '{max_time}', expected a number with s, m or h, as in 45m")
+        raise LandscaleError(f"--max-time: found '{max_time}', expected a number followed by s, m or h, as in 45m")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] - (time.monotonic() - STARTED)

@@ -6,10 +6,10 @@ import argparse
 import shlex
 from pathlib import Path
 
-from landscale.commands.command import Add, tell
+from landscale.commands.command import AddCommand, print_result
 
 
-def add_commands(add: Add) -> None:
+def add_command(add: AddCommand) -> None:
     from landscale.download.catalogue import ARCHIVES, in_words
 
     p = add(
@@ -46,4 +46,4 @@ def _download(options: argparse.Namespace) -> int:
         for command in archive.then:
             print(f"next: {command.format(root=shlex.quote(str(options.root)))}")
 
-    return tell(options, content, text)
+    return print_result(options, content, text)

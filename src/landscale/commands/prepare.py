@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from landscale.commands.command import Add, tell
+from landscale.commands.command import AddCommand, print_result
 from landscale.commands.sources import add_options, is_stream, stream, survey
 from landscale.errors import LandscaleError
 from landscale.runtime.workers import begin_workers
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 Source = TypeVar("Source", "Survey", "Stream")
 
 
-def add_commands(add: Add) -> None:
+def add_command(add: AddCommand) -> None:
     p = add(
         "prepare",
         run,
         "a source → a patch store",
         "landscale prepare bigearthnet BigEarthNet-v2 ben.h5 --workers 8",
+        remaining="inputs",
     )
     p.usage = "landscale prepare SOURCE INPUT… STORE.h5 [options]"
     add_options(p)
@@ -46,6 +47,7 @@ def add_commands(add: Add) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The last of the inputs is the store."""
+    options.inputs += options.remaining  # the inputs after the first option
     if len(options.inputs) < 2:
         raise LandscaleError("prepare: expected SOURCE INPUT… STORE.h5; see landscale prepare --help")
     if options.weights and not options.upsample:
@@ -106,7 +108,7 @@ def _told(options: argparse.Namespace, outcome: Outcome) -> int:
     words = f"{options.store}: {outcome.patches - len(outcome.skipped)} patches"
     if outcome.skipped:
         words += f", {len(outcome.skipped)} skipped"
-    return tell(options, content, lambda: print(words if outcome.written else f"{words}, complete already"))
+    return print_result(options, content, lambda: print(words if outcome.written else f"{words}, complete already"))
 
 
 def _show_plan(options: argparse.Namespace, survey: Survey, workers: int) -> int:
@@ -123,7 +125,7 @@ def _show_plan(options: argparse.Namespace, survey: Survey, workers: int) -> int
         loads = [sum(sizes[k] for k in hand) for hand in deal]
         plans[name] = {"imbalance": imbalance(sizes, deal), "jobs": [len(hand) for hand in deal], "patches": loads}
     content = {"patches": sum(sizes), "jobs": len(sizes), "workers": workers, "plans": plans}
-    return tell(options, content, lambda: show_plan(content))
+    return print_result(options, content, lambda: show_plan(content))
 
 
 def _survey(options: argparse.Namespace, workers: int) -> Survey:

@@ -8,19 +8,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from landscale.commands.command import Add, seconds_left, tell
+from landscale.commands.command import AddCommand, print_result, seconds_left
 from landscale.errors import LandscaleError
 
 if TYPE_CHECKING:
     from landscale.training.recipe import Recipe
 
 
-def add_commands(add: Add) -> None:
+def add_command(add: AddCommand) -> None:
     p = add(
         "scale",
         scale_command,
         "compound scaling: search depth, width and resolution, then train the sizes; the same command again goes on",
         "landscale scale wide_resnet_eca --store ben.h5 --out scaling --recipe papoutsis2022 --epochs 5",
+        remaining="recipe keys",
     )
     p.add_argument("base", metavar="BASE", help="the unscaled network")
     p.add_argument("--store", type=Path, required=True, metavar="STORE.h5")
@@ -37,7 +38,7 @@ def add_commands(add: Add) -> None:
     p.add_argument_group("keys of the recipe", "each may be given as --key value, but for model and side")
 
 
-def scale_command(options: argparse.Namespace, overrides: list[str]) -> int:
+def scale_command(options: argparse.Namespace) -> int:
     flops, is_multiple = _flops(options.flops)
     phis = _numbers("--phi", options.phi, float, above=0)
     if not 0.01 <= options.step <= 1:
@@ -48,7 +49,7 @@ def scale_command(options: argparse.Namespace, overrides: list[str]) -> int:
         raise LandscaleError("--out: a folder is required; see landscale scale --help")
     if options.max_time:
         seconds_left(options.max_time)  # refuses a wrong one before torch is there
-    recipe = _recipe(options, overrides)
+    recipe = _recipe(options, options.remaining)
     seeds = _numbers("--seeds", options.seeds, int, above=-1) if options.seeds else (recipe.seed,)
 
     from landscale.runtime.files import write_text
@@ -61,7 +62,7 @@ def scale_command(options: argparse.Namespace, overrides: list[str]) -> int:
     plan = Plan(recipe, flops, is_multiple, options.step, phis, seeds)
     if options.plan:
         content = candidates_of(plan, store)
-        return tell(options, content, lambda: _show(content))
+        return print_result(options, content, lambda: _show(content))
     seconds = seconds_left(options.max_time) if options.max_time else None
     content = study(plan, store, options.out, options.workers, seconds)
     write_text(options.out / "scaling.md", markdown(content))
@@ -72,7 +73,7 @@ def scale_command(options: argparse.Namespace, overrides: list[str]) -> int:
         print("the sizes, as rows of a family's table:", *content["registration"], sep="\n  ")
         print(f"{options.out}: scaling.md, scaling.svg and scaling.json are in it")
 
-    tell(options, content, text)
+    print_result(options, content, text)
     if content["failed"]:
         print(f"landscale: {len(content['failed'])} trainings failed; the same command tries again", file=sys.stderr)
         return 1

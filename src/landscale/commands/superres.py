@@ -1,69 +1,88 @@
-"""Super-resolution: superres train, apply, evaluate, convert."""
+"""`landscale superres`: super-resolution of all bands of a scene to 10 m, with DSen2."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from landscale.commands.command import Add, Parser, seconds_left, tell
+from landscale.commands.command import AddCommand, command_adder, print_result, seconds_left
 from landscale.errors import BadInput
 
-_EXAMPLES = """examples:
+EXAMPLES = """examples:
   landscale superres train S2A_MSIL2A_….SAFE dsen2 --max-time 30m
   landscale superres evaluate dsen2 OTHER.SAFE
   landscale superres apply dsen2 OTHER.SAFE other-10m
 """
+SCENE = "folder of band rasters, .SAFE folder, or .mat file"
 
 
-def add_commands(add: Add) -> None:
-    about = "DSen2: all bands of a scene at 10 m, learned from your own scenes without labels"
-    parser = add("superres", _train, about, "landscale superres train SCENE dsen2")
-    parser.epilog = _EXAMPLES
-    actions = parser.add_subparsers(
-        dest="action", metavar="train|apply|evaluate|convert", required=True, parser_class=Parser
+def add_command(add: AddCommand) -> None:
+    parser = add(
+        "superres",
+        lambda _: 0,  # never runs: argparse requires a subcommand
+        "super-resolution (DSen2): all bands of a scene at 10 m, trained on scenes without labels",
+        "landscale superres train SCENE dsen2",
     )
+    parser.epilog = EXAMPLES
+    add_subcommand = command_adder(parser, metavar="train|apply|evaluate|convert", dest="subcommand")
+    _add_train(add_subcommand)
+    _add_apply(add_subcommand)
+    _add_evaluate(add_subcommand)
+    _add_convert(add_subcommand)
 
-    def action(name: str, run: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
-        sub = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
-        sub.set_defaults(command=run)
-        sub.add_argument("--json", action="store_true")
-        return sub
 
-    scene = "folder of band rasters, .SAFE, or .mat file"
-    p = action("train", _train, "learn from scenes; the same command again goes on")
-    p.add_argument("scenes", nargs="+", type=Path, metavar="SCENE", help=scene)
-    p.add_argument("weights", type=Path, metavar="WEIGHTS", help="new folder")
-    p.add_argument("--max-time", default="30m", metavar="30m", help="end well within: 90s, 45m, 2h (default: 30m)")
-    p.add_argument("--deep", action="store_true", help="VDSen2: 32 blocks of 256 features, for GPUs")
-    p.add_argument("--seed", type=int, default=0, help="of first weights and batches (default: 0)")
+def _add_train(add: AddCommand) -> None:
+    about, example = "train on scenes; run the same command again to resume", "landscale superres train SCENE dsen2"
+    parser = add("train", _train, about, example)
+    parser.add_argument("scenes", nargs="+", type=Path, metavar="SCENE", help=SCENE)
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="folder to create")
+    parser.add_argument(
+        "--max-time", default="30m", metavar="30m", help="finish within this time: 90s, 45m, 2h (default: 30m)"
+    )
+    parser.add_argument("--deep", action="store_true", help="train VDSen2: 32 blocks of 256 features, for GPUs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights and the batches (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
-    p = action("apply", _apply, "write all bands of a scene at 10 m; the same command again goes on")
-    p.add_argument("weights", type=Path, metavar="WEIGHTS")
-    p.add_argument("scene", type=Path, metavar="SCENE", help=scene)
-    p.add_argument("out", type=Path, metavar="OUT", help="folder of GeoTIFFs")
 
-    p = action("evaluate", _evaluate, "compare with bicubic where the truth is known: at the reduced scale")
-    p.add_argument("weights", type=Path, metavar="WEIGHTS")
-    p.add_argument("scene", type=Path, metavar="SCENE", help=scene)
+def _add_apply(add: AddCommand) -> None:
+    about = "write all bands of a scene at 10 m; run the same command again to resume"
+    parser = add("apply", _apply, about, "landscale superres apply dsen2 SCENE scene-10m")
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="folder that `superres train` wrote")
+    parser.add_argument("scene", type=Path, metavar="SCENE", help=SCENE)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of GeoTIFFs to write")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
-    p = action("convert", _convert, "the authors' published weights (Keras, HDF5) → weights")
-    p.add_argument(
+
+def _add_evaluate(add: AddCommand) -> None:
+    about = "compare with bicubic interpolation at reduced scale, where the true values are known"
+    parser = add("evaluate", _evaluate, about, "landscale superres evaluate dsen2 SCENE")
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="folder that `superres train` wrote")
+    parser.add_argument("scene", type=Path, metavar="SCENE", help=SCENE)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_convert(add: AddCommand) -> None:
+    about = "convert the authors' published weights (Keras, HDF5)"
+    parser = add("convert", _convert, about, "landscale superres convert s2_032_lr_1e-04.hdf5 dsen2")
+    parser.add_argument(
         "files", nargs="+", type=Path, metavar="KERAS.h5", help="the network for 20 m, the one for 60 m, or both"
     )
-    p.add_argument("weights", type=Path, metavar="WEIGHTS", help="new folder")
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="folder to create")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _train(options: argparse.Namespace) -> int:
-    seconds_left(options.max_time)  # refuses a wrong one before torch is there
+    seconds_left(options.max_time)  # refuse a malformed time before the slow import of torch
     from landscale.distributed import device
     from landscale.superres.train import train
 
     seconds = seconds_left(options.max_time)
     provenance = train(options.scenes, options.weights, device(), seconds, deep=options.deep, seed=options.seed)
     content = {"weights": str(options.weights), **provenance}
-    return tell(options, content, lambda: print(f"{options.weights}: trained for {provenance['seconds']:.0f} s"))
+    return print_result(
+        options, content, lambda: print(f"{options.weights}: trained for {provenance['seconds']:.0f} s")
+    )
 
 
 def _apply(options: argparse.Namespace) -> int:
@@ -76,9 +95,9 @@ def _apply(options: argparse.Namespace) -> int:
     def text() -> None:
         print(f"{options.out}: {content['width']}×{content['height']} px, {', '.join(content['bands'])}")
         if content["left_out"]:
-            print(f"left out, as the weights have no network for them: {', '.join(content['left_out'])}")
+            print(f"left out, because the weights have no network for them: {', '.join(content['left_out'])}")
 
-    return tell(options, content, text)
+    return print_result(options, content, text)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -87,7 +106,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from landscale.superres.superresolver import Superresolver
 
     figures = evaluate(Superresolver.load(options.weights, device()), options.scene)
-    return tell(options, figures, lambda: _table(figures))
+    return print_result(options, figures, lambda: _table(figures))
 
 
 def _table(figures: dict[str, Any]) -> None:
@@ -126,4 +145,6 @@ def _convert(options: argparse.Namespace) -> int:
     provenance = {"converted_from": [str(path) for path in options.files]}
     save_networks(options.weights, networks, provenance)
     content = {"weights": str(options.weights), "networks": [f"{gsd}m" for gsd in networks], **provenance}
-    return tell(options, content, lambda: print(f"{options.weights}: networks for {' and '.join(content['networks'])}"))
+    return print_result(
+        options, content, lambda: print(f"{options.weights}: networks for {' and '.join(content['networks'])}")
+    )

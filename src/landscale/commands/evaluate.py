@@ -1,0 +1,52 @@
+"""`landscale evaluate`: the scores of a trained model on a split."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from landscale.commands.command import AddCommand, add_timeout, print_result
+from landscale.errors import BadInput
+
+
+def add_command(add: AddCommand) -> None:
+    parser = add(
+        "evaluate",
+        _evaluate_model,
+        "score a model on a split of a store",
+        "landscale evaluate runs/eca ben.h5 --split test --json",
+    )
+    parser.add_argument("model", type=Path, metavar="RUN|WEIGHTS", help="folder of a run or of weights")
+    parser.add_argument("store", type=Path, metavar="STORE.h5", help="the patch store to score on")
+    parser.add_argument("--split", default="test", help="train, val or test (default: test)")
+    parser.add_argument("--out", type=Path, metavar="SCORES.json", help="also write the scores to this file")
+    parser.add_argument("--batch", type=int, default=64, help="patches a batch (default: 64)")
+    add_timeout(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _evaluate_model(options: argparse.Namespace) -> int:
+    from landscale.distributed import device, together
+    from landscale.inference.evaluate import evaluate
+    from landscale.models.weights import load_model
+    from landscale.runtime.files import check_replaceable, write_json
+    from landscale.runtime.tables import show_scores
+    from landscale.store import open_store
+
+    if options.batch < 1:
+        raise BadInput("--batch", f"found {options.batch}, expected at least 1")
+    if options.out:
+        check_replaceable(options.out, (b"{",), "a file of scores")
+    store = open_store(options.store)
+    store.patches(options.split)
+    model = load_model(options.model)
+    with together(options.timeout) as ranks:
+        figures = evaluate(model.to(device(ranks)), store, options.split, ranks, batch=options.batch)
+    if not ranks.first:
+        return 0
+    target = options.out or (
+        options.model / f"scores-{options.split}.json" if (options.model / "run.json").exists() else None
+    )
+    if target is not None:
+        write_json(target, figures)
+    return print_result(options, figures, lambda: show_scores(figures))

@@ -1,0 +1,39 @@
+"""`landscale predict`: a map of class probabilities of a scene."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from landscale.commands.command import AddCommand, print_result
+from landscale.errors import BadInput
+
+
+def add_command(add: AddCommand) -> None:
+    parser = add(
+        "predict",
+        _predict_scene,
+        "map the class probabilities of a scene; run the same command again to resume",
+        "landscale predict runs/eca SCENE map.tif",
+    )
+    parser.add_argument("model", type=Path, metavar="RUN|WEIGHTS", help="folder of a run or of weights")
+    parser.add_argument("scene", type=Path, metavar="SCENE", help="folder of band rasters at native resolution")
+    parser.add_argument("out", type=Path, metavar="OUT.tif", help="the GeoTIFF to write, one band a class")
+    parser.add_argument("--stride", type=int, help="distance between windows in pixels of 10 m (default: half a patch)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _predict_scene(options: argparse.Namespace) -> int:
+    from landscale.distributed import device
+    from landscale.inference.predict import predict
+    from landscale.models.weights import load_model
+
+    if options.stride is not None and options.stride < 1:
+        raise BadInput("--stride", f"found {options.stride}, expected at least 1")
+    model = load_model(options.model).to(device())
+    content = predict(model, options.scene, options.out, options.stride)
+    return print_result(
+        options,
+        content,
+        lambda: print(f"{options.out}: {content['width']}×{content['height']} px, {len(content['classes'])} classes"),
+    )

@@ -1,0 +1,70 @@
+"""`landscale train`: train a model on a store."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from landscale.commands.command import AddCommand, add_timeout, print_result, seconds_left
+
+
+def add_command(add: AddCommand) -> None:
+    parser = add(
+        "train",
+        _train_model,
+        "train a model; run the same command again to resume",
+        "landscale train --recipe papoutsis2022 --store ben.h5",
+        remaining="recipe keys",
+    )
+    recipes = sorted(path.stem for path in (Path(__file__).parents[1] / "training" / "recipes").glob("*.yaml"))
+    parser.add_argument("--recipe", help=f"a YAML file, or the name of a built-in recipe: {', '.join(recipes)}")
+    parser.add_argument("--store", type=Path, required=True, metavar="STORE.h5", help="the patch store to train on")
+    parser.add_argument(
+        "--run",
+        "--run-dir",  # torchrun before Python 3.12 reads --run as an abbreviation of one of its own options
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: runs/RECIPE-MODEL-SEED); with torchrun write --run-dir",
+    )
+    parser.add_argument("--max-time", metavar="45m", help="finish within this time: 90s, 45m, 2h")
+    add_timeout(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    keys = parser.add_argument_group("recipe keys", "set any key of the recipe as --key value")
+    keys.add_argument("--keys", action=_ListRecipeKeys, nargs=0, help="list the keys of a recipe and exit")
+
+
+class _ListRecipeKeys(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from landscale.training.recipe import parser as recipe_parser
+
+        recipe_parser().print_help()
+        parser.exit()
+
+
+def _train_model(options: argparse.Namespace) -> int:
+    from landscale.distributed import device, together
+    from landscale.runtime.tables import show_scores
+    from landscale.store import open_store
+    from landscale.training.recipe import load_recipe
+    from landscale.training.runs import Run, default_run
+
+    recipe = load_recipe(options.recipe, options.remaining)
+    store = open_store(options.store)
+    from landscale.training.training import train  # imports torch, after recipe and store have been checked
+
+    seconds = seconds_left(options.max_time) if options.max_time else None
+    run = Run(options.folder or default_run(recipe))
+    with together(options.timeout) as ranks:
+        figures = train(recipe, store, run, ranks, device(ranks), seconds)
+    if not ranks.first:
+        return 0
+    content = {"run": str(run.folder), "scores": figures}
+
+    def text() -> None:
+        if figures:
+            show_scores(figures)
+        print(f"{run.folder}: contains the weights and scores")
+
+    return print_result(options, content, text)
