@@ -43,9 +43,9 @@ FLOORS = {
     "resnet50, MLPerf-class H100 figures translated": 21_600,
 }
 PLANES = (
-    Plane("data_10m", ("B02", "B03", "B04", "B08"), 120),
-    Plane("data_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), 60),
-    Plane("data_60m", ("B01", "B09"), 20),
+    Plane("data_10m", ("B02", "B03", "B04", "B08"), 120, 10),
+    Plane("data_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), 60, 20),
+    Plane("data_60m", ("B01", "B09"), 20, 60),
 )
 
 

@@ -64,6 +64,17 @@ def test_a_folder_a_class(tmp_path: Path, stored: Stored) -> None:
     assert zipped.path.read_bytes() == store.path.read_bytes()
 
 
+@pytest.mark.parametrize(("pixel", "epsg", "expected"), [(0.5, 32633, 0.5), (2, 2225, 0.609601), (1e-5, 4326, 10)])
+def test_metres_a_pixel_are_read_from_the_images(tmp_path: Path, pixel: float, epsg: int, expected: float) -> None:
+    """EPSG:2225 counts in US survey feet; degrees (EPSG:4326) are no metres, so 10 m are assumed."""
+    for name in ("water", "crops"):
+        (tmp_path / name).mkdir()
+        write_band(tmp_path / name / "1.tif", np.ones((3, 8, 8), np.uint8), (30, 50), pixel, epsg)
+    layout = folder.survey([(None, tmp_path)]).layout
+    assert layout.planes[0].gsd == expected
+    assert layout.ground == 8 * expected
+
+
 def test_bands_given(tmp_path: Path, stored: Stored) -> None:
     root = write_classes(tmp_path, described=False)
     check_folder(stored(folder.survey([(None, root)], bands="b2,b8a,b11")))

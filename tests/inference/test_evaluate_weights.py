@@ -33,9 +33,9 @@ ORDERS = {  # the same patches under three arrangements of planes, bands and cla
     "classes": (sentinel_planes(12), tuple(reversed(CLASSES))),
     "planes": (
         (
-            Plane("data_60m", ("B09", "B01"), 2),
-            Plane("data_20m", ("B12", "B05", "B8A", "B07", "B06", "B11"), 6),
-            Plane("data_10m", ("B08", "B03", "B02", "B04"), 12),
+            Plane("data_60m", ("B09", "B01"), 2, 60),
+            Plane("data_20m", ("B12", "B05", "B8A", "B07", "B06", "B11"), 6, 20),
+            Plane("data_10m", ("B08", "B03", "B02", "B04"), 12, 10),
         ),
         ("lake", "wheat", "forest", "town"),
     ),
@@ -202,7 +202,9 @@ def test_views_are_averaged_over_turns(classifier, stores):
 def test_what_cannot_be_evaluated(classifier, stores, tmp_path):
     with pytest.raises(UnknownName, match="did you mean test"):
         evaluate(classifier, stores["home"], "tset", show=False)
-    rgb = make_store(tmp_path / "rgb.h5", planes=(Plane("data_10m", ("B02", "B03", "B04"), 12),), splits={"test": 4})
+    rgb = make_store(
+        tmp_path / "rgb.h5", planes=(Plane("data_10m", ("B02", "B03", "B04"), 12, 10),), splits={"test": 4}
+    )
     with pytest.raises(BadStore, match=r"rgb\.h5: lacks B01"):
         evaluate(classifier, rgb, "test", show=False)
     with pytest.raises(BadStore, match="no patch of the split 'val'"):

@@ -22,7 +22,11 @@ from landscale.inference.predict import predict, starts
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import save_weights
 from landscale.scenes.scene import open_scene
+from landscale.store import Plane
+from landscale.training.build import build_classifier
+from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BANDS
+from stores import make_store
 
 NAMES = ("B02", "B04", "B8A", "B01")  # at 10, 10, 20 and 60 m
 SIDE = 12  # pixels of a window at 10 m: 120 m of ground
@@ -535,3 +539,15 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys):
         assert pattern in lines[0]
         assert not out.exists()
     assert Path(whole).is_dir()
+
+
+@pytest.mark.parametrize(("pixel", "side"), [(0.3048, 24), (0.6096, 12), (0.1524, 48), (10, 1)])
+def test_windows_have_the_size_of_the_patches_that_were_trained_on(tmp_path, pixel, side):
+    """A store of 24 pixels of one foot: windows cover 24 feet of a scene, whatever its pixels."""
+    store = make_store(tmp_path / "s.h5", planes=(Plane("data_10m", ("B02", "B04"), 24, 0.3048, "uint8"),))
+    recipe = Recipe(model="wide_resnet", options={"width": 0.5}, bands="B02,B04")
+    stub = Stub(("B02", "B04"), ground=build_classifier(recipe, store).description.ground)
+    for band in ("B02", "B04"):
+        write_band(tmp_path / "scene" / f"{band}.tif", np.ones((50, 60), np.uint8), pixel)
+    predict(stub, tmp_path / "scene", tmp_path / "map.tif")
+    assert stub.shapes == {(("B02", "B04"), (2, side, side))}

@@ -293,7 +293,7 @@ def test_labels_are_mapped_by_name(tmp_path):
     labels = (rng.random((30, 43)) < 0.1).astype(np.uint8)
     store = make_store(
         tmp_path / "s.h5",
-        planes=(Plane("data_10m", ("B02",), 4),),
+        planes=(Plane("data_10m", ("B02",), 4, 10),),
         classes=names,
         splits={"train": 30},
         labels=labels,
@@ -314,7 +314,7 @@ def test_labels_are_mapped_whatever_the_order_asked_for(tmp_path):
     """Published BigEarthNet models list the 19 classes in two orders; both are asked of stores with 43."""
     store = make_store(
         tmp_path / "s.h5",
-        planes=(Plane("data_10m", ("B02",), 4),),
+        planes=(Plane("data_10m", ("B02",), 4, 10),),
         classes=CLC43.names,
         splits={"train": 40},
         signal=0,

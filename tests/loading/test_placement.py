@@ -82,7 +82,7 @@ def test_the_patches_are_those_of_the_disk(where, dtype, bands, tmp_path, small_
 @pytest.mark.parametrize("where", PLACES)
 def test_a_patch_may_be_of_any_number_of_bytes(where, tmp_path):
     for side, dtype in ((3, "uint8"), (3, "uint16"), (5, "uint8"), (1, "float32")):
-        plane = Plane("data_10m", ("B02",) if side == 3 else ("B02", "B03"), side, dtype)
+        plane = Plane("data_10m", ("B02",) if side == 3 else ("B02", "B03"), side, 10, dtype)
         same_as_disk(make_store(tmp_path / f"{side}-{dtype}.h5", planes=[plane], splits=SPLITS), where, ("B02",))
 
 
@@ -90,7 +90,7 @@ def test_a_patch_may_be_of_any_number_of_bytes(where, tmp_path):
 def test_upsampled_patches(where, tmp_path):
     native = sentinel_planes(12)
     every = tuple(band for plane in native for band in plane.bands)
-    store = make_store(tmp_path / "s.h5", planes=(*native, Plane(SUPER, every, 12)), splits=SPLITS)
+    store = make_store(tmp_path / "s.h5", planes=(*native, Plane(SUPER, every, 12, 10)), splits=SPLITS)
     assert put(store, where, ("B02", "B12"), upsampled=True)[1].told.endswith(
         "(6.57e-05 GB)"
     )  # 19 · 12 · 12² · 2 bytes

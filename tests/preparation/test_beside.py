@@ -133,7 +133,7 @@ def test_the_collector_goes_on_afterwards() -> None:
 def test_a_direct_file_holds_what_was_written(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whole pages and parts of them, in any order: the same bytes as in memory."""
     path = tmp_path_factory.mktemp("direct") / "file"
-    plane = Plane("data", ("B02", "B03"), 32)  # 4,096 bytes a patch
+    plane = Plane("data", ("B02", "B03"), 32, 10)  # 4,096 bytes a patch
     source = page_aligned(Layout((plane,), ("lake",), "custom", multi_label=True), 4)["data"]
     source[...] = np.random.default_rng(1).integers(0, 9000, source.shape)
     raw = source.reshape(-1).view(np.uint8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -25,12 +27,13 @@ from landscale.store import (
     create,
     open_store,
 )
+from landscale.store.planes import SENTINEL1, SENTINEL2
 from tiny import ATTRIBUTES, BANDS, CLASSES, LAYOUT, content, refused, table, write
 
 layouts = st.builds(
     lambda bands, sides, dtype, classes: Layout(
         tuple(
-            Plane(f"data_{k}", tuple(f"{BANDS[k]}{b}" for b in range(n)), side, dtype)
+            Plane(f"data_{k}", tuple(f"{BANDS[k]}{b}" for b in range(n)), side, 60 / side, dtype)
             for k, (n, side) in enumerate(zip(bands, sides, strict=False))
         ),
         tuple(f"class {k}" for k in range(classes)),
@@ -183,7 +186,7 @@ def test_foreign(tmp_path: Path) -> None:
     assert refused(tmp_path / "other.h5") == "is an HDF5 file but no patch store"
     with h5py.File(tmp_path / "later.h5", "w") as file:
         file.attrs.update(layout="{}", format=99)
-    assert refused(tmp_path / "later.h5") == "has format 99, this program reads 2; prepare it again"
+    assert refused(tmp_path / "later.h5") == "has format 99, this program reads 2 and 3; prepare it again"
     (tmp_path / "folder.h5").mkdir()
     assert "is no file" in refused(tmp_path / "folder.h5")
 
@@ -283,3 +286,71 @@ def test_a_store_without_a_train_split(tmp_path: Path, cli: Cli) -> None:
     assert cli("info", tmp_path / "s.h5", "--json").json["splits"] == {"test": 6}
     assert cli("info", tmp_path / "s.h5").code == 0
     assert cli("verify", tmp_path / "s.h5").code == 0
+
+
+# ---- ground
+
+
+def rewrite_attribute(path: Path, key: str, value: object) -> None:
+    with h5py.File(path, "r+") as file:
+        del file.attrs[key]
+        file.attrs[key] = value
+
+
+@pytest.mark.parametrize(
+    ("keys", "sides", "expected"),
+    [
+        (("data_10m", "data_20m", "data_60m"), (12, 6, 2), (10, 20, 60)),
+        (("data_20m", "data_super"), (6, 6), (20, 20)),
+        (("data_s1", "data_10m"), (12, 12), (10, 10)),
+        (("data_s1",), (12,), (10,)),
+    ],
+)
+def test_a_store_of_format_2_opens_with_the_gsd_of_its_keys(
+    tmp_path: Path, keys: tuple[str, ...], sides: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    planes = tuple(
+        Plane(key, (BANDS[k],), side, 120 / side) for k, (key, side) in enumerate(zip(keys, sides, strict=True))
+    )
+    layout = Layout(planes, CLASSES, "custom", multi_label=True)
+    columns = write(tmp_path / "s.h5", layout)
+    rewrite_attribute(tmp_path / "s.h5", "layout", np.bytes_(json.dumps(layout.identity())))
+    rewrite_attribute(tmp_path / "s.h5", "format", 2)
+    store = open_store(tmp_path / "s.h5")
+    assert tuple(plane.gsd for plane in store.layout.planes) == expected
+    assert store.layout.ground == 12 * 10
+    assert all(np.array_equal(store.pixels(key, np.arange(6)), columns[key]) for key in keys)
+
+
+def test_the_gsd_of_a_store_survives(tmp_path: Path) -> None:
+    layout = Layout((Plane("data_10m", ("B02",), 8, 0.3048, "uint8"),), CLASSES, "custom", multi_label=True)
+    write(tmp_path / "s.h5", layout)
+    found = open_store(tmp_path / "s.h5").layout
+    assert (found.planes[0].gsd, found.ground) == (0.3048, 8 * 0.3048)
+
+
+def test_whole_metres_of_ground_are_an_integer() -> None:
+    """They are written into the weights' JSON, whose digest must not depend on `1200` or `1200.0`."""
+    ground = Layout((Plane("data_60m", ("B01",), 20, 60.0),), CLASSES, "custom", multi_label=True).ground
+    assert json.dumps(ground) == "1200"
+
+
+def test_planes_that_cover_different_squares_are_refused(tmp_path: Path) -> None:
+    planes = (Plane("data_10m", ("B02",), 12, 10), Plane("data_20m", ("B05",), 12, 20))
+    with pytest.raises(ValueError, match="data_10m 120 m, data_20m 240 m"):
+        Layout(planes, CLASSES, "custom", multi_label=True)
+    for gsd in (0, -10, float("nan"), float("inf"), "uint16"):
+        with pytest.raises(ValueError, match="expected a positive number of metres"):
+            Plane("data_10m", ("B02",), 12, gsd)  # type: ignore[arg-type]
+    write(tmp_path / "s.h5")
+    content = LAYOUT.to_json()
+    content["planes"][0]["gsd"] = 11
+    rewrite_attribute(tmp_path / "s.h5", "layout", np.bytes_(json.dumps(content)))
+    assert "is not a whole HDF5 patch store" in refused(tmp_path / "s.h5")
+
+
+def test_digests_of_layouts_do_not_depend_on_gsd() -> None:
+    """Plans of preparations and checkpoints that began before stores had `gsd` stay valid."""
+    layout = Layout(SENTINEL2 + SENTINEL1, ("lake",), "custom", multi_label=True)
+    digest = hashlib.sha256(json.dumps(layout.identity()).encode()).hexdigest()
+    assert digest == "f7d5681cf7d966fe99668f965b3cd673f69bb75aad0d703cdd0acbe14c59e521"

@@ -26,7 +26,7 @@ from tiny import ATTRIBUTES, BANDS, CLASSES, content, table, write
 @given(seed=st.integers(0, 99), n=st.integers(1, 12), dtype=st.sampled_from(["uint8", "uint16", "float32"]))
 def test_statistics_are_numpys_over_the_train_split(tmp_path: Path, seed: int, n: int, dtype: str) -> None:
     layout = Layout(
-        (Plane("data_10m", BANDS[:3], 5, dtype), Plane("data_20m", BANDS[3:4], 2, dtype)),
+        (Plane("data_10m", BANDS[:3], 4, 10, dtype), Plane("data_20m", BANDS[3:4], 2, 20, dtype)),
         CLASSES,
         "c",
         multi_label=True,
@@ -62,7 +62,7 @@ def test_sums_of_integers_are_exact_in_any_order(numbers: list[float], often: in
 
 def test_statistics_of_large_numbers_are_exact(tmp_path: Path) -> None:
     """The sum of squares of 30 patches of 120×120 px at 60,000 and one: float32, or a naive float64 variance, would lose it."""
-    layout = Layout((Plane("data_10m", ("B02",), 120),), CLASSES, "c", multi_label=True)
+    layout = Layout((Plane("data_10m", ("B02",), 120, 10),), CLASSES, "c", multi_label=True)
     n = 30
     create(tmp_path / "s.h5", layout, table(n, ["train"]), ATTRIBUTES)
     pixels = np.full((n, 1, 120, 120), 60_000, np.uint16)

@@ -38,15 +38,15 @@ SPLIT_SIZES = {"train": 48, "val": 24, "test": 24}
 def sentinel_planes(side: int = 24, dtype: str = "uint16") -> tuple[Plane, ...]:
     """Planes of all L2A bands; `side` pixels at 10 m, a multiple of 6."""
     return (
-        Plane("data_10m", ("B02", "B03", "B04", "B08"), side, dtype),
-        Plane("data_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), side // 2, dtype),
-        Plane("data_60m", ("B01", "B09"), side // 6, dtype),
+        Plane("data_10m", ("B02", "B03", "B04", "B08"), side, 10, dtype),
+        Plane("data_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), side // 2, 20, dtype),
+        Plane("data_60m", ("B01", "B09"), side // 6, 60, dtype),
     )
 
 
 def rgbn_plane(side: int = 24, dtype: str = "uint16") -> tuple[Plane, ...]:
     """The four bands at 10 m: the cheapest store that can be learnt."""
-    return (Plane("data_10m", ("B02", "B03", "B04", "B08"), side, dtype),)
+    return (Plane("data_10m", ("B02", "B03", "B04", "B08"), side, 10, dtype),)
 
 
 def make_store(

@@ -16,7 +16,7 @@ BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08")
 CLASSES = ("forest", "lake", "town")
 ATTRIBUTES = {"plan": "a plan", "provenance": '{"source": "tests"}'}
 LAYOUT = Layout(
-    (Plane("data_10m", BANDS[:3], 4), Plane("data_60m", BANDS[3:5], 2)), CLASSES, "custom", multi_label=True
+    (Plane("data_10m", BANDS[:3], 4, 10), Plane("data_60m", BANDS[3:5], 2, 20)), CLASSES, "custom", multi_label=True
 )
 
 Content = dict[str, NDArray[np.generic]]

@@ -18,12 +18,13 @@ from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import EUROSAT10
 
 SIDE = 64
-RGB = Plane("data_10m", ("B04", "B03", "B02"), SIDE, "uint8")
+RGB = Plane("data_10m", ("B04", "B03", "B02"), SIDE, 10, "uint8")
 # The published files hold B8A last, against the order of wavelengths.
 MS = Plane(
     "data_10m",
     ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"),
     SIDE,
+    10,
 )
 _PLANES = {".jpg": RGB, ".tif": MS}
 

@@ -173,4 +173,4 @@ def _plane(where: str, bands: str | None) -> Plane:
         raise BadInput(where, f"is {header.dtype}, expected {', '.join(_DTYPES)}")
     if height != width:
         raise BadInput(where, f"is {width}×{height}, expected a square")
-    return Plane(KEY, name_bands(where, count, header.names, bands), height, header.dtype)
+    return Plane(KEY, name_bands(where, count, header.names, bands), height, header.gsd or 10, header.dtype)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +27,14 @@ _MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "I;16": (1, "uint16")}  # pill
 
 @dataclass(frozen=True)
 class Header:
-    """What an image says before its pixels are read. `names`: its bands' descriptions, empty where it has none."""
+    """What an image says before its pixels are read. `names`: its bands' descriptions, empty where it has none. `gsd`:
+    metres a pixel, None where the file does not have it.
+    """
 
     shape: tuple[int, int, int]  # bands, height, width
     dtype: str
     names: tuple[str, ...] = ()
+    gsd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,18 @@ def _header(where: str, data: bytes) -> Header:
         with image:
             names = tuple(name or "" for name in image.descriptions)
             dtypes = " and ".join(sorted({*image.dtypes}))
-            return Header((image.count, image.height, image.width), dtypes, names)
+            return Header((image.count, image.height, image.width), dtypes, names, _gsd(image))
     except rasterio.errors.RasterioError as error:
         raise BadInput(where, f"cannot be decoded ({reason(error.__cause__ or error)})") from None
+
+
+def _gsd(image: Any) -> float | None:
+    """Metres a pixel of an open raster; None where its CRS is not projected."""
+    with suppress(ValueError):  # a damaged CRS
+        if image.crs and image.crs.is_projected:
+            gsd = round(abs(image.transform.a) * image.crs.linear_units_factor[1], 6)
+            return gsd if 0 < gsd < 1e6 else None
+    return None
 
 
 def _decode(where: str, data: bytes, out: NDArray[np.generic]) -> Place:

@@ -39,8 +39,8 @@ from landscale.vocabulary.bands import band_set
 from landscale.vocabulary.nomenclatures import IGBP10
 
 SIDE = 256
-S2 = Plane("data_10m", band_set("s2-13").names, SIDE)
-S1 = Plane("data_s1", ("VV", "VH"), SIDE, "float32")
+S2 = Plane("data_10m", band_set("s2-13").names, SIDE, 10)
+S1 = Plane("data_s1", ("VV", "VH"), SIDE, 10, "float32")
 SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
 SIMPLIFIED = (0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 5, 7, 8, 9)  # the column in IGBP10 of each IGBP class, from 1 on
 SHARE = 0.1  # of the patch, from which on a class is a label

@@ -29,8 +29,8 @@ from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import LCZ17
 
 SIDE = 32
-SEN2 = Plane("data_10m", ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"), SIDE)
-SEN1 = Plane("data_s1", ("VV", "VH"), SIDE, "float32")
+SEN2 = Plane("data_10m", ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"), SIDE, 10)
+SEN1 = Plane("data_s1", ("VV", "VH"), SIDE, 10, "float32")
 _INTENSITIES = [5, 4]  # VV, VH
 _FLOOR = 1e-5  # −50 dB, below all that the radar can measure; an intensity may be 0
 _SHAPES = {"sen1": (SIDE, SIDE, 8), "sen2": (SIDE, SIDE, 10), "label": (len(LCZ17.classes),)}

@@ -121,7 +121,7 @@ def _look(name: str, root: Path, split: str, size: int, bands: str | None) -> tu
         raise BadInput(root, f"{name} has images of {width}×{height}, expected squares")
     dtype = "uint16" if all(_is_whole(image) for image in images) else "float32"
     names = name_bands(root, count, _band_names(_dataset(name, str(root), split), count), bands)
-    return Plane(KEY, names, height, dtype), label.ndim == 1
+    return Plane(KEY, names, height, 10, dtype), label.ndim == 1
 
 
 def _band_names(dataset: Any, count: int) -> Sequence[str]:

@@ -28,7 +28,7 @@ from landscale.vocabulary.nomenclatures import UCMERCED17, UCMERCED21
 
 SIDE = 256
 _TOLERANCE = 16  # pixels by which a side may differ
-PLANE = Plane("data_10m", ("B04", "B03", "B02"), SIDE, "uint8")
+PLANE = Plane("data_10m", ("B04", "B03", "B02"), SIDE, 0.3048, "uint8")  # one foot
 MULTI_LABELS = "LandUse_Multilabeled.txt"
 
 

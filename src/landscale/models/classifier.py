@@ -35,7 +35,7 @@ class Description:
     multi_label: bool
     statistics: Mapping[str, tuple[float, float]]
     side: int
-    ground: int
+    ground: float
     upsample: str = "bilinear"
     scale: str = "linear"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -106,7 +106,9 @@ def _check_native(d: Description) -> None:
     if d.upsample != "nearest":
         raise LandscaleError(f"--upsample with model '{d.model}': found {d.upsample}, expected nearest")
     if 10 * d.side != d.ground:
-        raise LandscaleError(f"--side with model '{d.model}': found {d.side}, expected the store's {d.ground // 10} px")
+        raise LandscaleError(
+            f"--side with model '{d.model}': found {d.side}, expected the store's {d.ground / 10:g} px"
+        )
 
 
 def reduced_precision(device: str) -> bool:

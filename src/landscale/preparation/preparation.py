@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,7 +148,7 @@ def _finish(path: Path, skipped: Damaged) -> None:
 
 def _digest(survey: Survey) -> str:
     """What decides the content of a store: a resumed preparation must have the same."""
-    digest = hashlib.sha256(json.dumps([asdict(survey.layout), survey.provenance], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([survey.layout.identity(), survey.provenance], sort_keys=True).encode())
     for key in sorted(map(str, survey.table)):
         if key not in _HOW:
             digest.update("\n".join([key, *map(str, survey.table[key])]).encode())

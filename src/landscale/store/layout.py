@@ -18,15 +18,18 @@ Every dataset is a plain byte range, so many processes write it without HDF5, an
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, 3)  # formats that are opened; 2 lacks `gsd` in the attribute `layout`
 SPLITS = ("none", "train", "val", "test")
 STATES = ("pending", "whole", "bad")
 SHARES = ("nodata_share", "cloud_share", "shadow_share", "snow_share")
@@ -47,18 +50,30 @@ SEALED = (
 )
 PENDING, WHOLE, BAD = range(3)
 SUPER = "data_super"  # key of the plane with every band at 10 m, beside the native ones
+_GSD_IN_KEY = re.compile(r"data_(\d+)m")
 _AT_ONCE = 1 << 19  # pixels whose squares are summed up at once
 _ALONE = 8192  # pixels; for longer ones OpenBLAS wakes other threads, which takes longer than the sum
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One dataset of pixels: bands that share a sampling distance, a side in pixels and a dtype."""
+    """One dataset of pixels: bands that share a sampling distance, a side in pixels and a dtype.
+
+    key: name of the dataset. side: pixels a side of a patch. gsd: ground sampling distance, metres a pixel.
+
+    Raises:
+        ValueError: gsd is not a positive number.
+    """
 
     key: str
     bands: tuple[str, ...]
     side: int
+    gsd: float
     dtype: str = "uint16"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.gsd, int | float) and 0 < self.gsd < math.inf):
+            raise ValueError(f"plane {self.key}: gsd is {self.gsd!r}, expected a positive number of metres a pixel")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,18 +81,61 @@ class Plane:
 
     @property
     def nbytes(self) -> int:
-        """Of a patch."""
+        """Bytes of one patch."""
         return len(self.bands) * self.side**2 * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Planes and classes: all that decides the shape of a store but its number of patches."""
+    """Planes and classes: everything that determines the shape of a store, except its number of patches.
+
+    Raises:
+        ValueError: the planes cover squares of ground of different sizes.
+    """
 
     planes: tuple[Plane, ...]
     classes: tuple[str, ...]
     nomenclature: str
     multi_label: bool
+
+    def __post_init__(self) -> None:
+        sizes = {plane.key: plane.side * plane.gsd for plane in self.planes}
+        if any(not math.isclose(size, self.ground, rel_tol=1e-6) for size in sizes.values()):
+            found = ", ".join(f"{key} {size:g} m" for key, size in sizes.items())
+            raise ValueError(f"the planes of a patch cover squares of different sides: {found}")
+
+    @property
+    def ground(self) -> float:
+        """Metres a side of a patch, the same for all planes; an `int` where it is a whole number; 0 without planes."""
+        plane = max(self.planes, key=lambda plane: plane.side, default=None)
+        side = plane.side * plane.gsd if plane else 0
+        return int(side) if side == int(side) else side
+
+    def to_json(self) -> dict[str, Any]:
+        """The attribute `layout` of a store."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` returned. Planes without `gsd`, as format 2 has them, get it from their keys.
+
+        Raises:
+            KeyError, TypeError, ValueError: fields are missing, of another type, or contradict each other.
+        """
+        named = [int(m[1]) for p in content["planes"] if (m := _GSD_IN_KEY.fullmatch(p["key"]))]
+        planes = []
+        for p in content["planes"]:
+            known = _GSD_IN_KEY.fullmatch(p["key"])
+            gsd = int(known[1]) if known else min(named, default=10)  # data_super, data_s1: on the finest grid
+            planes.append(Plane(**{"gsd": gsd, **p, "bands": tuple(p["bands"])}))
+        return cls(**{**content, "planes": tuple(planes), "classes": tuple(content["classes"])})
+
+    def identity(self) -> dict[str, Any]:
+        """The fields of format 2, for digests that identify the content of a store: the same with and without `gsd`."""
+        fields = asdict(self)
+        for plane in fields["planes"]:
+            del plane["gsd"]
+        return fields
 
     @property
     def bands(self) -> tuple[str, ...]:

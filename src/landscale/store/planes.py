@@ -6,7 +6,7 @@ from landscale.store.layout import Plane
 from landscale.vocabulary.bands import BANDS, band_set
 
 SENTINEL2 = tuple(
-    Plane(f"data_{gsd}m", tuple(b for b in band_set("s2-12").names if BANDS[b].gsd == gsd), 1200 // gsd)
+    Plane(f"data_{gsd}m", tuple(b for b in band_set("s2-12").names if BANDS[b].gsd == gsd), 1200 // gsd, gsd)
     for gsd in (10, 20, 60)
 )
-SENTINEL1 = (Plane("data_s1", ("VV", "VH"), 120, "float32"),)
+SENTINEL1 = (Plane("data_s1", ("VV", "VH"), 120, 10, "float32"),)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadStore, reason
-from landscale.store.layout import FORMAT, PENDING, WHOLE, Layout, Plane, checksum, seals
+from landscale.store.layout import PENDING, READABLE, WHOLE, Layout, checksum, seals
 from landscale.store.lmdb import is_environment
 from landscale.store.patches import PatchStore
 
@@ -78,13 +78,12 @@ def _open_mapped(path: Path, *, unfinished: bool) -> MappedStore:
     with _hdf5(path) as file:
         if "layout" not in file.attrs:
             raise BadStore(path, "is an HDF5 file but no patch store")
-        if file.attrs["format"] != FORMAT:
-            raise BadStore(path, f"has format {file.attrs['format']}, this program reads {FORMAT}; prepare it again")
+        if file.attrs["format"] not in READABLE:
+            readable = " and ".join(str(number) for number in READABLE)
+            raise BadStore(path, f"has format {file.attrs['format']}, this program reads {readable}; prepare it again")
         texts = {key: file.attrs.get(key, b"").decode() for key in ("layout", "plan", "provenance")}
-        described = json.loads(texts["layout"])
-        planes = tuple(Plane(**{**p, "bands": tuple(p["bands"])}) for p in described.pop("planes"))
-        layout = Layout(planes, tuple(described.pop("classes")), **described)
-        places = {p.key: (file[p.key].id.get_offset(), file[p.key].shape, file[p.key].dtype) for p in planes}
+        layout = Layout.from_json(json.loads(texts["layout"]))
+        places = {p.key: (file[p.key].id.get_offset(), file[p.key].shape, file[p.key].dtype) for p in layout.planes}
         classes, splits, states = (file[key][...] for key in ("classes", "split", "state"))
         statistics = file["statistics"][...]
         attributes = {"plan": texts["plan"], "provenance": json.loads(texts["provenance"] or "{}")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def open_reben(path: Path, labels: str | None = None) -> RebenStore:
     instruments = tuple(Instrument(environment, planes) for _, planes in kinds)
     values = Values(instruments, tuple(np.char.encode(table[key].to_numpy(str), "utf-8") for key, _ in kinds))
     columns = _columns(table)
-    plan = _digest(json.dumps(asdict(layout)), environment.transaction, *columns["name"], columns["split"], classes)
+    plan = _digest(json.dumps(layout.identity()), environment.transaction, *columns["name"], columns["split"], classes)
     train = np.flatnonzero(columns["split"] == SPLITS.index("train"))
     provenance: dict[str, Any] = {"source": "bigearthnet", "version": "v2", "container": "lmdb"}
     if beside(path, "synthetic.json"):

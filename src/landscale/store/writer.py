@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ def write_structure(
             file[plane.key].attrs["bands"] = _texts(plane.bands)
         for key, values in columns.items():
             file[key][...] = values
-        texts = {"layout": json.dumps(asdict(layout)), **attributes}
+        texts = {"layout": json.dumps(layout.to_json()), **attributes}
         file.attrs.update(
             format=FORMAT, classes=_texts(layout.classes), **{k: _texts([t])[0] for k, t in texts.items()}
         )

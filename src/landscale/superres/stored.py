@@ -46,7 +46,8 @@ class Upsampling:
         """That of the store: the new plane follows those that it is made of."""
         planes = list(native.planes)
         place = 1 + max(planes.index(plane) for plane in self.native)
-        planes.insert(place, Plane(SUPER, ESA_ORDER, max(plane.side for plane in self.native)))
+        finest = max(self.native, key=lambda plane: plane.side)
+        planes.insert(place, Plane(SUPER, ESA_ORDER, finest.side, finest.gsd))
         return replace(native, planes=tuple(planes))
 
     @property

@@ -42,7 +42,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         multi_label=store.layout.multi_label,
         statistics=measure_statistics(store, bands, recipe.scale),
         side=side,
-        ground=10 * store.layout.side,  # the finest plane is at 10 m
+        ground=store.layout.ground,
         upsample="nearest" if entry.native and recipe.upsample == Recipe.upsample else recipe.upsample,
         scale=recipe.scale,
         options=recipe.options,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Container, Generator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,7 @@ class Stream:
 
     def digest(self) -> str:
         """What decides the content of the store, in short: the archives' sizes and both ends, and all that lists say."""
-        plan = json.dumps([asdict(self.layout), self.provenance, self.split], sort_keys=True, default=str)
+        plan = json.dumps([self.layout.identity(), self.provenance, self.split], sort_keys=True, default=str)
         digest = hashlib.sha256(plan.encode())
         for path in (self.optical, self.radar):
             if path is not None:

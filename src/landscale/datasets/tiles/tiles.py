@@ -127,7 +127,7 @@ def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
     by_gsd = {
         gsd: tuple(b for b in band_set("s2-12").names if b in bands[0] and BANDS[b].gsd == gsd) for gsd in (10, 20, 60)
     }
-    planes = tuple(Plane(f"data_{gsd}m", names, SIDE * 10 // gsd) for gsd, names in by_gsd.items() if names)
+    planes = tuple(Plane(f"data_{gsd}m", names, SIDE * 10 // gsd, gsd) for gsd, names in by_gsd.items() if names)
     return Layout(planes, target.names, target.name, multi_label=True)
 
 
