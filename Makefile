@@ -1,8 +1,8 @@
-# `make demo` and `make test` set up what they need; everything lives in .venv.
+# Every target installs what it needs into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-cluster lint proof bench clean
+.PHONY: install demo lint test test-real test-cluster proof bench clean
 
 install: .venv/.installed
 
@@ -11,26 +11,32 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-demo: install  ## the whole road on a synthetic landscape, ends with demo/report.html
+demo: install  ## prepare, train, evaluate and predict on synthetic data; writes demo/report.html
 	$(BIN)/landscale demo --out demo
 
-lint: install  ## style, types, and the direction of the imports
+lint: install  ## style, spelling, types, and the direction of the imports
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint  ## one thread a process: two that share the cores would wait for each other
-	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
+test: lint  ## the tests that need neither published data nor long; two processes of one thread each
+	$(BIN)/pytest -m "not slow and not real_data" -n 2 --dist worksteal
 
-proof: install  ## the long forms: some 80 kills of prepare, 20 of train, 2,000 damaged inputs of each kind
-	$(BIN)/pytest -m slow
+test-real: install  ## the tests on published data sets: LANDSCALE_REAL_DATA=FOLDER make test-real
+	@test -n "$$LANDSCALE_REAL_DATA" || { echo "make test-real: LANDSCALE_REAL_DATA is not set; set it to a folder of published data sets (see CONTRIBUTING.md)" >&2; exit 2; }
+	@test -d "$$LANDSCALE_REAL_DATA" || { echo "make test-real: LANDSCALE_REAL_DATA: $$LANDSCALE_REAL_DATA is not a folder" >&2; exit 2; }
+	$(BIN)/pytest -m real_data -rs tests/real_data
 
-test-cluster: install  ## ranks of torchrun, of a real SLURM and of Open MPI, which it installs (Debian, as root)
+proof: install  ## the slow tests, with random hypothesis examples: some 80 kills of prepare, 20 of train, 2,000 damaged inputs of each format
+	$(BIN)/pytest -m "slow and not real_data" --hypothesis-profile=proof
+
+test-cluster: install  ## training by torchrun, SLURM and Open MPI, which it installs (Debian, as root)
 	@command -v sbatch munged mpirun > /dev/null || (apt-get update -qq && apt-get install -y -qq slurm-wlm munge openmpi-bin)
 	$(BIN)/pytest -m cluster
 
-bench: install  ## reads, preparation and the training loop against their floors
+bench: install  ## benchmarks of reading, preparation and training
 	$(BIN)/python benchmarks/store_reads.py
 	$(BIN)/python benchmarks/lmdb_reads.py
 	$(BIN)/python benchmarks/prepare.py

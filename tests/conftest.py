@@ -1,4 +1,4 @@
-"""Archives that the tests share, and the command line as a user calls it."""
+"""Fixtures for all tests: small archives, and the command line as a user calls it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,30 +21,44 @@ from hypothesis import HealthCheck, settings
 from archives import Patch, write_eurosat, write_eurosat_ms, write_v1, write_v2
 from landscale.cli import main
 
-pytest_plugins = ["badserver", "landscapes", "learned", "lmdbs", "sharpening", "streamed", "surveys"]
+pytest_plugins = ["badserver", "landscapes", "learned", "lmdbs", "published", "sharpening", "streamed", "surveys"]
 
-settings.register_profile(
-    "landscale", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-settings.load_profile("landscale")
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # commands inherit it ignored where tests run in the background
+# `make test` tries the same examples each time, `make proof` (--hypothesis-profile=proof) more of them, new each time.
+_common = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.register_profile("test", _common, max_examples=40, derandomize=True)
+settings.register_profile("proof", _common, max_examples=200)
+settings.load_profile("test")
 
-# Processes that a test starts find its helpers as well.
+# Commands started by tests that run in the background would inherit an ignored SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Processes that a test starts import the helpers in tests/support as well.
 SUPPORT = str(Path(__file__).parent / "support")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SUPPORT, os.environ.get("PYTHONPATH")]))
-os.environ["OMP_NUM_THREADS"] = "1"  # of torch, here and in commands: the tests themselves run side by side
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
+os.environ["OMP_NUM_THREADS"] = "1"  # for torch, here and in commands: the tests themselves run in parallel
 
 
 @pytest.fixture
 def seeded() -> None:
-    """torch begins with the same random numbers in each test."""
-    import torch  # which many tests do without
+    """Seed torch before the test."""
+    import torch  # here, because many tests need no torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _seed_torch() -> None:
+    """The same random numbers whichever tests ran before in this process."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture
+def seed() -> int:
+    """Seed for tests that draw moments or damage at random: 0 in `make test`, new each time in `make proof`."""
+    value = int(time.time()) if settings.get_current_profile_name() == "proof" else 0
+    print(f"seed {value}")  # pytest shows it when the test fails
+    return value
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +94,7 @@ def eurosat_ms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said: exit code, stdout, and stderr without the lines of progress bars."""
+    """Result of a command: exit code, stdout, and the lines of stderr without progress bars."""
 
     code: int
     out: str
@@ -101,7 +116,7 @@ Cli = Callable[..., Answer]
 
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command of `landscale` in this process."""
+    """Run a `landscale` command in this process."""
 
     def run(*words: object) -> Answer:
         capfd.readouterr()
@@ -109,14 +124,14 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
             code = main([str(word) for word in words])
         except SystemExit as end:
             code = int(end.code or 0)
-        said = capfd.readouterr()
-        return Answer(code, said.out, without_bars(said.err))
+        captured = capfd.readouterr()
+        return Answer(code, captured.out, without_bars(captured.err))
 
     return run
 
 
 def command(*words: object, **how: Any) -> subprocess.Popen[str]:
-    """The real command, in a process and a session of its own."""
+    """Start the installed command in a process and session of its own."""
     program = Path(sys.executable).with_name("landscale")
     return subprocess.Popen(
         [str(program), *map(str, words)],
@@ -135,7 +150,7 @@ def outcome(process: subprocess.Popen[str]) -> Answer:
 
 @pytest.fixture
 def prepared(cli: Cli, tmp_path: Path) -> Callable[..., Path]:
-    """Run `landscale prepare WORDS… STORE` and demand success; the value is the store's path."""
+    """Run `landscale prepare WORDS… STORE`, assert success, and return the store's path."""
 
     def run(*words: object, name: str = "store.h5", options: tuple[str, ...] = ()) -> Path:
         store = tmp_path / name

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import rasterio
 
 from archives import Patch, write_lists, write_v1, write_v2
-from conftest import DATA, Cli
-from landscale.datasets.bigearthnet import folders as bigearthnet
+from conftest import Cli
 from landscale.store import open_store
 from tarballs import decibels, radar_name, write_radar
 
@@ -123,18 +121,3 @@ def test_a_damaged_json(content: str, v1: Path, tmp_path: Path, cli: Cli) -> Non
     assert answer.code == 2
     assert len(answer.lines) == 1
     assert str(path) in answer.lines[0]
-
-
-def test_the_published_pairs(tmp_path: Path, cli: Cli) -> None:
-    root = DATA / "bigearthnet-v1"
-    assert cli("prepare", "bigearthnet", root, tmp_path / "s.h5", "--workers", 1).code == 0
-    store = open_store(tmp_path / "s.h5")
-    survey = bigearthnet.survey([(None, root)])
-    assert store.column("name").tolist() == survey.table["name"].tolist()
-    for row, where in enumerate(survey.table["where"]):
-        folder = Path(where.split("\0")[1])
-        for k, band in enumerate(("VV", "VH")):
-            with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
-                assert np.array_equal(store.planes["data_s1"][row, k], file.read(1))
-        assert folder.name.split("_")[-2:] == str(store.column("name")[row]).split("_")[-2:]
-    assert -20 < store.statistics["VH"][0] < store.statistics["VV"][0] < -5 if store.has_split("train") else True

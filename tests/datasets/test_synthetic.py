@@ -21,8 +21,6 @@ from landscale.errors import BadInput, UnknownName
 from landscale.vocabulary.bands import BAND_SETS
 from landscale.vocabulary.nomenclatures import BEN19, CLC43
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
-
 
 @pytest.fixture(scope="module")
 def v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -107,25 +105,6 @@ def test_bands_differ(v2: Path) -> None:
     assert len({round(mean) for mean in means}) == len(BANDS)  # a swap shows in the mean
     nir, red = scene[7].astype(float), scene[3].astype(float)
     assert ((nir - red) / (nir + red) > 0.3).mean() > 0.5  # most of it is green
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-@pytest.mark.skipif(not REAL.is_dir(), reason="the folder with real data is not here")
-def test_files_are_those_of_bigearthnet(version: str, request: pytest.FixtureRequest) -> None:
-    real = sorted((REAL / f"bigearthnet-{version}").glob("BigEarthNet-[Sv]*/**/S2*_B11.tif"))[0]
-    made = patch_folders(request.getfixturevalue(version))[0]
-    for band in BANDS:
-        with (
-            rasterio.open(str(real).replace("B11", band.name)) as original,
-            rasterio.open(made / f"{made.name}_{band.name}.tif") as file,
-        ):
-            for profile in (mine := dict(file.profile)), (theirs := dict(original.profile)):
-                del profile["transform"], profile["crs"]
-            assert mine == theirs
-            assert file.tags(ns="IMAGE_STRUCTURE") == original.tags(ns="IMAGE_STRUCTURE")
-    if version == "v2":
-        columns = pd.read_parquet(REAL / "bigearthnet-v2/metadata.parquet").dtypes
-        assert pd.read_parquet(request.getfixturevalue("v2") / "metadata.parquet").dtypes.equals(columns)
 
 
 def test_same_arguments_same_bytes(v1: Path, tmp_path: Path) -> None:

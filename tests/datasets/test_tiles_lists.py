@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from archives import GSD
-from conftest import DATA, Cli
+from conftest import Cli
 from landscale.datasets.synthetic.archive import PRODUCT
-from landscale.formats.geotiff import read_band
 from landscale.preparation import prepare
 from landscale.store import open_store
 from landscapes import NAME, facts, refused, same, table_of
@@ -101,19 +99,6 @@ def test_tables(
     else:
         found = by_cell(found)
     same(found.sort_index(), truth)
-
-
-@pytest.mark.skipif(not (DATA / "bigearthnet-v2").is_dir(), reason="needs shared/data")
-def test_names_are_places_in_the_published_patches() -> None:
-    """Real patches of 20 tiles: column and row count from one corner for each tile, the corner of its grid of 60 m."""
-    corners: dict[str, set[tuple[float, float]]] = {}
-    for folder in (DATA / "bigearthnet-v2" / "BigEarthNet-S2").glob("*/*"):
-        place = read_band(str(folder / f"{folder.name}_B01.tif"), np.empty((20, 20), np.uint16))
-        *_, tile, column, row = folder.name.split("_")
-        corners.setdefault(tile, set()).add((place.x - 1200 * int(column), place.y + 1200 * int(row)))
-    assert len(corners) > 10
-    assert all(len(found) == 1 for found in corners.values())
-    assert corners["T33UUP"] == {(300_000, 5_400_000)}
 
 
 def test_names_of_folders_that_end_in_numbers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import json
 import shutil
 import signal
@@ -32,9 +31,6 @@ from landscale.download.archive import download
 from landscale.download.catalogue import ARCHIVES, Archive, RemoteFile, find
 from landscale.download.transfer import remote_size
 from landscale.errors import BadInput, UnknownName
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
-
 
 # ---- an archive
 
@@ -140,23 +136,6 @@ def test_every_file_has_an_address_and_a_digest_of_its_own() -> None:
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UnknownName, match="unknown archive 'eurosat'; did you mean eurosat-"):
         find("eurosat")
-
-
-@pytest.mark.skipif(not DATA.exists(), reason=f"no real data at {DATA}")
-@pytest.mark.parametrize("name", ["bigearthnet-v2", "bigearthnet-v1-lists"])
-def test_the_catalogue_knows_the_official_files(name: str) -> None:
-    checked = 0
-    for file in find(name).files:
-        published, packed = DATA / "bigearthnet-v2-metadata" / file.path, DATA / "bigearthnet-v1" / f"{file.path}.bz2"
-        if published.exists():
-            content = published.read_bytes()
-        elif packed.exists() and "patches_with" in packed.name:  # the splits lie there in another form
-            content = bz2.decompress(packed.read_bytes())
-        else:
-            continue
-        assert (digest(content), len(content)) == (file.digest, file.size)
-        checked += 1
-    assert checked == 2
 
 
 # ---- the command

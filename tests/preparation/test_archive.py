@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from archives import metadata, write_patch
-from conftest import DATA, Cli
+from conftest import Cli
 from landscale.datasets.bigearthnet.archive import Stream
 from landscale.preparation import plan
 from landscale.store import PatchStore, open_store
@@ -136,12 +136,6 @@ class TestTheFoldersPatches:
         store = prepared("bigearthnet", archive, name="s.h5", options=how)
         assert made[3:] in ([1], [4, 1])
         assert store.read_bytes() == expected.read_bytes()
-
-    def test_the_published_patches(self, tmp_path: Path, prepared: Callable[..., Path]) -> None:
-        root = DATA / "bigearthnet-v1"
-        folder = place(root, tmp_path / "a")
-        store = prepared("bigearthnet", *[pack(folder / f"{f}.tar.gz", files(root, f)) for f in (S2["v1"], S1["v1"])])
-        same(store, open_store(prepared("bigearthnet", root, name="folders.h5")))
 
     def test_files_that_are_not_plain(
         self, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]

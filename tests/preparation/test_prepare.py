@@ -318,15 +318,15 @@ def survive(kills: int, seed: int, big: Path, unbroken: Path, store: Path, cli: 
     assert store.read_bytes() == unbroken.read_bytes()
 
 
-def test_it_survives_4_kills(big: Path, unbroken: Path, tmp_path: Path, cli: Cli) -> None:
+def test_it_survives_4_kills(big: Path, unbroken: Path, tmp_path: Path, cli: Cli, seed: int) -> None:
     (tmp_path / "out").mkdir()
-    survive(4, int(time.time()), big, unbroken, tmp_path / "out/store.h5", cli)
+    survive(4, seed, big, unbroken, tmp_path / "out/store.h5", cli)
 
 
 @pytest.mark.slow
-def test_it_survives_20_kills(big: Path, unbroken: Path, tmp_path: Path, cli: Cli) -> None:
+def test_it_survives_20_kills(big: Path, unbroken: Path, tmp_path: Path, cli: Cli, seed: int) -> None:
     (tmp_path / "out").mkdir()
-    survive(20, int(time.time()), big, unbroken, tmp_path / "out/store.h5", cli)
+    survive(20, seed, big, unbroken, tmp_path / "out/store.h5", cli)
 
 
 def test_a_killed_worker_is_told_and_the_same_command_goes_on(big: Path, unbroken: Path, tmp_path: Path) -> None:

@@ -112,10 +112,8 @@ class Proof:
     "workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
 )
 def test_kills_of_the_command_and_its_workers(
-    kills: int, workers: int, big: Path, unbroken: Path, tmp_path: Path, cli: Cli
+    kills: int, workers: int, big: Path, unbroken: Path, tmp_path: Path, cli: Cli, seed: int
 ) -> None:
-    seed = int(time.time())
-    print(f"seed {seed}")
     proof = Proof(tmp_path / "out", big, unbroken, seed)
     done, tries = 0, 0
     while done < kills:
@@ -127,11 +125,9 @@ def test_kills_of_the_command_and_its_workers(
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_lost_dask_worker_is_made_up_for(
-    kills: int, cluster: Dask, big: Path, unbroken: Path, tmp_path: Path, cli: Cli
+    kills: int, cluster: Dask, big: Path, unbroken: Path, tmp_path: Path, cli: Cli, seed: int
 ) -> None:
     """Workers are killed while one and the same command goes on; their nannies start new ones."""
-    seed = int(time.time())
-    print(f"seed {seed}")
     proof = Proof(tmp_path / "out", big, unbroken, seed)
     done = 0
     while done < kills:
@@ -154,9 +150,9 @@ def test_a_lost_dask_worker_is_made_up_for(
 
 @pytest.mark.slow
 def test_kills_of_the_command_while_dask_works(
-    cluster: Dask, big: Path, unbroken: Path, tmp_path: Path, cli: Cli
+    cluster: Dask, big: Path, unbroken: Path, tmp_path: Path, cli: Cli, seed: int
 ) -> None:
-    proof = Proof(tmp_path / "out", big, unbroken, int(time.time()))
+    proof = Proof(tmp_path / "out", big, unbroken, seed)
     done = sum(proof.kill("command", "--scheduler", cluster.address) for _ in range(8))
     assert done >= 5
     proof.ends_well(cli, "--scheduler", cluster.address)

@@ -22,7 +22,7 @@ from landscale.superres.planes import ESA_ORDER, GROUPS, mirror
 from landscale.superres.superresolver import Superresolver
 from landscale.superres.wald import degrade
 from landscale.vocabulary.bands import BANDS
-from sharpening import REAL, numbers, write_keras, write_mat, write_scene
+from sharpening import numbers, write_keras, write_mat, write_scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
 
@@ -205,21 +205,3 @@ def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, scene: Path, weights: P
     assert len(answer.lines) == 1
     assert expected in answer.lines[0]
     assert not (tmp_path / "w").exists()
-
-
-# ---- a real scene
-
-
-@pytest.mark.skipif(not REAL.exists(), reason=f"the published scene is not at {REAL}")
-def test_the_published_scene(cli: Cli, bilinear: Path):
-    with ScenePixels(open_scene(REAL), ESA_ORDER) as pixels:
-        means = {band: pixels.read(band, 0, 600).mean() for band in GROUPS[10]}
-    assert {band: round(float(mean)) for band, mean in means.items()} == {
-        "B04": 790,
-        "B03": 1020,
-        "B02": 1003,
-        "B08": 3544,
-    }
-    figures = cli("superres", "evaluate", bilinear, REAL, "--json").json
-    assert figures["bicubic_rmse_20m"] == pytest.approx(152.04, abs=0.1)
-    assert figures["rmse_20m"] > figures["bicubic_rmse_20m"]

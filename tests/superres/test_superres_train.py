@@ -16,16 +16,13 @@ import pytest
 import rasterio
 import torch
 
-from conftest import DATA, Cli, command, outcome
-from landscale.superres.evaluate import evaluate
+from conftest import Cli, command, outcome
 from landscale.superres.network import DSen2, Shape, stack_inputs
 from landscale.superres.samples import BATCH, SIDES, Ground, _patch, draw, read_grounds
-from landscale.superres.superresolver import Superresolver
 from landscale.superres.train import Learner, train
 from landscale.superres.wald import degrade
 from landscale.training.checkpoint import load_checkpoint
 from landscale.vocabulary.bands import BANDS
-from sharpening import REAL
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
 
@@ -236,18 +233,3 @@ def test_interrupted_training_saves_first(cli: Cli, scene: Path, tmp_path: Path,
     assert state["done"]["20"]["steps"] == 2
     assert tensors["20m.network.tail.weight"].abs().max() > 0
     assert cli("superres", "train", scene, tmp_path / "dsen2", "--deep").code == 2  # a checkpoint of another training
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL.exists(), reason=f"the published scene is not at {REAL}")
-def test_what_one_scene_teaches_holds_on_others(cli: Cli, tmp_path: Path):
-    """Two minutes with one scene of level 1C; patches of level 2A from twenty other tiles in nine countries."""
-    answer = cli("superres", "train", REAL, tmp_path / "dsen2", "--max-time", "2m")
-    assert answer.code == 0, answer.lines
-    superresolver = Superresolver.load(tmp_path / "dsen2")
-    squares = np.zeros(2)
-    for patch in sorted((DATA / "bigearthnet-v2" / "BigEarthNet-S2").glob("*/*"))[::5]:
-        figures = evaluate(superresolver, patch)
-        squares += [figures["rmse_20m"] ** 2, figures["bicubic_rmse_20m"] ** 2]
-    ours, bicubic = np.sqrt(squares)
-    assert ours < 0.6 * bicubic

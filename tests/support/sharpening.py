@@ -12,15 +12,12 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from conftest import DATA
 from landscale.datasets.synthetic.archive import write_archive
 from landscale.scenes.matlab import IMAGES
 from landscale.vocabulary.bands import BAND_SETS, BANDS
 
 if TYPE_CHECKING:
     from landscale.superres.network import DSen2
-
-REAL = DATA / "dsen2" / "S2A_MSIL1C_20170527_T33UUB.mat"
 
 
 @pytest.fixture(scope="session")
