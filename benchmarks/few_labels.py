@@ -16,7 +16,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from landscale.inference.metrics import scores
+from landscale.inference.metrics import compute_scores
 from landscale.store import PatchStore, open_store
 
 KEYS = ("micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap")
@@ -47,8 +47,10 @@ def main(path: Path) -> None:
             given = np.stack([part[:, 1] for part in given], axis=1)
         probabilities = np.zeros((len(val), y.shape[1]))
         probabilities[:, seen] = given
-        figures = scores(probabilities, store.classes[val], store.layout.classes, 0.5, multi_label=True, split="val")
-        results[name] = {key: figures[key] for key in KEYS}
+        scores = compute_scores(
+            probabilities, store.classes[val], store.layout.classes, 0.5, multi_label=True, split="val"
+        )
+        results[name] = {key: getattr(scores, key) for key in KEYS}
     record("few_labels", {"store": path.name, "val": results})
 
 

@@ -64,7 +64,7 @@ def demo(out: Path) -> Path:
     ended = run.folder / "scores.json"
 
     if _step(4, "evaluate on the test split", tested, there=_newer(tested, ended)):
-        write_json(tested, evaluate(load_model(run.folder).to(device()), store, "test"))
+        write_json(tested, evaluate(load_model(run.folder).to(device()), store, "test").to_json())
 
     if _step(5, "map the second landscape", map_file, there=_newer(map_file, ended)):
         predict(load_model(run.folder).to(device()), scene, map_file, STRIDE)

@@ -201,9 +201,9 @@ def slow(*arguments):  # the first process writes, and the others must not run a
 
 checkpoint.save_checkpoint = slow
 about = load_recipe(None, [*words, "--select=micro_ap"]), store, Run(folder / "run"), ranks, torch.device("cpu")
-figures = room.train(*about)
-(folder / f"figures-{ranks.rank}.json").write_text(json.dumps(figures))
-assert room.train(*about) == figures  # a run that has ended tells what it found
+scores = room.train(*about)
+(folder / f"figures-{ranks.rank}.json").write_text(json.dumps(scores.to_json()))
+assert room.train(*about) == scores  # a run that has ended tells what it found
 for several in (ranks.gather(ranks.rank), [ranks.share(5 + ranks.rank)] * 2):
     assert several in ([0, 1], [5, 5]), several
 stop()

@@ -107,28 +107,27 @@ def probabilities(model, store, split="test"):
 
 def test_scores_are_those_of_scikit_learn(classifier, stores):
     store = stores["home"]
-    figures = evaluate(classifier, store, "test", show=False)
+    scores = evaluate(classifier, store, "test", show=False)
     p, t = probabilities(classifier, store), store.classes[store.patches("test")]
     assert p.std(0).min() > 0.05  # lively
     found = p > np.array(classifier.description.thresholds)
-    assert figures["patches"] == 39
-    assert figures["split"] == "test"
-    assert figures["micro_f1"] == pytest.approx(f1_score(t, found, average="micro"))
-    assert figures["macro_f1"] == pytest.approx(f1_score(t, found, average="macro"))
-    assert figures["micro_f1_at_half"] == pytest.approx(f1_score(t, p > 0.5, average="micro"))
-    assert figures["macro_f1_at_half"] == pytest.approx(f1_score(t, p > 0.5, average="macro"))
-    assert figures["micro_f1"] != figures["micro_f1_at_half"]
-    assert figures["micro_ap"] == pytest.approx(average_precision_score(t, p, average="micro"))
-    assert figures["macro_ap"] == pytest.approx(average_precision_score(t, p, average="macro"))
-    assert [row["support"] for row in figures["counts"]] == t.sum(0).tolist()
-    assert all(sum(row[key] for key in ("tp", "fp", "fn", "tn")) == 39 for row in figures["counts"])
+    assert scores.patches == 39
+    assert scores.split == "test"
+    assert scores.micro_f1 == pytest.approx(f1_score(t, found, average="micro"))
+    assert scores.macro_f1 == pytest.approx(f1_score(t, found, average="macro"))
+    assert scores.micro_f1_at_half == pytest.approx(f1_score(t, p > 0.5, average="micro"))
+    assert scores.macro_f1_at_half == pytest.approx(f1_score(t, p > 0.5, average="macro"))
+    assert scores.micro_f1 != scores.micro_f1_at_half
+    assert scores.micro_ap == pytest.approx(average_precision_score(t, p, average="micro"))
+    assert scores.macro_ap == pytest.approx(average_precision_score(t, p, average="macro"))
+    assert [row["support"] for row in scores.counts] == t.sum(0).tolist()
+    assert all(sum(row[key] for key in ("tp", "fp", "fn", "tn")) == 39 for row in scores.counts)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 39, 1000])
 def test_the_batch_does_not_matter(classifier, stores, batch):
-    assert (
-        evaluate(classifier, stores["home"], "test", batch=batch, show=False)["counts"]
-        == (evaluate(classifier, stores["home"], "test", show=False)["counts"])
+    assert evaluate(classifier, stores["home"], "test", batch=batch, show=False).counts == (
+        evaluate(classifier, stores["home"], "test", show=False).counts
     )
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from landscale.errors import Diverged, UnknownName
-from landscale.inference.metrics import SHRINKAGE, Counts, average_precision, choose_thresholds, count, scores
+from landscale.inference.metrics import (
+    SHRINKAGE,
+    Counts,
+    Scores,
+    average_precision,
+    choose_thresholds,
+    compute_scores,
+    count,
+)
 
 Array = NDArray[Any]
 Case = tuple[Array, Array]
@@ -51,8 +60,8 @@ def names(c: int) -> list[str]:
     return [f"class {i}" for i in range(c)]
 
 
-def score(case: Case, thresholds: Any = 0.5, multi: bool = True) -> dict[str, Any]:
-    return scores(*case, names(case[0].shape[1]), thresholds, multi_label=multi, split="val")
+def score(case: Case, thresholds: Any = 0.5, multi: bool = True) -> Scores:
+    return compute_scores(*case, names(case[0].shape[1]), thresholds, multi_label=multi, split="val")
 
 
 def near(a: Any, b: Any) -> None:
@@ -65,9 +74,9 @@ def same(a: Counts, b: Counts) -> None:
         np.testing.assert_array_equal(getattr(a, part), getattr(b, part))
 
 
-def agree_with_sklearn(result: dict[str, Any], p: Array, t: Array, predicted: Array) -> None:
+def agree_with_sklearn(result: Scores, p: Array, t: Array, predicted: Array) -> None:
     n, c = p.shape
-    rows, supported = result["counts"], t.any(0)
+    rows, supported = result.counts, t.any(0)
     # an empty column keeps scikit-learn from reading a single class as a binary problem; no figure used here changes
     t2, d2 = (np.hstack([x, np.zeros((n, 1))]).astype(int) for x in (t, predicted))
     figures = {
@@ -80,11 +89,11 @@ def agree_with_sklearn(result: dict[str, Any], p: Array, t: Array, predicted: Ar
     for name, figure in figures.items():
         per_class = figure(t2, d2, average=None, zero_division=0)[:c]
         near([row[name] for row in rows], per_class)
-        near(result["averages"]["macro"][name], per_class[supported].mean() if supported.any() else 0)
+        near(result.averages["macro"][name], per_class[supported].mean() if supported.any() else 0)
         for average in ("micro", "weighted", "samples"):
-            near(result["averages"][average][name], figure(t2, d2, average=average, zero_division=0))
-    near(result["subset_accuracy"], sk.accuracy_score(t2, d2))
-    near(result["hamming_loss"], sk.hamming_loss(t2, d2) * (c + 1) / c)
+            near(result.averages[average][name], figure(t2, d2, average=average, zero_division=0))
+    near(result.subset_accuracy, sk.accuracy_score(t2, d2))
+    near(result.hamming_loss, sk.hamming_loss(t2, d2) * (c + 1) / c)
 
     confusion = sk.multilabel_confusion_matrix(t2, d2)[:c]
     near([[row["tn"], row["fp"], row["fn"], row["tp"]] for row in rows], confusion.reshape(c, 4))
@@ -93,10 +102,10 @@ def agree_with_sklearn(result: dict[str, Any], p: Array, t: Array, predicted: Ar
     ap = [sk.average_precision_score(t[:, i], p[:, i]) for i in np.flatnonzero(supported)]
     near([row["ap"] for row in rows if row["ap"] is not None], ap)
     assert [row["ap"] is not None for row in rows] == supported.tolist()
-    near(result["macro_ap"], np.mean(ap) if ap else 0)
-    near(result["micro_ap"], sk.average_precision_score(t.ravel(), p.ravel()) if ap else 0)
-    assert result["micro_f1"] == result["averages"]["micro"]["f1"]
-    assert result["macro_f1"] == result["averages"]["macro"]["f1"]
+    near(result.macro_ap, np.mean(ap) if ap else 0)
+    near(result.micro_ap, sk.average_precision_score(t.ravel(), p.ravel()) if ap else 0)
+    assert result.micro_f1 == result.averages["micro"]["f1"]
+    assert result.macro_f1 == result.averages["macro"]["f1"]
 
 
 @few
@@ -109,11 +118,11 @@ def test_multi_label_scores_are_those_of_sklearn(case: Case, data: st.DataObject
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         agree_with_sklearn(result, p, t, p > thresholds)
-    assert [row["threshold"] for row in result["counts"]] == thresholds.tolist()
-    assert "accuracy" not in result
+    assert [row["threshold"] for row in result.counts] == thresholds.tolist()
+    assert result.accuracy is None
     at_half = score(case, 0.5)
-    assert result["micro_f1_at_half"] == at_half["micro_f1"]
-    assert result["macro_f1_at_half"] == at_half["macro_f1"]
+    assert result.micro_f1_at_half == at_half.micro_f1
+    assert result.macro_f1_at_half == at_half.macro_f1
 
 
 @few
@@ -126,11 +135,11 @@ def test_single_label_scores_are_those_of_sklearn(case: Case) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         agree_with_sklearn(result, p, t, np.eye(c, dtype=int)[predicted])
-        near(result["macro_f1"], sk.f1_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0))
-    near(result["accuracy"], sk.accuracy_score(true, predicted))
-    near(result["micro_f1"], result["accuracy"])
-    assert (result["micro_f1_at_half"], result["macro_f1_at_half"]) == (result["micro_f1"], result["macro_f1"])
-    assert {row["threshold"] for row in result["counts"]} == {None}
+        near(result.macro_f1, sk.f1_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0))
+    near(result.accuracy, sk.accuracy_score(true, predicted))
+    near(result.micro_f1, result.accuracy)
+    assert (result.micro_f1_at_half, result.macro_f1_at_half) == (result.micro_f1, result.macro_f1)
+    assert {row["threshold"] for row in result.counts} == {None}
 
 
 def test_by_hand() -> None:
@@ -138,16 +147,16 @@ def test_by_hand() -> None:
     p = np.array([[0.9, 0.8, 0.1], [0.5, 0.2, 0.3]])
     t = np.array([[1, 0, 0], [1, 0, 0]])
     result = score((p, t))
-    assert [[row[part] for part in PARTS] for row in result["counts"]] == [[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 2]]
-    assert result["micro_f1"] == 0.5
-    assert result["macro_f1"] == pytest.approx(2 / 3)  # the one class with support
-    near(list(result["averages"]["samples"].values()), [1 / 4, 1 / 2, 1 / 3, 5 / 12, 1 / 4])
-    assert result["subset_accuracy"] == 0
-    assert result["hamming_loss"] == pytest.approx(1 / 3)
-    assert [row["ap"] for row in result["counts"]] == [1, None, None]
-    assert result["micro_ap"] == pytest.approx((1 + 2 / 3) / 2)
-    assert (result["split"], result["patches"]) == ("val", 2)
-    assert [row["name"] for row in result["counts"]] == names(3)
+    assert [[row[part] for part in PARTS] for row in result.counts] == [[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 2]]
+    assert result.micro_f1 == 0.5
+    assert result.macro_f1 == pytest.approx(2 / 3)  # the one class with support
+    near(list(result.averages["samples"].values()), [1 / 4, 1 / 2, 1 / 3, 5 / 12, 1 / 4])
+    assert result.subset_accuracy == 0
+    assert result.hamming_loss == pytest.approx(1 / 3)
+    assert [row["ap"] for row in result.counts] == [1, None, None]
+    assert result.micro_ap == pytest.approx((1 + 2 / 3) / 2)
+    assert (result.split, result.patches) == ("val", 2)
+    assert [row["name"] for row in result.counts] == names(3)
 
 
 def test_equal_probabilities_rank_as_one_group() -> None:
@@ -183,12 +192,12 @@ def test_permuting_the_classes_permutes_the_outcome(data: st.DataObject, multi: 
     c = p.shape[1]
     order = random.sample(range(c), c)
     thresholds = np.linspace(0.2, 0.8, c)
-    one = scores(p, t, names(c), thresholds, multi_label=multi, split="test")
-    other = scores(
+    one = compute_scores(p, t, names(c), thresholds, multi_label=multi, split="test")
+    other = compute_scores(
         p[:, order], t[:, order], [names(c)[i] for i in order], thresholds[order], multi_label=multi, split="test"
     )
-    assert [one["counts"][i] for i in order] == other["counts"]
-    assert one | {"counts": None} == other | {"counts": None}
+    assert [one.counts[i] for i in order] == other.counts
+    assert replace(one, counts=[]) == replace(other, counts=[])
     np.testing.assert_array_equal(
         choose_thresholds(p, t, "per_class")[order], choose_thresholds(p[:, order], t[:, order], "per_class")
     )
@@ -198,15 +207,16 @@ def test_permuting_the_classes_permutes_the_outcome(data: st.DataObject, multi: 
 @given(multi_label(), st.booleans())
 def test_json_is_finite(case: Case, multi: bool) -> None:
     result = score(case, choose_thresholds(*case, "per_class"), multi)
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    content = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert Scores.from_json(content) == result
 
 
 def test_no_patches() -> None:
     empty = np.zeros((0, 3))
     for multi in (True, False):
         result = score((empty, empty), multi=multi)
-        assert (result["patches"], result["micro_f1"], result["macro_ap"]) == (0, 0, 0)
-        json.dumps(result, allow_nan=False)
+        assert (result.patches, result.micro_f1, result.macro_ap) == (0, 0, 0)
+        json.dumps(result.to_json(), allow_nan=False)
     assert choose_thresholds(empty, empty, "per_class").tolist() == [0.5] * 3
 
 
@@ -291,7 +301,7 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(4, 2\).*\(4, 1\)"):
         count(p, t[:, :1], 0.5)
     with pytest.raises(ValueError, match="3 class names for 2 columns"):
-        scores(p, t, names(3), 0.5, multi_label=True, split="val")
+        compute_scores(p, t, names(3), 0.5, multi_label=True, split="val")
     p[1, 1] = np.nan
     with pytest.raises(Diverged, match="1 of 8"):
         score((p, t))
@@ -308,7 +318,7 @@ def test_bigearthnet_is_scored_in_seconds() -> None:
     thresholds = choose_thresholds(p, t, "per_class")
     result = score((p, t), thresholds)
     assert time.perf_counter() - start < 60  # about 3 s on one core; a loop over patches would take minutes
-    assert sum(row["support"] for row in result["counts"]) == t.sum()
+    assert sum(row["support"] for row in result.counts) == t.sum()
 
 
 def test_smooth_threshold_is_the_middle_of_a_plateau() -> None:

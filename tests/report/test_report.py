@@ -19,7 +19,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from landscale.errors import BadInput
-from landscale.inference.metrics import scores
+from landscale.inference.metrics import compute_scores
 from landscale.models.classifier import Description
 from landscale.report.maps import view
 from landscale.report.page import report
@@ -46,7 +46,8 @@ def make_run(
         targets[:, -1] = 0  # a class without support
         thresholds = rng.uniform(0.2, 0.4, shape[1])
         probabilities = rng.random(shape) * 0.6 + targets * 0.3
-        figures[split] = scores(probabilities, targets, classes, thresholds, multi_label=multi_label, split=split)
+        scores = compute_scores(probabilities, targets, classes, thresholds, multi_label=multi_label, split=split)
+        figures[split] = scores.to_json()
     description = Description(
         model="wide_resnet_eca",
         bands=("B02", "B03", "B04", "B8A"),
@@ -230,8 +231,8 @@ def test_hostile_names_stay_text(tmp_path):
         ("metrics.csv", "epoch,loss\n1,2\n", "lacks rate, seconds"),
         ("metrics.csv", "epoch,seconds,rate,loss\n1,2,3,broken\n", "does not write"),
         ("scores.json", "{", "not valid JSON"),
-        ("scores.json", "[1]", "no keys and values"),
-        ("scores.json", '{"patches": 3}', "does not write"),
+        ("scores.json", "[1]", "holds no scores"),
+        ("scores.json", '{"patches": 3}', "found scores without averages, without counts"),
         ("environment.json", None, "cannot be read"),
         ("weights/config.json", None, "holds no weights"),
     ],

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import command, outcome
+from landscale.inference.scores import Scores
 from landscale.models import ZOO, describe
 from landscale.models.compound import Scaling, candidates
 from landscale.runtime.files import write_json
@@ -327,6 +328,10 @@ def test_bad_folders_and_stores(cli, store, undisturbed, tmp_path):
 # ---- what is done with the runs; the trainings are pretended
 
 
+def made_scores(micro_f1, macro_f1):
+    return Scores("val", 16, micro_f1, macro_f1, *[0.5] * 4, None, 0.5, 0.5, averages={}, counts=[])
+
+
 @pytest.fixture
 def pretended(monkeypatch):
     """`work` that writes a score for each run at once; the value notes the jobs and gives the scores."""
@@ -342,7 +347,7 @@ def pretended(monkeypatch):
             if figure is None:
                 yield job, "pretended to fail"
                 continue
-            write_json(Run(job.run).folder / "scores.json", {"micro_f1": figure, "macro_f1": figure / 2})
+            write_json(Run(job.run).folder / "scores.json", made_scores(figure, figure / 2).to_json())
             pd.DataFrame([{"seconds": 3.0, "step": 7}]).to_csv(job.run / "metrics.csv", index=False)
             yield job, None
 

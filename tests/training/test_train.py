@@ -125,11 +125,11 @@ def test_the_best_epoch_is_kept(store, tmp_path, monkeypatch, select, kept):
     true = room.evaluate
 
     def scripted(classifier, *arguments, **options):
-        figures = true(classifier, *arguments, **options)
+        scores = true(classifier, *arguments, **options)
         if options.get("show", True):
-            return figures  # the last word, of `finish`
+            return scores  # the last evaluation, by `finish`
         seen.append({k: v.clone() for k, v in classifier.network.state_dict().items()})
-        return figures | {key: values[len(seen) - 1] for key, values in script.items()}
+        return replace(scores, **{key: values[len(seen) - 1] for key, values in script.items()})
 
     monkeypatch.setattr(room, "evaluate", scripted)
     learn(replace(TINY, epochs=4, select=select), store, tmp_path / "run")

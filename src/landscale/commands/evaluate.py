@@ -28,9 +28,9 @@ def add_command(add: AddCommand) -> None:
 def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.distributed import device, together
     from landscale.inference.evaluate import evaluate
+    from landscale.inference.scores_table import show_scores
     from landscale.models.weights import load_model
     from landscale.runtime.files import check_replaceable, write_json
-    from landscale.runtime.tables import show_scores
     from landscale.store import open_store
 
     if options.batch < 1:
@@ -41,12 +41,12 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     store.patches(options.split)
     model = load_model(options.model)
     with together(options.timeout) as ranks:
-        figures = evaluate(model.to(device(ranks)), store, options.split, ranks, batch=options.batch)
+        scores = evaluate(model.to(device(ranks)), store, options.split, ranks, batch=options.batch)
     if not ranks.first:
         return 0
     target = options.out or (
         options.model / f"scores-{options.split}.json" if (options.model / "run.json").exists() else None
     )
     if target is not None:
-        write_json(target, figures)
-    return print_result(options, figures, lambda: show_scores(figures))
+        write_json(target, scores.to_json())
+    return print_result(options, scores.to_json(), lambda: show_scores(scores))

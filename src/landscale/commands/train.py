@@ -45,7 +45,7 @@ class _ListRecipeKeys(argparse.Action):
 
 def _train_model(options: argparse.Namespace) -> int:
     from landscale.distributed import device, together
-    from landscale.runtime.tables import show_scores
+    from landscale.inference.scores_table import show_scores
     from landscale.store import open_store
     from landscale.training.recipe import load_recipe
     from landscale.training.runs import Run, default_run
@@ -57,14 +57,14 @@ def _train_model(options: argparse.Namespace) -> int:
     seconds = seconds_left(options.max_time) if options.max_time else None
     run = Run(options.folder or default_run(recipe))
     with together(options.timeout) as ranks:
-        figures = train(recipe, store, run, ranks, device(ranks), seconds)
+        scores = train(recipe, store, run, ranks, device(ranks), seconds)
     if not ranks.first:
         return 0
-    content = {"run": str(run.folder), "scores": figures}
+    content = {"run": str(run.folder), "scores": scores.to_json() if scores else {}}
 
     def text() -> None:
-        if figures:
-            show_scores(figures)
+        if scores:
+            show_scores(scores)
         print(f"{run.folder}: contains the weights and scores")
 
     return print_result(options, content, text)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from landscale.distributed import Ranks
-from landscale.inference.metrics import scores
+from landscale.inference.metrics import Scores, compute_scores
 from landscale.loading import batches, evaluation_steps, targets_by_name
 from landscale.models.classifier import Classifier
 from landscale.runtime.progress import bar
@@ -49,7 +47,7 @@ def evaluate(
     batch: int = 64,
     *,
     show: bool = True,
-) -> dict[str, Any]:
+) -> Scores:
     """Scores of a split, at the classifier's thresholds and at 0.5; labels are matched by class name.
 
     Raises:
@@ -61,4 +59,4 @@ def evaluate(
     targets = targets_by_name(store, d.classes)[patches]
     probabilities = infer(classifier, store, patches, ranks or Ranks(), batch, show=show)
     thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))
-    return scores(probabilities, targets, d.classes, thresholds, multi_label=d.multi_label, split=split)
+    return compute_scores(probabilities, targets, d.classes, thresholds, multi_label=d.multi_label, split=split)

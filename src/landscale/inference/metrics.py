@@ -14,12 +14,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from landscale.errors import Diverged, UnknownName
+from landscale.inference.added_metrics import added_figures
+from landscale.inference.scores import ClassScores, Scores
+from landscale.vocabulary.headline import HEADLINE
+
+__all__ = [
+    "HEADLINE",
+    "THRESHOLDS",
+    "ClassScores",
+    "Counts",
+    "Scores",
+    "average_precision",
+    "choose_thresholds",
+    "compute_scores",
+    "count",
+]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -80,7 +95,7 @@ def count(probabilities: ArrayLike, targets: ArrayLike, thresholds: float | Floa
     return _compare(_decide(p, thresholds), t, axis=0)
 
 
-def scores(
+def compute_scores(
     probabilities: ArrayLike,
     targets: ArrayLike,
     classes: Sequence[str],
@@ -88,12 +103,11 @@ def scores(
     *,
     multi_label: bool,
     split: str,
-) -> dict[str, Any]:
-    """Every figure of N patches, ready for JSON: plain numbers, no NaN.
+) -> Scores:
+    """Every figure of N patches.
 
-    `micro_f1`, `macro_f1`, `averages` and `counts` are at `thresholds`; `…_at_half` at 0.5. In a single-label store
-    thresholds do not apply: both pairs are those of the highest probability (a tie goes to the first class), `accuracy`
-    is added, and each class's `threshold` is null. The `ap` of a class without support is null.
+    `micro_f1`, `macro_f1`, `averages` and `counts` are at `thresholds`; `…_at_half` at 0.5. Thresholds do not apply to a
+    single-label classifier: both pairs of F1 are those of the class of highest probability (the first of equal ones).
 
     Args:
         probabilities: (N, C) in 0…1.
@@ -123,30 +137,32 @@ def scores(
     ap = list(map(average_precision, p.T.copy(), t.T.copy()))
     wrong = by_patch.fp + by_patch.fn
     shown: list[float | None] = np.broadcast_to(thresholds, c).tolist() if multi_label else [None] * c
-    return {
-        "split": split,
-        "patches": n,
-        "micro_f1": averages["micro"]["f1"],
-        "macro_f1": averages["macro"]["f1"],
-        "micro_f1_at_half": float(half.total.figures["f1"][0]),
-        "macro_f1_at_half": _averages(half, supported)["f1"],
-        "micro_ap": average_precision(p.ravel(), t.ravel()),
-        "macro_ap": math.fsum(ap) / max(int(supported.sum()), 1),
-        **({} if multi_label else {"accuracy": int(by_class.tp.sum()) / max(n, 1)}),
-        "subset_accuracy": int((wrong == 0).sum()) / max(n, 1),
-        "hamming_loss": int(wrong.sum()) / max(p.size, 1),
-        "averages": averages,
-        "counts": [
-            {
-                "name": name,
-                **{key: int(getattr(by_class, key)[i]) for key in ("tp", "fp", "fn", "tn", "support")},
-                **{key: float(figure[i]) for key, figure in figures.items()},
-                "ap": ap[i] if supported[i] else None,
-                "threshold": shown[i],
-            }
-            for i, name in enumerate(classes)
-        ],
-    }
+    counts = [
+        {
+            "name": name,
+            **{key: int(getattr(by_class, key)[i]) for key in ("tp", "fp", "fn", "tn", "support")},
+            **{key: float(figure[i]) for key, figure in figures.items()},
+            "ap": ap[i] if supported[i] else None,
+            "threshold": shown[i],
+        }
+        for i, name in enumerate(classes)
+    ]
+    return Scores(
+        split=split,
+        patches=n,
+        micro_f1=averages["micro"]["f1"],
+        macro_f1=averages["macro"]["f1"],
+        micro_f1_at_half=float(half.total.figures["f1"][0]),
+        macro_f1_at_half=_averages(half, supported)["f1"],
+        micro_ap=average_precision(p.ravel(), t.ravel()),
+        macro_ap=math.fsum(ap) / max(int(supported.sum()), 1),
+        accuracy=None if multi_label else int(by_class.tp.sum()) / max(n, 1),
+        subset_accuracy=int((wrong == 0).sum()) / max(n, 1),
+        hamming_loss=int(wrong.sum()) / max(p.size, 1),
+        averages=averages,
+        counts=cast(list[ClassScores], counts),
+        extra=added_figures(p, t),
+    )
 
 
 def average_precision(probabilities: Reals, positive: Flags) -> float:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from landscale.errors import BadInput, reason
 from landscale.models.classifier import Classifier, Description
 from landscale.runtime.files import read_json, whole_folder, write_json
+from landscale.vocabulary.headline import headline
 
 FORMAT = 1
 
@@ -92,8 +93,7 @@ def _described(config: dict[str, Any]) -> Description:
 def _card(classifier: Classifier, provenance: dict[str, Any]) -> str:
     d = classifier.description
     scores = provenance.get("scores", {})
-    keys = ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
-    lines = [f"| {key} | {scores[key]:.4f} |" for key in keys if scores.get(key) is not None]
+    lines = [f"| {key} | {value:.4f} |" for key, value in headline(scores).items()]
     table = "\n".join(["| figure | value |", "|---|---|", *lines])
     synthetic = "\n\n**Trained on synthetic data: of no use on real scenes.**" if provenance.get("synthetic") else ""
     return f"""---

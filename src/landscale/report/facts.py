@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from landscale.errors import BadInput, reason
+from landscale.inference.scores import Scores, read_scores
 from landscale.models.weights import read_config
 from landscale.runtime.files import read_json
 from landscale.training.runs import Run
@@ -26,7 +27,7 @@ class Facts:
     data: dict[str, Any]
     config: dict[str, Any]
     history: pd.DataFrame
-    scores: dict[str, dict[str, Any]]
+    scores: dict[str, Scores]
 
     @property
     def synthetic(self) -> bool:
@@ -35,7 +36,7 @@ class Facts:
     @property
     def patches(self) -> dict[str, int]:
         """By split: those of the store it was trained on, or else those that were scored."""
-        splits: dict[str, int] = self.data.get("splits") or {s: f["patches"] for s, f in self.scores.items()}
+        splits: dict[str, int] = self.data.get("splits") or {s: scores.patches for s, scores in self.scores.items()}
         return splits
 
     @property
@@ -65,8 +66,8 @@ def _read_run(folder: Path, name: str) -> Facts:
         raise BadInput(folder, "is no run: expected a folder that `landscale train` wrote, with run.json")
     if not Run(folder).ended:
         raise BadInput(folder, "holds a run that has not ended; the same `landscale train` goes on with it")
-    scores = {"test": folder / "scores-test.json", "val": folder / "scores.json"}
-    figures = {split: _mapping(path, read_json(path)) for split, path in scores.items() if path.exists()}
+    files = {"test": folder / "scores-test.json", "val": folder / "scores.json"}
+    known = {split: read_scores(path) for split, path in files.items() if path.exists()}
     return Facts(
         name=name,
         folder=folder,
@@ -75,7 +76,7 @@ def _read_run(folder: Path, name: str) -> Facts:
         data=_mapping(folder / "run.json", read_json(folder / "run.json")),
         config=read_config(folder),
         history=_read_history(folder / "metrics.csv"),
-        scores={split: content for split, content in figures.items() if content},  # none without a val split
+        scores={split: scores for split, scores in known.items() if scores},  # the store may have no val split
     )
 
 

@@ -15,15 +15,8 @@ from landscale.report.facts import Facts, read_runs
 from landscale.report.maps import view
 from landscale.report.plots import line_chart
 from landscale.runtime.files import write_text
+from landscale.vocabulary.headline import HEADLINE_NAMES
 from landscale.vocabulary.nomenclatures import colours
-
-NAMES = {
-    "accuracy": "accuracy",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "micro_ap": "micro AP",
-    "macro_ap": "macro AP",
-}
 
 
 def report(runs: Sequence[Path], out: Path, scene: Path | None = None, map_file: Path | None = None) -> Path:
@@ -65,7 +58,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "duration": _duration, "colour": lambda name: colours([name])[0]}
-    environment.globals["names"] = NAMES
+    environment.globals["names"] = HEADLINE_NAMES
     return environment
 
 
@@ -80,7 +73,7 @@ def _section(templates: Environment, facts: Facts, number: int) -> Markup:
 
 def _curves(history: pd.DataFrame) -> dict[str, Markup]:
     """Charts over the epochs, by title."""
-    validation = {name: f"val_{key}" for key, name in NAMES.items() if f"val_{key}" in history}
+    validation = {name: f"val_{key}" for key, name in HEADLINE_NAMES.items() if f"val_{key}" in history}
     charts = {"Training loss": {"loss": "loss"}, "Validation": validation, "Learning rate": {"rate": "rate"}}
     epochs = [int(epoch) for epoch in history["epoch"]]
     return {
@@ -93,10 +86,11 @@ def _curves(history: pd.DataFrame) -> dict[str, Markup]:
 def _comparison(runs: Sequence[Facts]) -> dict[str, Any]:
     """The split that all runs have scores of, the figures they share on it, and charts with a line a run."""
     split = next((s for s in ("test", "val") if all(s in run.scores for run in runs)), None)
-    keys = [key for key in NAMES if split and all(key in run.scores[split] for run in runs)]
+    figures = [run.scores[split].headline() for run in runs] if split else []
+    keys = [key for key in figures[0] if all(key in others for others in figures)] if figures else []
     epochs = sorted({int(epoch) for run in runs for epoch in run.history["epoch"]})
     titles = {"loss": "Training loss"}
-    titles |= {f"val_{key}": f"Validation {NAMES[key]}" for key in ("accuracy", "micro_f1", "macro_f1")}
+    titles |= {f"val_{key}": f"Validation {HEADLINE_NAMES[key]}" for key in ("accuracy", "micro_f1", "macro_f1")}
     charts = {}
     for column, title in titles.items():
         known = {run.name: run.history.set_index("epoch")[column] for run in runs if column in run.history}

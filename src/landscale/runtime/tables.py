@@ -8,33 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from landscale.vocabulary.headline import headline
+
 _console = Console(width=None if sys.stdout.isatty() else 140)
-
-
-def show_scores(figures: dict[str, Any]) -> None:
-    """Averages, then a row a class."""
-    if "accuracy" in figures:
-        _console.print(
-            f"[bold]{figures['split']}[/], {figures['patches']:,} patches: accuracy [bold]{figures['accuracy']:.4f}[/]"
-        )
-    table = Table(title=f"{figures['split']}: {figures['patches']:,} patches", title_justify="left")
-    for column in ("average", "precision", "recall", "F1", "F2", "Jaccard", "AP"):
-        table.add_column(column, justify="left" if column == "average" else "right")
-    for name, row in figures["averages"].items():
-        ap = figures.get(f"{name}_ap")
-        cells = [f"{row[key]:.4f}" for key in ("precision", "recall", "f1", "f2", "jaccard")]
-        table.add_row(name, *cells, f"{ap:.4f}" if ap is not None else "")
-    _console.print(table)
-    table = Table()
-    for column in ("class", "support", "precision", "recall", "F1", "F2", "AP", "threshold"):
-        table.add_column(column, justify="left" if column == "class" else "right", no_wrap=True, max_width=56)
-    for row in figures["counts"]:
-        cells = [
-            f"{row[key]:.3f}" if row.get(key) is not None else ""
-            for key in ("precision", "recall", "f1", "f2", "ap", "threshold")
-        ]
-        table.add_row(row["name"], f"{row['support']:,}", *cells)
-    _console.print(table)
 
 
 def show_store(summary: dict[str, Any]) -> None:
@@ -67,9 +43,8 @@ def show_weights(config: dict[str, Any]) -> None:
     _console.print(
         f"  input {config['side']}×{config['side']} px, {config['upsample']}; digest {config['digest'][:12]}"
     )
-    for key in ("accuracy", "micro_f1", "macro_f1", "micro_ap", "macro_ap"):
-        if scores.get(key) is not None:
-            _console.print(f"  {scores['split']} {key} {scores[key]:.4f}")
+    for key, value in headline(scores).items():
+        _console.print(f"  {scores['split']} {key} {value:.4f}")
 
 
 def show_networks(config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from landscale.models.registry import PATCH_SIDE, fixed_side, zoo
 from landscale.store import PatchStore
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import band_set
+from landscale.vocabulary.headline import HEADLINE
 from landscale.vocabulary.nomenclatures import nomenclature
 
 
@@ -69,4 +70,5 @@ def refuse_what_cannot_be(recipe: Recipe, store: PatchStore, description: Descri
     if recipe.select != "last" and not store.has_split("val"):
         raise BadStore(store.path, f"has no val split, which select={recipe.select} needs; use --select last")
     if recipe.select == "accuracy" and description.multi_label:
-        raise UnknownName("figure of a multi-label store", "accuracy", ("micro_f1", "macro_f1", "micro_ap", "macro_ap"))
+        known = [figure for figure in HEADLINE if figure != "accuracy"]
+        raise UnknownName("figure of a multi-label store", "accuracy", known)

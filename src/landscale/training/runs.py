@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from landscale.errors import BadInput
+from landscale.inference.scores import Scores, read_scores
 from landscale.runtime.files import read_json, write_json, write_text
 from landscale.store import PatchStore
 from landscale.training.recipe import CONDUCT, Recipe, as_yaml
@@ -43,8 +44,9 @@ class Run:
     def ended(self) -> bool:
         return (self.folder / "scores.json").exists()
 
-    def scores(self) -> dict[str, Any]:
-        return dict(read_json(self.folder / "scores.json"))
+    def scores(self) -> Scores | None:
+        """On the val split; None where the store has none."""
+        return read_scores(self.folder / "scores.json")
 
     def begin(self, recipe: Recipe, store: PatchStore) -> None:
         """Write what describes the run, or, where it has begun before, make sure that it is the same.

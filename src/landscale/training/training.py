@@ -21,7 +21,7 @@ from torch import nn
 from landscale.distributed import Ranks
 from landscale.errors import BadInput, Diverged
 from landscale.inference.evaluate import evaluate, infer
-from landscale.inference.metrics import choose_thresholds
+from landscale.inference.metrics import Scores, choose_thresholds
 from landscale.loading import (
     Batch,
     Placed,
@@ -55,14 +55,14 @@ MOST_HALVED = 10  # a rate a thousand times too high is no accident
 
 def train(
     recipe: Recipe, store: PatchStore, run: Run, ranks: Ranks, device: torch.device, max_time: float | None = None
-) -> dict[str, Any]:
+) -> Scores | None:
     """Train by a recipe on a store's train split, into a run folder; called again, go on where it was left.
 
     Args:
         max_time: seconds for all of it; the number of steps is planned to end well within.
 
     Returns:
-        Scores on the val split, or without one an empty dict.
+        Scores on the val split, or None for a store without one.
 
     Raises:
         BadStore: the store lacks the train split, a band or a class. Diverged: the loss is no longer finite.
@@ -249,10 +249,10 @@ class Trainer:
         if self.validates and (epoch % recipe.evaluate_every == 0 or last):
             begun = time.monotonic()
             quick = self.classifier_with(learner.averaged, views=1, thresholds=())
-            figures = evaluate(quick, self.store, "val", self.ranks, show=False)
+            scores = evaluate(quick, self.store, "val", self.ranks, show=False)
             evaluation_seconds = time.monotonic() - begun
-            keys = ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
-            row |= {f"val_{key}": figures[key] for key in keys if key in figures}
+            figures = scores.headline()
+            row |= {f"val_{key}": value for key, value in figures.items()}
             if recipe.select != "last" and figures[recipe.select] > state.best:
                 state.best = figures[recipe.select]
                 if self.ranks.first:
@@ -263,7 +263,7 @@ class Trainer:
             self.note(row)
         return evaluation_seconds
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Scores | None:
         """Choose thresholds on val, score it with all views, write weights and scores."""
         recipe = self.recipe
         self.classifier.inputs.side = self.description.side
@@ -273,22 +273,23 @@ class Trainer:
         if recipe.select != "last" and self.run.best.exists():
             network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
         classifier = self.classifier_with(network, recipe.views, ())
-        figures: dict[str, Any] = {}
+        scores: Scores | None = None
         if self.validates:
             patches = self.store.patches("val")
             if self.description.multi_label:
                 probabilities = infer(classifier, self.store, patches, self.ranks, show=False)
                 thresholds = choose_thresholds(probabilities, self.targets[patches], recipe.thresholds)
                 classifier = self.classifier_with(network, recipe.views, tuple(float(t) for t in thresholds))
-            figures = evaluate(classifier, self.store, "val", self.ranks)
+            scores = evaluate(classifier, self.store, "val", self.ranks)
         if self.ranks.first:
             provenance = self.store.attributes["provenance"]
+            figures = scores.to_json() if scores else {}
             about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures}
             if (self.run.folder / "init.json").exists():
                 about["init"] = read_json(self.run.folder / "init.json")
             save_weights(self.run.weights, classifier, about | {"synthetic": bool(provenance.get("synthetic"))})
             write_json(self.run.folder / "scores.json", figures)
-        return figures
+        return scores
 
     def classifier_with(self, network: nn.Module, views: int, thresholds: tuple[float, ...]) -> Classifier:
         """This classifier with other parameters, views and thresholds, in eval mode; nothing is copied."""

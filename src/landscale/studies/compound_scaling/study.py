@@ -216,7 +216,7 @@ def _scores(network: Network, plan: Plan, out: Path) -> dict[str, Any]:
 def _figures(run: Run, seed: int) -> dict[str, Any]:
     scores = run.scores()
     last = pd.read_csv(run.folder / "metrics.csv").iloc[-1]
-    figures = {key: scores[key] for key in FIGURES if key in scores}
+    figures = {key: value for key, value in scores.headline().items() if key in FIGURES} if scores else {}
     return {
         "seed": seed,
         "run": run.folder.name,

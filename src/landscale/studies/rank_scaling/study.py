@@ -28,7 +28,6 @@ from landscale.training.recipe import Recipe, as_yaml
 from landscale.training.runs import Run
 
 WEAK, STRONG = "weak", "strong"
-SCORES = {"micro_f1": "micro_f1_at_half", "macro_f1": "macro_f1_at_half"}
 
 Figures = dict[str, Any]
 
@@ -215,4 +214,6 @@ def _figures(run: Run, starts: Sequence[int]) -> Figures:
         for epoch, n, seconds in zip(table["epoch"], steps, table["train_seconds"], strict=True)
     ]
     scores = run.scores()
-    return {"epochs": epochs} | {name: scores[key] for name, key in SCORES.items() if key in scores}
+    if scores is None:
+        return {"epochs": epochs}
+    return {"epochs": epochs, "micro_f1": scores.micro_f1_at_half, "macro_f1": scores.macro_f1_at_half}

@@ -1,0 +1,24 @@
+"""The few figures that stand for a classifier's quality wherever there is no place for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Figure of `Scores` → its name for people. History, tables, report, model card and studies show them in this order.
+HEADLINE_NAMES = {
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "micro_ap": "micro AP",
+    "macro_ap": "macro AP",
+    "accuracy": "accuracy",
+}
+HEADLINE = tuple(HEADLINE_NAMES)
+
+
+def headline(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The headline figures in scores read from JSON, then those of added metrics (`extra`).
+
+    Figures that are absent or null are left out: a multi-label classifier has no accuracy.
+    """
+    return {key: scores[key] for key in HEADLINE if scores.get(key) is not None} | dict(scores.get("extra", {}))
