@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landscale.report.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from landscale.studies.rank_scaling.cost_model import (
     BUCKET,
     GRADIENTS,
@@ -25,7 +24,7 @@ from landscale.studies.rank_scaling.cost_page import model_of_h100s, model_of_th
 from landscale.studies.rank_scaling.figures import machine_of, rows
 from landscale.studies.rank_scaling.launch import TORCHRUN
 from landscale.studies.rank_scaling.page import page
-from landscale.studies.rank_scaling.plots import plots
+from landscale.studies.rank_scaling.plots import rank_scaling_charts, rank_scaling_svg
 
 
 def results(times, batch=8, patches=960, device="cpu", **settings):
@@ -117,7 +116,7 @@ def test_nothing_has_ended_yet():
     }
     assert rows(content) == []
     assert "- failed: x" in page(content)
-    ET.fromstring(plots(content))
+    ET.fromstring(rank_scaling_svg(content))
 
 
 @given(
@@ -126,14 +125,14 @@ def test_nothing_has_ended_yet():
     ),
     st.floats(1e-3, 1e6),
 )
-def test_every_point_lies_in_its_chart(times, first):
+def test_every_measured_value_is_a_point_of_its_chart(times, first):
     content = results({("weak", 1): first} | times)
-    drawn = ET.fromstring(plots(content))
-    circles = list(drawn.iter("{http://www.w3.org/2000/svg}circle"))
-    assert len(circles) == 4 * len(content["rows"])
-    for circle in circles:
-        assert LEFT <= float(circle.get("cx")) <= WIDTH - RIGHT
-        assert TOP <= float(circle.get("cy")) <= HEIGHT - 44
+    drawn = [chart for row in rank_scaling_charts(content) for chart in row]
+    charts = dict(zip(("seconds", "efficiency", "micro_f1", "macro_f1"), drawn, strict=True))
+    for key, chart in charts.items():
+        points = {(line.name, *point) for line in chart.lines if not line.reference for point in line.points}
+        assert points == {(f"{row['kind']} scaling", row["ranks"], row[key]) for row in content["rows"]}
+    assert [point[1] for point in charts["efficiency"].lines[0].points] == [1.0] * len({k for _, k in times} | {1})
     speeds = {(row["kind"], row["ranks"]): row for row in content["rows"]}
     for (_, k), row in speeds.items():
         assert row["speedup"] == pytest.approx(row["efficiency"] * k)

@@ -24,7 +24,7 @@ from landscale.runtime.files import write_json
 from landscale.store import open_store
 from landscale.studies.compound_scaling import study as room
 from landscale.studies.compound_scaling.networks import Base, base
-from landscale.studies.compound_scaling.plots import CURVES, plots
+from landscale.studies.compound_scaling.plots import COLOURS, compound_scaling_charts, compound_scaling_svg
 from landscale.studies.compound_scaling.search import AXES, TOLERANCE, along, search, sizes
 from landscale.studies.compound_scaling.study import Plan, study
 from landscale.studies.compound_scaling.tables import markdown
@@ -412,17 +412,41 @@ def test_sizes_may_be_added(store, tmp_path, pretended):
     st.lists(st.tuples(st.integers(10**6, 10**12), st.integers(10**4, 10**9), st.floats(0, 1)), min_size=1, max_size=5),
     st.floats(0, 1),
 )
-def test_every_point_lies_in_its_chart(points, start):
+def test_every_score_is_a_point_of_its_chart(points, start):
     def row(flops, parameters, score):
         return {"flops": flops, "parameters": parameters, "micro_f1": score, "macro_f1": score / 2}
 
-    rows = [{"axis": axis, "phi": 1.0, **row(*point)} for point in points for axis in CURVES]
-    drawn = ET.fromstring(plots({"base": "a<b", "unscaled": row(10**6, 10**4, start), "sizes": rows}))
-    circles = list(drawn.iter("{http://www.w3.org/2000/svg}circle"))
-    assert len(circles) >= 4 * 4
-    for circle in circles:
-        assert 56 <= float(circle.get("cx")) <= 404
-        assert 30 <= float(circle.get("cy")) <= 236
+    unscaled, grown = row(10**6, 10**4, start), [row(*point) for point in points]
+    sizes = [{"axis": axis, "phi": 1.0, **size} for size in grown for axis in COLOURS]
+    content = {
+        "base": "a<b",
+        "unscaled": unscaled,
+        "sizes": [*sizes, {"axis": "depth", "phi": 2.0, "flops": 7, "parameters": 7}],
+    }
+    (f1_flops, f1_parameters), (macro_flops, _) = compound_scaling_charts(content)
+    for chart, cost, scale, score in (
+        (f1_flops, "flops", 1e9, "micro_f1"),
+        (f1_parameters, "parameters", 1e6, "micro_f1"),
+        (macro_flops, "flops", 1e9, "macro_f1"),
+    ):
+        assert [line.name for line in chart.lines] == list(COLOURS)
+        for line in chart.lines:
+            assert set(line.points) == {(one[cost] / scale, one[score]) for one in [unscaled, *grown]}
+            assert list(line.points) == sorted(line.points)
+
+
+def test_the_charts_of_a_study_as_svg():
+    rows = [
+        {"axis": axis, "phi": 1.0, "flops": 2e9, "parameters": 2e6, "micro_f1": 0.7, "macro_f1": 0.6}
+        for axis in COLOURS
+    ]
+    content = {"base": "a<b", "unscaled": rows[0] | {"flops": 1e9}, "sizes": rows}
+    drawn = compound_scaling_svg(content)
+    assert drawn == compound_scaling_svg(content)
+    root = ET.fromstring(drawn)
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {*COLOURS, "micro F1", "macro F1", "GFLOPs", "million parameters"} <= set(texts)
+    assert root.find("{http://www.w3.org/2000/svg}title").text == "a<b: compound scaling"
 
 
 @pytest.mark.slow

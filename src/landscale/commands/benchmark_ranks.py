@@ -50,7 +50,7 @@ def scaling_command(options: argparse.Namespace) -> int:
     from landscale.store import open_store
     from landscale.studies.rank_scaling.launch import TORCHRUN
     from landscale.studies.rank_scaling.page import page
-    from landscale.studies.rank_scaling.plots import plots
+    from landscale.studies.rank_scaling.plots import rank_scaling_svg
     from landscale.studies.rank_scaling.study import STRONG, WEAK, Plan, study
 
     asked = tuple(kind for kind in (WEAK, STRONG) if getattr(options, kind))
@@ -58,7 +58,7 @@ def scaling_command(options: argparse.Namespace) -> int:
     content = study(plan, open_store(options.store), options.out)
     text = page(content)
     write_text(options.out / "scaling.md", text)
-    write_text(options.out / "scaling.svg", plots(content))
+    write_text(options.out / "scaling.svg", rank_scaling_svg(content))
     print_result(options, content, lambda: _show(text, options.out))
     failed = [training["failed"] for training in content["trainings"] if "failed" in training]
     if failed:

@@ -54,7 +54,7 @@ def scale_command(options: argparse.Namespace) -> int:
 
     from landscale.runtime.files import write_text
     from landscale.store import open_store
-    from landscale.studies.compound_scaling.plots import plots
+    from landscale.studies.compound_scaling.plots import compound_scaling_svg
     from landscale.studies.compound_scaling.study import Plan, candidates_of, study
     from landscale.studies.compound_scaling.tables import markdown
 
@@ -66,7 +66,7 @@ def scale_command(options: argparse.Namespace) -> int:
     seconds = seconds_left(options.max_time) if options.max_time else None
     content = study(plan, store, options.out, options.workers, seconds)
     write_text(options.out / "scaling.md", markdown(content))
-    write_text(options.out / "scaling.svg", plots(content))
+    write_text(options.out / "scaling.svg", compound_scaling_svg(content))
 
     def text() -> None:
         _show(content)

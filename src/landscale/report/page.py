@@ -11,9 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 from markupsafe import Markup
 
 from landscale.errors import BadInput
+from landscale.report.charts import COLOURS, Chart, ChartLine, svg_element
 from landscale.report.facts import Facts, read_runs
 from landscale.report.maps import view
-from landscale.report.plots import line_chart
 from landscale.runtime.files import write_text
 from landscale.vocabulary.headline import HEADLINE_NAMES
 from landscale.vocabulary.nomenclatures import colours
@@ -58,29 +58,41 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "duration": _duration, "colour": lambda name: colours([name])[0]}
-    environment.globals["names"] = HEADLINE_NAMES
+    environment.globals |= {"names": HEADLINE_NAMES, "line_colours": COLOURS}
     return environment
 
 
 def _section(templates: Environment, facts: Facts, number: int) -> Markup:
     """What the page says of one run."""
     try:
-        text = templates.get_template("run.html.j2").render(run=facts, number=number, curves=_curves(facts.history))
+        text = templates.get_template("run.html.j2").render(
+            run=facts, number=number, charts=_training_charts(facts.history)
+        )
     except (UndefinedError, AttributeError, TypeError, ValueError) as error:
         raise BadInput(facts.folder, f"has files that `landscale train` does not write ({error})") from None
     return Markup(text)  # rendered with autoescape
 
 
-def _curves(history: pd.DataFrame) -> dict[str, Markup]:
-    """Charts over the epochs, by title."""
+def _training_charts(history: pd.DataFrame) -> dict[str, Markup]:
+    """Charts over the epochs of a run, by title."""
     validation = {name: f"val_{key}" for key, name in HEADLINE_NAMES.items() if f"val_{key}" in history}
     charts = {"Training loss": {"loss": "loss"}, "Validation": validation, "Learning rate": {"rate": "rate"}}
-    epochs = [int(epoch) for epoch in history["epoch"]]
+    by_epoch = history.set_index("epoch")
     return {
-        title: line_chart(title, epochs, {name: _values(history[key]) for name, key in lines.items()})
-        for title, lines in charts.items()
-        if lines
+        title: _chart(title, {name: by_epoch[column] for name, column in columns.items()})
+        for title, columns in charts.items()
+        if columns
     }
+
+
+def _chart(title: str, lines: dict[str, pd.Series[float]]) -> Markup:
+    """A line for each series, over its epochs. Epochs without a value are left out."""
+    drawn = []
+    for k, (name, values) in enumerate(lines.items()):
+        known = values.dropna()
+        points = [(int(epoch), float(value)) for epoch, value in zip(known.index, known, strict=True)]
+        drawn.append(ChartLine(name, points, COLOURS[k % len(COLOURS)], dashed=k >= len(COLOURS)))
+    return svg_element(Chart(title, "epoch", drawn, whole_x=True, last_values=True))
 
 
 def _comparison(runs: Sequence[Facts]) -> dict[str, Any]:
@@ -88,20 +100,14 @@ def _comparison(runs: Sequence[Facts]) -> dict[str, Any]:
     split = next((s for s in ("test", "val") if all(s in run.scores for run in runs)), None)
     figures = [run.scores[split].headline() for run in runs] if split else []
     keys = [key for key in figures[0] if all(key in others for others in figures)] if figures else []
-    epochs = sorted({int(epoch) for run in runs for epoch in run.history["epoch"]})
     titles = {"loss": "Training loss"}
     titles |= {f"val_{key}": f"Validation {HEADLINE_NAMES[key]}" for key in ("accuracy", "micro_f1", "macro_f1")}
     charts = {}
     for column, title in titles.items():
-        known = {run.name: run.history.set_index("epoch")[column] for run in runs if column in run.history}
-        if known:
-            lines = {name: _values(values.reindex(epochs)) for name, values in known.items()}
-            charts[title] = line_chart(title, epochs, lines)
+        lines = {run.name: run.history.set_index("epoch")[column] for run in runs if column in run.history}
+        if lines:
+            charts[title] = _chart(title, lines)
     return {"split": split, "keys": keys, "charts": charts, "stores": len({run.data.get("plan") for run in runs})}
-
-
-def _values(column: pd.Series[float]) -> list[float | None]:
-    return [None if pd.isna(value) else float(value) for value in column]
 
 
 def _figure(value: float | None, digits: int = 3) -> str:
