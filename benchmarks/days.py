@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from landscale.datasets.synthetic import archive as synthetic
+from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 
 DAY = "20990101"  # of the synthetic archive
 

@@ -17,7 +17,7 @@ import torch
 from rounds import interleaved, record
 
 from landscale.datasets.bigearthnet import folders as bigearthnet
-from landscale.datasets.synthetic import archive as synthetic
+from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 from landscale.formats.geotiff import read_band
 from landscale.loading import batches
 from landscale.preparation import prepare

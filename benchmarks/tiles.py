@@ -22,7 +22,7 @@ from typing import Any
 import rasterio
 from rounds import interleaved, record
 
-from landscale.datasets.synthetic.country import MAP, write_country
+from landscale.datasets.synthetic.products_and_map import MAP, write_country
 from landscale.store import open_store
 
 ROUNDS, SIZES = 3, (6, 12)

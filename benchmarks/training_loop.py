@@ -24,7 +24,7 @@ from rounds import interleaved, record
 
 from landscale import distributed
 from landscale.datasets.bigearthnet import folders as bigearthnet
-from landscale.datasets.synthetic import archive as synthetic
+from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 from landscale.distributed import Ranks
 from landscale.loading import epoch_order, train_steps
 from landscale.preparation import prepare

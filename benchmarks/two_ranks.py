@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from rounds import interleaved, record
 
-from landscale.datasets.synthetic import archive as synthetic
+from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 from landscale.distributed import start, stop
 from landscale.loading import epoch_order, train_steps
 from landscale.preparation import prepare

@@ -74,7 +74,7 @@ def main() -> None:
 def write_patches(folder: Path) -> None:
     """A synthetic BigEarthNet v1 with the lists that TorchGeo wants, and the store that is prepared from it."""
     from landscale.datasets.bigearthnet import folders as bigearthnet
-    from landscale.datasets.synthetic import archive as synthetic
+    from landscale.datasets.synthetic import bigearthnet_archive as synthetic
     from landscale.preparation import prepare
 
     archive = folder / "archive"

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from landscale.datasets.bigearthnet import folders as bigearthnet
-from landscale.datasets.synthetic.archive import PRODUCT, write_archive
+from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT, write_archive
 from landscale.distributed import Ranks, device
 from landscale.inference.evaluate import evaluate
 from landscale.inference.predict import predict

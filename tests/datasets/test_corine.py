@@ -16,7 +16,7 @@ from rasterio.features import shapes as outlines
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, calculate_default_transform, reproject, transform
 
-from landscale.datasets.tiles.corine import CODES, GLACIERS, label, open_corine
+from landscale.datasets.tiles.corine import CODES, GLACIERS, corine_labels, open_corine
 from landscale.errors import BadInput, UnknownName
 from landscale.vocabulary.nomenclatures import BEN19, CLC43, EUROSAT10
 
@@ -134,18 +134,20 @@ def test_shares_are_the_areas(tmp_path, crs, corner):
     expected = exact_shares(values, grid, crs, patches)
     assert expected.sum(axis=1) == pytest.approx(1)
     for path in (write_raster(tmp_path / "a.tif", values, grid), polygonise(tmp_path / "a.gpkg", values, grid)):
-        found = open_corine(path).shares(crs, patches)
+        found = open_corine(path).class_fractions(crs, patches)
         assert found.shape == (25, 44)
         np.testing.assert_allclose(found, expected, atol=0.002)
         assert expected[found == 0].max() < 0.0005  # slivers
         assert expected[found > 0].min() > 0
         off = patches + np.random.default_rng(0).uniform(0, 10, patches.shape)  # on no lattice
-        np.testing.assert_allclose(open_corine(path).shares(crs, off), exact_shares(values, grid, crs, off), atol=0.006)
+        np.testing.assert_allclose(
+            open_corine(path).class_fractions(crs, off), exact_shares(values, grid, crs, off), atol=0.006
+        )
 
 
 def test_raster_and_polygons_of_one_truth_agree(raster, vector):
     patches = tile(patches=30)  # more than a block, and across the map's edge
-    by_raster, by_vector = (open_corine(path).shares(UTM, patches) for path in (raster, vector))
+    by_raster, by_vector = (open_corine(path).class_fractions(UTM, patches) for path in (raster, vector))
     assert (by_raster.sum(axis=1) == 0).any()
     np.testing.assert_allclose(by_vector, by_raster, atol=0.0005)
 
@@ -155,27 +157,27 @@ def test_beyond_the_edge_nothing_is_covered(raster, vector, truth):
     expected = exact_shares(*truth, UTM, patches).sum(axis=1)
     assert ((expected > 0.1) & (expected < 0.9)).any()
     for path in (raster, vector):
-        found = open_corine(path).shares(UTM, patches).sum(axis=1)
+        found = open_corine(path).class_fractions(UTM, patches).sum(axis=1)
         np.testing.assert_allclose(found, expected, atol=0.002)
-        assert open_corine(path).shares("EPSG:32760", tile(patches=2)).sum() == 0  # New Zealand
-        assert open_corine(path).shares(UTM, patches + 1e9).sum() == 0
-        assert open_corine(path).shares(UTM, patches[:0]).shape == (0, 44)
+        assert open_corine(path).class_fractions("EPSG:32760", tile(patches=2)).sum() == 0  # New Zealand
+        assert open_corine(path).class_fractions(UTM, patches + 1e9).sum() == 0
+        assert open_corine(path).class_fractions(UTM, patches[:0]).shape == (0, 44)
 
 
 def test_grid_codes_and_codes_are_both_read(tmp_path, raster, truth):
     values, grid = truth
-    expected = open_corine(raster).shares(UTM, tile(patches=3))
+    expected = open_corine(raster).class_fractions(UTM, tile(patches=3))
     codes = np.array([0, *LEVEL3])[values]
     for dtype in ("int16", "uint16", "int32"):
         path = write_raster(tmp_path / f"{dtype}.tif", codes.astype(dtype), grid)
-        np.testing.assert_array_equal(open_corine(path).shares(UTM, tile(patches=3)), expected)
+        np.testing.assert_array_equal(open_corine(path).class_fractions(UTM, tile(patches=3)), expected)
         path = write_raster(tmp_path / f"grid-{dtype}.tif", values.astype(dtype), grid)
-        np.testing.assert_array_equal(open_corine(path).shares(UTM, tile(patches=3)), expected)
+        np.testing.assert_array_equal(open_corine(path).class_fractions(UTM, tile(patches=3)), expected)
 
 
 def test_a_raster_may_have_any_crs(tmp_path, raster, truth):
     values, grid = truth
-    expected = open_corine(raster).shares(UTM, tile(patches=8))
+    expected = open_corine(raster).class_fractions(UTM, tile(patches=8))
     for crs in ("EPSG:4326", "EPSG:25833"):
         with rasterio.open(raster) as image:
             there, width, height = calculate_default_transform(LAEA, crs, image.width, image.height, *image.bounds)
@@ -190,7 +192,9 @@ def test_a_raster_may_have_any_crs(tmp_path, raster, truth):
             dst_crs=crs,
             resampling=Resampling.nearest,
         )
-        found = open_corine(write_raster(tmp_path / "moved.tif", moved, there, crs)).shares(UTM, tile(patches=8))
+        found = open_corine(write_raster(tmp_path / "moved.tif", moved, there, crs)).class_fractions(
+            UTM, tile(patches=8)
+        )
         np.testing.assert_allclose(found, expected, atol=0.02)
         assert np.abs(found - expected).mean() < 0.001
 
@@ -200,7 +204,7 @@ def test_polygons_may_have_any_crs(tmp_path):
     left, top = CORNER
     x, y = transform(UTM, "EPSG:4326", [left, left, left + SIDE, left], [top, top - SIDE, top - SIDE, top])
     path = write_polygons(tmp_path / "a.gpkg", [polygon(np.stack([x, y], 1))], ["523"], crs="EPSG:4326")
-    shares = open_corine(path).shares(UTM, np.array([CORNER]))
+    shares = open_corine(path).class_fractions(UTM, np.array([CORNER]))
     assert shares[0, CODES.index(523)] == pytest.approx(0.5, abs=0.005)
     assert shares.sum() == shares[0, CODES.index(523)]
 
@@ -220,7 +224,7 @@ def test_what_has_no_class_is_not_covered(tmp_path):
         values = np.full((40, 40), 12, dtype)
         values[:, ::2] = nothing
         path = write_raster(tmp_path / "a.tif", values, grid, nodata=nodata)
-        shares = open_corine(path).shares(UTM, patch)
+        shares = open_corine(path).class_fractions(UTM, patch)
         assert shares.sum() == shares[0, CODES.index(211)] == pytest.approx(0.5, abs=0.05)
 
 
@@ -235,7 +239,7 @@ def test_islands_and_parts(tmp_path):
     parts = polygon(square(x + 100, y + 100, 200)), polygon(square(x + 600, y + 600, 600))
     wood = struct.pack("<BII", 1, 6, 2) + b"".join(parts)
     path = write_polygons(tmp_path / "a.gpkg", [lake, wood], np.array([512, 312]), "clc_code", crs=UTM)
-    shares = open_corine(path).shares(UTM, np.array([CORNER]))[0]
+    shares = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
     assert shares[CODES.index(512)] == pytest.approx((36 - 4) / 144, abs=1e-6)
     assert shares[CODES.index(312)] == pytest.approx((36 + 4) / 144, abs=1e-6)
 
@@ -245,7 +249,7 @@ def test_the_column_of_codes_is_found_by_its_name(tmp_path, column):
     everywhere = polygon(square(CORNER[0] - 1e4, CORNER[1] - 1e4, 2e4))
     for kind in ("MultiPolygon", "Unknown"):
         path = write_polygons(tmp_path / f"{kind}.gpkg", [everywhere], ["335"], column, crs=UTM, kind=kind)
-        shares = open_corine(path).shares(UTM, np.array([CORNER]))[0]
+        shares = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
         assert shares[CODES.index(GLACIERS)] == 1
 
 
@@ -253,13 +257,13 @@ def test_labels(raster):
     shares = np.zeros((3, 44))
     shares[0, [CODES.index(c) for c in (211, 212, 122, GLACIERS)]] = 0.05, 0.05, 0.7, 0.2
     shares[1, [CODES.index(c) for c in (111, 312)]] = 0.0001, 0.9999
-    assert named(label(shares, CLC43, 0), CLC43) == [{211, 212, 122}, {111, 312}, set()]
-    assert named(label(shares, CLC43, 0.1), CLC43) == [{122}, {312}, set()]
-    assert named(label(shares, BEN19, 0), BEN19) == [{211}, {111, 312}, set()]
-    assert named(label(shares, BEN19, 0.1), BEN19) == [{211}, {312}, set()]  # two twentieths make a tenth
-    assert label(shares, BEN19, 0).dtype == np.uint8
+    assert named(corine_labels(shares, CLC43, 0), CLC43) == [{211, 212, 122}, {111, 312}, set()]
+    assert named(corine_labels(shares, CLC43, 0.1), CLC43) == [{122}, {312}, set()]
+    assert named(corine_labels(shares, BEN19, 0), BEN19) == [{211}, {111, 312}, set()]
+    assert named(corine_labels(shares, BEN19, 0.1), BEN19) == [{211}, {312}, set()]  # two twentieths make a tenth
+    assert corine_labels(shares, BEN19, 0).dtype == np.uint8
     with pytest.raises(UnknownName):
-        label(shares, EUROSAT10, 0)
+        corine_labels(shares, EUROSAT10, 0)
 
 
 def named(labels, nomenclature):
@@ -271,11 +275,11 @@ def test_labels_follow_the_nomenclature_and_the_share(seed, low, high):
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.full(44, 0.05), 8)
     low, high = sorted((low, high))
-    fine, coarse = label(shares, CLC43, 0), label(shares, BEN19, 0)
+    fine, coarse = corine_labels(shares, CLC43, 0), corine_labels(shares, BEN19, 0)
     for had, has in zip(fine, coarse, strict=True):
         assert np.flatnonzero(has).tolist() == BEN19.columns(np.array(CLC43.names)[had > 0])
     for nomenclature in (CLC43, BEN19):
-        assert (label(shares, nomenclature, high) <= label(shares, nomenclature, low)).all()
+        assert (corine_labels(shares, nomenclature, high) <= corine_labels(shares, nomenclature, low)).all()
 
 
 @settings(max_examples=10)
@@ -285,14 +289,16 @@ def test_a_patch_has_its_shares_whatever_is_asked_with_it(raster, vector, seed, 
     patches = np.array(CORNER) + 10 * rng.integers(-600, 600, (count, 2))
     for path in (raster, vector):
         corine = pickle.loads(pickle.dumps(open_corine(path)))
-        shares = corine.shares(UTM, patches)
+        shares = corine.class_fractions(UTM, patches)
         assert (shares >= 0).all()
         assert (shares.sum(axis=1) <= 1 + 1e-9).all()
         order = rng.permutation(count)
-        np.testing.assert_array_equal(corine.shares(UTM, patches[order]), shares[order])
-        np.testing.assert_allclose(corine.shares(UTM, patches[:1]), shares[:1], atol=0.0005)
+        np.testing.assert_array_equal(corine.class_fractions(UTM, patches[order]), shares[order])
+        np.testing.assert_allclose(corine.class_fractions(UTM, patches[:1]), shares[:1], atol=0.0005)
         # A patch is its four quarters.
-        quarters = [corine.shares(UTM, patches + np.array([dx, -dy]), 600.0) for dx in (0, 600) for dy in (0, 600)]
+        quarters = [
+            corine.class_fractions(UTM, patches + np.array([dx, -dy]), 600.0) for dx in (0, 600) for dy in (0, 600)
+        ]
         np.testing.assert_allclose(np.mean(quarters, axis=0), shares, atol=0.0005)
 
 
@@ -365,14 +371,14 @@ def cut_off(path):
 REFUSED = {
     missing: "No such file",
     folder: "Is a directory",
-    text: "no CORINE raster and no GeoPackage",
-    empty: "no CORINE raster and no GeoPackage",
+    text: "cannot be decoded as GTiff",
+    empty: "neither a GeoPackage nor a raster",
     sqlite: "damaged GeoPackage",
     cut_off: "damaged GeoPackage",
-    other_classes: "holds the value 60",
-    nothing: "holds no CORINE class",
+    other_classes: "has the value 60",
+    nothing: "has no cell with a CORINE class",
     three_bands: "has 3 bands",
-    fractions: "holds float32 numbers",
+    fractions: "has float32 pixels",
     nowhere: "not georeferenced",
     polygons_nowhere: "no coordinate reference system",
     without_codes: "columns: name",
@@ -398,7 +404,7 @@ def test_refused_when_read(tmp_path, raster, vector):
     def refused(path, problem):
         corine = open_corine(path)
         with pytest.raises(BadInput) as caught:
-            corine.shares(UTM, patches)
+            corine.class_fractions(UTM, patches)
         assert problem in str(caught.value)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
@@ -409,7 +415,7 @@ def test_refused_when_read(tmp_path, raster, vector):
         refused(unknown, f"has a polygon with the code {code}")
 
     ring = [*square(4.3e6, 2.7e6, 2e5)[:4], (1e200, 1e200), (4.3e6, 2.7e6)]
-    refused(write_polygons(tmp_path / "far.gpkg", [polygon(ring)], ["111"]), "has no place for")
+    refused(write_polygons(tmp_path / "far.gpkg", [polygon(ring)], ["111"]), "outside the domain of")
 
     data = vector.read_bytes()
     torn = tmp_path / "torn.gpkg"
@@ -420,13 +426,13 @@ def test_refused_when_read(tmp_path, raster, vector):
     values, grid = ground(UTM, CORNER, 16 * SIDE, cells=1400)
     values[:100] = 77  # not in the middle, which is looked at when it is opened
     strange = write_raster(tmp_path / "a.tif", values, grid)
-    assert open_corine(strange).shares(UTM, patches).sum() == pytest.approx(len(patches))
+    assert open_corine(strange).class_fractions(UTM, patches).sum() == pytest.approx(len(patches))
     patches = patches + np.array([0, 60_000])
-    refused(strange, "holds the value 77")
+    refused(strange, "has the value 77")
 
 
 def test_a_torn_raster_is_refused(tmp_path, raster):
     torn = tmp_path / "torn.tif"
     torn.write_bytes(raster.read_bytes()[: raster.stat().st_size // 2])
     with pytest.raises(BadInput, match=r"torn\.tif: cannot be decoded"):
-        open_corine(torn).shares(UTM, tile())
+        open_corine(torn).class_fractions(UTM, tile())

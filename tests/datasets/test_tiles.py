@@ -13,8 +13,9 @@ from rasterio.warp import transform
 from archives import CODES, GSD
 from conftest import Cli
 from landscale.datasets.survey import Survey
-from landscale.datasets.synthetic.archive import PRODUCT
-from landscale.datasets.tiles import corine, tiles
+from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT
+from landscale.datasets.tiles import corine
+from landscale.datasets.tiles import survey as tiles
 from landscale.store import open_store
 from landscale.vocabulary.nomenclatures import CLC43, nomenclature
 from landscapes import NAME, SIDE, facts, refused, same

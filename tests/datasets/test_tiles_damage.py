@@ -12,9 +12,9 @@ import pytest
 
 from archives import GSD
 from conftest import Cli, command, outcome
-from landscale.datasets.synthetic.archive import PRODUCT
-from landscale.datasets.tiles import tiles
-from landscale.datasets.tiles.clearness import Limits
+from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT
+from landscale.datasets.tiles import survey as tiles
+from landscale.datasets.tiles.quality_masks import Limits
 from landscale.errors import BadInput, LandscaleError
 from landscapes import NAME, facts, refused, same, table_of
 from products import Bands, classification, image, noise, write_safe, write_tiffs

@@ -10,7 +10,7 @@ import pytest
 
 from archives import GSD
 from conftest import Cli
-from landscale.datasets.synthetic.archive import PRODUCT
+from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT
 from landscale.preparation import prepare
 from landscale.store import open_store
 from landscapes import NAME, facts, refused, same, table_of

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from archives import GSD
 from conftest import Cli, command, outcome
-from landscale.datasets.synthetic.archive import PRODUCT
-from landscale.datasets.tiles import tiles
+from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT
+from landscale.datasets.tiles import survey as tiles
 from landscale.errors import LandscaleError
 from landscale.preparation import plan, prepare
 from landscale.preparation.beside import AHEAD

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from conftest import Answer, command, outcome
-from landscale.datasets.synthetic.archive import PRODUCT, write_archive
-from landscale.datasets.synthetic.country import write_country
+from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT, write_archive
+from landscale.datasets.synthetic.products_and_map import write_country
 from landscale.store import WHOLE, open_store
 from products import CORNER, EPSG, Bands, classification, read_folder, write_safe
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rasterio import Affine
 
 from archives import GSD, write_band
-from landscale.datasets.synthetic import country
+from landscale.datasets.synthetic import products_and_map as country
 
 CORNER, EPSG = (300_000, 8_400_000), 32633  # of the synthetic archives
 Bands = Mapping[str, NDArray[np.generic]]

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from landscale.datasets.synthetic.archive import write_archive
+from landscale.datasets.synthetic.bigearthnet_archive import write_archive
 from landscale.scenes.matlab import IMAGES
 from landscale.vocabulary.bands import BAND_SETS, BANDS
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _MASKS = ("max_cloud", "max_snow", "max_nodata")
 MODULES = {
     "bigearthnet": "bigearthnet.folders",
-    "tiles": "tiles.tiles",
+    "tiles": "tiles.survey",
     "lmdb": "bigearthnet.lmdb",
-    "synthetic": "synthetic.archive",
+    "synthetic": "synthetic.bigearthnet_archive",
 }  # those that are not called like their source
 SOURCES: dict[str, tuple[str, ...]] = {
     "bigearthnet": ("labels", "lists"),
@@ -101,7 +101,7 @@ def survey(options: argparse.Namespace, workers: int) -> Survey:
         raise UnknownName("source", options.source, SOURCES)
     given = _given(options)
     if options.source == "tiles":
-        from landscale.datasets.tiles.clearness import Limits
+        from landscale.datasets.tiles.quality_masks import Limits
 
         limits = {mask.removeprefix("max_"): given.pop(mask) for mask in _MASKS if mask in given}
         given |= {"limits": Limits(**limits), "workers": workers}

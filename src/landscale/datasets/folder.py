@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from landscale.datasets.images import SUFFIXES, ImageReader, name_bands, read_header
+from landscale.datasets.images import IMAGE_SUFFIXES, ImageReader, name_bands, read_header
 from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits, split_code
 from landscale.errors import BadInput, reason
 from landscale.formats.zip_or_folder import members
@@ -90,14 +90,14 @@ def survey(
 
 def _folders(path: Path) -> _Part:
     """A folder or zip with a folder a class; images may lie deeper."""
-    found = [(member, where) for member, where in members(path, SUFFIXES) if len(member.parts) > 1]
+    found = [(member, where) for member, where in members(path, IMAGE_SUFFIXES) if len(member.parts) > 1]
     # A zip often holds one folder that holds them all.
     while (
         path.suffix == ".zip" and len({m.parts[0] for m, _ in found}) == 1 and all(len(m.parts) > 2 for m, _ in found)
     ):
         found = [(PurePosixPath(*member.parts[1:]), where) for member, where in found]
     if not found:
-        raise BadInput(path, f"holds no {', '.join(sorted(SUFFIXES))} in folders named after classes")
+        raise BadInput(path, f"holds no {', '.join(sorted(IMAGE_SUFFIXES))} in folders named after classes")
     labels = [(member.parts[0],) for member, _ in found]
     classes = {label for (label,) in labels}
     if {name.lower() for name in classes} <= _SPLIT_FOLDERS:
@@ -117,8 +117,10 @@ def _table(path: Path) -> _Part:
     if content.empty or len(content.columns) < 2:
         raise BadInput(path, "holds no row, or no column beside the first, which is that of the files")
     files = content.iloc[:, 0].astype(str)
-    if len(wrong := files[~files.map(lambda file: PurePosixPath(file).suffix.lower() in SUFFIXES)]):
-        raise BadInput(path, f"lists {wrong.iloc[0]!r} in its first column, expected {', '.join(sorted(SUFFIXES))}")
+    if len(wrong := files[~files.map(lambda file: PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES)]):
+        raise BadInput(
+            path, f"lists {wrong.iloc[0]!r} in its first column, expected {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
     names = [PurePosixPath(file).with_suffix("").as_posix().lstrip("/") for file in files]
     table = pd.DataFrame({"name": names, "where": [str(path.parent / file) for file in files]})
     if "split" in content:
@@ -173,4 +175,4 @@ def _plane(where: str, bands: str | None) -> Plane:
         raise BadInput(where, f"is {header.dtype}, expected {', '.join(_DTYPES)}")
     if height != width:
         raise BadInput(where, f"is {width}×{height}, expected a square")
-    return Plane(KEY, name_bands(where, count, header.names, bands), height, header.gsd or 10, header.dtype)
+    return Plane(KEY, name_bands(where, count, header.band_names, bands), height, header.gsd or 10, header.dtype)

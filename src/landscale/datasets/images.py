@@ -1,11 +1,16 @@
-"""One image of a folder or zip, whatever its format: GeoTIFF by rasterio, PNG and JPEG by pillow."""
+"""Image files of a folder or a zip archive: GeoTIFF by rasterio, PNG and JPEG by pillow; also large rasters read by windows.
+
+All data sets open their rasters and pictures here. The accepted formats are listed explicitly, so that a file whose content is
+of another format than its suffix (for example a VRT, which refers to other files) is refused.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,20 +25,27 @@ from landscale.formats.geotiff import Place, read_bands
 from landscale.formats.zip_or_folder import content
 from landscale.vocabulary.bands import ALIASES, band_set
 
-TIFF = frozenset({".tif", ".tiff"})
-SUFFIXES = TIFF | {".png", ".jpg", ".jpeg"}
-_MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "I;16": (1, "uint16")}  # pillow's, of pictures
+TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+IMAGE_SUFFIXES = TIFF_SUFFIXES | {".png", ".jpg", ".jpeg"}
+PICTURE_FORMATS = ("PNG", "JPEG")  # names of pillow
+RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}  # names of GDAL
+_PICTURE_MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "I;16": (1, "uint16")}  # bands and dtype by pillow's mode
+_METRES_PER_DEGREE = math.pi * 6_378_137.0 / 180  # along the equator of WGS 84
 
 
 @dataclass(frozen=True)
-class Header:
-    """What an image says before its pixels are read. `names`: its bands' descriptions, empty where it has none. `gsd`:
-    metres a pixel, None where the file does not have it.
+class ImageHeader:
+    """Shape, dtype and metadata of an image.
+
+    shape: bands, height, width.
+    dtype: name of the dtype; "a and b" where the bands differ.
+    band_names: the description of each band, "" for a band without one; empty for a picture.
+    gsd: metres a pixel; None where the file is not georeferenced.
     """
 
-    shape: tuple[int, int, int]  # bands, height, width
+    shape: tuple[int, int, int]
     dtype: str
-    names: tuple[str, ...] = ()
+    band_names: tuple[str, ...] = ()
     gsd: float | None = None
 
 
@@ -47,107 +59,148 @@ class ImageReader:
         self,
         where: str,
         planes: Mapping[str, NDArray[np.generic]],
-        classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
+        classes: NDArray[np.uint8],  # noqa: ARG002  the survey has filled them in
     ) -> Found:
-        return Found(read_image(where, planes[self.key]))
+        return Found(read_image_into(where, planes[self.key]))
 
 
-def read_image(where: str, out: NDArray[np.generic]) -> Place:
-    """Decode an image into `out` (bands, height, width).
+@contextmanager
+def open_raster(path: str | Path, data: bytes | None = None) -> Iterator[Any]:
+    """Open a raster by rasterio, to be read by windows. Its format is that of its suffix in `RASTER_DRIVERS`.
+
+    Args:
+        path: the file.
+        data: its content, where that has been read already.
+
+    Raises:
+        BadInput: missing, damaged or of another format; also where decoding fails within the `with` statement.
+    """
+    import rasterio  # takes a second to import; pictures do not need it
+
+    driver = RASTER_DRIVERS.get(PurePosixPath(path).suffix.lower())
+    if driver is None:
+        raise BadInput(path, f"has the wrong suffix for a raster, expected {', '.join(RASTER_DRIVERS)}")
+    try:
+        with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
+            image = rasterio.open(path if data is None else io.BytesIO(data), driver=driver)
+        with image:
+            yield image
+    except rasterio.errors.RasterioError as error:
+        raise BadInput(path, f"cannot be decoded as {driver} ({reason(error.__cause__ or error)})") from None
+
+
+def read_header(where: str) -> ImageHeader:
+    """Read the header of an image.
+
+    Args:
+        where: a path, or `archive.zip::member`.
+
+    Raises:
+        BadInput: missing, damaged, or a picture whose mode is not 8-bit grey, 16-bit grey or RGB, such as a palette.
+    """
+    return _decode_header(where, content(where))
+
+
+def read_image(where: str) -> tuple[NDArray[np.generic], Place]:
+    """Read an image of any shape and dtype: pixels (bands, height, width), and where they lie.
+
+    Raises:
+        BadInput: as `read_header` and `read_image_into`.
+    """
+    data = content(where)
+    header = _decode_header(where, data)
+    out = np.empty(header.shape, header.dtype)
+    return out, _decode_into(where, data, out)
+
+
+def read_image_into(where: str, out: NDArray[np.generic]) -> Place:
+    """Read an image into `out` (bands, height, width); returns where its pixels lie.
 
     Raises:
         BadInput: missing, damaged, of another shape or dtype than `out`, or with pixels that are not finite.
     """
-    data = content(where)
-    return _decode(where, data, out)
+    return _decode_into(where, content(where), out)
 
 
-def read_array(where: str) -> tuple[NDArray[np.generic], Place]:
-    """An image of any shape and dtype, as (bands, height, width)."""
-    data = content(where)
-    header = _header(where, data)
-    out = np.empty(header.shape, header.dtype)
-    return out, _decode(where, data, out)
+def name_bands(where: str | Path, count: int, described: Sequence[str], bands: str | None) -> tuple[str, ...]:
+    """The names of an image's bands: those of `bands`; else its descriptions; else red, green and blue if it has three.
 
-
-def read_header(where: str) -> Header:
-    """Shape, dtype and the bands' names of an image.
+    Args:
+        where: the image, for error messages.
+        count: number of bands of the image.
+        described: descriptions of the bands in the file.
+        bands: the user's choice, a band set or a list.
 
     Raises:
-        BadInput: missing, damaged, or a picture of a mode that is no band of numbers, such as a palette.
+        BadInput: `bands` has another number of names than the image has bands, or none of the three rules applies.
     """
-    return _header(where, content(where))
-
-
-def name_bands(where: str | Path, count: int, described: Sequence[str], wanted: str | None) -> tuple[str, ...]:
-    """The bands of an image: those `wanted`; else as it describes them; else red, green and blue if there are three.
-
-    Raises:
-        BadInput: another number than the image has, or none of the three.
-    """
-    if wanted is not None:
-        names = band_set(wanted).names
+    if bands is not None:
+        names = band_set(bands).names
         if len(names) != count:
-            raise BadInput(where, f"has {count} bands, --bands names {len(names)}: {','.join(names)}")
+            raise BadInput(where, f"has {count} bands, but --bands names {len(names)}: {','.join(names)}")
         return names
     known = [ALIASES[name.strip().upper()] for name in described if name.strip().upper() in ALIASES]
     if len(known) == len({*known}) == count:
         return tuple(known)
     if count == 3:
         return band_set("rgb").names
-    raise BadInput(where, f"has {count} bands and does not say which; name them in its order: --bands B02,B03,…")
+    raise BadInput(where, f"has {count} bands without names; name them in the file's order: --bands B02,B03,…")
 
 
-def _header(where: str, data: bytes) -> Header:
+def _decode_header(where: str, data: bytes) -> ImageHeader:
     if not data:
         raise BadInput(where, "is empty")
-    if PurePosixPath(where).suffix.lower() not in TIFF:
-        mode, (width, height) = _picture(where, data)[:2]
-        if mode not in _MODES:
-            raise BadInput(where, f"is a picture of mode {mode}, expected {', '.join(_MODES)}")
-        bands, dtype = _MODES[mode]
-        return Header((bands, height, width), dtype)
-    import rasterio  # a second to import, and pictures never need it
-
-    try:
-        with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
-            image = rasterio.open(io.BytesIO(data), driver="GTiff")
-        with image:
-            names = tuple(name or "" for name in image.descriptions)
-            dtypes = " and ".join(sorted({*image.dtypes}))
-            return Header((image.count, image.height, image.width), dtypes, names, _gsd(image))
-    except rasterio.errors.RasterioError as error:
-        raise BadInput(where, f"cannot be decoded ({reason(error.__cause__ or error)})") from None
+    if not _is_tiff(where):
+        mode, (width, height), _ = _decode_picture(where, data)
+        if mode not in _PICTURE_MODES:
+            raise BadInput(where, f"is a picture of mode {mode}, expected {', '.join(_PICTURE_MODES)}")
+        bands, dtype = _PICTURE_MODES[mode]
+        return ImageHeader((bands, height, width), dtype)
+    with open_raster(where, data) as image:
+        names = tuple(name or "" for name in image.descriptions)
+        dtypes = " and ".join(sorted({*image.dtypes}))
+        return ImageHeader((image.count, image.height, image.width), dtypes, names, _gsd(image))
 
 
 def _gsd(image: Any) -> float | None:
-    """Metres a pixel of an open raster; None where its CRS is not projected."""
-    with suppress(ValueError):  # a damaged CRS
-        if image.crs and image.crs.is_projected:
-            gsd = round(abs(image.transform.a) * image.crs.linear_units_factor[1], 6)
-            return gsd if 0 < gsd < 1e6 else None
-    return None
+    """Metres a pixel of an open raster, or None; the square root of a pixel's area where it is not square."""
+    if not image.crs or image.transform.is_identity:
+        return None
+    pixel = math.sqrt(abs(image.transform.determinant))
+    try:
+        if image.crs.is_geographic:  # three digits: metres a degree vary with the latitude
+            gsd = float(f"{pixel * _METRES_PER_DEGREE:.3g}")
+        else:
+            gsd = float(f"{pixel * image.crs.linear_units_factor[1]:.6g}")
+    except ValueError:  # the CRS is damaged, or has no unit of length
+        return None
+    return gsd if 0 < gsd < 1e6 else None
 
 
-def _decode(where: str, data: bytes, out: NDArray[np.generic]) -> Place:
-    if PurePosixPath(where).suffix.lower() in TIFF:
+def _decode_into(where: str, data: bytes, out: NDArray[np.generic]) -> Place:
+    if _is_tiff(where):
         place = read_bands(where, data, out)
         if out.dtype.kind == "f" and not np.isfinite(out).all():
             raise BadInput(where, "holds pixels that are not a number, or infinite")
         return place
     bands, height, width = out.shape
-    expected = next((m for m, kind in _MODES.items() if kind == (bands, out.dtype.name)), f"{bands}-band {out.dtype}")
-    mode, size, pixels = _picture(where, data)
+    kind = (bands, out.dtype.name)
+    expected = next((mode for mode, of_mode in _PICTURE_MODES.items() if of_mode == kind), f"{bands}-band {out.dtype}")
+    mode, size, pixels = _decode_picture(where, data)
     if (mode, size) != (expected, (width, height)):
         raise BadInput(where, f"is {size[0]}×{size[1]} {mode}, expected {width}×{height} {expected}")
     out[...] = pixels.reshape(height, width, bands).transpose(2, 0, 1)
     return Place()
 
 
-def _picture(where: str, data: bytes) -> tuple[str, tuple[int, int], NDArray[np.generic]]:
-    """Mode, width and height, and pixels of a PNG or JPEG."""
+def _is_tiff(where: str) -> bool:
+    return PurePosixPath(where).suffix.lower() in TIFF_SUFFIXES
+
+
+def _decode_picture(where: str, data: bytes) -> tuple[str, tuple[int, int], NDArray[np.generic]]:
+    """Mode, (width, height) and pixels of a PNG or JPEG."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
             return image.mode, image.size, np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise BadInput(where, f"cannot be decoded ({reason(error)})") from None
+        raise BadInput(where, f"cannot be decoded as {' or '.join(PICTURE_FORMATS)} ({reason(error)})") from None

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.datasets.images import read_array, read_image
+from landscale.datasets.images import read_image, read_image_into
 from landscale.datasets.survey import (
     Found,
     OneByOne,
@@ -55,7 +55,7 @@ class SEN12MSReader:
     multi_label: bool
 
     def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found:
-        place = read_image(where, planes[S2.key])
+        place = read_image_into(where, planes[S2.key])
         planes[S1.key][...] = _beside_it(where, "s1", S1.shape)
         shares = igbp_shares(_beside_it(where, "lc", (4, SIDE, SIDE))[0])
         if not shares.any():
@@ -73,7 +73,7 @@ def igbp_shares(cover: NDArray[np.generic]) -> NDArray[np.float64]:
 def _beside_it(where: str, kind: str, shape: tuple[int, int, int]) -> NDArray[np.generic]:
     """The radar image or land cover of an image of Sentinel-2."""
     path = _sibling(where, kind)
-    image, _ = read_array(path)
+    image, _ = read_image(path)
     if image.shape != shape:
         found, expected = ("×".join(map(str, s)) for s in (image.shape, shape))
         raise BadInput(path, f"is {found}, expected {expected} (bands, height, width)")

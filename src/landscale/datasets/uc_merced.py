@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.datasets.images import read_array
+from landscale.datasets.images import read_image
 from landscale.datasets.survey import Found, OneByOne, Survey, check_names, choose_splits
 from landscale.errors import BadInput, UnknownName, reason
 from landscale.formats.zip_or_folder import members
@@ -42,7 +42,7 @@ class UCMercedReader:
         planes: Mapping[str, NDArray[np.generic]],
         classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
     ) -> Found:
-        image, _ = read_array(where)
+        image, _ = read_image(where)
         bands, height, width = image.shape
         if (bands, image.dtype.name) != (3, "uint8") or max(abs(height - SIDE), abs(width - SIDE)) > _TOLERANCE:
             raise BadInput(where, f"is {width}×{height}×{bands} {image.dtype}, expected about 256×256×3 uint8")

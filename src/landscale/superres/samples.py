@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscale.datasets.tiles.clearness import CLOUD, classification, read_there
+from landscale.datasets.tiles.quality_masks import CLOUD, classification, read_there
 from landscale.errors import BadInput
 from landscale.models.input_stage import turn
 from landscale.scenes.scene import Scene, ScenePixels, open_scene

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from timm.optim._optim_factory import create_optimizer_v2
 
-from landscale.datasets.synthetic import archive as synthetic
+from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 from landscale.distributed import device
 from landscale.errors import BadStore, Diverged, reason
 from landscale.loading import batches, epoch_order, targets_by_name

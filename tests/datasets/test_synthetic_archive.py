@@ -15,7 +15,7 @@ import rasterio
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import f1_score
 
-from landscale.datasets.synthetic.archive import PRODUCT, write_archive
+from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT, write_archive
 from landscale.datasets.synthetic.landscape import BANDS
 from landscale.errors import BadInput, UnknownName
 from landscale.vocabulary.bands import BAND_SETS
@@ -141,7 +141,7 @@ def test_refuses(tmp_path: Path) -> None:
 
 def test_nothing_remains_of_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "landscale.datasets.synthetic.archive._write_scene", shutil.get_terminal_size
+        "landscale.datasets.synthetic.bigearthnet_archive._write_scene", shutil.get_terminal_size
     )  # fails when called
     with pytest.raises(TypeError):
         write_archive(tmp_path / "archive", patches=1)

@@ -26,9 +26,9 @@ from landscale.datasets.survey import (
     split_lists,
     splits_by_lists,
 )
-from landscale.datasets.tiles.clearness import FLAGGED, Limits, shares
-from landscale.datasets.tiles.corine import label, open_corine
+from landscale.datasets.tiles.corine import corine_labels, open_corine
 from landscale.datasets.tiles.patch_list import find, read_patch_list
+from landscale.datasets.tiles.quality_masks import FLAGGED, Limits, shares
 from landscale.datasets.tiles.reader import TileReader
 from landscale.errors import BadInput, LandscaleError
 from landscale.scenes.tile import SIDE, Tile, open_tiles
@@ -177,9 +177,9 @@ def _from_corine(
         if not tile.crs:
             raise BadInput(tile.scene.folder, "has no CRS with an EPSG code, so nothing on a map is its place")
         corners = np.array([tile.left, tile.top]) + wheres[rows, :0:-1] * (10.0, -10.0)
-        found = corine.shares(tile.crs, corners, SIDE * 10.0)
+        found = corine.class_fractions(tile.crs, corners, SIDE * 10.0)
         covered[rows] = found.sum(1) > 0
-        classes[rows] = label(found, target, min_share)
+        classes[rows] = corine_labels(found, target, min_share)
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(look_up, np.unique(wheres[:, 0]).tolist()))

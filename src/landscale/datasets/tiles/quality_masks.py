@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 
-from landscale.errors import BadInput, LandscaleError, reason
+from landscale.datasets.images import open_raster
+from landscale.errors import BadInput, LandscaleError
 from landscale.scenes.tile import Tile
 from landscale.vocabulary.bands import BANDS
 
@@ -111,11 +110,8 @@ def read_there(path: Path, left: float, top: float, width: int, height: int) -> 
     Raises:
         BadInput: it cannot be decoded, or lies elsewhere.
     """
-    try:
-        with rasterio.open(path) as file:
-            grid, across, down, values = file.transform, file.width, file.height, file.read(1)
-    except RasterioError as error:
-        raise BadInput(path, f"cannot be decoded ({reason(error.__cause__ or error)})") from None
+    with open_raster(path) as image:
+        grid, across, down, values = image.transform, image.width, image.height, image.read(1)
     gsd = float(grid.a)
     at, expected = (grid.c, grid.f, across * gsd, down * gsd), (left, top, width * 10, height * 10)
     if gsd not in (10, 20, 60) or np.abs(np.subtract(at, expected)).max() >= gsd:

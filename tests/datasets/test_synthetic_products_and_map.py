@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landscale.datasets.synthetic.country import write_country
+from landscale.datasets.synthetic.products_and_map import write_country
 from landscale.errors import BadInput
 from landscale.scenes.tile import open_tiles
 from products import image, read

@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import Resampling, reproject, transform_bounds
 
-from landscale.datasets.synthetic.archive import write_once
+from landscale.datasets.synthetic.bigearthnet_archive import write_once
 from landscale.datasets.synthetic.landscape import BANDS, CODES, STRIP, Landscape, Strip
 from landscale.datasets.tiles import corine
 from landscale.errors import BadInput

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from conftest import Cli
-from landscale.datasets.synthetic.archive import PRODUCT
-from landscale.datasets.tiles import tiles
+from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT
+from landscale.datasets.tiles import survey as tiles
 from landscale.scenes.tile import open_tiles
 from landscale.store import SHARES, open_store
 from landscapes import SIDE, refused

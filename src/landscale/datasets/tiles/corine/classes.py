@@ -1,0 +1,52 @@
+"""The 44 classes of CORINE Land Cover at level 3, their codes in maps, and labels from the area that they cover.
+
+A class has a code (111…523) and a grid code (1…44), which is its rank among the codes and the value of a pixel of the official
+raster. No number is both. Land without a class (codes 990, 995, 999; grid codes 48, 49, 50) counts as not covered.
+
+Source: Copernicus Land Monitoring Service, CLC nomenclature and the legend of the official raster.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.vocabulary.nomenclatures import CLC43, Nomenclature
+
+GLACIERS = 335  # the only one of the 44 classes that is not in CLC43
+CODES = (*(c.code for c in CLC43.classes), GLACIERS)
+
+NO_CLASS, UNKNOWN = 0, 255  # cells that are not covered; values that are not in CORINE's legend
+_UNCLASSIFIED = (990, 995, 999)
+_CELL_BY_VALUE = np.full(1001, UNKNOWN, np.uint8)  # the last entry is for all values that are negative or above 999
+_CELL_BY_VALUE[[0, 48, 49, 50, 128, 255, *_UNCLASSIFIED]] = (
+    NO_CLASS  # 128: nodata of the official raster, -128, as uint8
+)
+for _rank, _code in enumerate(sorted(CODES), start=1):
+    _CELL_BY_VALUE[[_rank, _code]] = CODES.index(_code) + 1
+CODE_TEXTS = frozenset(str(code) for code in (*CODES, *_UNCLASSIFIED))
+
+
+def cells_by_values(values: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """For codes or grid codes of any shape: 1 + the position in `CODES`; or NO_CLASS, or UNKNOWN."""
+    return _CELL_BY_VALUE[np.clip(values.astype(np.int64), -1, 1000)]
+
+
+def corine_labels(fractions: NDArray[np.float64], nomenclature: Nomenclature, min_share: float) -> NDArray[np.uint8]:
+    """The classes of each patch, (n, C) 0 or 1: those whose fraction is at least `min_share`, or above 0 where that is 0.
+
+    The fractions of classes that are one class of `nomenclature` are summed first.
+
+    Args:
+        fractions: of the area of each patch, (n, 44) in the order of `CODES`.
+        nomenclature: with C classes.
+        min_share: 0…1.
+
+    Raises:
+        UnknownName: CORINE's classes have no place in the nomenclature.
+    """
+    summed = np.zeros((len(fractions), len(nomenclature.classes)))
+    for column, name in enumerate(CLC43.names):
+        for target in nomenclature.columns([name]):
+            summed[:, target] += fractions[:, column]
+    return ((summed > 0) & (summed >= min_share - 1e-9)).astype(np.uint8)  # a sum of floats may fall short of a tenth
