@@ -64,15 +64,30 @@ def test_a_folder_a_class(tmp_path: Path, stored: Stored) -> None:
     assert zipped.path.read_bytes() == store.path.read_bytes()
 
 
-@pytest.mark.parametrize(("pixel", "epsg", "expected"), [(0.5, 32633, 0.5), (2, 2225, 0.609601), (1e-5, 4326, 10)])
+@pytest.mark.parametrize(
+    ("pixel", "epsg", "expected"), [(0.5, 32633, 0.5), (2, 2225, 0.609601), (8.983153e-5, 4326, 10), (1e-5, 4326, 1.11)]
+)
 def test_metres_a_pixel_are_read_from_the_images(tmp_path: Path, pixel: float, epsg: int, expected: float) -> None:
-    """EPSG:2225 counts in US survey feet; degrees (EPSG:4326) are no metres, so 10 m are assumed."""
+    """EPSG:2225 is in US survey feet; degrees (EPSG:4326) become metres as along the equator."""
     for name in ("water", "crops"):
         (tmp_path / name).mkdir()
         write_band(tmp_path / name / "1.tif", np.ones((3, 8, 8), np.uint8), (30, 50), pixel, epsg)
-    layout = folder.survey([(None, tmp_path)]).layout
-    assert layout.planes[0].gsd == expected
-    assert layout.ground == 8 * expected
+    survey = folder.survey([(None, tmp_path)])
+    (plane,) = survey.layout.planes
+    assert (plane.gsd, plane.key) == (expected, f"data_{expected:g}m")
+    assert survey.layout.ground == 8 * expected
+    assert "gsd" not in survey.provenance
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_metres_a_pixel_are_assumed_and_stated_where_the_images_lack_them(tmp_path: Path, suffix: str) -> None:
+    for name in ("water", "crops"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(tmp_path / name / f"1.{suffix}")
+    survey = folder.survey([(None, tmp_path)])
+    (plane,) = survey.layout.planes
+    assert (plane.gsd, plane.key) == (10, "data_10m")
+    assert survey.provenance["gsd"] == "not in the files; 10 m a pixel are assumed"
 
 
 def test_bands_given(tmp_path: Path, stored: Stored) -> None:
@@ -194,7 +209,7 @@ def test_folders_refused(tmp_path: Path) -> None:
     refused(of("differs"), LandscaleError, "1.tif: is 17×17 uint16, expected 16×16 uint16")
     (tmp_path / "signed/a").mkdir(parents=True)
     write_band(tmp_path / "signed/a/0.tif", np.ones((3, 8, 8), np.int16), (0, 0), 1, 32633)
-    refused(of("signed"), BadInput, "0.tif: is int16, expected uint8, uint16, float32")
+    refused(of("signed"), BadInput, "0.tif: has int16 pixels, expected uint8, uint16, float32")
     (tmp_path / "oblong/a").mkdir(parents=True)
     write_band(tmp_path / "oblong/a/0.tif", np.ones((3, 8, 9), np.uint8), (0, 0), 1, 32633)
     refused(of("oblong"), BadInput, "0.tif: is 9×8, expected a square")

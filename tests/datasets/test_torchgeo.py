@@ -109,6 +109,16 @@ def test_torchgeo_multi_label_without_splits(tmp_path: Path, stored: Stored) -> 
 
 
 @pytest.mark.usefixtures("fakes")
+def test_metres_a_pixel_are_those_of_the_data_set_or_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(torchgeo.GSDS, "Fake", 0.5)
+    known, assumed = (torchgeo.survey([(None, Path(name)), (None, tmp_path)]) for name in ("Fake", "FakeMulti"))
+    assert [(plane.key, plane.gsd) for plane in known.layout.planes] == [("data_0.5m", 0.5)]
+    assert "gsd" not in known.provenance
+    assert [(plane.key, plane.gsd) for plane in assumed.layout.planes] == [("data_10m", 10)]
+    assert assumed.provenance["gsd"] == "not in the files; 10 m a pixel are assumed"
+
+
+@pytest.mark.usefixtures("fakes")
 def test_torchgeo_refused(tmp_path: Path) -> None:
     def of(name: str, root: Path = tmp_path) -> Callable[[], object]:
         return lambda: prepare(torchgeo.survey([(None, Path(name)), (None, root)]), tmp_path / "s.h5")

@@ -53,7 +53,8 @@ def test_uc_merced(tmp_path: Path, stored: Stored) -> None:
     root = write_uc_merced(tmp_path)
     store = stored(uc_merced.survey([(None, root)]))
     assert (store.layout.classes, store.layout.multi_label) == (UCMERCED21.names, False)
-    assert store.layout.ground == pytest.approx(256 * 0.3048)
+    assert store.layout.ground == pytest.approx(256 * 0.3048)  # one foot a pixel
+    assert list(store.planes) == ["data_0.3048m"]
     assert store.split_sizes() == {"train": 63, "val": 21, "test": 21}
     for c, name in enumerate(UCMERCED21.names):
         for k in range(5):

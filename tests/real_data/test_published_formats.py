@@ -12,7 +12,7 @@ import rasterio
 
 from archives import GSD
 from badserver import digest
-from landscale.datasets.synthetic.archive import write_archive
+from landscale.datasets.synthetic.bigearthnet_archive import write_archive
 from landscale.download.catalogue import find
 
 pytestmark = pytest.mark.real_data

@@ -18,14 +18,21 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from landscale.datasets.images import IMAGE_SUFFIXES, ImageReader, name_bands, read_header
+from landscale.datasets.images import (
+    ASSUMED_GSD,
+    GSD_IS_ASSUMED,
+    IMAGE_SUFFIXES,
+    ImageReader,
+    name_bands,
+    plane_key,
+    read_header,
+)
 from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits, split_code
 from landscale.errors import BadInput, reason
 from landscale.formats.zip_or_folder import members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
 
-KEY = "data_10m"  # whatever their ground sampling distance: the finest of a store
 _DTYPES = ("uint8", "uint16", "float32")
 _SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
@@ -83,9 +90,10 @@ def survey(
         matrices.append(matrix)
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
-    plane = _plane(str(table["where"].iloc[0]), bands)
+    plane, is_gsd_known = _plane(str(table["where"].iloc[0]), bands)
     layout = Layout((plane,), names, known.name if known else "custom", parts[0].multi_label)
-    return Survey(layout, table, np.concatenate(matrices), OneByOne(ImageReader(KEY)), {"source": "folder"})
+    provenance = {"source": "folder"} if is_gsd_known else {"source": "folder", "gsd": GSD_IS_ASSUMED}
+    return Survey(layout, table, np.concatenate(matrices), OneByOne(ImageReader(plane.key)), provenance)
 
 
 def _folders(path: Path) -> _Part:
@@ -167,12 +175,17 @@ def _file_names(table: pd.DataFrame, lists: Path | None) -> pd.Series[str]:
     return names
 
 
-def _plane(where: str, bands: str | None) -> Plane:
-    """From the header of the first image; whichever differs is refused when it is read."""
+def _plane(where: str, bands: str | None) -> tuple[Plane, bool]:
+    """The plane of images like the first one, and whether its file gives the ground sampling distance.
+
+    An image of another shape or dtype is refused when it is read.
+    """
     header = read_header(where)
     count, height, width = header.shape
     if header.dtype not in _DTYPES:
-        raise BadInput(where, f"is {header.dtype}, expected {', '.join(_DTYPES)}")
+        raise BadInput(where, f"has {header.dtype} pixels, expected {', '.join(_DTYPES)}")
     if height != width:
         raise BadInput(where, f"is {width}×{height}, expected a square")
-    return Plane(KEY, name_bands(where, count, header.band_names, bands), height, header.gsd or 10, header.dtype)
+    names = name_bands(where, count, header.band_names, bands)
+    gsd = header.gsd or ASSUMED_GSD
+    return Plane(plane_key(gsd), names, height, gsd, header.dtype), header.gsd is not None

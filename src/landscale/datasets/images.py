@@ -30,6 +30,8 @@ IMAGE_SUFFIXES = TIFF_SUFFIXES | {".png", ".jpg", ".jpeg"}
 PICTURE_FORMATS = ("PNG", "JPEG")  # names of pillow
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}  # names of GDAL
 _PICTURE_MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "I;16": (1, "uint16")}  # bands and dtype by pillow's mode
+ASSUMED_GSD = 10.0  # metres a pixel, of images that do not give theirs
+GSD_IS_ASSUMED = f"not in the files; {ASSUMED_GSD:g} m a pixel are assumed"  # in the provenance of a store
 _METRES_PER_DEGREE = math.pi * 6_378_137.0 / 180  # along the equator of WGS 84
 
 
@@ -62,6 +64,11 @@ class ImageReader:
         classes: NDArray[np.uint8],  # noqa: ARG002  the survey has filled them in
     ) -> Found:
         return Found(read_image_into(where, planes[self.key]))
+
+
+def plane_key(gsd: float) -> str:
+    """The name of a plane of images: `data_10m`, or `data_0.3048m` for pixels of one foot."""
+    return f"data_{gsd:g}m"
 
 
 @contextmanager

@@ -20,13 +20,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.datasets.images import name_bands
+from landscale.datasets.images import ASSUMED_GSD, GSD_IS_ASSUMED, name_bands, plane_key
 from landscale.datasets.survey import Found, OneByOne, Survey, check_names, draw_splits, split_code
 from landscale.errors import BadInput, LandscaleError, UnknownName, reason
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
 
-KEY = "data_10m"
+GSDS = {  # metres a pixel, by data set
+    "BigEarthNet": 10.0,
+    "EuroSAT": 10.0,
+    "EuroSAT100": 10.0,
+    "EuroSATSpatial": 10.0,
+    "So2Sat": 10.0,
+    "UCMerced": 0.3048,
+}
 _SPLITS = ("train", "val", "validation", "test")
 _BAND_NAMES = (
     "bands",
@@ -44,12 +51,13 @@ class TorchGeoReader:
 
     name: str
     root: str
+    key: str  # of the plane
 
     def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found:
         split, _, index = where.partition("::")
         place = f"{self.root}: {self.name} {split}[{index}]"
         image, label = _sample(self.name, self.root, split, int(index))
-        out = planes[KEY]
+        out = planes[self.key]
         if image.shape != out.shape:
             raise BadInput(place, f"is {_by(image.shape)}, expected {_by(out.shape)} (bands, height, width)")
         if out.dtype == np.uint16 and not _is_whole(image):
@@ -106,8 +114,11 @@ def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed
     known = with_classes(classes)
     layout = Layout((plane,), classes, known.name if known and known.names == classes else "custom", multi_label)
     version = f"{name} by torchgeo {_torchgeo('torchgeo').__version__}"
-    reader = OneByOne(TorchGeoReader(str(name), str(root)))
-    return Survey(layout, table, None, reader, {"source": "torchgeo", "version": version})
+    reader = OneByOne(TorchGeoReader(str(name), str(root), plane.key))
+    provenance = {"source": "torchgeo", "version": version}
+    if str(name) not in GSDS:
+        provenance["gsd"] = GSD_IS_ASSUMED
+    return Survey(layout, table, None, reader, provenance)
 
 
 def _look(name: str, root: Path, split: str, size: int, bands: str | None) -> tuple[Plane, bool]:
@@ -121,7 +132,8 @@ def _look(name: str, root: Path, split: str, size: int, bands: str | None) -> tu
         raise BadInput(root, f"{name} has images of {width}×{height}, expected squares")
     dtype = "uint16" if all(_is_whole(image) for image in images) else "float32"
     names = name_bands(root, count, _band_names(_dataset(name, str(root), split), count), bands)
-    return Plane(KEY, names, height, 10, dtype), label.ndim == 1
+    gsd = GSDS.get(name, ASSUMED_GSD)
+    return Plane(plane_key(gsd), names, height, gsd, dtype), label.ndim == 1
 
 
 def _band_names(dataset: Any, count: int) -> Sequence[str]:

@@ -1,8 +1,8 @@
 """UC Merced Land Use (Yang and Newsam 2010, doi 10.1145/1869790.1869829): 2,100 aerial images of 256×256 px, 100 a class.
 
-8-bit RGB TIFFs of 0.3 m (USGS National Map), `UCMerced_LandUse/Images/<class>/<class>NN.tif`, as a folder or the zip as
-published. 44 of them have sides of 242 to 257 px: they keep their pixels and are cut at the right and lower edge, or continued
-there with their last row and column. The bands are called B04, B03 and B02, as they are red, green and blue.
+8-bit RGB TIFFs of one foot (0.3048 m) a pixel (USGS National Map), `UCMerced_LandUse/Images/<class>/<class>NN.tif`, as a
+folder or the zip as published. 44 images have sides of 242 to 257 px: they are cut at the right and lower edge, or filled there
+with copies of their last row and column. The bands are red, green and blue, and get the names B04, B03 and B02.
 
 Single-label with 21 classes, or multi-label with the 17 of Chaudhuri et al. 2018 (doi 10.1109/TGRS.2017.2760909), which come
 as a table beside the images: `LandUse_Multilabeled.txt`, tabs, an image a row, a column of 0 and 1 a class.
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.datasets.images import read_image
+from landscale.datasets.images import plane_key, read_image
 from landscale.datasets.survey import Found, OneByOne, Survey, check_names, choose_splits
 from landscale.errors import BadInput, UnknownName, reason
 from landscale.formats.zip_or_folder import members
@@ -28,7 +28,8 @@ from landscale.vocabulary.nomenclatures import UCMERCED17, UCMERCED21
 
 SIDE = 256
 _TOLERANCE = 16  # pixels by which a side may differ
-PLANE = Plane("data_10m", ("B04", "B03", "B02"), SIDE, 0.3048, "uint8")  # one foot
+GSD = 0.3048  # m: one foot
+PLANE = Plane(plane_key(GSD), ("B04", "B03", "B02"), SIDE, GSD, "uint8")
 MULTI_LABELS = "LandUse_Multilabeled.txt"
 
 
