@@ -23,7 +23,7 @@ import torch.distributed as dist
 from rounds import interleaved, record
 
 from landscale.datasets.synthetic import bigearthnet_archive as synthetic
-from landscale.distributed import start, stop
+from landscale.distributed import start_process_group, end_process_group
 from landscale.loading import epoch_order, train_steps
 from landscale.preparation import prepare
 from landscale.store import open_store
@@ -38,7 +38,7 @@ CONTENDERS = {"one_process": (1, "none"), "two_ranks": (2, "none"), "two_ranks_b
 
 def work(path: Path, compress: str) -> None:
     """A rank: does as many steps as the first one reads from stdin."""
-    ranks = start()
+    ranks = start_process_group()
     torch.set_num_threads(2 // ranks.world)
     store, device = open_store(path), torch.device("cpu")
     recipe = replace(Recipe(), model="resnet50", batch=BATCH // ranks.world, epochs=1000, compress=compress)
@@ -57,7 +57,7 @@ def work(path: Path, compress: str) -> None:
             trainer.state.step += 1
         if ranks.first:
             print("done", flush=True)
-    stop()
+    end_process_group()
 
 
 def started(path: Path, ranks: int, compress: str, stack: ExitStack) -> Callable[[], int]:

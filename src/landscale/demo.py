@@ -7,7 +7,7 @@ from pathlib import Path
 
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT, write_archive
-from landscale.distributed import Ranks, device
+from landscale.distributed import Ranks, local_device
 from landscale.inference.evaluate import evaluate
 from landscale.inference.predict import predict
 from landscale.models.weights import load_model
@@ -58,16 +58,16 @@ def demo(out: Path) -> Path:
 
     if _step(3, "train the recipe demo", run.weights, there=run.ended):
         try:
-            train(load_recipe("demo", []), store, run, Ranks(), device(Ranks()), LONGEST)
+            train(load_recipe("demo", []), store, run, Ranks(), local_device(Ranks()), LONGEST)
         except Stopped as stopped:
             raise KeyboardInterrupt from stopped
     ended = run.folder / "scores.json"
 
     if _step(4, "evaluate on the test split", tested, there=_newer(tested, ended)):
-        write_json(tested, evaluate(load_model(run.folder).to(device()), store, "test").to_json())
+        write_json(tested, evaluate(load_model(run.folder).to(local_device()), store, "test").to_json())
 
     if _step(5, "map the second landscape", map_file, there=_newer(map_file, ended)):
-        predict(load_model(run.folder).to(device()), scene, map_file, STRIDE)
+        predict(load_model(run.folder).to(local_device()), scene, map_file, STRIDE)
 
     if _step(6, "report", page, there=_newer(page, tested) and _newer(page, map_file)):
         report([run.folder], out, scene, map_file)

@@ -49,12 +49,12 @@ def announce(monkeypatch, **variables):
 
 def test_alone(nobody):
     assert ranks_room._from_environment() == Ranks(0, 1, 0)
-    ranks = distributed.start()
+    ranks = distributed.start_process_group()
     assert ranks.first
     assert not torch.distributed.is_initialized()
     assert ranks.gather({"a": 1}) == [{"a": 1}]
-    assert ranks.share("x") == "x"
-    distributed.stop()  # nothing to stop
+    assert ranks.broadcast("x") == "x"
+    distributed.end_process_group()  # nothing to stop
 
 
 def test_torchrun(nobody):
@@ -185,14 +185,14 @@ from pathlib import Path
 import torch
 import landscale.training.checkpoint as checkpoint
 import landscale.training.training as room
-from landscale.distributed import start, stop
+from landscale.distributed import start_process_group, end_process_group
 from landscale.training.recipe import load_recipe
 from landscale.training.runs import Run
 from landscale.store import open_store
 
 torch.set_num_threads(1)
 path, folder, words = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
-ranks, store = start(), open_store(path)
+ranks, store = start_process_group(), open_store(path)
 true = checkpoint.save_checkpoint
 
 def slow(*arguments):  # the first process writes, and the others must not run ahead
@@ -204,9 +204,9 @@ about = load_recipe(None, [*words, "--select=micro_ap"]), store, Run(folder / "r
 scores = room.train(*about)
 (folder / f"figures-{ranks.rank}.json").write_text(json.dumps(scores.to_json()))
 assert room.train(*about) == scores  # a run that has ended tells what it found
-for several in (ranks.gather(ranks.rank), [ranks.share(5 + ranks.rank)] * 2):
+for several in (ranks.gather(ranks.rank), [ranks.broadcast(5 + ranks.rank)] * 2):
     assert several in ([0, 1], [5, 5]), several
-stop()
+end_process_group()
 """
 
 

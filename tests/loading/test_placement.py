@@ -141,7 +141,9 @@ def test_a_batch_stays_valid_until_the_next_is_asked_for(where, tmp_path):
 def test_a_rank_that_fills_for_long_is_not_silent(where, tmp_path, small_parts):
     store = make_store(tmp_path / "s.h5", splits=SPLITS)
     beats = []
-    assert place(store, store.layout.bands, False, store.patches("train"), Ranks(beat=beats.append), CPU, where)
+    assert place(
+        store, store.layout.bands, False, store.patches("train"), Ranks(report_progress=beats.append), CPU, where
+    )
     assert beats == [-1] * 10  # 19 patches, two a part
 
 
@@ -271,7 +273,7 @@ import torch
 import torch.distributed as dist
 from landscale.loading import batches, epoch_order, filling, place, placement
 from landscale.loading.room import Room
-from landscale.distributed import Ranks, start, stop
+from landscale.distributed import Ranks, start_process_group, end_process_group
 from landscale.errors import BadStore, LandscaleError
 from landscale.store import open_store
 
@@ -347,9 +349,9 @@ def tell(name, content):
     part.rename(folder / name)
 
 
-ranks = start("gloo")
+ranks = start_process_group("gloo")
 all_cases(ranks)
-stop()
+end_process_group()
 if ranks.rank < 2:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=ranks.rank, world_size=2)
     ranks = Ranks(ranks.rank, 2, ranks.rank)

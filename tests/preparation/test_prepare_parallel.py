@@ -235,7 +235,7 @@ def test_a_rank_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(room, "_TO_BEGIN", timedelta(seconds=1))
     for key, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 0}.items():
         monkeypatch.setenv(key, str(value))
-    with pytest.raises(LandscaleError, match="not all ranks are there"):
+    with pytest.raises(LandscaleError, match="ranks arrived within"):
         room.join()
 
 
@@ -248,7 +248,7 @@ class TwoRanks:
     def gather(self, value: object) -> list[object]:
         return [value, *self._others] if self.first else [*self._others, value]
 
-    def share(self, value: object) -> object:
+    def broadcast(self, value: object) -> object:
         return value if self.first else self._others[0]
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from landscale.cli import main
-from landscale.distributed import Ranks, start, stop
+from landscale.distributed import Ranks, end_process_group, start_process_group
 from landscale.inference.evaluate import infer
 from landscale.inference.metrics import count
 from landscale.store import open_store
@@ -65,7 +65,7 @@ def work(path: Path, folder: Path, *, trains: bool) -> None:
     """What each rank does."""
     torch.set_num_threads(1)
     gradients.PLAIN_STEPS = 8  # of PowerSGD, before it begins
-    store, ranks = open_store(path), start()
+    store, ranks = open_store(path), start_process_group()
     if ranks.first:
         (folder / f"counts-{ranks.world}.json").write_text("")
     content = counts_of_many(store, ranks)
@@ -74,7 +74,7 @@ def work(path: Path, folder: Path, *, trains: bool) -> None:
     recipes = {name: both for name, (both, _) in ALIKE.items()} | COMPRESSED
     for name, recipe in recipes.items() if trains else ():
         train(recipe, store, Run(folder / name), ranks, CPU)
-    stop()
+    end_process_group()
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def test_no_patch_of_an_epoch_is_seen_twice(tmp_path_factory, patches, batch, ac
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learner_room, "over_ranks", lambda network, *_, **__: network)
-        patch.setattr(Ranks, "share", lambda self, value: value)
+        patch.setattr(Ranks, "broadcast", lambda self, value: value)
         patch.setattr(Trainer, "batches", lambda self, parts: iter(parts))
         patch.setattr(Trainer, "_announce", lambda self: None)
         patch.setattr(room, "deaf", lambda: None)  # to signals, of this process
@@ -385,7 +385,7 @@ def test_ranks_agree_on_norms_in_one_order(store, tmp_path, monkeypatch):
     """First those of the network, then those of the mean weights: the ranks' broadcasts meet in the order they come."""
     trainer = Trainer(TINY, store, Run(tmp_path / "run"), Ranks(), build_classifier(TINY, store), CPU)
     adopted = []
-    monkeypatch.setattr(Ranks, "adopt", lambda self, tensors: adopted.extend(t.data_ptr() for t in tensors))
+    monkeypatch.setattr(Ranks, "broadcast_tensors", lambda self, tensors: adopted.extend(t.data_ptr() for t in tensors))
     trainer.learner.agree()
     expected = [*trainer.learner.network.buffers(), *trainer.learner.averaged.buffers()]
     assert adopted == [t.data_ptr() for t in expected]

@@ -84,15 +84,15 @@ def _show(text: str, out: Path) -> None:
 
 
 def _all_reduce(options: argparse.Namespace) -> int:
-    from landscale.distributed import device, start, stop
+    from landscale.distributed import end_process_group, local_device, start_process_group
     from landscale.runtime.files import write_json
     from landscale.studies.rank_scaling.all_reduce import measure_all_reduce
 
-    ranks = start()
+    ranks = start_process_group()
     try:
-        figures = measure_all_reduce(ranks, device(ranks))
+        figures = measure_all_reduce(ranks, local_device(ranks))
     finally:
-        stop()
+        end_process_group()
     if not ranks.first:
         return 0
     if options.out is not None:

@@ -26,7 +26,7 @@ def add_command(add: AddCommand) -> None:
 
 
 def _evaluate_model(options: argparse.Namespace) -> int:
-    from landscale.distributed import device, together
+    from landscale.distributed import local_device, process_group
     from landscale.inference.evaluate import evaluate
     from landscale.inference.scores_table import show_scores
     from landscale.models.weights import load_model
@@ -40,8 +40,8 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     store = open_store(options.store)
     store.patches(options.split)
     model = load_model(options.model)
-    with together(options.timeout) as ranks:
-        scores = evaluate(model.to(device(ranks)), store, options.split, ranks, batch=options.batch)
+    with process_group(options.timeout) as ranks:
+        scores = evaluate(model.to(local_device(ranks)), store, options.split, ranks, batch=options.batch)
     if not ranks.first:
         return 0
     target = options.out or (

@@ -24,13 +24,13 @@ def add_command(add: AddCommand) -> None:
 
 
 def _predict_scene(options: argparse.Namespace) -> int:
-    from landscale.distributed import device
+    from landscale.distributed import local_device
     from landscale.inference.predict import predict
     from landscale.models.weights import load_model
 
     if options.stride is not None and options.stride < 1:
         raise BadInput("--stride", f"found {options.stride}, expected at least 1")
-    model = load_model(options.model).to(device())
+    model = load_model(options.model).to(local_device())
     content = predict(model, options.scene, options.out, options.stride)
     return print_result(
         options,

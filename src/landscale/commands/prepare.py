@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         if options.plan:
             return _show_plan(options, found, workers)
         return _told(options, _run(options, found, workers, None))
-    from landscale.distributed import stop
+    from landscale.distributed import end_process_group
     from landscale.preparation.ranks import ToldByFirst, join, on_first
 
     ranks = join()
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     except ToldByFirst:
         return 2
     finally:
-        stop()
+        end_process_group()
     return _told(options, outcome) if ranks.first else 0
 
 

@@ -74,11 +74,11 @@ def _add_convert(add: AddCommand) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     seconds_left(options.max_time)  # refuse a malformed time before the slow import of torch
-    from landscale.distributed import device
+    from landscale.distributed import local_device
     from landscale.superres.train import train
 
     seconds = seconds_left(options.max_time)
-    provenance = train(options.scenes, options.weights, device(), seconds, deep=options.deep, seed=options.seed)
+    provenance = train(options.scenes, options.weights, local_device(), seconds, deep=options.deep, seed=options.seed)
     content = {"weights": str(options.weights), **provenance}
     return print_result(
         options, content, lambda: print(f"{options.weights}: trained for {provenance['seconds']:.0f} s")
@@ -86,11 +86,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _apply(options: argparse.Namespace) -> int:
-    from landscale.distributed import device
+    from landscale.distributed import local_device
     from landscale.superres.apply import apply
     from landscale.superres.superresolver import Superresolver
 
-    content = apply(Superresolver.load(options.weights, device()), options.scene, options.out)
+    content = apply(Superresolver.load(options.weights, local_device()), options.scene, options.out)
 
     def text() -> None:
         print(f"{options.out}: {content['width']}×{content['height']} px, {', '.join(content['bands'])}")
@@ -101,11 +101,11 @@ def _apply(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from landscale.distributed import device
+    from landscale.distributed import local_device
     from landscale.superres.evaluate import evaluate
     from landscale.superres.superresolver import Superresolver
 
-    figures = evaluate(Superresolver.load(options.weights, device()), options.scene)
+    figures = evaluate(Superresolver.load(options.weights, local_device()), options.scene)
     return print_result(options, figures, lambda: _table(figures))
 
 

@@ -1,8 +1,10 @@
-"""Several processes of one training: `ranks` (who am I, sums over all), `watch` over `heart` and `judge` (nobody waits for
-one that is gone), `together` (from their meeting to their end).
+"""Several processes that work on one training or preparation.
+
+`ranks`: which rank this process is, and what ranks exchange. `failure_detection`: all ranks end if one dies, hangs or fails.
+`process_group`: both, from the meeting of the ranks to their end.
 """
 
-from landscale.distributed.ranks import Ranks, device, start, stop
-from landscale.distributed.together import together
+from landscale.distributed.process_group import process_group
+from landscale.distributed.ranks import Ranks, end_process_group, local_device, start_process_group
 
-__all__ = ["Ranks", "device", "start", "stop", "together"]
+__all__ = ["Ranks", "end_process_group", "local_device", "process_group", "start_process_group"]

@@ -1,43 +1,50 @@
-"""Several processes: who am I, and sums over all. Started by torchrun, srun or mpirun; alone without them."""
+"""Which rank this process is, and what ranks exchange. Started by torchrun, srun or mpirun; one rank without them."""
 
 from __future__ import annotations
 
-import datetime
 import os
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from landscale.errors import LandscaleError, reason
 
-_TO_MEET = datetime.timedelta(minutes=5)
-_TO_END = datetime.timedelta(days=7)
+T = TypeVar("T")
+
+_ARRIVAL_TIMEOUT = timedelta(minutes=5)
+_COLLECTIVE_TIMEOUT = timedelta(days=7)  # failure detection decides, not PyTorch
 
 
-def _unheard(_step: int) -> None:
-    """Nobody watches."""
+def _ignore_progress(_step: int) -> None:
+    """Without failure detection, progress is reported to no one."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all of a training. `beat` tells the others that it goes on: with a step, or −1 within one."""
+    """This process among those of one run. `Ranks()` is the only rank of a run without a launcher."""
 
     rank: int = 0
+    """number of this process, from 0"""
     world: int = 1
+    """how many ranks there are (the world size)"""
     local: int = 0
-    beat: Callable[[int], None] = _unheard
+    """number of this process among those on its host; also the number of its GPU"""
+    report_progress: Callable[[int], None] = _ignore_progress
+    """tells failure detection that this rank makes progress: called with a step as it begins, or with −1 within one"""
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
-    def gather(self, value: Any) -> list[Any]:
-        """The values of all ranks, in order, on every rank."""
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, in order, on every rank. Values are pickled."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -45,31 +52,31 @@ class Ranks:
         return values
 
     def begin_sum(self, values: torch.Tensor) -> Callable[[], list[float]]:
-        """Begin to sum some numbers (n,) over all ranks while other work goes on; the value waits for the sums."""
+        """Begin to sum numbers (n,) over all ranks in the background; the returned function waits for the sums."""
         if self.world == 1:
             return lambda: list(values.tolist())
         values = values.detach().clone()
         work = dist.all_reduce(values, async_op=True)
 
-        def sums() -> list[float]:
+        def wait_for_sums() -> list[float]:
             work.wait()
             return list(values.tolist())
 
-        return sums
+        return wait_for_sums
 
-    def adopt(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Overwrite tensors with those of the first rank."""
+    def broadcast_tensors(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite tensors with those of the first rank, which have the same shapes and types."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
-    def share(self, value: Any) -> Any:
-        """The first rank's value, on every rank."""
+    def broadcast(self, value: T) -> T:
+        """The first rank's value, on every rank. Values are pickled; with None it is a barrier."""
         if self.world == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 def _from_environment() -> Ranks:
@@ -77,59 +84,86 @@ def _from_environment() -> Ranks:
     if "RANK" in e and "WORLD_SIZE" in e:  # torchrun
         return Ranks(int(e["RANK"]), int(e["WORLD_SIZE"]), int(e.get("LOCAL_RANK", "0")))
     if int(e.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # srun; a batch script alone has no step
-        _meet_at(_first_slurm_host(), 20000 + int(e["SLURM_JOB_ID"]) % 20000)
+        _set_master(_first_slurm_host(), 20000 + int(e["SLURM_JOB_ID"]) % 20000)
         return Ranks(int(e["SLURM_PROCID"]), int(e["SLURM_STEP_NUM_TASKS"]), int(e["SLURM_LOCALID"]))
     if int(e.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:  # Open MPI
-        _meet_at("127.0.0.1", 29500)  # on several nodes: mpirun -x MASTER_ADDR=…
+        _set_master("127.0.0.1", 29500)  # on several nodes: mpirun -x MASTER_ADDR=…
         keys = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK")
         rank, world, local = (int(e[key]) for key in keys)
         return Ranks(rank, world, local)
     return Ranks()
 
 
-def _meet_at(host: str, port: int) -> None:
+def _set_master(host: str, port: int) -> None:
+    """Where the ranks meet, unless the user has set it."""
     os.environ.setdefault("MASTER_ADDR", host)
     os.environ.setdefault("MASTER_PORT", str(port))
 
 
 def _first_slurm_host() -> str:
     nodes = os.environ["SLURM_STEP_NODELIST"]
-    listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    return listed.stdout.split()[0]
+    hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    return hosts.stdout.split()[0]
 
 
-def start(backend: str | None = None, patience: datetime.timedelta = _TO_MEET) -> Ranks:
-    """Join the process group that the environment announces.
+def start_process_group(backend: str | None = None, timeout: timedelta = _ARRIVAL_TIMEOUT) -> Ranks:
+    """Join the process group that the environment announces; without one, return `Ranks()`.
 
     Args:
         backend: by default NCCL with GPUs, else gloo.
-        patience: how long one waits for the others to come. Later nobody gives up by himself: one rank may have much
-            more to do than another.
+        timeout: how long to wait for all ranks to arrive. Collectives have no practical time-out afterwards, since one
+            rank may have much more to do than another; failure detection decides which wait is too long.
 
     Raises:
-        LandscaleError: some do not come.
+        LandscaleError: not all ranks arrive in time.
     """
     ranks = _from_environment()
-    if ranks.world > 1 and not dist.is_initialized():
-        cuda = torch.cuda.is_available()
-        if cuda:
-            torch.cuda.set_device(ranks.local)
-        chosen = backend or ("nccl" if cuda else "gloo")
-        # Else NCCL ends us before `watch` says who is lost.
-        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
-        try:
-            dist.init_process_group(chosen, rank=ranks.rank, world_size=ranks.world, timeout=patience)
-        except RuntimeError as error:
-            raise LandscaleError(f"not all ranks are there ({reason(error)}); run the same command again") from None
-        _set_pg_timeout(_TO_END)
+    if ranks.world == 1 or dist.is_initialized():
+        return ranks
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(ranks.local)
+    # Otherwise NCCL ends the process before failure detection has named the rank that failed.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    try:
+        store = _wait_for_all(ranks, timeout)
+        dist.init_process_group(
+            backend or ("nccl" if cuda else "gloo"),
+            store=store,
+            rank=ranks.rank,
+            world_size=ranks.world,
+            timeout=_COLLECTIVE_TIMEOUT,
+        )
+    except RuntimeError as error:
+        raise LandscaleError(
+            f"not all {ranks.world} ranks arrived within {timeout.total_seconds():g} s ({reason(error)});"
+            " run the same command again"
+        ) from None
     return ranks
 
 
-def stop() -> None:
+def _wait_for_all(ranks: Ranks, timeout: timedelta) -> Store:
+    """The store at MASTER_ADDR, once all ranks have written a key there.
+
+    `init_process_group` has one time-out for the arrival of the ranks and for all collectives after it. Here the two
+    differ, so the ranks meet at the store before.
+    """
+    store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world, timeout=timeout))
+    store.set_timeout(timeout)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = PrefixStore(f"landscale/process_group/{attempt}", store)
+    keys = [f"arrived/{rank}" for rank in range(ranks.world)]
+    store.set(keys[ranks.rank], "")
+    store.wait(keys, timeout)
+    return store
+
+
+def end_process_group() -> None:
+    """Leave the process group, if this process is in one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def device(ranks: Ranks | None = None) -> torch.device:
-    """This process's GPU where there is one, else the CPU."""
+def local_device(ranks: Ranks | None = None) -> torch.device:
+    """This rank's GPU where there is one, else the CPU."""
     return torch.device("cuda", ranks.local if ranks else 0) if torch.cuda.is_available() else torch.device("cpu")

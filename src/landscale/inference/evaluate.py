@@ -30,7 +30,7 @@ def infer(
         for part in batches(store, classifier.description.bands, targets, rows, device, upsampled=stored):
             mine[done : done + len(part.rows)] = classifier.probabilities(part.planes).cpu().numpy()
             done += len(part.rows)
-            ranks.beat(-1)
+            ranks.report_progress(-1)
             advance(len(part.rows))
     together = np.empty((len(patches), mine.shape[1]), np.float32)
     for theirs, values in zip(places, ranks.gather(mine), strict=True):

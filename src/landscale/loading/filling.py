@@ -62,7 +62,7 @@ def filled(
             wanted = rows[here]
             arrays = {key: array[: len(wanted)] for key, array in into(here).items()}
             pieces = [slice(k, k + piece) for k in range(0, len(wanted), piece)]
-            ranks.beat(-1)  # before the first step
+            ranks.report_progress(-1)  # before the first step
             with agreed(ranks):
                 for copied in pool.map(partial(_copy, store, wanted, arrays), pieces):
                     advance(copied)
@@ -82,7 +82,7 @@ def agreed(ranks: Ranks) -> Iterator[None]:
     except LandscaleError as error:
         ranks.gather(str(error))
         raise
-    for line in filter(None, ranks.gather(None)):
+    for line in filter(None, ranks.gather("")):
         raise LandscaleError(line)
 
 

@@ -25,9 +25,9 @@ def join() -> Ranks:
     Raises:
         LandscaleError: some do not come.
     """
-    from landscale.distributed import start
+    from landscale.distributed import start_process_group
 
-    return start("gloo", _TO_BEGIN)
+    return start_process_group("gloo", _TO_BEGIN)
 
 
 def on_first(ranks: Ranks | None, action: Callable[[], T]) -> T:
@@ -38,7 +38,7 @@ def on_first(ranks: Ranks | None, action: Callable[[], T]) -> T:
     """
     if ranks is None:
         return action()
-    found = _exchange(ranks.share, _tried(action) if ranks.first else None)
+    found = _exchange(ranks.broadcast, _tried(action) if ranks.first else None)
     value: T = _values(ranks, [found])[0]
     return value
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from landscale.datasets.survey import Found, Reader, Survey
-from landscale.distributed import device
+from landscale.distributed import local_device
 from landscale.errors import LandscaleError, UnknownName
 from landscale.store import SUPER, Layout, Plane
 from landscale.superres.planes import ESA_ORDER, interpolate
@@ -73,7 +73,7 @@ class UpsampledReader:
 
 @cache
 def _superresolver(weights: Path) -> Superresolver:
-    return Superresolver.load(weights, device())
+    return Superresolver.load(weights, local_device())
 
 
 def with_upsampled(source: Source, way: str, weights: Path | None) -> Source:

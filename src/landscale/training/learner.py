@@ -105,7 +105,7 @@ class Learner:
                 loss = self._loss(batch, generator) * (len(batch.rows) * ranks.world / patches)
                 total += loss.detach()
                 if last:  # the backward pass hides that the ranks talk
-                    ranks.beat(-1)
+                    ranks.report_progress(-1)
                     sums = ranks.begin_sum(torch.stack([total / ranks.world, total.new_tensor(float(signals))]))
                 loss.backward()  # type: ignore[no-untyped-call]
         assert sums is not None
@@ -154,7 +154,7 @@ class Learner:
     def agree(self) -> None:
         """Norms saw another part of the batches on each rank; the first one's statistics are kept, so all use them."""
         for network in dict.fromkeys((self.network, self.averaged)):  # in the same order on all ranks
-            self.ranks.adopt(network.buffers())
+            self.ranks.broadcast_tensors(network.buffers())
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Tensors and numbers of a checkpoint."""

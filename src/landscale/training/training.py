@@ -79,7 +79,7 @@ def train(
             write_json(run.folder / "init.json", origin)
             for line in origin["done"]:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-    ranks.share(None)
+    ranks.broadcast(None)
     if run.ended:
         return run.scores()
     if run.last.exists():
@@ -170,7 +170,7 @@ class Trainer:
             state.seconds += took
             show(state.step, state.total, learnt.loss, patches)
             if planner is not None and planner.is_early(state.step, state.seconds):
-                state.total = self.ranks.share(planner.total(state.step, state.seconds))
+                state.total = self.ranks.broadcast(planner.total(state.step, state.seconds))
             if state.step >= state.total or parts is steps[-1]:
                 break
             if stop:
@@ -184,7 +184,7 @@ class Trainer:
         took, clock = time.monotonic() - clock, time.monotonic()
         state.seconds += took
         if planner is not None and state.step < state.total:
-            state.total = self.ranks.share(planner.total_after_epoch(state.step, state.seconds, evaluation))
+            state.total = self.ranks.broadcast(planner.total_after_epoch(state.step, state.seconds, evaluation))
         self.save()
         state.seconds += time.monotonic() - clock  # it waits for the one before, and short epochs do little else
         if stop and state.step < state.total:
@@ -217,7 +217,7 @@ class Trainer:
     def learn(self, parts: Sequence[NDArray[np.int64]], incoming: Iterator[Batch], signalled: int = 0) -> Learnt:
         """One step."""
         state = self.state
-        self.ranks.beat(state.step)
+        self.ranks.report_progress(state.step)
         rate = self.highest_rate * rate_factor(self.recipe, state.progress) / 2**state.halved
         limit = math.inf if math.isnan(state.first_loss) else EXPLODED * state.first_loss
         learnt = self.learner.learn(parts, incoming, state.step, rate, self._side(), limit, int(signalled > 0))
@@ -268,7 +268,7 @@ class Trainer:
         recipe = self.recipe
         self.classifier.inputs.side = self.description.side
         self.writer.wait()
-        self.ranks.share(None)  # the first rank has written the best weights
+        self.ranks.broadcast(None)  # the first rank has written the best weights
         network = self.learner.averaged
         if recipe.select != "last" and self.run.best.exists():
             network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
@@ -305,7 +305,7 @@ class Trainer:
         self.save()
         self.writer.wait()
         if self.ranks.world > 1:
-            self.ranks.share(None)
+            self.ranks.broadcast(None)
             deaf()
         done = f"stopped after step {self.state.step} of {self.state.total}; the same command goes on"
         raise Stopped(done if self.ranks.first else "", signalled)
@@ -317,7 +317,7 @@ class Trainer:
             Diverged: that is not wanted, or has not helped.
         """
         self.writer.wait()
-        self.ranks.share(None)
+        self.ranks.broadcast(None)
         at, halved = f"{self.run.folder}: {diverged}", self.state.halved + 1
         if self.recipe.on_divergence == "stop" or halved > MOST_HALVED:
             raise Diverged(

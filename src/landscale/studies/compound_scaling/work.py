@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from landscale.distributed import Ranks, device
+from landscale.distributed import Ranks, local_device
 from landscale.errors import LandscaleError, reason
 from landscale.runtime.signals import Stopped, signals_wait
 from landscale.runtime.workers import deaf_to_interrupts
@@ -104,7 +104,7 @@ def _serve(pipe: Pipe, parent: int, number: int, threads: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
     torch.set_num_threads(threads)
-    where = device(Ranks(local=number % max(1, torch.cuda.device_count())))
+    where = local_device(Ranks(local=number % max(1, torch.cuda.device_count())))
     while True:
         try:
             pipe.send(_train(pipe.recv(), where))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from timm.optim._optim_factory import create_optimizer_v2
 
 from landscale.datasets.synthetic import bigearthnet_archive as synthetic
-from landscale.distributed import device
+from landscale.distributed import local_device
 from landscale.errors import BadStore, Diverged, reason
 from landscale.loading import batches, epoch_order, targets_by_name
 from landscale.models.classifier import reduced_precision
@@ -68,7 +68,7 @@ def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: 
         Stopped: by a signal, after the network that was learning.
     """
     entries = [zoo(name)[0] for name in dict.fromkeys(names)]
-    place = device()
+    place = local_device()
     settings = {"device": place.type, "steps": steps, "batch": batch, "store": str(path) if path else "synthetic"}
     content = begin(out, "learning", settings, ("models",))
     rows: list[Figures] = content["models"]

@@ -1,0 +1,526 @@
+"""If a rank dies, is stopped, hangs or fails, all others end in time, and one line names the rank and its host."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landscale.distributed import Ranks
+from landscale.distributed.failure_detection import ProgressCounter, detect_failures, liveness, messages, rules
+from landscale.distributed.failure_detection.detector import FailureDetector
+from landscale.distributed.failure_detection.heartbeat import HeartbeatThread
+from landscale.distributed.failure_detection.liveness import start_time
+from landscale.distributed.failure_detection.records import (
+    Diagnosis,
+    Heartbeat,
+    Observation,
+    RankProcess,
+    RankProgress,
+)
+from landscale.errors import LostRank
+from launchers import members, session_of, wait_until_gone
+
+TIMEOUT = 3.0
+SLACK = 5.0  # seconds that a rank may take longer, as other tests run on the same cores
+LAST = 20  # the step at which the failure happens
+HOST = socket.gethostname()
+slow = pytest.mark.slow
+
+# What `landscale train` does around a training; the training here is one all-reduce after the other.
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from landscale.distributed import start_process_group, end_process_group
+from landscale.distributed.failure_detection import detect_failures
+from landscale.errors import LandscaleError, LostRank
+
+failure, rank, timeout, last, folder = sys.argv[1:]
+rank, timeout, last, folder = int(rank), float(timeout), int(last), Path(folder)
+torch.set_num_threads(1)
+ranks = start_process_group("gloo")
+fails = ranks.rank == rank
+
+
+def announce(event):
+    file = folder / f"{event}-{ranks.rank}"
+    file.with_suffix(".partial").write_text(str(os.getpid()))
+    file.with_suffix(".partial").rename(file)
+
+
+def fail(counter):
+    if failure == "diverge":
+        raise LandscaleError("the loss is nan")
+    if failure == "alone":  # an evaluation on one rank, longer than the time-out
+        for _ in range(int(2 * timeout / 0.3) * fails):
+            time.sleep(0.3)
+            counter.report(last)
+    if failure == "handled":
+        signal.signal(signal.SIGTERM, lambda *_: (folder / f"received-{ranks.rank}").touch())
+        announce("fails")
+    if failure == "slow":  # a long pause, shorter than the time-out
+        time.sleep(0.8 * timeout * fails)
+    if not fails:
+        return
+    if failure == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if failure == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if failure == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if failure == "sleep":
+        time.sleep(1000)
+    if failure == "fail":
+        raise LandscaleError("s.h5: torn at\\n  byte 7")
+    if failure == "full":
+        raise OSError(28, "No space left on device", "run/last.safetensors")
+    if failure == "bug":
+        [][1]
+    if failure == "interrupt":
+        raise KeyboardInterrupt
+
+
+def train(counter):
+    announce("begins")
+    ends = failure in ("alone", "slow", "leave", "suspend", "handled")
+    for step in range(last + 200 if ends else 10**6):
+        if step == last:
+            if failure != "handled":
+                announce("fails")
+            fail(counter)
+        counter.report(step)
+        torch.distributed.all_reduce(torch.ones(3))
+        time.sleep(0.01)
+    if failure == "handled":  # the training receives it, and ignores it at the end
+        assert (folder / f"received-{ranks.rank}").exists()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if failure == "leave":
+        time.sleep(timeout * (2.5 if fails else 0.3 * ranks.rank))
+
+
+try:
+    with detect_failures(ranks, timeout) as counter:
+        train(counter)
+except LostRank as lost:
+    sys.exit(lost.code)
+except LandscaleError as error:
+    print(f"landscale: {error}", file=sys.stderr)
+    sys.exit(2)
+except KeyboardInterrupt:
+    sys.exit(130)
+finally:
+    end_process_group()
+assert failure != "handled" or signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+print("ended well")
+"""
+
+
+@dataclass
+class Outcome:
+    output: str
+    """of all ranks and of the launcher"""
+    seconds: float
+    """from the failure to the end of the last rank"""
+    codes: list[int]
+    """exit codes of the ranks if each was started alone, else of torchrun"""
+
+    def line(self) -> str:
+        """The only line by landscale in the output."""
+        (line,) = re.findall("^landscale: .*$", self.output, re.MULTILINE)
+        return line.removeprefix("landscale: ")
+
+    def names(self, rank: int) -> bool:
+        return re.match(rf"rank {rank} on host {re.escape(HOST)} \(process \d+\) ", self.line()) is not None
+
+
+RunRanks = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run_ranks(tmp_path: Path) -> Iterator[RunRanks]:
+    """Run the script on several ranks, by torchrun or each alone, and let one of them fail."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(failure: str, rank: int, world: int, *, alone: bool) -> Outcome:
+        script, log = tmp_path / "script.py", tmp_path / "log"
+        script.write_text(SCRIPT)
+        arguments = [str(script), failure, str(rank), str(TIMEOUT), str(LAST), str(tmp_path)]
+        environment = os.environ | {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+        with log.open("wb") as out:
+            for command, more in commands_without_launcher(world) if alone else [torchrun_command(world)]:
+                how = {"stdout": out, "stderr": out, "env": environment | more, "start_new_session": True}
+                started.append(subprocess.Popen([*command, *arguments], **how))
+        wait_until((tmp_path / f"fails-{rank}").exists, 120)
+        begin = time.monotonic()
+        pids = [int((tmp_path / f"begins-{rank}").read_text()) for rank in range(world)]
+        SIGNALS_FROM_OUTSIDE.get(failure, lambda _: None)(pids)
+        wait_until(lambda: not any(map(session_of, pids)), 90)
+        seconds = time.monotonic() - begin
+        codes = [process.wait(60) for process in started]
+        return Outcome(log.read_text(), seconds, codes)
+
+    yield run
+    for process in started:
+        for member in members(process.pid):
+            os.kill(member, signal.SIGKILL)
+        process.wait()
+        assert not wait_until_gone(process.pid)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def torchrun_command(world: int) -> tuple[list[str], dict[str, str]]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"], {}
+
+
+def commands_without_launcher(world: int) -> list[tuple[list[str], dict[str, str]]]:
+    """As under srun: the first rank holds the store, and no launcher ends the ranks that are left."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(world)}
+    return [([sys.executable], master | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(world)]
+
+
+# ---- real processes
+
+
+@pytest.mark.parametrize(
+    "rank, world, alone",
+    [
+        (0, 2, False),
+        pytest.param(1, 3, False, marks=slow),
+        pytest.param(1, 3, True, marks=slow),
+        pytest.param(0, 3, True, marks=slow),  # and the store with it
+    ],
+)
+def test_killed_rank_is_named_at_once(run_ranks, rank, world, alone):
+    outcome = run_ranks("kill", rank, world, alone=alone)
+    assert outcome.names(rank)
+    assert f"died or became unreachable at step {LAST}; run the same command again" in outcome.line()
+    assert outcome.seconds < TIMEOUT + SLACK
+    assert all(outcome.codes)
+
+
+@pytest.mark.parametrize(
+    "rank, world, alone",
+    [
+        pytest.param(1, 3, False, marks=slow),
+        pytest.param(0, 2, False, marks=slow),
+        pytest.param(1, 3, True, marks=slow),
+        (0, 2, True),  # and the store with it
+        pytest.param(0, 3, True, marks=slow),
+    ],
+)
+def test_suspended_rank_is_named_after_the_timeout(run_ranks, rank, world, alone):
+    outcome = run_ranks("stop", rank, world, alone=alone)
+    assert outcome.names(rank)
+    assert f"since step {LAST}; run the same command again" in outcome.line()
+    assert TIMEOUT - 1 < outcome.seconds < TIMEOUT + SLACK
+    assert all(outcome.codes)
+
+
+@slow
+@pytest.mark.parametrize("rank, world, alone", [(1, 3, False), (0, 2, False), (1, 3, True), (0, 2, True)])
+def test_hanging_rank_with_heartbeats_is_named(run_ranks, rank, world, alone):
+    """The main thread sleeps; the heartbeat thread continues."""
+    outcome = run_ranks("sleep", rank, world, alone=alone)
+    assert outcome.names(rank)
+    assert f"makes no progress at step {LAST - 1}, other ranks wait at step {LAST}" in outcome.line()
+    assert TIMEOUT - 1 < outcome.seconds < TIMEOUT + SLACK
+    assert all(outcome.codes)
+
+
+FAILURES = {
+    "fail": ("s.h5: torn at byte 7", 2),
+    "full": ("run/last.safetensors: No space left on device", 2),
+    "bug": ("IndexError: list index out of range", 1),
+    "term": ("SIGTERM", 128 + 15),  # not under torchrun, which sends it to the others too and names the first itself
+    "interrupt": ("interrupted", 130),
+}
+
+
+@slow
+@pytest.mark.parametrize(
+    "failure, rank, alone",
+    [
+        *product(FAILURES, [0, 1], [True]),
+        ("fail", 0, False),
+        ("full", 1, False),
+        ("bug", 1, False),
+        ("interrupt", 1, False),
+    ],
+)
+def test_failed_rank_is_named_with_its_error(run_ranks, failure, rank, alone):
+    error, code = FAILURES[failure]
+    outcome = run_ranks(failure, rank, 3, alone=alone)
+    assert outcome.names(rank)
+    assert outcome.line().endswith(f" ended: {error}")
+    assert outcome.seconds < TIMEOUT + SLACK
+    assert outcome.codes == ([code if r == rank else 1 for r in range(3)] if alone else [1])
+    assert not alone or ("Traceback" in outcome.output) == (failure == "bug")  # torchrun prints a traceback of its own
+
+
+@slow
+@pytest.mark.parametrize("alone", [False, True])
+def test_error_on_all_ranks_names_none(run_ranks, alone):
+    outcome = run_ranks("diverge", 0, 3, alone=alone)
+    assert outcome.line() == "the loss is nan"
+    assert outcome.codes == ([2, 2, 2] if alone else [1])
+
+
+def suspend(pids):
+    for number, seconds in ((signal.SIGSTOP, 2 * TIMEOUT), (signal.SIGCONT, 0)):
+        for pid in pids:
+            os.kill(pid, number)
+        time.sleep(seconds)
+
+
+def terminate(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+
+
+SIGNALS_FROM_OUTSIDE = {"suspend": suspend, "handled": terminate, "cancel": terminate}
+
+
+@slow
+@pytest.mark.parametrize(
+    "case, rank, world, alone",
+    [
+        ("slow", 1, 2, False),
+        ("alone", 0, 2, True),
+        ("alone", 1, 3, False),
+        ("leave", 0, 3, False),
+        ("leave", 0, 3, True),
+        ("leave", 1, 2, True),  # the first rank ends, and the store with it
+        ("suspend", 0, 3, True),
+        ("handled", 1, 2, True),
+    ],
+)
+def test_no_false_alarm(run_ranks, case, rank, world, alone):
+    """None for a slow rank, an evaluation on one rank, ranks that end later, a suspended job, a SIGTERM that is handled."""
+    outcome = run_ranks(case, rank, world, alone=alone)
+    assert not any(outcome.codes)
+    assert "landscale: " not in outcome.output
+    assert outcome.output.count("ended well") == world
+
+
+@slow
+def test_cancelled_job_prints_nothing(run_ranks):
+    outcome = run_ranks("cancel", 0, 3, alone=True)
+    assert "landscale: " not in outcome.output
+    assert outcome.codes == [128 + 15] * 3
+    assert outcome.seconds < TIMEOUT
+
+
+# ---- many ranks, as threads that share a store in memory
+
+
+class ThreadRanks:
+    """Ranks that have a heartbeat thread and a failure detector each, but share one process."""
+
+    def __init__(self, hosts: list[str], timeout: float) -> None:
+        store, world = dist.HashStore(), len(hosts)
+        processes = [RankProcess(host, os.getpid()) for host in hosts]
+        self.outputs = [io.StringIO() for _ in hosts]
+        self.counters = [ProgressCounter() for _ in hosts]
+        self.heartbeats = [
+            HeartbeatThread(store, Ranks(r, world), self.counters[r], timeout / 10) for r in range(world)
+        ]
+        self.detectors = [
+            FailureDetector(self.heartbeats[r], processes, timeout, self.outputs[r]) for r in range(world)
+        ]
+        for heartbeats in self.heartbeats:
+            heartbeats.write_first()
+
+    def lines(self) -> list[str]:
+        return [line for output in self.outputs for line in output.getvalue().splitlines()]
+
+
+def test_all_ranks_of_a_dead_host_are_named_once():
+    """Five of twenty ranks are silent: each of the others ends with the same message, and one has written it."""
+    ranks = ThreadRanks([f"node{rank // 5}" for rank in range(20)], timeout=2)
+    alive = [rank for rank in range(20) if rank // 5 != 2]
+    errors: dict[int, Exception] = {}
+
+    def end(rank):
+        errors[rank] = ranks.detectors[rank].replacement_for(RuntimeError("gloo: Connection closed by peer"))
+        ranks.detectors[rank].stop()
+
+    for rank in alive:
+        ranks.counters[rank].report(7)
+        ranks.detectors[rank].start()
+    threads = [threading.Thread(target=end, args=(rank,)) for rank in alive]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    (line,) = ranks.lines()
+    assert line.startswith("landscale: ranks 10, 11, 12, 13, 14 on host node2 died or became unreachable at step 7; ")
+    assert sorted(errors) == alive
+    assert all(isinstance(error, LostRank) and f"landscale: {error}" == line for error in errors.values())
+
+
+class StoreWithoutDiagnosis:
+    """A store in which the diagnosis of another rank appears just after it was read."""
+
+    def __init__(self, store):
+        self._store = store
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def multi_get(self, keys):
+        values = zip(keys, self._store.multi_get(keys), strict=True)
+        return [b"" if key == "diagnosis" else value for key, value in values]
+
+
+def test_first_proposed_diagnosis_is_final():
+    ranks = ThreadRanks(["a", "a"], timeout=10.0)
+    for rank, heartbeats in enumerate(ranks.heartbeats):
+        heartbeats.store, heartbeats.proposal = StoreWithoutDiagnosis(heartbeats.store), Diagnosis(rank, f"by {rank}")
+        heartbeats._exchange()
+    assert [heartbeats.diagnosis[:2] for heartbeats in ranks.heartbeats] == [(0, "by 0")] * 2
+
+
+progress = st.tuples(st.integers(-1, 3), st.integers(0, 2))
+rank_states = st.tuples(progress, st.sampled_from(["runs", "silent", "ended"]), st.sampled_from(["a", "b"]))
+
+
+@given(st.lists(rank_states, min_size=2, max_size=9))
+def test_who_is_named_when_no_rank_makes_progress(states):
+    """The silent ranks; otherwise those that are furthest behind; otherwise none. Never one that ended well."""
+    states[0] = (states[0][0], "runs", states[0][2])  # the one that searches
+    ranks = ThreadRanks([host for _, _, host in states], timeout=10.0)
+    heartbeats, detector = ranks.heartbeats[0], ranks.detectors[0]
+    for rank, ((step, calls), state, _) in enumerate(states):
+        heartbeat = Heartbeat(1, RankProgress(9, step, step + 1, calls), "" if state == "ended" else None)
+        unchanged_since, readings = (90.0, 9) if state == "silent" else (99.9, 1)
+        heartbeats.observations[rank] = Observation(heartbeat, 99.9, unchanged_since, readings)
+    heartbeats.last_exchange = 100.0
+    detector._search(100.0, searched=5.0, hangs=True)
+    message = heartbeats.proposal.message if heartbeats.proposal else None
+    running = {rank: reached for rank, (reached, state, _) in enumerate(states) if state != "ended"}
+    expected = [rank for rank in running if states[rank][1] == "silent"]
+    if len(running) == 1:
+        assert message is None
+        return
+    if expected:
+        assert heartbeats.proposal.hanging == expected
+    elif len(set(running.values())) > 1:
+        expected = [rank for rank in running if running[rank] == min(running.values())]
+    named = set(map(int, re.search(r"^ranks? ([\d, ]+) on", message)[1].split(", "))) if expected else set()
+    assert named == set(expected)
+    hosts = {states[rank][2] for rank in expected or running}
+    assert all(re.search(rf"hosts? [ab, ]*\b{host}\b", message) for host in hosts)
+    assert ("is unknown" in message) == (not expected)
+
+
+def test_one_rank_starts_no_threads():
+    before = threading.active_count()
+    with detect_failures(Ranks(), 1.0) as counter:
+        counter.report(1)
+        counter.report(1)
+        counter.report(2)
+        assert threading.active_count() == before
+        counter.report(-1)
+    assert counter.progress == RankProgress(calls=4, step=2, steps_begun=2, calls_in_step=1)
+
+
+# ---- single rules
+
+
+def observe(*heartbeats: Heartbeat, interval: float = 1.0) -> Observation:
+    """An observation after one reading of each heartbeat."""
+    observation = Observation(Heartbeat(0), 0.0, 0.0)
+    for k, heartbeat in enumerate(heartbeats, 1):
+        observation = observation.updated(heartbeat, k * interval - 0.1, k * interval)
+    return observation
+
+
+def test_rank_is_silent_only_after_three_intervals_and_readings():
+    unchanged = observe(*[Heartbeat(5)] * 4)
+    assert unchanged.unchanged_since == 1.0
+    assert not rules.is_silent(unchanged, 4.0, 1.0)
+    assert rules.is_silent(unchanged, 4.1, 1.0)
+    assert not rules.is_silent(observe(*[Heartbeat(5)] * 3), 100.0, 1.0), "this rank itself was paused"
+    assert not rules.is_silent(observe(*map(Heartbeat, range(1, 9))), 8.5, 1.0)
+
+
+def test_rank_that_ended_first_is_named():
+    processes = [RankProcess("a", 1), RankProcess("b", 2), RankProcess("c", 3)]
+    late, early = (Heartbeat(n, end_reason=reason) for n, reason in ((3, "disk full"), (2, "SIGTERM")))
+    observations = {0: observe(Heartbeat(1)), 1: observe(Heartbeat(1), Heartbeat(2), late), 2: observe(early, early)}
+    message = rules.explain_without_silent_ranks(observations, 0, processes, "broken", hangs=False)
+    assert message == "rank 2 on host c (process 3) ended: SIGTERM"
+    well = {**observations, 2: observe(Heartbeat(2, end_reason=""))}
+    assert "rank 1 on host b" in str(rules.explain_without_silent_ranks(well, 0, processes, "broken", hangs=False))
+
+
+def test_heartbeat_survives_json():
+    heartbeat = Heartbeat(7, RankProgress(4, 3, 2, 1), "s.h5: “full”")
+    assert Heartbeat.from_json(heartbeat.to_json().encode()) == heartbeat
+
+
+def test_messages_name_ranks_hosts_and_step():
+    processes = [RankProcess(f"node{rank // 4}", 100 + rank) for rank in range(20)]
+    assert messages.dead([5], -1, processes).startswith(
+        "rank 5 on host node1 (process 105) died or became unreachable before"
+    )
+    assert messages.silent([1], 7, processes).startswith(
+        "rank 1 on host node0 (process 101) has not responded since step 7"
+    )
+    assert messages.silent([3, 4], -1, processes).startswith(
+        "ranks 3, 4 on hosts node0, node1 have not responded since before the first step; "
+    )
+    assert "14, 15 and 4 more on hosts node0, node1, node2, node3, node4 make no" in messages.behind(
+        range(20), 1, 2, processes
+    )
+    assert "unknown (no progress for 3 s; host node2); run" in messages.all_stalled(
+        [8, 9], 1, "no progress for 3 s", processes
+    )
+    assert messages.torchrun_dead(2, processes).startswith("torchrun on host node0, where rank 0 ran, ")
+
+
+def test_start_time_distinguishes_processes():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    first = start_time(child.pid)
+    assert first == start_time(child.pid)
+    assert first > start_time(os.getpid()) > 0
+    child.kill()
+    wait_until(lambda: start_time(child.pid) is None, 10)  # a zombie until it is waited for
+    child.wait()
+    assert start_time(child.pid) is None
+
+
+def test_without_proc_a_process_is_alive_while_its_number_exists(monkeypatch, tmp_path):
+    """As on macOS."""
+    monkeypatch.setattr(liveness, "_PROC", tmp_path)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert start_time(child.pid) == start_time(os.getpid()) == 0
+    child.kill()
+    child.wait()
+    assert start_time(child.pid) is None
+    monkeypatch.setattr(os, "kill", lambda pid, number: (_ for _ in ()).throw(PermissionError))  # another user's
+    assert start_time(child.pid) == 0
