@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -98,6 +100,72 @@ def test_open_mpi(nobody):
     assert os.environ["MASTER_ADDR"] == "node07"
     assert os.environ["MASTER_PORT"]
     assert announce(nobody, OMPI_COMM_WORLD_SIZE=1) == Ranks()
+
+
+# ---- time-outs of the process group
+
+LATE = """
+import os, sys, time
+from datetime import timedelta
+import torch
+from landscale.distributed import ranks as module
+from landscale.errors import LandscaleError
+
+case, rank = sys.argv[1], int(os.environ["RANK"])
+if case == "dies":
+    wait_for_all = module._wait_for_all
+
+    def die_after_arrival(*arguments):
+        store = wait_for_all(*arguments)
+        if rank == 1:
+            os._exit(9)
+        return store
+
+    module._wait_for_all = die_after_arrival
+try:
+    ranks = module.start_process_group("gloo", timedelta(seconds=float(sys.argv[2])))
+except LandscaleError as error:
+    sys.exit(str(error))
+if rank == 1:
+    time.sleep(float(sys.argv[2]) + 1)
+assert ranks.begin_sum(torch.ones(1))() == [2.0]
+assert ranks.gather(rank) == [0, 1]
+module.end_process_group()
+"""
+
+
+def run_late(folder, case, timeout, ranks):
+    """Exit codes and stderr of some of two ranks, without a launcher."""
+    script = folder / "late.py"
+    script.write_text(LATE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    command = [sys.executable, str(script), case, str(timeout)]
+    started = [
+        subprocess.Popen(command, env=os.environ | master | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in ranks
+    ]
+    errors = [process.communicate(timeout=100)[1] for process in started]
+    return [process.returncode for process in started], errors
+
+
+def test_collectives_may_take_longer_than_the_arrival(tmp_path):
+    codes, errors = run_late(tmp_path, "slow", 12, [0, 1])
+    assert codes == [0, 0], errors
+
+
+def test_a_missing_rank_is_not_waited_for(tmp_path):
+    (code,), (error,) = run_late(tmp_path, "missing", 2, [0])
+    assert code == 1
+    assert re.search(r"^not all 2 ranks arrived within 2 s \(.+\); run the same command again$", error, re.MULTILINE)
+
+
+def test_a_rank_that_dies_just_after_its_arrival_ends_the_others(tmp_path):
+    codes, errors = run_late(tmp_path, "dies", 12, [0, 1])
+    assert codes == [2, 9]
+    assert "another rank did not connect within 12 s" in errors[0]
 
 
 # ---- two processes

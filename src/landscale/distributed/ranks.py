@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterable
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -115,7 +118,8 @@ def start_process_group(backend: str | None = None, timeout: timedelta = _ARRIVA
             rank may have much more to do than another; failure detection decides which wait is too long.
 
     Raises:
-        LandscaleError: not all ranks arrive in time.
+        LandscaleError: not all ranks arrive in time. A rank that arrives and dies before it is connected to all others ends
+            them with exit code 2.
     """
     ranks = _from_environment()
     if ranks.world == 1 or dist.is_initialized():
@@ -127,13 +131,14 @@ def start_process_group(backend: str | None = None, timeout: timedelta = _ARRIVA
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
     try:
         store = _wait_for_all(ranks, timeout)
-        dist.init_process_group(
-            backend or ("nccl" if cuda else "gloo"),
-            store=store,
-            rank=ranks.rank,
-            world_size=ranks.world,
-            timeout=_COLLECTIVE_TIMEOUT,
-        )
+        with _exit_unless_connected(timeout):
+            dist.init_process_group(
+                backend or ("nccl" if cuda else "gloo"),
+                store=store,
+                rank=ranks.rank,
+                world_size=ranks.world,
+                timeout=_COLLECTIVE_TIMEOUT,
+            )
     except RuntimeError as error:
         raise LandscaleError(
             f"not all {ranks.world} ranks arrived within {timeout.total_seconds():g} s ({reason(error)});"
@@ -156,6 +161,29 @@ def _wait_for_all(ranks: Ranks, timeout: timedelta) -> Store:
     store.set(keys[ranks.rank], "")
     store.wait(keys, timeout)
     return store
+
+
+@contextmanager
+def _exit_unless_connected(timeout: timedelta) -> Iterator[None]:
+    """End the process if the block does not end in time.
+
+    With gloo each rank connects to all others here, under the time-out of the collectives: it would wait for days for a rank
+    that has arrived and died just after. Nothing can interrupt the main thread in that call.
+    """
+
+    def end() -> None:
+        seconds = f"{timeout.total_seconds():g} s"
+        print(f"landscale: another rank did not connect within {seconds}; run the same command again", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(2)
+
+    timer = threading.Timer(timeout.total_seconds(), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def end_process_group() -> None:
