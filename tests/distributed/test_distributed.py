@@ -162,6 +162,7 @@ def test_a_missing_rank_is_not_waited_for(tmp_path):
     assert re.search(r"^not all 2 ranks arrived within 2 s \(.+\); run the same command again$", error, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_just_after_its_arrival_ends_the_others(tmp_path):
     codes, errors = run_late(tmp_path, "dies", 12, [0, 1])
     assert codes == [2, 9]
