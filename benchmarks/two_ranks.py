@@ -23,7 +23,7 @@ import torch.distributed as dist
 from rounds import interleaved, record
 
 from landscale.datasets.synthetic import bigearthnet_archive as synthetic
-from landscale.distributed import start_process_group, end_process_group
+from landscale.distributed import end_process_group, start_process_group
 from landscale.loading import epoch_order, train_steps
 from landscale.preparation import prepare
 from landscale.store import open_store
