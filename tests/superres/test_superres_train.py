@@ -118,7 +118,7 @@ def test_a_scene_of_clouds_teaches_nothing(scene: Path, tmp_path: Path, cli: Cli
     answer = cli("superres", "train", half, tmp_path / "w", "--max-time", "5s")
     assert (answer.code, len(answer.lines)) == (2, 1)
     assert (
-        "SCL_60m.tif: lies at (300000.0, 8400000.0) with 40×20 px of 60 m, which is not where its product lies"
+        "SCL_60m.tif: covers 40×20 px of 60 m from (300000.0, 8400000.0), expected the area of its product"
         in answer.lines[0]
     )
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscale.datasets.tiles.quality_masks import CLOUD, classification, read_there
+from landscale.datasets.tiles.quality_masks import CLOUD_VALUES, read_covering_raster, scene_classification
 from landscale.errors import BadInput
 from landscale.models.input_stage import turn
 from landscale.scenes.scene import Scene, ScenePixels, open_scene
@@ -89,16 +89,16 @@ def _clouds(scene: Scene, pixels: ScenePixels, height: int, width: int) -> NDArr
     """What the product classifies as cloud, in pixels of 20 m; nothing, where it does not tell. The bands see a cloud from
     different angles, up to 50 m apart: sharpening the one by the other is wrong there, and would be learned.
     """
-    path = classification(scene.folder) if scene.folder.is_dir() else None
+    path = scene_classification(scene.folder) if scene.folder.is_dir() else None
     if path is None:
         return np.zeros((height, width), bool)
-    classes, gsd = read_there(path, pixels.transform.c, pixels.transform.f, pixels.width, pixels.height)
+    classes, gsd = read_covering_raster(path, pixels.transform.c, pixels.transform.f, pixels.width, pixels.height)
     # It may end less than a pixel of its own before the bands do.
     rows, columns = (
         np.minimum(np.arange(size) * 20 // int(gsd), most - 1)
         for size, most in zip((height, width), classes.shape, strict=True)
     )
-    cloud: NDArray[np.bool_] = np.isin(classes[np.ix_(rows, columns)], CLOUD)
+    cloud: NDArray[np.bool_] = np.isin(classes[np.ix_(rows, columns)], CLOUD_VALUES)
     return cloud
 
 

@@ -28,7 +28,7 @@ from landscale.datasets.survey import (
 )
 from landscale.datasets.tiles.corine import corine_labels, open_corine
 from landscale.datasets.tiles.patch_list import find, read_patch_list
-from landscale.datasets.tiles.quality_masks import FLAGGED, Limits, shares
+from landscale.datasets.tiles.quality_masks import FLAGGED_FROM, Limits, mask_fractions
 from landscale.datasets.tiles.reader import TileReader
 from landscale.errors import BadInput, LandscaleError
 from landscale.scenes.tile import SIDE, Tile, open_tiles
@@ -144,8 +144,8 @@ def _look(number: int, tile: Tile, part: pd.DataFrame, limits: Limits, share: in
     `share` is how many workers a tile can have.
     """
     y, x = part["y"].to_numpy(), part["x"].to_numpy()
-    masks = shares(tile, np.stack([y, x], axis=1), SIDE)
-    flags = {"snow": masks[:, 3] >= FLAGGED, "cloud": masks[:, 1] + masks[:, 2] >= FLAGGED}  # NaN: no
+    masks = mask_fractions(tile, np.stack([y, x], axis=1), SIDE)
+    flags = {"snow": masks[:, 3] >= FLAGGED_FROM, "cloud": masks[:, 1] + masks[:, 2] >= FLAGGED_FROM}  # NaN: no
     part = part.assign(tile=tile.mgrs, **dict(zip(SHARES, masks.T, strict=True)))
     part = part.assign(**{flag: values for flag, values in flags.items() if flag not in part})
     if "split" not in part:
