@@ -26,7 +26,7 @@ def statistics(store: PatchStore, rows: np.ndarray) -> np.ndarray:
     """Mean, standard deviation and three quantiles of every band (n, 5·bands)."""
     found = []
     for plane in store.layout.planes:
-        pixels = store.planes[plane.key][rows].reshape(len(rows), len(plane.bands), -1).astype(np.float64)
+        pixels = store.pixels(plane.key, rows).reshape(len(rows), len(plane.bands), -1).astype(np.float64)
         quantiles = np.quantile(pixels, [0.1, 0.5, 0.9], axis=2)
         found += [pixels.mean(2), pixels.std(2), *quantiles]
     return np.concatenate(found, axis=1)

@@ -25,7 +25,7 @@ from rounds import record
 from landscale import distributed
 from landscale.distributed import Ranks
 from landscale.loading import Batch, place, train_steps
-from landscale.store import SPLITS, WHOLE, Layout, PatchStore, Plane, Writer, create, moments, open_store
+from landscale.store import SPLITS, WHOLE, Layout, PatchStore, Plane, StoreWriter, create_store, moments, open_store
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
@@ -64,8 +64,8 @@ def write_store(path: Path, patches: int) -> PatchStore:
         "name": np.array([f"random_{k}" for k in range(patches)]),
         "split": np.full(patches, SPLITS.index("train"), np.uint8),
     }
-    create(path, layout, columns, {"plan": f"random-{patches}", "provenance": '{"synthetic": true}'})
-    writer = Writer(path)
+    create_store(path, layout, columns, {"plan": f"random-{patches}", "provenance": '{"synthetic": true}'})
+    writer = StoreWriter(path)
     for start in range(0, patches, part):
         n = min(part, patches - start)
         more = {

@@ -40,7 +40,7 @@ def main(archive: Path | None) -> None:
         steps = [rng.integers(0, n, BATCH) for _ in range(40)]
         bands = band_set("s2-12").names
         nothing = np.empty((n, 0), np.uint8)
-        planes = list(store.planes.values())
+        planes = list(store._maps.values())  # the mapped file itself, for the floor
         into = [np.zeros((BATCH, *p.shape[1:]), p.dtype) for p in planes]
         source = [np.array(p[:BATCH] if n >= BATCH else np.resize(p, (BATCH, *p.shape[1:]))) for p in planes]
         wheres = list(survey.table["where"])

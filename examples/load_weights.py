@@ -14,7 +14,7 @@ model = landscale.load_model(sys.argv[1])
 store = landscale.open_store(Path(sys.argv[2]))
 
 # A plane is a tensor of raw digital numbers at native resolution; its key says which bands it holds.
-planes = {p.bands: torch.from_numpy(store.planes[p.key][:4]) for p in store.layout.planes}
+planes = {p.bands: torch.from_numpy(store.pixels(p.key, range(4))) for p in store.layout.planes}
 for name, row in zip(store.column("name"), model.probabilities(planes), strict=False):
     likely = [
         f"{c} {p:.2f}" for p, c in sorted(zip(row.tolist(), model.description.classes, strict=True), reverse=True)[:3]

@@ -28,7 +28,7 @@ from archives import (
 from conftest import Cli
 from landscale.store import open_store
 from landscale.vocabulary.nomenclatures import BEN19, CLC43
-from surveys import band_of, labels, row_of
+from surveys import band_of, dataset, labels, row_of
 
 Prepared = Callable[..., Path]
 
@@ -53,7 +53,7 @@ def test_every_pixel_of_every_band(
 
 def test_the_store_has_the_keys_of_paper_1(v2: Path, prepared: Prepared) -> None:
     store = open_store(prepared("bigearthnet", v2))
-    assert {key: plane.shape for key, plane in store.planes.items()} == {
+    assert {plane.key: store.pixels(plane.key).shape for plane in store.layout.planes} == {
         "data_10m": (12, 4, 120, 120),
         "data_20m": (12, 6, 60, 60),
         "data_60m": (12, 2, 20, 20),
@@ -261,7 +261,7 @@ def test_metadata_of_other_types_and_in_parts(tmp_path: Path, prepared: Prepared
     table.to_parquet(tmp_path / "metadata.parquet", row_group_size=2)
     other = open_store(prepared("bigearthnet", tmp_path, name="other.h5"))
     for key in ("name", "split", "country", "snow", "cloud", "tile", "date", "classes", "checksum"):
-        np.testing.assert_array_equal(other.column(key), plain.column(key))
+        np.testing.assert_array_equal(dataset(other, key), dataset(plain, key))
 
 
 def test_bands_at_another_place_are_refused(tmp_path: Path, cli: Cli) -> None:

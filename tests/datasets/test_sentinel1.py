@@ -31,7 +31,7 @@ def numbers(store: Path, version: str) -> dict[int, np.ndarray]:
     opened = open_store(store)
     names = opened.column("name").tolist()
     of = {p.v1 if version == "v1" else p.v2: p.k for p in PATCHES}
-    return {of[name]: opened.planes["data_s1"][row] for row, name in enumerate(names)}
+    return {of[name]: opened.pixels("data_s1", [row])[0] for row, name in enumerate(names)}
 
 
 def test_vv_and_vh_come_from_their_own_files(both: tuple[str, Path], prepared: Callable[..., Path], cli: Cli) -> None:
@@ -46,7 +46,7 @@ def test_vv_and_vh_come_from_their_own_files(both: tuple[str, Path], prepared: C
     info = cli("info", store, "--json").json
     assert info["bands"][-2:] == ["VV", "VH"]
     train = open_store(store).patches("train")
-    values = open_store(store).planes["data_s1"][train, 1].astype(np.float64)
+    values = open_store(store).pixels("data_s1", train)[:, 1].astype(np.float64)
     assert info["statistics"]["VH"]["mean"] == pytest.approx(values.mean(), rel=1e-9)
     assert info["statistics"]["VH"]["std"] == pytest.approx(values.std(), rel=1e-9)
 

@@ -40,7 +40,7 @@ def test_so2sat(tmp_path: Path, stored: Stored) -> None:
             sen1, sen2, label = (file[key][...] for key in ("sen1", "sen2", "label"))
         row = [names[f"{stem}_{k:06d}"] for k in range(size)]
         assert np.array_equal(store.classes[row], label)
-        numbers, decibels = store.planes["data_10m"][row], store.planes["data_s1"][row]
+        numbers, decibels = (store.pixels(key, row) for key in ("data_10m", "data_s1"))
         for plane, band in enumerate(("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")):
             found = numbers[:, store.layout.planes[0].bands.index(band)]
             assert np.array_equal(found, np.round(sen2[..., plane] * 10_000))

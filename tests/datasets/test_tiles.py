@@ -65,7 +65,7 @@ def test_the_patches_are_the_tiles_pixels(bands: Bands, safe: Path, clc: Path, p
         column, row = map(int, name.split("_")[-2:])
         for plane in store.layout.planes:
             here = np.s_[row * plane.side : (row + 1) * plane.side, column * plane.side : (column + 1) * plane.side]
-            for pixels, band in zip(store.planes[plane.key][i], plane.bands, strict=True):
+            for pixels, band in zip(store.pixels(plane.key, [i])[0], plane.bands, strict=True):
                 assert (pixels == bands[band][here]).all()
         assert store.column("origin")[i].tolist() == [CORNER[0] + 1200 * column, CORNER[1] - 1200 * row]
     assert set(store.column("crs")) == {f"EPSG:{EPSG}"}
@@ -118,7 +118,7 @@ def test_nodata_stays_nodata(tmp_path: Path, clc: Path, prepared: Callable[..., 
     np.testing.assert_array_equal(store.column("nodata_share"), [0.5 if "_01_" in name[-6:] else 0 for name in names])
     assert np.isnan(store.column("cloud_share")).all()
     for i, name in enumerate(names):
-        pixels = store.planes["data_10m"][i]
+        pixels = store.pixels("data_10m", [i])[0]
         assert (pixels[..., 60:] == 0).all() == ("_01_" in name[-6:])
         assert (pixels[..., :60] == bands_of(bands, name)[..., :60]).all()
     edge = open_store(prepared("tiles", product, "--corine", clc, "--max-nodata", 0.4, name="less.h5"))
@@ -268,7 +268,9 @@ def test_some_bands(keep: list[str], bands: Bands, clc: Path, tmp_path: Path, pr
     for plane in store.layout.planes:
         here = np.s_[2 * plane.side : 3 * plane.side, 3 * plane.side : 4 * plane.side]
         (i,) = np.flatnonzero([name.endswith("_03_02") for name in store.column("name")])
-        assert all((store.planes[plane.key][i, b] == bands[band][here]).all() for b, band in enumerate(plane.bands))
+        assert all(
+            (store.pixels(plane.key, [i])[0, b] == bands[band][here]).all() for b, band in enumerate(plane.bands)
+        )
 
 
 def test_a_resolution_that_is_not_the_bands_is_refused(bands: Bands, clc: Path, tmp_path: Path, cli: Cli) -> None:

@@ -120,7 +120,7 @@ def test_places_off_the_patch_grid(bands: Bands, safe: Path, clc: Path, tmp_path
     path.write_text(f"ulx,uly\n{CORNER[0] + 660},{CORNER[1] - 1320}\n")
     words = ("prepare", "tiles", safe, tmp_path / "s.h5", "--patch-list", path, "--corine", clc, "--workers", 1)
     assert cli(*words).code == 0
-    (pixels,) = open_store(tmp_path / "s.h5").planes["data_20m"]
+    (pixels,) = open_store(tmp_path / "s.h5").pixels("data_20m")
     assert (pixels[0] == bands["B05"][66:126, 33:93]).all()
     path.write_text(f"ulx,uly\n{CORNER[0] + 670},{CORNER[1] - 1320}\n")
     (tmp_path / "s.h5").unlink()

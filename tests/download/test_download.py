@@ -28,7 +28,7 @@ from badserver import (
 from landscale.cli import main
 from landscale.download import catalogue
 from landscale.download.archive import download
-from landscale.download.catalogue import ARCHIVES, Archive, RemoteFile, find
+from landscale.download.catalogue import ARCHIVES, Archive, RemoteFile, find_archive
 from landscale.download.transfer import remote_size
 from landscale.errors import BadInput, UnknownName
 
@@ -126,8 +126,8 @@ def test_every_file_has_an_address_and_a_digest_of_its_own() -> None:
         assert not Path(file.path).is_absolute()
     for what in ("path", "url", "digest"):
         assert len({getattr(file, what) for file in files}) == len(files)
-    assert find("eurosat-ms").size == 2_065_402_329
-    assert find("bigearthnet-v1-s1").size is None
+    assert find_archive("eurosat-ms").size == 2_065_402_329
+    assert find_archive("bigearthnet-v1-s1").size is None
     for archive in ARCHIVES.values():
         for command in archive.then:
             assert "{root}" in command
@@ -135,7 +135,7 @@ def test_every_file_has_an_address_and_a_digest_of_its_own() -> None:
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UnknownName, match="unknown archive 'eurosat'; did you mean eurosat-"):
-        find("eurosat")
+        find_archive("eurosat")
 
 
 # ---- the command

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from landscale.errors import BadInput
 from landscale.formats import decompression as decompressed
-from landscale.formats.decompression import Decompressed, estimated_size
-from landscale.formats.read_ahead import Ahead
+from landscale.formats.decompression import DecompressedFile, estimated_size
+from landscale.formats.read_ahead import ReadAhead
 from landscale.formats.zstandard import Zstandard, library
 from tarballs import gzipped, zstandard
 
@@ -42,7 +42,7 @@ def pixels(n: int, seed: int = 0) -> bytes:
 
 
 def content(path: Path, block: int) -> bytes:
-    with closing(Decompressed(path, block)) as file:
+    with closing(DecompressedFile(path, block)) as file:
         blocks = []
         while one := file.block():
             blocks.append(bytes(one))
@@ -128,7 +128,7 @@ def test_after_an_error_nothing_more_is_read() -> None:
         block[:] = bytes([asked]) * len(block)
         return len(block)
 
-    with closing(Ahead(fill, 10, 4)) as ahead:
+    with closing(ReadAhead(fill, 10, 4)) as ahead:
         assert bytes(ahead.block()) == b"\1" * 10
         assert bytes(ahead.block()) == b"\2" * 10
         for _ in range(6):
@@ -189,7 +189,7 @@ def test_closed_before_its_end(reader: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(PACKERS[reader](pixels(4 << 20)))
     before = threading.active_count()
-    with closing(Decompressed(path, 65_536)) as file:
+    with closing(DecompressedFile(path, 65_536)) as file:
         assert bytes(file.block()) == pixels(4 << 20)[:65_536]
         assert threading.active_count() > before
     assert threading.active_count() == before

@@ -191,7 +191,7 @@ def test_the_ranks_share_a_step(store, size):
         for rank, parts in enumerate(ranks):
             rows, pixels, labels = parts[k]
             together[rank::world] = rows
-            assert np.array_equal(pixels, store.planes["data_60m"][rows])
+            assert np.array_equal(pixels, store.pixels("data_60m", rows))
             assert np.array_equal(labels, targets[rows])
         assert np.array_equal(together, step)
         shares = [len(parts[k][0]) for parts in ranks]
@@ -240,7 +240,7 @@ def test_pixels_are_the_stores(tmp_path, dtype, bands):
         for names, tensor in batch.planes.items():
             plane = next(p for p in store.layout.planes if p.bands == names)
             assert str(tensor.dtype) == f"torch.{dtype}"
-            assert np.array_equal(tensor.numpy(), store.planes[plane.key][batch.rows])
+            assert np.array_equal(tensor.numpy(), store.pixels(plane.key, batch.rows))
         parts.append(batch.rows)
     assert np.array_equal(np.concatenate(parts), rows)
     assert [len(p) for p in parts] == [4, 4, 3]
@@ -256,7 +256,7 @@ def test_a_batch_stays_valid_until_the_next_is_asked_for(store, ahead):
         assert np.array_equal(batch.rows, rows)
         for names, tensor in batch.planes.items():
             plane = next(p for p in store.layout.planes if p.bands == names)
-            assert np.array_equal(tensor.numpy(), store.planes[plane.key][rows])
+            assert np.array_equal(tensor.numpy(), store.pixels(plane.key, rows))
         assert np.array_equal(batch.targets.numpy(), targets[rows])
         places.add(batch.planes[store.layout.planes[0].bands].data_ptr())
     assert len(places) <= ahead + 1  # memory is used again

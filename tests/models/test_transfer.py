@@ -30,11 +30,11 @@ from badserver import (
     until_it_is,
 )
 from landscale.download import transfer
-from landscale.download.transfer import Patience, fetch
+from landscale.download.transfer import RetryPolicy, fetch
 from landscale.errors import BadInput
 
 
-def bring(server: Server, path: Path, expected: bytes = CONTENT, patience: Patience = QUICK) -> int:
+def bring(server: Server, path: Path, expected: bytes = CONTENT, patience: RetryPolicy = QUICK) -> int:
     """Fetch the server's file; how many bytes progress was told of."""
     new: list[int] = []
     fetch(f"{server.url}/file", path, digest(expected), len(expected), patience, new.append)
@@ -245,7 +245,7 @@ def test_a_full_disk_is_not_taken_for_a_bad_line(
 
 def test_two_at_once_do_not_write_one_file(server: Server, tmp_path: Path) -> None:
     server.plan = [stall(10_000)]
-    patient = Patience(timeout=1, failures=3, pause=0.001)
+    patient = RetryPolicy(timeout=1, failures=3, pause=0.001)
     first = threading.Thread(target=bring, args=(server, tmp_path / "file", CONTENT, patient))
     first.start()
     partial = tmp_path / ".file.partial"
@@ -275,7 +275,7 @@ def test_whatever_happens_on_the_way_the_file_is_the_original(
     server.plan = [*steps, change(CONTENT, '"one"')]
     path = tmp_path / "file"
     path.unlink(missing_ok=True)
-    patience = Patience(timeout=5, failures=20, pause=0)
+    patience = RetryPolicy(timeout=5, failures=20, pause=0)
     while not path.exists():  # what comes before the last step may be complete, but of another version
         try:
             bring(server, path, CONTENT, patience)

@@ -92,10 +92,10 @@ class TestInterruptions:
         same(tmp_path / "s.h5", open_store(prepared("bigearthnet", archive, name="other.h5")))
 
     def test_two_at_once(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
-        from landscale.runtime.files import held
+        from landscale.runtime.files import exclusive_lock
 
         archive = pack(tmp_path / "x.tar.gz", files(roots["v1"], S2["v1"]))
-        with held(tmp_path / "s.h5.partial.s2"):
+        with exclusive_lock(tmp_path / "s.h5.partial.s2"):
             assert "another process" in refusal(cli("prepare", "bigearthnet", archive, tmp_path / "s.h5"))
 
     def test_a_torn_journal(self, many: Path, tmp_path: Path, cli: Cli) -> None:

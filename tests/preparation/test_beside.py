@@ -22,7 +22,7 @@ from landscale.errors import BadInput
 from landscale.preparation import prepare
 from landscale.preparation.beside import AHEAD, settled
 from landscale.store import Layout, Plane
-from landscale.store.direct import PAGE, DirectFile, page_aligned
+from landscale.store.direct import PAGE, DirectFile, page_aligned_buffers
 
 
 @given(st.integers(0, 12))
@@ -134,7 +134,7 @@ def test_a_direct_file_holds_what_was_written(data: st.DataObject, tmp_path_fact
     """Whole pages and parts of them, in any order: the same bytes as in memory."""
     path = tmp_path_factory.mktemp("direct") / "file"
     plane = Plane("data", ("B02", "B03"), 32, 10)  # 4,096 bytes a patch
-    source = page_aligned(Layout((plane,), ("lake",), "custom", multi_label=True), 4)["data"]
+    source = page_aligned_buffers(Layout((plane,), ("lake",), "custom", multi_label=True), 4)["data"]
     source[...] = np.random.default_rng(1).integers(0, 9000, source.shape)
     raw = source.reshape(-1).view(np.uint8)
     expected = np.zeros(8 * PAGE, np.uint8)

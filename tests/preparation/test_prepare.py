@@ -198,7 +198,7 @@ def test_skip_bad_lists_and_leaves_out(damaged: tuple[Path, str, Path], tmp_path
     assert len(found) == 5
     row = found.column("name").tolist().index(Patch(2).v1)
     assert found.states[row] == BAD
-    assert not any(plane[row].any() for plane in found.planes.values())
+    assert not any(found.pixels(plane.key, [row]).any() for plane in found.layout.planes)
     assert sum(found.split_sizes().values()) == 5
     assert cli("info", store, "--json").json["skipped"] == 1
     assert cli("verify", store).code == 0

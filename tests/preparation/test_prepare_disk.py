@@ -17,6 +17,7 @@ from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.preparation import plan, prepare
 from landscale.store import PENDING, WHOLE, checksum, direct, open_store, writer
 from launchers import in_memory
+from surveys import dataset
 
 PATCHES = 60
 PLACES = 50
@@ -48,11 +49,11 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def counts_only_whole(partial: Path) -> int:
     """Demand that every patch that counts has the pixels and labels of its checksum; how many there are."""
     store = open_store(partial, unfinished=True)
-    expected = store.column("checksum")
+    expected = dataset(store, "checksum")
     rows = [i for i, state in enumerate(store.states) if state != PENDING]
     for i in rows:
         assert store.states[i] == WHOLE
-        assert checksum([store.planes[p.key][i] for p in store.layout.planes], store.classes[i]) == expected[i]  # type: ignore[attr-defined]
+        assert checksum([store.pixels(p.key, [i])[0] for p in store.layout.planes], store.classes[i]) == expected[i]
     return len(rows)
 
 
@@ -151,9 +152,9 @@ def test_a_limit_that_is_met_by_two_workers(archive: Path, unbroken: Path, tmp_p
 def test_a_chunk_counts_only_once_it_is_synced(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order of calls is what a power cut tests: data, sync, states."""
     seen: list[str] = []
-    true = writer.Writer._write
+    true = writer.StoreWriter._write
 
-    def write(self: writer.Writer, key: str, *rest: object) -> None:
+    def write(self: writer.StoreWriter, key: str, *rest: object) -> None:
         seen.append(key)
         true(self, key, *rest)  # type: ignore[arg-type]
 
@@ -163,7 +164,7 @@ def test_a_chunk_counts_only_once_it_is_synced(archive: Path, tmp_path: Path, mo
                 seen.append(name)
             return getattr(os, name)
 
-    monkeypatch.setattr(writer.Writer, "_write", write)
+    monkeypatch.setattr(writer.StoreWriter, "_write", write)
     monkeypatch.setattr(direct, "os", Noting())
     prepare(bigearthnet.survey([(None, archive)]), tmp_path / "s.h5")
     chunk = seen[: seen.index("state") + 1]

@@ -128,7 +128,7 @@ def band_of(path: Path) -> str:
 
 def read(store: PatchStore, row: int, band: str) -> np.ndarray[Any, Any]:
     plane = next(p for p in store.layout.planes if band in p.bands)
-    return np.asarray(store.planes[plane.key][row, plane.bands.index(band)])  # type: ignore[attr-defined]
+    return np.asarray(store.pixels(plane.key, [row])[0, plane.bands.index(band)])
 
 
 @pytest.fixture(scope="module")

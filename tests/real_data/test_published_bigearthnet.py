@@ -53,7 +53,7 @@ def assert_same_pixels_and_place(store: PatchStore, row: int, folder: Path) -> N
     for plane in store.layout.planes:
         for b, band in enumerate(plane.bands):
             with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
-                assert np.array_equal(store.planes[plane.key][row, b], file.read(1)), band
+                assert np.array_equal(store.pixels(plane.key, [row])[0, b], file.read(1)), band
                 assert store.column("crs")[row] == f"EPSG:{file.crs.to_epsg()}"
                 assert store.column("origin")[row].tolist() == [file.transform.c, file.transform.f]
 
@@ -139,8 +139,8 @@ def test_sentinel1_pairs(v1: Path, tmp_path: Path, cli: Cli) -> None:
         folder = radar["_".join(name.split("_")[-2:])]
         for k, band in enumerate(("VV", "VH")):
             with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
-                assert np.array_equal(store.planes["data_s1"][row, k], file.read(1))
-    assert -25 < store.planes["data_s1"][:, 1].mean() < store.planes["data_s1"][:, 0].mean() < -5  # VH, VV in dB
+                assert np.array_equal(store.pixels("data_s1", [row])[0, k], file.read(1))
+    assert -25 < store.pixels("data_s1")[:, 1].mean() < store.pixels("data_s1")[:, 0].mean() < -5  # VH, VV in dB
 
 
 def test_archives_give_the_store_of_the_folders(v1: Path, tmp_path: Path, prepared: Callable[..., Path]) -> None:

@@ -34,9 +34,9 @@ def test_all_thirteen_bands(published: Published, tmp_path: Path, cli: Cli) -> N
             expected = dict(zip(MS_ORDER, file.read(), strict=True))
             assert store.column("origin")[row].tolist() == [file.transform.c, file.transform.f]
         for b, band in enumerate(plane.bands):
-            assert np.array_equal(store.planes["data_10m"][row, b], expected[band])
+            assert np.array_equal(store.pixels("data_10m", [row])[0, b], expected[band])
     # B8A comes last in the files but lies beside B08 in the spectrum: no other band correlates with it as much as B07 and B08.
-    values = store.planes["data_10m"].astype(np.float64).transpose(1, 0, 2, 3).reshape(13, -1)
+    values = store.pixels("data_10m").astype(np.float64).transpose(1, 0, 2, 3).reshape(13, -1)
     b8a = plane.bands.index("B8A")
     correlation = np.corrcoef(values)[b8a]
     correlation[b8a] = 0
@@ -58,4 +58,4 @@ def test_rgb_from_a_zip(published: Published, tmp_path: Path, cli: Cli) -> None:
         for member in members[::500]:
             with Image.open(archive.open(member)) as image:
                 expected = np.asarray(image).transpose(2, 0, 1)
-            assert np.array_equal(store.planes["data_10m"][rows[Path(member).stem]], expected)
+            assert np.array_equal(store.pixels("data_10m", [rows[Path(member).stem]])[0], expected)

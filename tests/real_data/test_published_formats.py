@@ -13,7 +13,7 @@ import rasterio
 from archives import GSD
 from badserver import digest
 from landscale.datasets.synthetic.bigearthnet_archive import write_archive
-from landscale.download.catalogue import find
+from landscale.download.catalogue import find_archive
 
 pytestmark = pytest.mark.real_data
 Published = Callable[[str], Path]
@@ -43,7 +43,7 @@ def test_synthetic_files_have_the_published_format(version: str, published: Publ
 @pytest.mark.parametrize("name", ["bigearthnet-v2", "bigearthnet-v1-lists"])
 def test_the_catalogue_has_the_official_digests(name: str, published: Published) -> None:
     checked = 0
-    for file in find(name).files:
+    for file in find_archive(name).files:
         plain = published("bigearthnet-v2-metadata") / file.path
         packed = published("bigearthnet-v1") / f"{file.path}.bz2"
         if plain.exists():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from landscale.errors import BadInput
-from landscale.runtime.files import read_json, whole, whole_folder, write_json
-from landscale.runtime.parts import parts
+from landscale.runtime.files import atomic_file, atomic_folder, read_json, write_json
+from landscale.runtime.parts import resumable_parts
 
 
 def names(folder: Path) -> list[str]:
@@ -19,11 +19,11 @@ def names(folder: Path) -> list[str]:
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text("one")
         assert not path.exists()
     assert path.read_text() == "one"
-    with pytest.raises(RuntimeError), whole(path) as temporary:  # noqa: PT012
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:  # noqa: PT012
         temporary.write_text("half of two")
         raise RuntimeError
     assert path.read_text() == "one"
@@ -33,12 +33,12 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_folder_takes_the_place_of_the_older(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     for content in ("one", "two"):
-        with whole_folder(path) as temporary:
+        with atomic_folder(path) as temporary:
             (temporary / "model").write_text(content)
             (temporary / content).mkdir()
     assert (path / "model").read_text() == "two"
     assert names(path) == ["model", "two"]
-    with pytest.raises(RuntimeError), whole_folder(path) as temporary:  # noqa: PT012
+    with pytest.raises(RuntimeError), atomic_folder(path) as temporary:  # noqa: PT012
         (temporary / "model").write_text("half of three")
         raise RuntimeError
     assert (path / "model").read_text() == "two"
@@ -52,7 +52,7 @@ def test_what_a_killed_process_with_our_number_left_is_no_obstacle(tmp_path: Pat
         left.mkdir()
         (left / "junk").touch()
     for content in ("one", "two"):
-        with whole_folder(tmp_path / "weights") as temporary:
+        with atomic_folder(tmp_path / "weights") as temporary:
             (temporary / "model").write_text(content)
     assert names(tmp_path / "weights") == ["model"]
     assert names(tmp_path) == ["weights"]
@@ -60,7 +60,7 @@ def test_what_a_killed_process_with_our_number_left_is_no_obstacle(tmp_path: Pat
 
 def test_a_folder_that_cannot_take_its_place_leaves_the_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights"
-    with whole_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         (temporary / "model").write_text("one")
     rename = Path.rename
 
@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_older(tmp_path: Path, mo
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fails)
-    with pytest.raises(OSError, match="Input/output"), whole_folder(path) as temporary:
+    with pytest.raises(OSError, match="Input/output"), atomic_folder(path) as temporary:
         (temporary / "model").write_text("two")
     assert (path / "model").read_text() == "one"
     assert names(tmp_path) == ["weights"]
@@ -93,28 +93,28 @@ def test_json_is_read_as_it_was_written_or_refused_in_one_line(tmp_path: Path) -
 def test_parts_are_there_until_the_whole_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an error they are found again, but not by another plan or program; two processes do not share them."""
     out, array = tmp_path / "deep" / "map.tif", np.arange(6).reshape(2, 3)
-    with pytest.raises(RuntimeError), parts(out, {"a": 1}) as done:  # noqa: PT012
+    with pytest.raises(RuntimeError), resumable_parts(out, {"a": 1}) as done:  # noqa: PT012
         assert done.get("x") is None
         done.put("x", array)
         raise RuntimeError
-    with pytest.raises(RuntimeError), parts(out, {"a": 1}) as done:  # noqa: PT012
+    with pytest.raises(RuntimeError), resumable_parts(out, {"a": 1}) as done:  # noqa: PT012
         np.testing.assert_array_equal(done.get("x"), array)
-        with pytest.raises(BadInput, match="in another process"), parts(out, {"a": 1}):
+        with pytest.raises(BadInput, match="in another process"), resumable_parts(out, {"a": 1}):
             pass
         raise RuntimeError
-    with pytest.raises(RuntimeError), parts(out, {"a": 2}) as done:  # noqa: PT012
+    with pytest.raises(RuntimeError), resumable_parts(out, {"a": 2}) as done:  # noqa: PT012
         assert done.get("x") is None
         done.put("x", array)
         raise RuntimeError
     monkeypatch.setattr("landscale.runtime.parts.version", lambda _: "0.0.1")
-    with parts(out, {"a": 2}) as done:
+    with resumable_parts(out, {"a": 2}) as done:
         assert done.get("x") is None
         done.put("x", array)
     assert names(out.parent) == []
 
 
 def test_a_failure_before_the_first_part_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), parts(tmp_path / "map.tif", {}):
+    with pytest.raises(RuntimeError), resumable_parts(tmp_path / "map.tif", {}):
         raise RuntimeError
     assert names(tmp_path) == []
 
@@ -126,6 +126,6 @@ def test_what_a_killed_process_left_of_the_whole_is_removed(tmp_path: Path) -> N
         (tmp_path / name).touch()
     (tmp_path / ".map.tif.8.partial").mkdir()
     (tmp_path / ".map.tif.8.partial" / "B01.tif").touch()
-    with parts(out, {}):
+    with resumable_parts(out, {}):
         pass
     assert names(tmp_path) == sorted(others)

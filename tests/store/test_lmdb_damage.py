@@ -21,7 +21,7 @@ from landscale.errors import BadInput, BadStore, LandscaleError
 from landscale.preparation import prepare
 from landscale.store import open_store
 from landscale.store.planes import SENTINEL2
-from landscale.store.safetensor import Decoder
+from landscale.store.safetensor import SafetensorsDecoder
 from lmdbs import PATCHES, WORDS, put, refused, tells, value
 
 
@@ -57,7 +57,7 @@ def mutated(rng: random.Random, content: bytes) -> bytes:
 
 def test_2000_mutated_values_against_safetensors() -> None:
     """What safetensors refuses is refused; what both read is the same. Twice, as a header that is known is not parsed."""
-    decoder, content = Decoder(SENTINEL2), value(PATCHES[0])
+    decoder, content = SafetensorsDecoder(SENTINEL2), value(PATCHES[0])
     rng = random.Random(0)
     into = {p.key: np.zeros((2, *p.shape), p.dtype) for p in SENTINEL2}
     flat = {key: plane.data.cast("B") for key, plane in into.items()}

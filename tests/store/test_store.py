@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -23,8 +24,9 @@ from landscale.store import (
     WHOLE,
     Layout,
     Plane,
-    Writer,
-    create,
+    StoreWriter,
+    create_store,
+    is_environment,
     open_store,
 )
 from landscale.store.planes import SENTINEL1, SENTINEL2
@@ -67,7 +69,7 @@ def test_any_hdf5_tool_reads_it_and_datasets_are_plain_byte_ranges(tmp_path: Pat
             assert [b.decode() for b in file[plane.key].attrs["bands"]] == list(plane.bands)
     store = open_store(path)
     assert store.layout == layout
-    assert all(np.array_equal(store.planes[p.key], expected[p.key]) for p in layout.planes)
+    assert all(np.array_equal(store.pixels(p.key), expected[p.key]) for p in layout.planes)
 
 
 @settings(max_examples=30)
@@ -78,10 +80,10 @@ def test_order_and_number_of_writers_leave_no_trace(
     write(tmp_path / "one.h5", layout, n)
     columns = content(layout, n)
     path = tmp_path / "many.h5"
-    create(path, layout, table(n), ATTRIBUTES)
+    create_store(path, layout, table(n), ATTRIBUTES)
     cuts = sorted(data.draw(st.sets(st.integers(1, n), max_size=3)) - {n})
     pieces = data.draw(st.permutations(list(zip([0, *cuts], [*cuts, n], strict=True))))
-    pool = [Writer(path) for _ in range(writers)]
+    pool = [StoreWriter(path) for _ in range(writers)]
     for k, (start, stop) in enumerate(pieces):
         pool[k % writers].put(start, {key: values[start:stop] for key, values in columns.items()})
     pool[-1].finish()
@@ -109,10 +111,10 @@ def test_the_same_content_is_the_same_bytes_at_any_time(tmp_path: Path) -> None:
 
 def test_space_is_allocated_when_it_is_created(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    create(path, LAYOUT, table(5000), ATTRIBUTES)
+    create_store(path, LAYOUT, table(5000), ATTRIBUTES)
     size = path.stat().st_size
     assert path.stat().st_blocks * 512 >= size > 5000 * (3 * 16 + 2 * 4) * 2
-    writer = Writer(path)
+    writer = StoreWriter(path)
     columns = content(LAYOUT, 5000)
     writer.put(0, columns)
     writer.finish()
@@ -123,7 +125,7 @@ def test_space_is_allocated_when_it_is_created(tmp_path: Path) -> None:
 
 def test_a_state_is_written_after_its_bytes_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s.h5"
-    create(path, LAYOUT, table(6), ATTRIBUTES)
+    create_store(path, LAYOUT, table(6), ATTRIBUTES)
     with h5py.File(path) as file:
         place = file["state"].id.get_offset()
     done: list[str] = []
@@ -139,7 +141,7 @@ def test_a_state_is_written_after_its_bytes_are_on_disk(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "pwrite", spy_write)
     monkeypatch.setattr(os, "fdatasync", spy_sync)
-    writer = Writer(path)
+    writer = StoreWriter(path)
     writer.put(2, {key: values[2:5] for key, values in content(LAYOUT, 6).items()})
     writer.close()
     assert done == ["bytes"] * (len(done) - 2) + ["sync", "state"]
@@ -151,7 +153,7 @@ def test_partial_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.Monke
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda handle, data, position: pwrite(handle, data[:7], position))
     expected = write(tmp_path / "s.h5")
-    assert np.array_equal(open_store(tmp_path / "s.h5").planes["data_10m"], expected["data_10m"])
+    assert np.array_equal(open_store(tmp_path / "s.h5").pixels("data_10m"), expected["data_10m"])
 
 
 # ---- what is refused
@@ -159,8 +161,8 @@ def test_partial_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_unfinished(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    create(path, LAYOUT, table(6), ATTRIBUTES)
-    writer = Writer(path)
+    create_store(path, LAYOUT, table(6), ATTRIBUTES)
+    writer = StoreWriter(path)
     writer.put(1, {key: values[1:3] for key, values in content(LAYOUT, 6).items()})
     writer.close()
     assert "unfinished: 4 of 6 patches are pending" in refused(path)
@@ -212,7 +214,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(BadInput, match=r"s\.h5: cannot be written \(No space left on device\).* GB"):
-        create(tmp_path / "s.h5", LAYOUT, table(6), ATTRIBUTES)
+        create_store(tmp_path / "s.h5", LAYOUT, table(6), ATTRIBUTES)
     assert not list(tmp_path.iterdir())
 
 
@@ -223,7 +225,7 @@ def test_a_store_that_another_process_creates_is_left_to_it(tmp_path: Path) -> N
         file.flush()
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(BadInput, match="in another process"):
-            create(tmp_path / "s.h5", LAYOUT, table(6), ATTRIBUTES)
+            create_store(tmp_path / "s.h5", LAYOUT, table(6), ATTRIBUTES)
         assert held.read_bytes() == b"of another process"
     write(tmp_path / "s.h5")
     assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
@@ -354,3 +356,27 @@ def test_digests_of_layouts_do_not_depend_on_gsd() -> None:
     layout = Layout(SENTINEL2 + SENTINEL1, ("lake",), "custom", multi_label=True)
     digest = hashlib.sha256(json.dumps(layout.identity()).encode()).hexdigest()
     assert digest == "f7d5681cf7d966fe99668f965b3cd673f69bb75aad0d703cdd0acbe14c59e521"
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.h5")
+    create_store(path, LAYOUT, table(6), ATTRIBUTES)
+    with closing(StoreWriter(path)) as writer:
+        writer.put(0, content(LAYOUT, 6))
+        writer.finish()
+    assert not is_environment(path)
+    assert open_store(path).path == Path(path)
+    with pytest.raises(BadStore, match="no such store"):
+        open_store("none.h5")
+
+
+def test_unknown_columns_and_planes_are_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "s.h5")
+    store = open_store(tmp_path / "s.h5")
+    with pytest.raises(UnknownName, match="unknown column 'nam'; did you mean name"):
+        store.column("nam")
+    with pytest.raises(UnknownName, match="unknown column 'checksum'"):
+        store.column("checksum")
+    with pytest.raises(UnknownName, match="unknown plane 'data_20m'; did you mean"):
+        store.pixels("data_20m")
+    assert np.array_equal(store.pixels("data_10m", [4, 1]), store.pixels("data_10m")[[4, 1]])

@@ -14,8 +14,8 @@ from landscale.store import (
     SPLITS,
     Layout,
     Plane,
-    Writer,
-    create,
+    StoreWriter,
+    create_store,
     moments,
     open_store,
 )
@@ -64,11 +64,11 @@ def test_statistics_of_large_numbers_are_exact(tmp_path: Path) -> None:
     """The sum of squares of 30 patches of 120×120 px at 60,000 and one: float32, or a naive float64 variance, would lose it."""
     layout = Layout((Plane("data_10m", ("B02",), 120, 10),), CLASSES, "c", multi_label=True)
     n = 30
-    create(tmp_path / "s.h5", layout, table(n, ["train"]), ATTRIBUTES)
+    create_store(tmp_path / "s.h5", layout, table(n, ["train"]), ATTRIBUTES)
     pixels = np.full((n, 1, 120, 120), 60_000, np.uint16)
     pixels[7, 0, 3, 4] = 60_001
     columns = content(layout, n) | {"data_10m": pixels, "moments": moments([pixels])}
-    writer = Writer(tmp_path / "s.h5")
+    writer = StoreWriter(tmp_path / "s.h5")
     writer.put(0, columns)
     writer.finish()
     writer.close()

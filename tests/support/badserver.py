@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from landscale.download.transfer import Patience
+from landscale.download.transfer import RetryPolicy
 
 CONTENT = np.random.default_rng(1).bytes(100_000)
 OTHER = np.random.default_rng(2).bytes(100_000)  # another version, of the same size
-QUICK = Patience(timeout=0.3, failures=3, pause=0.001)
+QUICK = RetryPolicy(timeout=0.3, failures=3, pause=0.001)
 
 
 def digest(content: bytes) -> str:

@@ -13,6 +13,7 @@ from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT, write_arch
 from landscale.datasets.synthetic.products_and_map import write_country
 from landscale.store import WHOLE, open_store
 from products import CORNER, EPSG, Bands, classification, read_folder, write_safe
+from surveys import dataset
 
 NAME = "S2A_MSIL2A_20990101T000000_N{}_R000_{}_20990101T000000"
 SIDE = 600  # px of the archive's scene: 5 × 5 patches
@@ -70,10 +71,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, country: Path, clc: Path) ->
 def facts(store: Path, keys: tuple[str, ...] = FACTS) -> pd.DataFrame:
     """What a store holds of its whole patches, by their names."""
     opened = open_store(store)
-    columns = {key: list(opened.column(key)) for key in keys}
+    columns = {key: list(dataset(opened, key)) for key in keys}
     table = pd.DataFrame({key: [np.asarray(v).tolist() for v in values] for key, values in columns.items()})
     table.index = pd.Index(opened.column("name"), name="name")
-    table["pixels"] = [hash(tuple(plane[i].tobytes() for plane in opened.planes.values())) for i in range(len(table))]
+    table["pixels"] = [
+        hash(tuple(opened.pixels(plane.key, [i]).tobytes() for plane in opened.layout.planes))
+        for i in range(len(table))
+    ]
     return table[opened.states == WHOLE].sort_index()
 
 

@@ -24,9 +24,9 @@ from landscale.store import (
     Layout,
     PatchStore,
     Plane,
-    Writer,
+    StoreWriter,
     checksum,
-    create,
+    create_store,
     moments,
     open_store,
 )
@@ -87,8 +87,8 @@ def make_store(
         "split": np.repeat([SPLITS.index(s) for s in splits], list(splits.values())).astype(np.uint8),
     }
     about = json.dumps({"source": "tests", "synthetic": True, **(provenance or {})})
-    create(path, layout, columns, {"plan": f"tests-{seed}-{n}-{','.join(classes)}", "provenance": about})
-    writer = Writer(path)
+    create_store(path, layout, columns, {"plan": f"tests-{seed}-{n}-{','.join(classes)}", "provenance": about})
+    writer = StoreWriter(path)
     rows = {
         "classes": targets,
         "crs": np.full(n, b"EPSG:32633", "S16"),

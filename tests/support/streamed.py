@@ -14,6 +14,7 @@ from conftest import Answer
 from landscale.formats import decompression as decompressed
 from landscale.preparation import plan
 from landscale.store import PatchStore, open_store
+from surveys import dataset
 from tarballs import Files, files, pack, patch_of, shuffled, write_radar
 
 S2 = {"v1": "BigEarthNet-v1.0", "v2": "BigEarthNet-S2"}
@@ -94,10 +95,10 @@ def same(found: Path | PatchStore, expected: PatchStore) -> None:
     names, others = store.column("name").tolist(), expected.column("name").tolist()
     assert sorted(names) == sorted(others)
     rows = [others.index(name) for name in names]
-    for key, plane in store.planes.items():
-        assert np.array_equal(plane, expected.planes[key][rows]), key
+    for key in (plane.key for plane in store.layout.planes):
+        assert np.array_equal(store.pixels(key), expected.pixels(key, rows)), key
     for key in ("classes", *COLUMNS):
-        assert np.array_equal(store.column(key), expected.column(key)[rows], equal_nan=key == "origin"), key
+        assert np.array_equal(dataset(store, key), dataset(expected, key)[rows], equal_nan=key == "origin"), key
     for band, figures in expected.statistics.items():
         assert store.statistics[band] == pytest.approx(figures, rel=1e-12)
     assert not any(damaged for _, damaged in store.damaged())
@@ -106,7 +107,7 @@ def same(found: Path | PatchStore, expected: PatchStore) -> None:
 def occupied(path: Path) -> float:
     """How much more than its data a store takes on the disk."""
     store = open_store(path)
-    return path.stat().st_blocks * 512 / sum(p.nbytes for p in store.planes.values())
+    return path.stat().st_blocks * 512 / sum(p.nbytes * len(store.states) for p in store.layout.planes)
 
 
 def refusal(answer: Answer) -> str:

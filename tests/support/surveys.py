@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -29,6 +30,13 @@ def stored(tmp_path: Path) -> Stored:
     return run
 
 
+def dataset(store: PatchStore, key: str) -> np.ndarray:
+    """Any dataset of an HDF5 store, such as `checksum`; text as str."""
+    with h5py.File(store.path) as file:
+        values = file[key][...]
+    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+
+
 def row_of(store: PatchStore) -> dict[str, int]:
     return {str(name): k for k, name in enumerate(store.column("name"))}
 
@@ -39,7 +47,7 @@ def labels(store: PatchStore, row: int) -> set[str]:
 
 def band_of(store: PatchStore, row: int, band: str) -> np.ndarray:
     plane = next(p for p in store.layout.planes if band in p.bands)
-    return store.planes[plane.key][row, plane.bands.index(band)]
+    return store.pixels(plane.key, [row])[0, plane.bands.index(band)]
 
 
 def splits(store: PatchStore) -> dict[str, int]:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from landscale.errors import BadStore
-from landscale.store import BAD, SPLITS, WHOLE, Layout, Plane, Writer, checksum, create, moments, open_store
+from landscale.store import BAD, SPLITS, WHOLE, Layout, Plane, StoreWriter, checksum, create_store, moments, open_store
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08")
 CLASSES = ("forest", "lake", "town")
@@ -50,8 +50,8 @@ def table(n: int, splits: Sequence[str] = ("train", "val", "test")) -> Content:
 def write(path: Path, layout: Layout = LAYOUT, n: int = 6, **how: object) -> Content:
     """A finished store; the value is what was put into it."""
     columns = content(layout, n, bad=how.pop("bad", ()))  # type: ignore[arg-type]
-    create(path, layout, table(n, **how), ATTRIBUTES)  # type: ignore[arg-type]
-    writer = Writer(path)
+    create_store(path, layout, table(n, **how), ATTRIBUTES)  # type: ignore[arg-type]
+    writer = StoreWriter(path)
     writer.put(0, columns)
     writer.finish()
     writer.close()

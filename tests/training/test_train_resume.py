@@ -20,7 +20,7 @@ import landscale.training.training as room
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import Diverged
-from landscale.runtime.signals import Stopped, signals_wait
+from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.training import checkpoint as checkpoint_room
 from landscale.training import learner as learner_room
 from landscale.training.build import build_classifier
@@ -107,7 +107,7 @@ def test_no_patch_of_an_epoch_is_seen_twice(tmp_path_factory, patches, batch, ac
 
             patch.setattr(Trainer, "learn", count)
             patch.setattr(Trainer, "end_epoch", lambda self, epoch: 0.0)
-            patch.setattr(room, "signals_wait", lambda alone: _caught(left))
+            patch.setattr(room, "deferred_signals", lambda alone: _caught(left))
             trainer = Trainer(recipe, store, Run(folder / "run"), Ranks(0, world), build_classifier(recipe, store), CPU)
             if trainer.run.last.exists():
                 trainer.load()
@@ -369,7 +369,7 @@ def test_codes_of_signals(number, code, store, tmp_path, monkeypatch, capsys):
 
 def test_signals_that_come_together_are_one_for_a_rank(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
-    with signals_wait(alone=False) as caught:
+    with deferred_signals(alone=False) as caught:
         assert caught() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)

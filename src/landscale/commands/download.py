@@ -10,7 +10,7 @@ from landscale.commands.command import AddCommand, print_result
 
 
 def add_command(add: AddCommand) -> None:
-    from landscale.download.catalogue import ARCHIVES, in_words
+    from landscale.download.catalogue import ARCHIVES, format_size
 
     p = add(
         "download",
@@ -18,7 +18,7 @@ def add_command(add: AddCommand) -> None:
         "official archives, digest-checked; the same command again goes on",
         "landscale download eurosat-rgb --root data",
     )
-    names = ", ".join(f"{name} ({in_words(archive.size)})" for name, archive in ARCHIVES.items())
+    names = ", ".join(f"{name} ({format_size(archive.size)})" for name, archive in ARCHIVES.items())
     p.add_argument("archive", metavar="NAME", help=names)
     p.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder they come to")
     p.add_argument("--mirror", metavar="URL", help="address below which files of the same names lie")
@@ -27,9 +27,9 @@ def add_command(add: AddCommand) -> None:
 
 def _download(options: argparse.Namespace) -> int:
     from landscale.download.archive import download
-    from landscale.download.catalogue import find, in_words
+    from landscale.download.catalogue import find_archive, format_size
 
-    archive = find(options.archive)
+    archive = find_archive(options.archive)
     files = download(archive, options.root, options.mirror)
     content = {
         "name": options.archive,
@@ -42,7 +42,7 @@ def _download(options: argparse.Namespace) -> int:
 
     def text() -> None:
         for file in files:
-            print(f"{file.path}: {file.state}, {in_words(file.size)}, {file.digest.replace(':', ' ')} as expected")
+            print(f"{file.path}: {file.state}, {format_size(file.size)}, {file.digest.replace(':', ' ')} as expected")
         for command in archive.then:
             print(f"next: {command.format(root=shlex.quote(str(options.root)))}")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from landscale.commands.command import AddCommand, print_result
 from landscale.commands.sources import add_options, is_stream, stream, survey
 from landscale.errors import LandscaleError
-from landscale.runtime.workers import begin_workers
+from landscale.runtime.workers import start_fork_server
 
 if TYPE_CHECKING:
     from landscale.datasets.bigearthnet.archive import Stream
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     if not _is_one_of_many():
         workers = options.workers or len(os.sched_getaffinity(0))
         if workers > 1 and not (options.scheduler or options.plan):
-            begin_workers()  # they get ready meanwhile
+            start_fork_server()  # they get ready meanwhile
         found = _survey(options, workers)
         if options.plan:
             return _show_plan(options, found, workers)

@@ -20,12 +20,12 @@ def add_command(add: AddCommand) -> None:
 
 
 def _verify_store(options: argparse.Namespace) -> int:
-    from landscale.runtime.progress import bar
+    from landscale.runtime.progress import progress_bar
     from landscale.store import open_store
 
     store = open_store(options.store)
     wrong = []
-    with bar("verify", len(store)) as advance:
+    with progress_bar("verify", len(store)) as advance:
         for index, damaged in store.damaged():
             if damaged:
                 wrong.append(index)

@@ -13,7 +13,7 @@ import pandas as pd
 from landscale.datasets.images import ImageReader
 from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits
 from landscale.errors import BadInput, UnknownName
-from landscale.formats.zip_or_folder import members
+from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import EUROSAT10
 
@@ -58,7 +58,7 @@ def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, see
 def _members(path: Path) -> list[tuple[str, str, int, str]]:
     """Name, place, class and suffix of every image of a folder or zip, sorted."""
     found = []
-    for member, where in members(path, _PLANES):
+    for member, where in list_members(path, _PLANES):
         try:
             (column,) = EUROSAT10.columns([member.parent.name or path.name])
         except UnknownName as error:

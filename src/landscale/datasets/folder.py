@@ -29,7 +29,7 @@ from landscale.datasets.images import (
 )
 from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits, split_code
 from landscale.errors import BadInput, reason
-from landscale.formats.zip_or_folder import members
+from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
 
@@ -98,7 +98,7 @@ def survey(
 
 def _folders(path: Path) -> _Part:
     """A folder or zip with a folder a class; images may lie deeper."""
-    found = [(member, where) for member, where in members(path, IMAGE_SUFFIXES) if len(member.parts) > 1]
+    found = [(member, where) for member, where in list_members(path, IMAGE_SUFFIXES) if len(member.parts) > 1]
     # A zip often holds one folder that holds them all.
     while (
         path.suffix == ".zip" and len({m.parts[0] for m, _ in found}) == 1 and all(len(m.parts) > 2 for m, _ in found)

@@ -22,7 +22,7 @@ from PIL import Image
 from landscale.datasets.survey import Found
 from landscale.errors import BadInput, reason
 from landscale.formats.geotiff import Place, read_bands
-from landscale.formats.zip_or_folder import content
+from landscale.formats.zip_or_folder import read_member
 from landscale.vocabulary.bands import ALIASES, band_set
 
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -105,7 +105,7 @@ def read_header(where: str) -> ImageHeader:
     Raises:
         BadInput: missing, damaged, or a picture whose mode is not 8-bit grey, 16-bit grey or RGB, such as a palette.
     """
-    return _decode_header(where, content(where))
+    return _decode_header(where, read_member(where))
 
 
 def read_image(where: str) -> tuple[NDArray[np.generic], Place]:
@@ -114,7 +114,7 @@ def read_image(where: str) -> tuple[NDArray[np.generic], Place]:
     Raises:
         BadInput: as `read_header` and `read_image_into`.
     """
-    data = content(where)
+    data = read_member(where)
     header = _decode_header(where, data)
     out = np.empty(header.shape, header.dtype)
     return out, _decode_into(where, data, out)
@@ -126,7 +126,7 @@ def read_image_into(where: str, out: NDArray[np.generic]) -> Place:
     Raises:
         BadInput: missing, damaged, of another shape or dtype than `out`, or with pixels that are not finite.
     """
-    return _decode_into(where, content(where), out)
+    return _decode_into(where, read_member(where), out)
 
 
 def name_bands(where: str | Path, count: int, described: Sequence[str], bands: str | None) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from landscale.datasets.images import plane_key, read_image
 from landscale.datasets.survey import Found, OneByOne, Survey, check_names, choose_splits
 from landscale.errors import BadInput, UnknownName, reason
-from landscale.formats.zip_or_folder import members
+from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import UCMERCED17, UCMERCED21
 
@@ -92,7 +92,7 @@ def survey(
 def _members(path: Path) -> list[tuple[str, str, int]]:
     """Name, place and class of every image of a folder or zip."""
     found = []
-    for member, where in members(path, (".tif",)):
+    for member, where in list_members(path, (".tif",)):
         try:
             (column,) = UCMERCED21.columns([member.parent.name or path.name])
         except UnknownName as error:

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from landscale.download.catalogue import Archive, RemoteFile, in_words
-from landscale.download.transfer import Patience, fetch, matches, remote_size, say
+from landscale.download.catalogue import Archive, RemoteFile, format_size
+from landscale.download.transfer import RetryPolicy, digest_matches, fetch, print_line, remote_size
 from landscale.errors import BadInput
-from landscale.runtime.progress import bar
+from landscale.runtime.progress import progress_bar
 
 MEGABYTE = 10**6
 
 
 @dataclass(frozen=True)
-class Arrived:
+class DownloadedFile:
     """A file in its place, its digest checked. `state` is "there already", "downloaded" or "replaced" (one that was damaged)."""
 
     path: Path
@@ -28,8 +28,8 @@ class Arrived:
 
 
 def download(
-    archive: Archive, root: Path, mirror: str | None = None, patience: Patience | None = None
-) -> list[Arrived]:
+    archive: Archive, root: str | Path, mirror: str | None = None, patience: RetryPolicy | None = None
+) -> list[DownloadedFile]:
     """Bring all files of an archive below `root`. Called again, it goes on where it stopped.
 
     Args:
@@ -38,7 +38,8 @@ def download(
     Raises:
         BadInput: no room on the disk, no such file there, a file of another size or digest, a line that fails too often.
     """
-    patience = patience or Patience()
+    root = Path(root)
+    patience = patience or RetryPolicy()
     if mirror is not None and not mirror.startswith(("http://", "https://")):
         raise BadInput("--mirror", f"found '{mirror}', expected an address that begins with https:// or http://")
     root.mkdir(parents=True, exist_ok=True)
@@ -52,11 +53,11 @@ def download(
     for file, size in missing.items():
         path = root / file.path
         if states[file] == "replaced":
-            say(f"{path}: is not what was published; it comes again")
+            print_line(f"{path}: is not what was published; it comes again")
         with _megabytes(path.name, size or 0) as advance:
             fetch(_address(file, mirror), path, file.digest, size, patience, advance)
     return [
-        Arrived(root / file.path, (root / file.path).stat().st_size, file.digest, state)
+        DownloadedFile(root / file.path, (root / file.path).stat().st_size, file.digest, state)
         for file, state in states.items()
     ]
 
@@ -73,10 +74,10 @@ def _state(file: RemoteFile, path: Path) -> str:
     if file.size not in {None, size}:
         return "replaced"
     with _megabytes(f"check {path.name}", size) as advance:
-        return "there already" if matches(path, file.digest, advance) else "replaced"
+        return "there already" if digest_matches(path, file.digest, advance) else "replaced"
 
 
-def _size_there(file: RemoteFile, url: str, patience: Patience) -> int | None:
+def _size_there(file: RemoteFile, url: str, patience: RetryPolicy) -> int | None:
     """The size of a file in bytes: the catalogue's and the server's agree, or one of them does not say."""
     size = remote_size(url, patience)
     if size is not None and file.size is not None and size != file.size:
@@ -88,7 +89,7 @@ def _check_room(root: Path, missing: dict[RemoteFile, int | None]) -> None:
     needed = sum(max(0, (size or 0) - _come(root / file.path)) for file, size in missing.items())
     free = shutil.disk_usage(root).free
     if needed > free:
-        raise BadInput(root, f"{in_words(needed)} are still to come, but only {in_words(free)} are free there")
+        raise BadInput(root, f"{format_size(needed)} are still to come, but only {format_size(free)} are free there")
 
 
 def _come(path: Path) -> int:
@@ -101,7 +102,7 @@ def _come(path: Path) -> int:
 def _megabytes(what: str, size: int) -> Iterator[Callable[[int], None]]:
     """A progress bar in whole megabytes over `size` bytes; its value takes bytes."""
     come = 0
-    with bar(what, math.ceil(size / MEGABYTE), "MB") as advance:
+    with progress_bar(what, math.ceil(size / MEGABYTE), "MB") as advance:
 
         def more(length: int) -> None:
             nonlocal come

@@ -162,7 +162,7 @@ ARCHIVES = {
 }
 
 
-def find(name: str) -> Archive:
+def find_archive(name: str) -> Archive:
     """The archive of that name.
 
     Raises:
@@ -173,7 +173,7 @@ def find(name: str) -> Archive:
     return ARCHIVES[name]
 
 
-def in_words(size: int | None) -> str:
+def format_size(size: int | None) -> str:
     """A size in bytes for people, in decimal units as the publishers give theirs."""
     if size is None:
         return "size unknown"

@@ -32,7 +32,7 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone on th
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How much of a bad line is borne: seconds without a byte, failures in a row without progress, the first pause in seconds."""
 
     timeout: float = 60.0
@@ -48,7 +48,7 @@ class _NoSuchRange(_FailedTry):
     """There is nothing at that place of the file: it is shorter than what we have of it."""
 
 
-def remote_size(url: str, patience: Patience) -> int | None:
+def remote_size(url: str, patience: RetryPolicy) -> int | None:
     """The size in bytes that the server states; None where it states none without sending the file.
 
     Raises:
@@ -68,7 +68,7 @@ def remote_size(url: str, patience: Patience) -> int | None:
 
 
 def fetch(
-    url: str, path: Path, digest: str, size: int | None, patience: Patience, advance: Callable[[int], None]
+    url: str, path: str | Path, digest: str, size: int | None, patience: RetryPolicy, advance: Callable[[int], None]
 ) -> None:
     """Bring a file to its place.
 
@@ -80,6 +80,7 @@ def fetch(
     Raises:
         BadInput: the server has no such file, another file, or fails too often; or the digest is wrong.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _Partial.of(path, digest, advance) as partial:
         tries = _Tries(url, patience)
@@ -100,18 +101,18 @@ def fetch(
         partial.finish(path)
 
 
-def matches(path: Path, digest: str, advance: Callable[[int], None]) -> bool:
+def digest_matches(path: str | Path, digest: str, advance: Callable[[int], None]) -> bool:
     """Whether a file has that digest; `advance` is told of the bytes that were read."""
     kind, _, expected = digest.partition(":")
     hasher = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         while block := file.read(CHUNK):
             hasher.update(block)
             advance(len(block))
     return hasher.hexdigest() == expected
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """A line on stderr, above a progress bar."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -121,7 +122,7 @@ class _Tries:
     """Counts failures in a row. Only bytes that nobody had before end a row, so there is an end to it in any case."""
 
     url: str
-    patience: Patience
+    patience: RetryPolicy
     count: int = 0
     furthest: int = -1
 
@@ -136,7 +137,7 @@ class _Tries:
         if self.count > self.patience.failures:
             raise BadInput(self.url, f"{failure}, {self.count} times in a row; the same command goes on from here")
         pause = min(self.patience.pause * 2 ** (self.count - 1), LONGEST_PAUSE)
-        say(f"{self.url}: {failure}; again in {pause:.0f} s")
+        print_line(f"{self.url}: {failure}; again in {pause:.0f} s")
         time.sleep(pause)
 
 

@@ -12,7 +12,7 @@ from isal import igzip
 from isal.igzip_lib import IsalError
 
 from landscale.errors import BadInput, reason
-from landscale.formats.read_ahead import Ahead, fill
+from landscale.formats.read_ahead import ReadAhead, read_fully
 from landscale.formats.zstandard import Zstandard, is_zstandard, library
 
 BLOCK = 16 << 20  # bytes decompressed at a time: seldom enough that the thread hardly waits for Python's lock
@@ -51,12 +51,12 @@ def _open(path: Path, size: int) -> tuple[_File, _Stream]:
 def _fill(path: Path, stream: _Stream, block: memoryview) -> int:
     """How many bytes of `block` could be filled: all of it but at the end of the stream."""
     try:
-        return fill(stream.readinto, block)
+        return read_fully(stream.readinto, block)
     except (OSError, EOFError, ValueError, IsalError) as error:  # type: ignore[misc]
         raise BadInput(path, f"cannot be decompressed ({reason(error)})") from None
 
 
-class Decompressed:
+class DecompressedFile:
     """The content of a file, block by block, decompressed by a thread while the caller has those before.
 
     Args:
@@ -67,12 +67,13 @@ class Decompressed:
         BadInput: it cannot be read, is empty, or is damaged.
     """
 
-    def __init__(self, path: Path, block: int | None = None) -> None:
+    def __init__(self, path: str | Path, block: int | None = None) -> None:
+        path = Path(path)
         try:
             self._file, stream = _open(path, block or BLOCK)
         except OSError as error:
             raise BadInput(path, f"cannot be read ({error.strerror})") from None
-        self._blocks = Ahead(partial(_fill, path, stream), block or BLOCK, _AHEAD)
+        self._blocks = ReadAhead(partial(_fill, path, stream), block or BLOCK, _AHEAD)
 
     def close(self) -> None:
         self._blocks.close()
@@ -87,8 +88,9 @@ class Decompressed:
         return self._blocks.block()
 
 
-def estimated_size(path: Path) -> int:
+def estimated_size(path: str | Path) -> int:
     """About how many bytes a file has when it is decompressed: by the ratio of its beginning, exact if that is all."""
+    path = Path(path)
     file, stream = _open(path, _PROBED)
     with closing(file):
         size = _fill(path, stream, memoryview(bytearray(_PROBED)))

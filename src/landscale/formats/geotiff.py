@@ -70,12 +70,13 @@ class _Template:
 _templates: dict[tuple[tuple[int, ...], np.dtype[np.generic]], _Template] = {}  # by the pixels they announce
 
 
-def read_band(path: str, out: NDArray[np.generic]) -> Place:
+def read_band(path: str | Path, out: NDArray[np.generic]) -> Place:
     """Read a single-band raster into `out` (side, side), a C-contiguous view of the wanted dtype.
 
     Raises:
         BadInput: missing, damaged, or of another shape or dtype than `out`.
     """
+    path = str(path)
     template = _templates.get((out.shape, out.dtype))
     if template is not None:
         header = bytearray(template.pixels)

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 
-def fill(readinto: Callable[[memoryview], int | None], block: memoryview) -> int:
+def read_fully(readinto: Callable[[memoryview], int | None], block: memoryview) -> int:
     """Read into `block` until it is full, and return its bytes: fewer only at the end. Any single read may be short."""
     filled = 0
     while filled < len(block) and (more := readinto(block[filled:])):
@@ -17,7 +17,7 @@ def fill(readinto: Callable[[memoryview], int | None], block: memoryview) -> int
     return filled
 
 
-class Ahead:
+class ReadAhead:
     """What `fill` says, block by block.
 
     Args:

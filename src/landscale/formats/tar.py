@@ -14,7 +14,7 @@ from pathlib import Path
 from isal import isal_zlib
 
 from landscale.errors import BadInput
-from landscale.formats.decompression import Decompressed
+from landscale.formats.decompression import DecompressedFile
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _LARGEST = 1 << 20  # bytes of a member; the largest of BigEarthNet's have 58 kB
@@ -25,7 +25,8 @@ _LONG_NAME, _PAX = b"L", b"x"
 _ABOUT_OTHERS = frozenset((_LONG_NAME, _PAX, b"g"))  # headers that say more of the next members
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: str | Path) -> bool:
+    path = Path(path)
     return path.name.endswith(SUFFIXES) and not path.is_dir()
 
 
@@ -37,9 +38,9 @@ class Tarball:
             that would lead out of the archive's folder, or is larger than any of BigEarthNet's.
     """
 
-    def __init__(self, path: Path, block: int | None = None) -> None:
-        self._path = path
-        self._file = Decompressed(path, block)
+    def __init__(self, path: str | Path, block: int | None = None) -> None:
+        self._path = path = Path(path)
+        self._file = DecompressedFile(path, block)
         self._block = memoryview(b"")
         self._at = 0  # bytes of the block that were taken
         self._before = 0  # bytes of the tar before the block
@@ -185,7 +186,7 @@ def _adler(field: bytes) -> int:
     return (1 + _number(field) - 8 * ord(" ") + sum(field)) % 65521
 
 
-def first_member(path: Path) -> str:
+def first_member(path: str | Path) -> str:
     """The name of the first file of an archive.
 
     Raises:

@@ -12,12 +12,13 @@ from pathlib import Path, PurePosixPath
 from landscale.errors import BadInput, reason
 
 
-def members(path: Path, suffixes: Container[str]) -> list[tuple[PurePosixPath, str]]:
+def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PurePosixPath, str]]:
     """The files in a folder or zip that end with one of `suffixes` (lower case): where inside, and their place. Sorted.
 
     Raises:
         BadInput: no such folder, or no whole zip.
     """
+    path = Path(path)
     if path.is_dir():
         files = [(PurePosixPath(p.relative_to(path).as_posix()), str(p)) for p in path.rglob("*")]
     elif path.suffix == ".zip":
@@ -33,7 +34,7 @@ def members(path: Path, suffixes: Container[str]) -> list[tuple[PurePosixPath, s
     return sorted(kept, key=lambda file: file[1])
 
 
-def content(where: str) -> bytes:
+def read_member(where: str) -> bytes:
     """All bytes of a file.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from landscale.formats.read_ahead import Ahead, fill
+from landscale.formats.read_ahead import ReadAhead, read_fully
 
 _LIBRARY = "libzstd.so.1"
 _FRAME, _SKIPPABLE = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
@@ -55,7 +55,7 @@ class Zstandard:
         self._zstd = zstd
         self._file = path.open("rb", buffering=0)
         self._stream = zstd.ZSTD_createDStream()
-        self._ahead = Ahead(partial(fill, self._file.readinto), size, 2)
+        self._ahead = ReadAhead(partial(read_fully, self._file.readinto), size, 2)
         self._packed = _Buffer()
         self._consumed = 0
         self._wanted = 0  # more than 0 within a frame, whose last byte the library takes when all it says is out

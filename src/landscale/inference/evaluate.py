@@ -9,7 +9,7 @@ from landscale.distributed import Ranks
 from landscale.inference.metrics import Scores, compute_scores
 from landscale.loading import batches, evaluation_steps, targets_by_name
 from landscale.models.classifier import Classifier
-from landscale.runtime.progress import bar
+from landscale.runtime.progress import progress_bar
 from landscale.store import PatchStore
 
 
@@ -24,7 +24,7 @@ def infer(
     mine = np.empty((sum(map(len, steps)), len(classifier.description.classes)), np.float32)
     classifier.eval()
     stored = classifier.description.stored
-    with bar("evaluate", len(mine), visible=show and ranks.first) as advance:
+    with progress_bar("evaluate", len(mine), visible=show and ranks.first) as advance:
         done = 0
         rows = [patches[step] for step in steps]
         for part in batches(store, classifier.description.bands, targets, rows, device, upsampled=stored):

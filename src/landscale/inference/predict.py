@@ -23,9 +23,9 @@ from rasterio.windows import Window
 
 from landscale.loading import Native
 from landscale.models.classifier import Classifier
-from landscale.runtime.files import check_replaceable, whole
-from landscale.runtime.parts import Parts, parts
-from landscale.runtime.progress import bar
+from landscale.runtime.files import atomic_file, check_replaceable
+from landscale.runtime.parts import Parts, resumable_parts
+from landscale.runtime.progress import progress_bar
 from landscale.scenes.scene import ScenePixels, open_scene
 
 BATCH = 64
@@ -72,8 +72,8 @@ def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int |
         side = max(grid, round(d.ground / pixels.gsd) // grid * grid)
         stride = min(side, max(grid, (stride or side // 2) // grid * grid))
         plan = {**scene.identity(), "classifier": classifier.digest(), "side": side, "stride": stride}
-        done = stack.enter_context(parts(out, plan))
-        temporary = stack.enter_context(whole(out))
+        done = stack.enter_context(resumable_parts(out, plan))
+        temporary = stack.enter_context(atomic_file(out))
         rows, columns = starts(pixels.height, side, stride, grid), starts(pixels.width, side, stride, grid)
         profile = _PROFILE | {
             "width": pixels.width,
@@ -88,7 +88,7 @@ def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int |
         try:
             with (
                 rasterio.open(plain, "w", **profile) as file,
-                bar("predict", len(rows) * len(columns), "windows") as advance,
+                progress_bar("predict", len(rows) * len(columns), "windows") as advance,
             ):
                 file.descriptions = d.classes
                 for top, values in _strips(classifier, pixels, done, rows, columns, side, advance):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from landscale.distributed import Ranks
 from landscale.errors import LandscaleError
-from landscale.runtime.progress import bar
+from landscale.runtime.progress import progress_bar
 from landscale.store import PatchStore, Plane
 
 _PART = 256 << 20  # bytes that a rank copies before it hears of the others
@@ -56,7 +56,7 @@ def filled(
     """
     part = part_of(planes)
     piece = max(_PIECE // sum(map(bytes_of, planes)), 1)
-    with ThreadPoolExecutor(_THREADS) as pool, bar("place", len(rows), visible=ranks.first) as advance:
+    with ThreadPoolExecutor(_THREADS) as pool, progress_bar("place", len(rows), visible=ranks.first) as advance:
         for start in range(0, most, part):
             here = slice(start, start + part)
             wanted = rows[here]

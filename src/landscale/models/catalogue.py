@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from landscale.errors import LandscaleError, UnknownName, reason
 from landscale.runtime.files import read_json, write_text
-from landscale.runtime.progress import bar
+from landscale.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
     from landscale.models.registry import ZooEntry
@@ -72,7 +72,7 @@ def counted(entries: Iterable[ZooEntry], bands: int, classes: int) -> list[Row]:
 
     entries, rows = list(entries), []
     as_theirs = (bands, classes) == (THEIR_BANDS, THEIR_CLASSES)
-    with bar("count", len(entries), "networks", visible=len(entries) > 1) as advance:
+    with progress_bar("count", len(entries), "networks", visible=len(entries) > 1) as advance:
         for entry in entries:
             try:
                 row = describe(entry.name, bands, classes)

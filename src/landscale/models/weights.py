@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from landscale.errors import BadInput, reason
 from landscale.models.classifier import Classifier, Description
-from landscale.runtime.files import read_json, whole_folder, write_json
+from landscale.runtime.files import atomic_folder, read_json, write_json
 from landscale.vocabulary.headline import headline
 
 FORMAT = 1
@@ -21,7 +21,7 @@ FORMAT = 1
 
 def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any]) -> None:
     """Write the folder, whole or not at all. `provenance` says from what and how the weights were made."""
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.network.state_dict().items()}
         save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
         digest = hashlib.sha256((temporary / "model.safetensors").read_bytes()).hexdigest()

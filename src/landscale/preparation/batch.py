@@ -13,7 +13,7 @@ from landscale.datasets.bigearthnet.archive import Patch, Patches
 from landscale.preparation import plan
 from landscale.preparation.beside import AHEAD, settled
 from landscale.store import Layout
-from landscale.store.direct import page_aligned
+from landscale.store.direct import page_aligned_buffers
 
 Advance = Callable[[int], None]
 # Reads the next patch into planes (bands, side, side) and classes (C,); None at the end.
@@ -25,7 +25,7 @@ class Batch:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._planes = page_aligned(layout, plan.CHUNK)
+        self._planes = page_aligned_buffers(layout, plan.CHUNK)
         self._classes = np.zeros((plan.CHUNK, len(layout.classes)), np.uint8)
         self._rows = [{key: plane[i] for key, plane in self._planes.items()} for i in range(plan.CHUNK)]
         self.patches: list[Patch] = []

@@ -16,8 +16,8 @@ from landscale.errors import LandscaleError
 from landscale.preparation import plan
 from landscale.preparation.beside import AHEAD, settled
 from landscale.preparation.plan import Job
-from landscale.store import BAD, WHOLE, Layout, Writer, checksum, moments
-from landscale.store.direct import page_aligned
+from landscale.store import BAD, WHOLE, Layout, StoreWriter, checksum, moments
+from landscale.store.direct import page_aligned_buffers
 
 Damaged = list[tuple[str, str]]  # patches: name and reason
 
@@ -46,7 +46,7 @@ class Extractor:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._writer = Writer(task.store)
+        self._writer = StoreWriter(task.store)
         self._buffers: deque[dict[str, NDArray[np.generic]]] = deque()
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Extractor:
     def _free_buffer(self) -> dict[str, NDArray[np.generic]]:
         """The one used longest ago; a few chunks need fewer than there may be."""
         if len(self._buffers) < AHEAD:
-            self._buffers.append(page_aligned(self._task.layout, plan.CHUNK))
+            self._buffers.append(page_aligned_buffers(self._task.layout, plan.CHUNK))
         else:
             self._buffers.rotate(-1)
         return self._buffers[-1]

@@ -12,7 +12,7 @@ from typing import Any
 from landscale.errors import LandscaleError
 from landscale.preparation.extract import Damaged, Extractor, Task
 from landscale.preparation.plan import Job
-from landscale.runtime.workers import begin_workers, deaf_to_interrupts, end_with_the_command, keep_freed_memory
+from landscale.runtime.workers import exit_with_parent, interrupts_left_to_parent, keep_freed_memory, start_fork_server
 
 LOOK = 0.25  # seconds between two looks at the progress
 
@@ -23,7 +23,7 @@ def run_here(task: Task, jobs: list[Job], workers: int) -> Generator[Damaged, No
         with closing(Extractor(task)) as extractor:
             yield from extractor.run(Job([chunk for job in jobs for chunk in job.chunks]))
         return
-    context = begin_workers()
+    context = start_fork_server()
     stop = context.Event()
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (stop, task)) as pool:
         waiting = iter(sorted(jobs, key=len, reverse=True))  # the longest first: a short one ends the work
@@ -31,7 +31,7 @@ def run_here(task: Task, jobs: list[Job], workers: int) -> Generator[Damaged, No
         try:
             while True:
                 while len(running) < 2 * workers and (job := next(waiting, None)) is not None:
-                    with deaf_to_interrupts():
+                    with interrupts_left_to_parent():
                         running.add(pool.submit(_run_in_worker, job))
                 if not running:
                     return
@@ -52,7 +52,7 @@ _stop: Any
 
 def _start_worker(stop: Any, task: Task) -> None:
     global _task, _stop
-    end_with_the_command()
+    exit_with_parent()
     keep_freed_memory()
     _task, _stop = task, stop
 

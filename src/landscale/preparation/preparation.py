@@ -23,8 +23,8 @@ from landscale.preparation.plan import jobs, longest_first
 from landscale.preparation.pool import run_here
 from landscale.preparation.ranks import on_all, on_first
 from landscale.runtime.files import sync
-from landscale.runtime.progress import bar
-from landscale.store import BAD, PENDING, WHOLE, Writer, create, open_store
+from landscale.runtime.progress import progress_bar
+from landscale.store import BAD, PENDING, WHOLE, StoreWriter, create_store, open_store
 
 if TYPE_CHECKING:  # it imports torch, which a preparation by one process does without
     from landscale.distributed import Ranks
@@ -121,7 +121,11 @@ def _fill(
         run = run_here(task, mine, workers)
     skipped: Damaged = []
     visible = ranks is None or ranks.first
-    with closing(Writer(partial)) as store, bar("prepare", len(todo), visible=visible) as advance, closing(run):
+    with (
+        closing(StoreWriter(partial)) as store,
+        progress_bar("prepare", len(todo), visible=visible) as advance,
+        closing(run),
+    ):
         states, shown = store.states(), 0
         for damaged in run:
             if damaged and not skip_bad:
@@ -140,7 +144,7 @@ def _finish(path: Path, skipped: Damaged) -> None:
         raise LandscaleError(f"none of {len(skipped)} patches can be read: {skipped[0][1]}")
     if (states == PENDING).any():
         raise BadStore(partial, "was replaced meanwhile, as by another prepare of it; run the same command again")
-    with closing(Writer(partial)) as writer:
+    with closing(StoreWriter(partial)) as writer:
         writer.finish()
     partial.rename(path)
     sync(path.parent)
@@ -160,4 +164,4 @@ def _digest(survey: Survey) -> str:
 def _create(survey: Survey, path: Path, plan: str) -> None:
     columns = {str(key): survey.table[key].to_numpy() for key in survey.table if key not in _HOW}
     provenance = json.dumps(survey.provenance | {"landscale": version("landscale")})
-    create(path, survey.layout, columns, {"plan": plan, "provenance": provenance})
+    create_store(path, survey.layout, columns, {"plan": plan, "provenance": provenance})

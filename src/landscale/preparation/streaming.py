@@ -25,10 +25,10 @@ from landscale.preparation.batch import Advance, Batch, pump
 from landscale.preparation.extract import Rows
 from landscale.preparation.journal import Journal
 from landscale.preparation.preparation import Outcome
-from landscale.runtime.files import held, sync
-from landscale.runtime.progress import bar
+from landscale.runtime.files import exclusive_lock, sync
+from landscale.runtime.progress import progress_bar
 from landscale.store import BAD, SUPER, WHOLE, Layout, checksum, moments, open_store
-from landscale.store.growing import FullError, Growing
+from landscale.store.growing import GrowingStore, StoreFullError
 
 _MISSING = 255  # the state of a patch whose other half is not there
 _NAME = 96  # bytes of the longest name; those of BigEarthNet have up to 58
@@ -56,14 +56,16 @@ def prepare_stream(stream: Stream, path: Path, *, skip_bad: bool = False) -> Out
     if partial.exists() and not journals[0].exists():
         raise BadStore(partial, "is the beginning of another preparation; remove it to start anew")
     capacity = stream.most()
-    with held(journals[0]):
+    with exclusive_lock(journals[0]):
         if not partial.exists():  # removed by hand, perhaps
             _empty(*journals)
         while True:
             try:
                 outcome = _Preparation(stream, digest, partial, journals, capacity, skip_bad).run()
                 break
-            except FullError:  # rare: the archive begins with patches that are far easier to compress than the rest
+            except (
+                StoreFullError
+            ):  # rare: the archive begins with patches that are far easier to compress than the rest
                 capacity *= 2
                 _empty(partial, *journals)
         partial.rename(path)
@@ -93,8 +95,8 @@ class _Preparation:
         with ExitStack() as stack:
             kind = _optical_record(self._optical)
             first = stack.enter_context(closing(Journal(self._journals[0], kind, self._digest, self._capacity)))
-            store = stack.enter_context(closing(Growing(self._partial, self._stream.layout, first.capacity)))
-            advance = stack.enter_context(bar("prepare", megabytes, "MB"))
+            store = stack.enter_context(closing(GrowingStore(self._partial, self._stream.layout, first.capacity)))
+            advance = stack.enter_context(progress_bar("prepare", megabytes, "MB"))
             known = len(first.kept)
             if not first.complete:
                 self._read_optical(store, first, advance)
@@ -109,7 +111,7 @@ class _Preparation:
                 records = self._joined(store, records, second.records())
             return self._finish(store, records, known)
 
-    def _read_optical(self, store: Growing, journal: Journal, advance: Advance) -> None:
+    def _read_optical(self, store: GrowingStore, journal: Journal, advance: Advance) -> None:
         complete = self._stream.complete
 
         def kept(batch: Batch, records: NDArray[np.void]) -> bool:
@@ -173,7 +175,7 @@ class _Preparation:
                 records[key] = values
         return records
 
-    def _read_radar(self, store: Growing, optical: NDArray[np.void], journal: Journal, advance: Advance) -> None:
+    def _read_radar(self, store: GrowingStore, optical: NDArray[np.void], journal: Journal, advance: Advance) -> None:
         pairs = self._stream.optical_names()
         row_of = {name.decode(): row for row, name in enumerate(optical["name"])}
         kept = {int(record["row"]): record for record in journal.kept}
@@ -226,7 +228,7 @@ class _Preparation:
 
     def _joint_checksum(
         self,
-        store: Growing,
+        store: GrowingStore,
         record: np.void,
         row: int,
         buffers: dict[str, NDArray[np.generic]],
@@ -241,7 +243,7 @@ class _Preparation:
         by_key = buffers | {RADAR.key: radar}
         return checksum([by_key[p.key] for p in self._stream.layout.planes], record["classes"])
 
-    def _joined(self, store: Growing, optical: NDArray[np.void], radar: NDArray[np.void]) -> NDArray[np.void]:
+    def _joined(self, store: GrowingStore, optical: NDArray[np.void], radar: NDArray[np.void]) -> NDArray[np.void]:
         """The records of the patches with both halves; a patch without one of them is a damaged one."""
         records = np.zeros(len(optical), _optical_record(self._stream.layout))
         for key in ("name", "classes", "crs", "origin", "tile", "state"):
@@ -260,7 +262,7 @@ class _Preparation:
             self._clear(store, records, int(row))
         return records
 
-    def _clear(self, store: Growing, records: NDArray[np.void], row: int) -> None:
+    def _clear(self, store: GrowingStore, records: NDArray[np.void], row: int) -> None:
         """Make a patch whose other half is missing or damaged what any damaged patch is."""
         for plane in self._stream.layout.planes:
             store.put(plane.key, row, np.zeros((1, *plane.shape), plane.dtype))
@@ -270,7 +272,7 @@ class _Preparation:
         if self._stream.classes is not None:
             records["classes"][row] = classes
 
-    def _finish(self, store: Growing, records: NDArray[np.void], known: int) -> Outcome:
+    def _finish(self, store: GrowingStore, records: NDArray[np.void], known: int) -> Outcome:
         names = [name.decode() for name in records["name"]]
         bad = [names[row] for row in np.flatnonzero(records["state"] != WHOLE)]
         for name in bad:

@@ -25,7 +25,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is there when the block ends takes its place, synced; after an error, nothing does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -54,7 +54,7 @@ def check_replaceable(path: Path, begins: tuple[bytes, ...], what: str) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place, files synced, when the block ends. An older `path` is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -90,7 +90,7 @@ def remove_abandoned(path: Path) -> None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold a file, made if need be, against another process that would do the same work at the same time.
 
     Raises:
@@ -100,16 +100,16 @@ def held(path: Path) -> Iterator[None]:
         with suppress(OSError):  # a file system without locks
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = os.path.samestat(os.fstat(file.fileno()), path.stat())  # and not renamed since it was opened
+                locked = os.path.samestat(os.fstat(file.fileno()), path.stat())  # and not renamed since it was opened
             except (BlockingIOError, FileNotFoundError):
-                held = False
-            if not held:
+                locked = False
+            if not locked:
                 raise BadInput(path, "is at work in another process; run the same command again when that has ended")
         yield
 
 
 def write_text(path: Path, text: str) -> None:
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput
-from landscale.runtime.files import held, remove_abandoned, whole, write_text
+from landscale.runtime.files import atomic_file, exclusive_lock, remove_abandoned, write_text
 
 
 class Parts:
@@ -30,12 +30,12 @@ class Parts:
 
     def put(self, name: str, array: NDArray[Any]) -> None:
         """Keep an array; it is on the disk when this returns."""
-        with whole(self._folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+        with atomic_file(self._folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, array)
 
 
 @contextmanager
-def parts(out: Path, plan: Mapping[str, Any]) -> Iterator[Parts]:
+def resumable_parts(out: Path, plan: Mapping[str, Any]) -> Iterator[Parts]:
     """The parts of `out` that earlier attempts have made, to which this one adds its own.
 
     Whoever has them holds `out` against other processes. They lie beside it in the folder `.OUT.parts` until the block ends,
@@ -50,7 +50,7 @@ def parts(out: Path, plan: Mapping[str, Any]) -> Iterator[Parts]:
     """
     folder = out.with_name(f".{out.name}.parts")
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder / "lock"):
+    with exclusive_lock(folder / "lock"):
         remove_abandoned(out)
         planned = folder / "plan.json"
         told = json.dumps({**plan, "landscale": version("landscale")}, sort_keys=True)

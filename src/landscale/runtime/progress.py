@@ -37,7 +37,9 @@ def _live(*columns: ProgressColumn, visible: bool) -> Iterator[Progress]:
 
 
 @contextmanager
-def bar(what: str, total: int, unit: str = "patches", *, visible: bool = True) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    what: str, total: int, unit: str = "patches", *, visible: bool = True
+) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr; the value is a function that advances it."""
     columns = (TextColumn(f"{what:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     begun = time.monotonic()

@@ -22,14 +22,14 @@ class Stopped(Exception):
         """exit code: 130 after Ctrl-C; after a scheduler's signal one that asks it to start the command again"""
 
 
-def deaf() -> None:
+def ignore_scheduler_signals() -> None:
     """For a rank that has saved and ends: launchers end all as soon as one has ended, and its exit code would be lost."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def signals_wait(alone: bool) -> Iterator[Callable[[], int]]:
+def deferred_signals(alone: bool) -> Iterator[Callable[[], int]]:
     """Within the block, signals are only noted; the value tells the first that came, or 0. The second one interrupts at once.
 
     A process that is not `alone` gets the same signal from the scheduler, the launcher and the terminal, so for it those

@@ -17,20 +17,20 @@ _NEEDED = ["landscale.preparation.extract", "rasterio"]
 _TRIM, _MAPS = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of mallopt(3)
 
 
-def begin_workers() -> ForkServerContext:
+def start_fork_server() -> ForkServerContext:
     """Start what workers are forked from: a process without threads, locks or HDF5 handles, which imports what they need
     while the caller still looks at its source. Its children are deaf to Ctrl-C. Called again, it does nothing.
     """
     resource_tracker.ensure_running()  # by ourselves, as starting it lifts the block of signals below
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_NEEDED)
-    with deaf_to_interrupts():
+    with interrupts_left_to_parent():
         forkserver.ensure_running()
     return context
 
 
 @contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
+def interrupts_left_to_parent() -> Iterator[None]:
     """Processes that start in here stay deaf to Ctrl-C, which is their parent's to handle; for us it only waits.
 
     To be called in the main thread. The mask is for them; ours does not help, as a signal goes to any thread.
@@ -47,7 +47,7 @@ def deaf_to_interrupts() -> Iterator[None]:
             handler(*caught[0])
 
 
-def end_with_the_command() -> None:
+def exit_with_parent() -> None:
     """In a worker: let none outlive a killed command. (What it was forked from lives as long as it does.)"""
 
     def watch() -> None:

@@ -41,12 +41,13 @@ class Manifest:
                 raise BadInput(path, f"is damaged: its {algorithm} is not the one in the product's manifest")
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: str | Path) -> Manifest:
     """The manifest of a product, empty where it has none.
 
     Raises:
         BadInput: it cannot be read.
     """
+    folder = Path(folder)
     path = folder / "manifest.safe"
     if not path.is_file():
         return Manifest()

@@ -26,7 +26,7 @@ IMAGES = {
 }
 
 
-def matlab_bands(path: Path) -> tuple[str, ...]:
+def matlab_bands(path: str | Path) -> tuple[str, ...]:
     """The bands in a MATLAB file.
 
     Raises:
@@ -45,7 +45,7 @@ def matlab_bands(path: Path) -> tuple[str, ...]:
     return tuple(band for name in shapes for band in IMAGES[name])
 
 
-def open_matlab_band(path: Path, band: str) -> Any:
+def open_matlab_band(path: str | Path, band: str) -> Any:
     """One band as an open raster in memory, uint16.
 
     Raises:
@@ -60,7 +60,7 @@ def open_matlab_band(path: Path, band: str) -> Any:
     return _raster(_digital_numbers(path, name, values), BANDS[band].gsd)
 
 
-def _digital_numbers(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.uint16]:
+def _digital_numbers(path: str | Path, name: str, values: NDArray[Any]) -> NDArray[np.uint16]:
     """Rounded: simulated images (the published ones with a ground truth) hold means of digital numbers."""
     if values.dtype.kind not in "iuf":
         raise BadInput(path, f"{name} holds {values.dtype} values, expected digital numbers")

@@ -62,7 +62,7 @@ class Scene:
             }
 
 
-def open_scene(folder: Path) -> Scene:
+def open_scene(folder: str | Path) -> Scene:
     """The scene in a folder: files named after bands (`B02.tif`, `T33UUP_…_B02_10m.jp2`), at their native resolution.
 
     Or the one in a MATLAB file (see `sources.matlab`).
@@ -70,6 +70,7 @@ def open_scene(folder: Path) -> Scene:
     Raises:
         BadInput: no folder, no band in it, or several scenes.
     """
+    folder = Path(folder)
     if folder.is_file() and folder.suffix.lower() == ".mat":
         return Scene(folder, dict.fromkeys(matlab_bands(folder), folder), 0)
     if not folder.is_dir():

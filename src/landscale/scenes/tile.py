@@ -41,12 +41,13 @@ def product_name(name: str) -> str:
     return "_".join(name.split("_")[:6]) if name.startswith("S2") and _MGRS.search(name) else name
 
 
-def open_tiles(path: Path) -> list[Tile]:
+def open_tiles(path: str | Path) -> list[Tile]:
     """The tiles in a folder: itself, or its folders, in the order of their names.
 
     Raises:
         BadInput: no such folder, or a product that is not whole.
     """
+    path = Path(path)
     if not path.is_dir():
         raise BadInput(path, "no such folder")
     inside = [p for p in sorted(path.iterdir()) if p.is_dir()]

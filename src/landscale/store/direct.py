@@ -27,8 +27,8 @@ class DirectFile:
         OSError: it cannot be opened.
     """
 
-    def __init__(self, path: Path, *, make: bool = False) -> None:
-        self._path = path
+    def __init__(self, path: str | Path, *, make: bool = False) -> None:
+        self._path = path = Path(path)
         self._file = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
         self._direct: int | None = None
         with suppress(OSError):  # a file system that cannot
@@ -88,7 +88,7 @@ class DirectFile:
             raise BadInput(self._path, f"cannot be written ({error.strerror})") from None
 
 
-def page_aligned(layout: Layout, patches: int) -> dict[str, NDArray[np.generic]]:
+def page_aligned_buffers(layout: Layout, patches: int) -> dict[str, NDArray[np.generic]]:
     """Arrays (patches, bands, side, side) by plane, which can be written past the page cache."""
     return {
         p.key: np.frombuffer(_memory(patches * p.nbytes), p.dtype).reshape(patches, *p.shape) for p in layout.planes

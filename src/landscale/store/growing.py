@@ -18,20 +18,21 @@ from numpy.typing import NDArray
 from landscale.errors import BadInput, reason
 from landscale.store.direct import PAGE, DirectFile
 from landscale.store.layout import Layout
-from landscale.store.writer import Writer, datasets, typed, write_structure
+from landscale.store.writer import StoreWriter, dataset_shapes, typed_columns, write_structure
 
 _FRONT = 1 << 20  # bytes for HDF5's headers; they take about 16 kB
 _GAP = 1 << 16  # bytes, at least: HDF5 puts what is smaller where it likes
 
 
-class FullError(Exception):
+class StoreFullError(Exception):
     """There are more patches than the store has room for."""
 
 
-class Growing:
+class GrowingStore:
     """The pixels of a store that grows."""
 
-    def __init__(self, path: Path, layout: Layout, capacity: int) -> None:
+    def __init__(self, path: str | Path, layout: Layout, capacity: int) -> None:
+        path = Path(path)
         self._path, self._layout, self._capacity = path, layout, capacity
         self._places: dict[str, int] = {}
         self._patch = {plane.key: plane.nbytes for plane in layout.planes}
@@ -51,7 +52,7 @@ class Growing:
             FullError: so many do not fit. BadInput: the disk is full, or broken.
         """
         if row + len(pixels) > self._capacity:
-            raise FullError
+            raise StoreFullError
         self._file.write(pixels, self._places[key] + row * self._patch[key])
 
     def get(self, key: str, row: int, out: NDArray[np.generic]) -> None:
@@ -74,8 +75,8 @@ class Growing:
         Raises:
             BadInput: the disk is full, or broken.
         """
-        columns = typed(described)
-        shapes = datasets(self._layout, columns["name"])
+        columns = typed_columns(described)
+        shapes = dataset_shapes(self._layout, columns["name"])
         shapes = {key: shapes[key] for key in self._places} | shapes
         frame = self._path.with_name(f".{self._path.name}.frame")
         try:
@@ -88,6 +89,6 @@ class Growing:
             raise BadInput(self._path, f"cannot be written ({what})") from None
         finally:
             frame.unlink(missing_ok=True)
-        with closing(Writer(self._path)) as writer:
+        with closing(StoreWriter(self._path)) as writer:
             writer.put(0, columns | found)
             writer.finish()

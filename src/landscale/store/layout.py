@@ -33,6 +33,7 @@ READABLE = (2, 3)  # formats that are opened; 2 lacks `gsd` in the attribute `la
 SPLITS = ("none", "train", "val", "test")
 STATES = ("pending", "whole", "bad")
 SHARES = ("nodata_share", "cloud_share", "shadow_share", "snow_share")
+COLUMNS = ("name", "split", "state", "tile", "crs", "origin", "date", "country", "snow", "cloud", *SHARES)
 SEALED = (
     "name",
     "split",

@@ -22,8 +22,9 @@ _HEADERS = (16, 24)  # bytes of a page's header, of LMDB 0.9 and 1.0; the magic 
 _PAGE_SIZES = {2**k for k in range(9, 17)}
 
 
-def is_environment(path: Path) -> bool:
+def is_environment(path: str | Path) -> bool:
     """Whether it is a folder with `data.mdb`, or a file that begins as one."""
+    path = Path(path)
     if path.is_dir():
         return (path / "data.mdb").is_file()
     try:
@@ -34,19 +35,19 @@ def is_environment(path: Path) -> bool:
     return any(head[at : at + 4] == _MAGIC for at in _HEADERS)
 
 
-class Environment:
+class LmdbEnvironment:
     """An LMDB environment of one key-value table, for reading. Crosses processes and forks.
 
     Raises:
         BadStore: no LMDB environment, or a truncated one, which LMDB would read to its death (SIGBUS).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
         self.data = path / "data.mdb" if path.is_dir() else path
         self.transaction = self._check_whole()
 
-    def __reduce__(self) -> tuple[type[Environment], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[LmdbEnvironment], tuple[Path]]:
         return type(self), (self.path,)
 
     @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadStore, UnknownName
-from landscale.store.layout import BAD, SPLITS, SUPER, WHOLE, Layout, Plane
+from landscale.store.layout import BAD, COLUMNS, SPLITS, SUPER, WHOLE, Layout, Plane
 from landscale.vocabulary.bands import BANDS
 
 
@@ -45,7 +45,15 @@ class PatchStore(ABC):
 
     @abstractmethod
     def column(self, key: str) -> NDArray[Any]:
-        """A column of the store by its key, such as `name`, `tile`, `crs`, `origin`; text as str."""
+        """One of `COLUMNS`, such as `name`, `tile`, `crs` or `origin`, of all patches (N, ...); text as str.
+
+        Raises:
+            UnknownName: no such column.
+        """
+
+    def _check_column(self, key: str) -> None:
+        if key not in COLUMNS:
+            raise UnknownName("column", key, COLUMNS)
 
     @abstractmethod
     def damaged(self) -> Iterator[tuple[int, bool]]:
@@ -63,11 +71,18 @@ class PatchStore(ABC):
     def __len__(self) -> int:
         return int((self.states == WHOLE).sum())
 
-    def pixels(self, key: str, rows: NDArray[np.int64]) -> NDArray[np.generic]:
-        """One plane of some patches (n, bands, side, side), in new memory."""
-        plane = next(p for p in self.layout.planes if p.key == key)
-        out = np.empty((len(rows), *plane.shape), plane.dtype)
-        self.gather(rows, {key: out})
+    def pixels(self, key: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.generic]:
+        """One plane of some patches, or of all of them (n, bands, side, side), in new memory.
+
+        Raises:
+            UnknownName: no such plane.
+        """
+        planes = {plane.key: plane for plane in self.layout.planes}
+        if key not in planes:
+            raise UnknownName("plane", key, planes)
+        chosen = np.arange(len(self.states)) if rows is None else np.asarray(rows, np.int64)
+        out = np.empty((len(chosen), *planes[key].shape), planes[key].dtype)
+        self.gather(chosen, {key: out})
         return out
 
     def patches(self, split: str) -> NDArray[np.int64]:

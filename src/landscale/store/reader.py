@@ -21,14 +21,11 @@ from landscale.store.patches import PatchStore
 
 @dataclass(frozen=True)
 class MappedStore(PatchStore):
-    """A finished HDF5 store, its pixels mapped into memory.
-
-    planes: by key, the pixels (N, bands, side, side).
-    """
+    """A finished HDF5 store, its pixels mapped into memory."""
 
     proof = "checksums"
 
-    planes: dict[str, NDArray[np.generic]]
+    _maps: dict[str, NDArray[np.generic]]  # by plane, (N, bands, side, side)
 
     @property
     def size(self) -> int:
@@ -36,9 +33,10 @@ class MappedStore(PatchStore):
 
     def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
         for key, out in into.items():
-            np.take(self.planes[key], rows, axis=0, out=out, mode="clip")  # any other mode makes a copy in between
+            np.take(self._maps[key], rows, axis=0, out=out, mode="clip")  # any other mode makes a copy in between
 
     def column(self, key: str) -> NDArray[Any]:
+        self._check_column(key)
         with _hdf5(self.path) as file:
             values = file[key][...]
         return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
@@ -51,16 +49,17 @@ class MappedStore(PatchStore):
         if broken[-1]:
             raise BadStore(self.path, "its statistics are damaged; prepare it again")
         for i in np.flatnonzero((self.states == WHOLE) | broken[:-1]):
-            found = checksum([self.planes[p.key][i] for p in self.layout.planes], self.classes[i])
+            found = checksum([self._maps[p.key][i] for p in self.layout.planes], self.classes[i])
             yield int(i), bool(broken[i]) or found != int(expected[i])
 
 
-def open_store(path: Path, *, unfinished: bool = False) -> PatchStore:
+def open_store(path: str | Path, *, unfinished: bool = False) -> PatchStore:
     """Open a store: one that `prepare` wrote, or the published LMDB environment of BigEarthNet v2, read as it is.
 
     Raises:
         BadStore: missing, truncated, neither of them, of another format, or not finished (unless `unfinished` is allowed).
     """
+    path = Path(path)
     if is_environment(path):
         from landscale.store.reben import open_reben  # pandas takes a second to import
 

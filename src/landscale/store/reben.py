@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadStore
 from landscale.store.layout import SHARES, SPLITS, WHOLE, Layout, Plane
-from landscale.store.lmdb import Environment
+from landscale.store.lmdb import LmdbEnvironment
 from landscale.store.patches import PatchStore
 from landscale.store.planes import SENTINEL1, SENTINEL2
 from landscale.store.reben_metadata import read_metadata
-from landscale.store.safetensor import Decoder
+from landscale.store.safetensor import SafetensorsDecoder
 from landscale.store.statistics import TrainStatistics
 from landscale.vocabulary.nomenclatures import nomenclature
 
@@ -33,9 +33,9 @@ from landscale.vocabulary.nomenclatures import nomenclature
 class Instrument:
     """The values of one instrument in an environment, each of which holds the same planes."""
 
-    def __init__(self, environment: Environment, planes: tuple[Plane, ...]) -> None:
+    def __init__(self, environment: LmdbEnvironment, planes: tuple[Plane, ...]) -> None:
         self.planes = planes
-        self._environment, self._decoder = environment, Decoder(planes)
+        self._environment, self._decoder = environment, SafetensorsDecoder(planes)
 
     def gather(self, keys: Sequence[bytes], into: Mapping[str, NDArray[np.generic]]) -> None:
         """Copy the planes that `into` has, of some patches, in the order of `keys`; see `PatchStore.gather`.
@@ -58,7 +58,7 @@ class Instrument:
 
 
 @dataclass(frozen=True)
-class Values:
+class PatchValues:
     """The values of all instruments, and the key of every patch (N,) in each of them."""
 
     instruments: tuple[Instrument, ...]
@@ -78,26 +78,25 @@ class RebenStore(PatchStore):
 
     proof = "headers and lengths: LMDB has no checksums"
 
-    environment: Environment
-    values: Values
-    columns: dict[str, NDArray[Any]]
+    _environment: LmdbEnvironment
+    _values: PatchValues
+    _columns: dict[str, NDArray[Any]]
 
     @property
     def size(self) -> int:
-        return self.environment.data.stat().st_size
+        return self._environment.data.stat().st_size
 
     def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
-        self.values.gather(rows, into)
+        self._values.gather(rows, into)
 
     def column(self, key: str) -> NDArray[Any]:
-        if key not in self.columns:
-            raise BadStore(self.path, f"has no column '{key}'; it has {', '.join(self.columns)}")
-        return self.columns[key]
+        self._check_column(key)
+        return self._columns[key]
 
     def damaged(self) -> Iterator[tuple[int, bool]]:
         """By the pages of the environment and the header and length of every value: there are no checksums of pixels."""
         try:
-            problems = structure.verify(str(self.environment.data))  # type: ignore[no-untyped-call]
+            problems = structure.verify(str(self._environment.data))  # type: ignore[no-untyped-call]
         except structure.VerifyError as error:
             problems = [str(error)]
         if problems:
@@ -116,7 +115,7 @@ class RebenStore(PatchStore):
         return self.statistics.kept()
 
 
-def open_reben(path: Path, labels: str | None = None) -> RebenStore:
+def open_reben(path: str | Path, labels: str | None = None) -> RebenStore:
     """Open an environment of BigEarthNet v2.
 
     Args:
@@ -125,9 +124,10 @@ def open_reben(path: Path, labels: str | None = None) -> RebenStore:
     Raises:
         BadInput: no such environment, damaged, without its metadata, or with none of the patches these list.
     """
-    environment = Environment(path)
+    path = Path(path)
+    environment = LmdbEnvironment(path)
     target = nomenclature(labels or "ben19")
-    metadata = beside(path, "metadata.parquet")
+    metadata = find_beside(path, "metadata.parquet")
     if metadata is None:
         raise BadStore(
             path,
@@ -149,12 +149,12 @@ def open_reben(path: Path, labels: str | None = None) -> RebenStore:
 
     layout = Layout(tuple(p for _, planes in kinds for p in planes), target.names, target.name, multi_label=True)
     instruments = tuple(Instrument(environment, planes) for _, planes in kinds)
-    values = Values(instruments, tuple(np.char.encode(table[key].to_numpy(str), "utf-8") for key, _ in kinds))
+    values = PatchValues(instruments, tuple(np.char.encode(table[key].to_numpy(str), "utf-8") for key, _ in kinds))
     columns = _columns(table)
     plan = _digest(json.dumps(layout.identity()), environment.transaction, *columns["name"], columns["split"], classes)
     train = np.flatnonzero(columns["split"] == SPLITS.index("train"))
     provenance: dict[str, Any] = {"source": "bigearthnet", "version": "v2", "container": "lmdb"}
-    if beside(path, "synthetic.json"):
+    if find_beside(path, "synthetic.json"):
         provenance["synthetic"] = True
     return RebenStore(
         path=path,
@@ -164,13 +164,18 @@ def open_reben(path: Path, labels: str | None = None) -> RebenStore:
         states=columns["state"],
         statistics=TrainStatistics(path, plan, layout, train, values.gather),
         attributes={"plan": plan, "provenance": provenance},
-        environment=environment,
-        values=values,
-        columns=columns,
+        _environment=environment,
+        _values=values,
+        _columns=columns,
     )
 
 
-def beside(path: Path, name: str) -> Path | None:
+def patch_values(store: RebenStore) -> PatchValues:
+    """Where the pixels of an environment are, for readers that copy single patches."""
+    return store._values
+
+
+def find_beside(path: Path, name: str) -> Path | None:
     """The file called `name` in the folder of an environment or the one above."""
     folder = path.absolute() if path.is_dir() else path.absolute().parent
     return next((f / name for f in (folder, folder.parent) if (f / name).is_file()), None)

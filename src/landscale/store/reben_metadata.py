@@ -27,7 +27,7 @@ _TILE = r"(?s)^.*_([^_]*)_[^_]*_[^_]*$"  # of S2A_MSIL2A_20170613T101031_N9999_R
 _DATE = r"(?s)^.*?_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)_.*$"
 
 
-def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+def read_metadata(path: str | Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """A row a patch with `name`, `split` (code), `tile`, `date`, `country`, `snow`, `cloud`; and the classes (N, C).
 
     In `partner` is the name of the Sentinel-1 patch, empty where it is not told.
@@ -35,6 +35,7 @@ def read_metadata(path: Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArr
     Raises:
         BadInput: missing, damaged, with empty fields, or with labels that the nomenclature lacks.
     """
+    path = Path(path)
     if not path.is_file():
         raise BadInput(path, "no such file; BigEarthNet v2 keeps labels and splits there")
     try:

@@ -30,7 +30,7 @@ class _Piece(NamedTuple):
     patch: int
 
 
-class Decoder:
+class SafetensorsDecoder:
     """Copies values into planes, checking each one's header and length.
 
     Args:

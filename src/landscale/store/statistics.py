@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput
 from landscale.runtime.files import read_json, write_json
-from landscale.runtime.progress import bar
+from landscale.runtime.progress import progress_bar
 from landscale.store.layout import Layout, moments
 
 Gather = Callable[[NDArray[np.int64], Mapping[str, NDArray[np.generic]]], None]
@@ -105,7 +105,7 @@ class TrainStatistics(Mapping[str, tuple[float, float]]):
         chunks = [self._train[k : k + _CHUNK] for k in range(0, len(self._train), _CHUNK)]
         found: list[NDArray[np.float64]] = []
         with (
-            bar("statistics", len(self._train)) as advance,
+            progress_bar("statistics", len(self._train)) as advance,
             ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
         ):
             for part in pool.map(self._moments, chunks):

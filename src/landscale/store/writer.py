@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
-from landscale.runtime.files import held, sync
+from landscale.runtime.files import exclusive_lock, sync
 from landscale.store.direct import PAGE, DirectFile
 from landscale.store.layout import FORMAT, SHARES, SPLITS, STATES, WHOLE, Layout, seals
 from landscale.store.statistics import PART, mean_and_deviation
@@ -21,7 +21,9 @@ from landscale.store.statistics import PART, mean_and_deviation
 _TEXT = {"tile": 8, "crs": 16, "date": 20, "country": 40}
 
 
-def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, str]) -> None:
+def create_store(
+    path: str | Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, str]
+) -> None:
     """Write an empty store whose space is all allocated and whose patches are all pending.
 
     Args:
@@ -34,11 +36,12 @@ def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attr
     Raises:
         BadInput: it cannot be written, as on a full disk; nothing is left behind.
     """
-    columns = typed(columns)
-    shapes = datasets(layout, columns["name"])
+    path = Path(path)
+    columns = typed_columns(columns)
+    shapes = dataset_shapes(layout, columns["name"])
     size = sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
     temporary = path.with_name(f".{path.name}.new")  # always the same: what a kill leaves, the next call overwrites
-    with held(temporary):
+    with exclusive_lock(temporary):
         try:
             _reserve(temporary, size + 2**16)  # tried before, as HDF5 does not survive a disk that gets full under it
             write_structure(temporary, layout, shapes, columns, attributes)
@@ -53,7 +56,7 @@ def create(path: Path, layout: Layout, columns: Mapping[str, NDArray[Any]], attr
             temporary.unlink(missing_ok=True)
 
 
-def typed(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def typed_columns(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """What is known before pixels are read, with the dtypes of the store; shares that nobody knows are NaN."""
     columns = {key: np.full(len(columns["name"]), np.nan) for key in SHARES} | dict(columns)
     kinds = {"name": str, **dict.fromkeys(_TEXT, str), **dict.fromkeys(SHARES, np.float32)}
@@ -68,7 +71,7 @@ def _reserve(path: Path, size: int) -> None:
         os.posix_fallocate(file.fileno(), 0, size)
 
 
-def datasets(layout: Layout, names: NDArray[np.bytes_]) -> dict[str, tuple[tuple[int, ...], Any]]:
+def dataset_shapes(layout: Layout, names: NDArray[np.bytes_]) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape and dtype of every dataset, in the order in which they lie in the file."""
     n, bands = len(names), len(layout.bands)
     return {
@@ -144,15 +147,15 @@ def _texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
     return np.array([str(text).encode() for text in texts], dtype=bytes)
 
 
-class Writer:
+class StoreWriter:
     """Writes ranges of a created store. Any number of them, in any processes, may write disjoint patches at once.
 
     Raises:
         BadInput: there is no such store, or none any more.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: str | Path) -> None:
+        self._path = path = Path(path)
         try:
             with h5py.File(path, "r") as file:
                 self._place = {
@@ -198,7 +201,7 @@ class Writer:
         self._file.close()
 
 
-def train_statistics(path: Path) -> NDArray[np.float64]:
+def train_statistics(path: str | Path) -> NDArray[np.float64]:
     """Mean and standard deviation of each band over the whole patches of the train split (bands, 2); NaN without any."""
     with h5py.File(path, "r") as file:
         planes = json.loads(file.attrs["layout"])["planes"]

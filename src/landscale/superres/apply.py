@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from landscale.errors import BadInput
-from landscale.runtime.files import whole_folder, write_json
-from landscale.runtime.parts import parts
-from landscale.runtime.progress import bar
+from landscale.runtime.files import atomic_folder, write_json
+from landscale.runtime.parts import resumable_parts
+from landscale.runtime.progress import progress_bar
 from landscale.scenes.scene import NOTE, ScenePixels, open_scene
 from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of, check_grid, groups_of, read_rows
 from landscale.superres.superresolver import TILE, Superresolver, tiles
@@ -69,8 +69,8 @@ def apply(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str
     with (
         rasterio.Env(GDAL_CACHEMAX=1024),
         ScenePixels(scene, bands) as pixels,
-        parts(out, plan) as done,
-        whole_folder(out) as temporary,
+        resumable_parts(out, plan) as done,
+        atomic_folder(out) as temporary,
         ExitStack() as open_files,
     ):
         check_grid(scene, pixels)
@@ -83,7 +83,7 @@ def apply(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str
             )
             files[band].descriptions = (band,)
         count = sum(tiles(min(TILE, pixels.height - top), pixels.width) for top in range(0, pixels.height, TILE))
-        with bar("superres", count * (len(groups) - 1), "tiles") as advance:
+        with progress_bar("superres", count * (len(groups) - 1), "tiles") as advance:
             for top in range(0, pixels.height, TILE):
                 rows = min(TILE, pixels.height - top)
                 for band in GROUPS[10]:

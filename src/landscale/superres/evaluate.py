@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscale.errors import BadInput
-from landscale.runtime.progress import bar
+from landscale.runtime.progress import progress_bar
 from landscale.scenes.scene import ScenePixels, open_scene
 from landscale.superres.planes import GROUPS, bands_of, check_grid, groups_of, read_rows, upsample
 from landscale.superres.superresolver import Superresolver
@@ -104,7 +104,7 @@ def _errors(superresolver: Superresolver, pixels: ScenePixels, gsd: int, path: P
         raise BadInput(path, f"is {pixels.width}×{pixels.height} px, too small to be reduced {scale} times")
     ours, bicubic = Errors(len(GROUPS[gsd])), Errors(len(GROUPS[gsd]))
     around = (margin + _BORDER) * scale
-    with bar(f"{gsd} m", -(-height // _ROWS), "strips") as advance:
+    with progress_bar(f"{gsd} m", -(-height // _ROWS), "strips") as advance:
         for top in range(0, height, _ROWS):
             rows = min(_ROWS, height - top)
             planes = read_rows(pixels, network.shape.groups, top, rows, around, (height, width))

@@ -21,7 +21,7 @@ from torch import Tensor
 from landscale.errors import BadInput, Diverged
 from landscale.models.classifier import reduced_precision
 from landscale.runtime.progress import console, training_bar
-from landscale.runtime.signals import Stopped, signals_wait
+from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.superres.network import DSen2, shape
 from landscale.superres.samples import BATCH, Ground, draw, read_grounds
 from landscale.superres.weights import read_superres_config, save_networks
@@ -187,7 +187,7 @@ def _fit(learner: Learner, grounds: Sequence[Ground], save: Callable[[], None], 
     )
     before, begun = learner.progress.seconds, time.monotonic()
     saved = begun
-    with signals_wait(True) as caught, training_bar(MOST_STEPS[gsd], learner.progress.steps, visible=True) as show:
+    with deferred_signals(True) as caught, training_bar(MOST_STEPS[gsd], learner.progress.steps, visible=True) as show:
         while learner.share < 1:
             loss = learner.learn(grounds)
             learner.progress.seconds = before + time.monotonic() - begun

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from landscale.errors import BadInput, reason
-from landscale.runtime.files import read_json, whole_folder, write_json
+from landscale.runtime.files import atomic_folder, read_json, write_json
 from landscale.superres.network import DIVISOR, DSen2, Shape
 from landscale.superres.planes import GROUPS
 
@@ -26,7 +26,7 @@ def save_networks(folder: Path, networks: Mapping[int, DSen2], provenance: dict[
         for gsd, network in networks.items()
         for name, tensor in network.state_dict().items()
     }
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         content = {
             "landscale_format": FORMAT,

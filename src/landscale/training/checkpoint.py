@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from landscale.errors import BadInput, reason
-from landscale.runtime.files import whole
+from landscale.runtime.files import atomic_file
 
 
 @dataclass
@@ -53,7 +53,7 @@ class State:
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write whole or not at all: a reader finds the old checkpoint or the new one."""
     packed = {name: t.detach().contiguous() for name, t in tensors.items()}
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         try:
             save_file(packed, temporary, metadata={"state": json.dumps(state)})
         except SafetensorError as error:  # a full disk, no permission

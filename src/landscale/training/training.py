@@ -37,7 +37,7 @@ from landscale.models.pretrained import begin_from
 from landscale.models.weights import save_weights
 from landscale.runtime.files import read_json, write_json
 from landscale.runtime.progress import console, training_bar
-from landscale.runtime.signals import Stopped, deaf, signals_wait
+from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.store import PatchStore
 from landscale.training.build import build_classifier, refuse_what_cannot_be
 from landscale.training.checkpoint import State, Writer, load_checkpoint
@@ -131,7 +131,7 @@ class Trainer:
         if self.state.step == 0:
             self.save()  # what a divergence goes back to
         with (
-            signals_wait(self.ranks.world == 1) as caught,
+            deferred_signals(self.ranks.world == 1) as caught,
             training_bar(self.state.total, self.state.step, visible=self.ranks.first) as show,
         ):
             try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from landscale.datasets.survey import Found, Survey, check_names, split_code
 from landscale.errors import BadInput, LandscaleError
 from landscale.store.lmdb import is_environment
-from landscale.store.reben import Instrument, RebenStore, open_reben
+from landscale.store.reben import Instrument, RebenStore, open_reben, patch_values
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None) -> 
     provenance: dict[str, Any] = {}
     for store in stores:
         provenance |= store.attributes["provenance"]  # one that is synthetic marks all
-    reader = LmdbReader(tuple(store.values.instruments for store in stores))
+    reader = LmdbReader(tuple(patch_values(store).instruments for store in stores))
     return Survey(stores[0].layout, table, np.concatenate([store.classes for store in stores]), reader, provenance)
 
 
 def _table(number: int, store: RebenStore) -> pd.DataFrame:
-    keys = zip(*(k.tolist() for k in store.values.keys), strict=True)
+    keys = zip(*(k.tolist() for k in patch_values(store).keys), strict=True)
     known = ("name", "split", "tile", "date", "country", "snow", "cloud")
     return pd.DataFrame({**{key: store.column(key) for key in known}, "where": [(number, k) for k in keys]})

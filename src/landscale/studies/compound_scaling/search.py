@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from landscale.errors import LandscaleError
 from landscale.models.compound import Scaling, candidates
-from landscale.runtime.progress import bar
+from landscale.runtime.progress import progress_bar
 from landscale.studies.compound_scaling.networks import Base, Network
 
 TOLERANCE = 0.15  # of the budget; an input side in steps of 10 px changes FLOPs by up to a third
@@ -32,7 +32,7 @@ def search(base: Base, flops: float, step: float) -> list[Network]:
         raise LandscaleError(f"--flops: found {flops:.4g}, expected more than the {base.unscaled.flops:.4g} unscaled")
     grid = sorted(candidates(cost, NOMINAL * cost, step), key=lambda s: abs(s.cost - cost))
     found: dict[tuple[int, int, int], Network] = {}
-    with bar("candidates", len(grid), "scalings") as advance:
+    with progress_bar("candidates", len(grid), "scalings") as advance:
         for scaling in grid:
             network = base.network(scaling)
             found.setdefault(network.key, network)

@@ -16,7 +16,7 @@ from landscale.errors import BadInput, LandscaleError
 from landscale.models.compound import Scaling
 from landscale.preparation.plan import longest_first
 from landscale.runtime.files import read_json, write_json
-from landscale.runtime.progress import bar, console
+from landscale.runtime.progress import console, progress_bar
 from landscale.store import PatchStore
 from landscale.studies.compound_scaling.networks import Base, Network, base
 from landscale.studies.compound_scaling.search import AXES, search, sizes
@@ -172,7 +172,7 @@ def _train(
         if not run.ended:
             jobs.append(Job(root.recipe_of(network, seed), store.path, run.folder, share, ends))
     failed = {}
-    with bar(what, len(every), "runs") as advance, closing(work(jobs, workers)) as ended:
+    with progress_bar(what, len(every), "runs") as advance, closing(work(jobs, workers)) as ended:
         advance(len(every) - len(jobs))
         for job, problem in ended:
             advance(1)

@@ -19,8 +19,8 @@ import torch
 
 from landscale.distributed import Ranks, local_device
 from landscale.errors import LandscaleError, reason
-from landscale.runtime.signals import Stopped, signals_wait
-from landscale.runtime.workers import deaf_to_interrupts
+from landscale.runtime.signals import Stopped, deferred_signals
+from landscale.runtime.workers import interrupts_left_to_parent
 from landscale.store import open_store
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
@@ -55,7 +55,7 @@ def work(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, str | None],
     waiting = list(reversed(jobs))
     idle: list[tuple[int, SpawnProcess, Pipe]] = []
     busy: dict[Pipe, tuple[int, SpawnProcess, Job]] = {}
-    with signals_wait(True) as caught:
+    with deferred_signals(True) as caught:
         try:
             for number in range(workers):
                 idle.append(_start(number, threads))  # noqa: PERF401  those that have begun are ended if one cannot
@@ -91,7 +91,7 @@ def _start(number: int, threads: int) -> tuple[int, SpawnProcess, Pipe]:
     context = multiprocessing.get_context("spawn")  # no inherited threads, locks or CUDA
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, os.getpid(), number, threads), daemon=True)
-    with deaf_to_interrupts():
+    with interrupts_left_to_parent():
         process.start()
     theirs.close()  # so that the death of the process closes the pipe
     return number, process, ours

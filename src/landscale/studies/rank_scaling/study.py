@@ -17,8 +17,8 @@ import pandas as pd
 
 from landscale.errors import BadInput, LandscaleError
 from landscale.runtime.files import read_json, write_json, write_text
-from landscale.runtime.progress import bar, console
-from landscale.runtime.signals import signals_wait
+from landscale.runtime.progress import console, progress_bar
+from landscale.runtime.signals import deferred_signals
 from landscale.store import PatchStore
 from landscale.studies.rank_scaling.figures import rows
 from landscale.studies.rank_scaling.launch import TORCHRUN, last_line, launch, launcher
@@ -99,7 +99,7 @@ def study(plan: Plan, store: PatchStore, out: Path) -> Figures:
     results = out / "scaling.json"
     content = _begin(plan, store, out)
     broken: dict[int, str] = {}
-    with signals_wait(alone=True) as caught, bar("scaling", len(todo), "trainings") as advance:
+    with deferred_signals(alone=True) as caught, progress_bar("scaling", len(todo), "trainings") as advance:
         for training in todo:
             run = Run(out / training.name)
             row = _row(content["trainings"], asdict(training) | {"name": training.name})

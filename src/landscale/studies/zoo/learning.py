@@ -27,8 +27,8 @@ from landscale.models.classifier import reduced_precision
 from landscale.models.registry import ZooEntry, zoo
 from landscale.preparation import prepare
 from landscale.runtime.files import write_json
-from landscale.runtime.progress import bar
-from landscale.runtime.signals import Stopped, signals_wait
+from landscale.runtime.progress import progress_bar
+from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.store import PatchStore, open_store
 from landscale.studies.results import Figures, begin, missing, put
 from landscale.training.build import build_classifier
@@ -74,8 +74,8 @@ def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: 
     rows: list[Figures] = content["models"]
     with (
         _store(path, batch) as store,
-        signals_wait(alone=True) as caught,
-        bar("learning", len(entries) * len(TASKS), "trainings") as advance,
+        deferred_signals(alone=True) as caught,
+        progress_bar("learning", len(entries) * len(TASKS), "trainings") as advance,
     ):
         lesson = Lesson(store, _few(store, batch), steps)
         for entry, (bands, labels) in product(entries, TASKS):

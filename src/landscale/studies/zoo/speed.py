@@ -13,8 +13,8 @@ from pathlib import Path
 
 from landscale.models.registry import PATCH_SIDE, zoo
 from landscale.runtime.files import write_json
-from landscale.runtime.progress import bar
-from landscale.runtime.signals import Stopped, signals_wait
+from landscale.runtime.progress import progress_bar
+from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.studies.results import Figures, begin, missing, put
 from landscale.studies.zoo.measure import OUT_OF_MEMORY, Job
 
@@ -47,7 +47,7 @@ def measure_zoo(
         sides = [(SMALL, zoo(SMALL)[0].side), (SMALL, PATCH_SIDE), (LARGE, PATCH_SIDE)]
         rounds = [(k, name, side) for k in range(ROUNDS) for name, side in sides]
         jobs += [("comparison", {"name": name, "side": side, "round": k}) for k, name, side in rounds]
-    with signals_wait(alone=True) as caught, bar("zoo", len(jobs), "networks") as advance:
+    with deferred_signals(alone=True) as caught, progress_bar("zoo", len(jobs), "networks") as advance:
         for part, row in jobs:
             rows: list[Figures] = content[part]
             if missing(rows, row, final=(OUT_OF_MEMORY,)):
