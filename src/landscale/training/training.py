@@ -37,7 +37,7 @@ from landscale.models.pretrained import begin_from
 from landscale.models.weights import save_weights
 from landscale.runtime.files import read_json, write_json
 from landscale.runtime.progress import console, training_bar
-from landscale.runtime.signals import Stopped, deferred_signals
+from landscale.runtime.signals import Stopped, deferred_signals, ignore_scheduler_signals
 from landscale.store import PatchStore
 from landscale.training.build import build_classifier, refuse_what_cannot_be
 from landscale.training.checkpoint import State, Writer, load_checkpoint
@@ -306,7 +306,7 @@ class Trainer:
         self.writer.wait()
         if self.ranks.world > 1:
             self.ranks.broadcast(None)
-            deaf()
+            ignore_scheduler_signals()
         done = f"stopped after step {self.state.step} of {self.state.total}; the same command goes on"
         raise Stopped(done if self.ranks.first else "", signalled)
 
