@@ -16,7 +16,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import f1_score
 
 from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT, write_archive
-from landscale.datasets.synthetic.landscape import BANDS
+from landscale.datasets.synthetic.land_use import BANDS
 from landscale.errors import BadInput, UnknownName
 from landscale.vocabulary.bands import BAND_SETS
 from landscale.vocabulary.nomenclatures import BEN19, CLC43

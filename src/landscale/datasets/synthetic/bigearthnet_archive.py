@@ -26,7 +26,8 @@ from rasterio.transform import from_origin
 
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.survey import Survey
-from landscale.datasets.synthetic.landscape import BANDS, CODES, STRIP, Landscape, Strip
+from landscale.datasets.synthetic.land_use import BANDS, CODES
+from landscale.datasets.synthetic.landscape import STRIP_HEIGHT, Landscape, LandscapeStrip
 from landscale.errors import BadInput, UnknownName
 from landscale.runtime.files import read_json
 from landscale.vocabulary.nomenclatures import BEN19, CLC43
@@ -128,7 +129,7 @@ class _Patch:
 def _write(folder: Path, patches: int, seed: int, layout: Literal["v1", "v2"]) -> None:
     columns = math.ceil(math.sqrt(patches))
     rows = math.ceil(patches / columns)
-    landscape = Landscape(rows * STRIP, columns * STRIP, seed)
+    landscape = Landscape(rows * STRIP_HEIGHT, columns * STRIP_HEIGHT, seed)
     block = max(1, min(3, columns // 4))  # smaller in a small archive, so that it has all three splits
     scene = {b.name: np.empty((rows * _STEP // b.gsd, columns * _STEP // b.gsd), np.uint16) for b in BANDS}
     headers = {gsd: _PatchHeader(gsd, nodata=None if layout == "v1" else 0) for gsd in (10, 20, 60)}
@@ -167,9 +168,9 @@ def _split(column: int, row: int, side: int) -> str:
     return ("train", "validation", "train", "test", "train")[(column // side + 2 * (row // side)) % 5]
 
 
-def _describe(strip: Strip, column: int, row: int, split: str) -> _Patch:
-    here = np.s_[:, column * STRIP : (column + 1) * STRIP]
-    share = np.bincount(strip.uses[here].ravel(), minlength=len(CODES)) / STRIP**2
+def _describe(strip: LandscapeStrip, column: int, row: int, split: str) -> _Patch:
+    here = np.s_[:, column * STRIP_HEIGHT : (column + 1) * STRIP_HEIGHT]
+    share = np.bincount(strip.uses[here].ravel(), minlength=len(CODES)) / STRIP_HEIGHT**2
     snow, cloud = (bool((opacity[here] > 0.2).mean() >= _COVERED) for opacity in (strip.snow, strip.cloud))
     codes = CODES[share >= _ENOUGH]
     return _Patch(column, row, [c.name for c in CLC43.classes if c.code in codes], split, snow, cloud)

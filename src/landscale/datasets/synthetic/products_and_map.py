@@ -21,7 +21,8 @@ from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import Resampling, reproject, transform_bounds
 
 from landscale.datasets.synthetic.bigearthnet_archive import write_once
-from landscale.datasets.synthetic.landscape import BANDS, CODES, STRIP, Landscape, Strip
+from landscale.datasets.synthetic.land_use import BANDS, CODES
+from landscale.datasets.synthetic.landscape import STRIP_HEIGHT, Landscape, LandscapeStrip
 from landscale.datasets.tiles import corine
 from landscale.errors import BadInput
 
@@ -34,7 +35,7 @@ MAP = "CLC.tif"
 _CRS, _MAP_CRS = CRS.from_epsg(32633), CRS.from_epsg(3035)
 _LEFT, _TOP = 300_000, 8_400_000  # m, of the country
 _BLOCKS = {10: 1024, 20: 640, 60: 192}  # px, of the JPEG 2000 tiles of real products
-_MARGIN = STRIP  # px of land around the tiles, which only the map shows
+_MARGIN = STRIP_HEIGHT  # px of land around the tiles, which only the map shows
 _SHADOW = 60  # px that shadows fall to the west
 _VERSION = 1  # raise it when the same parameters give another country
 _GRID_CODES = {code: rank for rank, code in enumerate(sorted(corine.CODES), start=1)}
@@ -56,7 +57,7 @@ def write_country(folder: Path, tiles: int = 6, side: int = 2400, seed: int = 0)
     Raises:
         BadInput: the folder holds something else, or no such country can be.
     """
-    if not 1 <= tiles <= 26**2 or side < STRIP or side % STRIP:
+    if not 1 <= tiles <= 26**2 or side < STRIP_HEIGHT or side % STRIP_HEIGHT:
         raise BadInput(
             folder, f"cannot become a country of {tiles} tiles of {side} px, expected 1 to 676 of 120, 240 …"
         )
@@ -72,14 +73,14 @@ def _write(folder: Path, tiles: int, side: int, seed: int) -> None:
     uses = np.empty((height, width), np.uint8)
     drawn: list[dict[str, npt.NDArray[np.integer]]] = []
     with ThreadPoolExecutor() as pool:  # drawing and encoding are done without Python's lock
-        for number, strip in enumerate(pool.map(landscape.draw, range(height // STRIP))):
-            uses[number * STRIP : (number + 1) * STRIP] = strip.uses
-            if not 0 < number <= rows * side // STRIP:
+        for number, strip in enumerate(pool.map(landscape.draw, range(height // STRIP_HEIGHT))):
+            uses[number * STRIP_HEIGHT : (number + 1) * STRIP_HEIGHT] = strip.uses
+            if not 0 < number <= rows * side // STRIP_HEIGHT:
                 continue
-            drawn.append(_see(strip, (number - 1) * STRIP, rows * side))
-            if len(drawn) * STRIP < side:
+            drawn.append(_see(strip, (number - 1) * STRIP_HEIGHT, rows * side))
+            if len(drawn) * STRIP_HEIGHT < side:
                 continue
-            row = (number * STRIP) // side - 1
+            row = (number * STRIP_HEIGHT) // side - 1
             image = {key: np.concatenate([strip[key] for strip in drawn]) for key in drawn[0]}
             drawn.clear()
             for column in range(min(columns, tiles - row * columns)):
@@ -87,7 +88,7 @@ def _write(folder: Path, tiles: int, side: int, seed: int) -> None:
     _write_map(folder / MAP, uses)
 
 
-def _see(strip: Strip, top: int, height: int) -> dict[str, npt.NDArray[np.integer]]:
+def _see(strip: LandscapeStrip, top: int, height: int) -> dict[str, npt.NDArray[np.integer]]:
     """What the satellite makes of a strip: digital numbers by band, and the classes of the scene classification as SCL.
 
     `top` and `height` in px of 10 m of the country, whose south-eastern corner the swath leaves out.
@@ -96,7 +97,7 @@ def _see(strip: Strip, top: int, height: int) -> dict[str, npt.NDArray[np.intege
     cloud, snow = strip.cloud[:, inner], strip.snow[:, inner]
     shadow = np.roll(strip.cloud, -_SHADOW, axis=1)[:, inner] * (1 - cloud)
     width = cloud.shape[1]
-    y, x = np.ogrid[top + 3 : top + STRIP : 6, 3:width:6]
+    y, x = np.ogrid[top + 3 : top + STRIP_HEIGHT : 6, 3:width:6]
     seen = x < width * (1 - 0.05 * y / height)  # at 60 m, so that it ends at the same place in all bands
     image: dict[str, npt.NDArray[np.integer]] = {}
     for band in BANDS:
