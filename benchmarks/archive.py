@@ -22,9 +22,9 @@ from days import write_days
 from isal import igzip
 from rounds import interleaved, record
 
-from landscale.datasets.bigearthnet.archive import stream
+from landscale.datasets.bigearthnet.archive import survey_archives
 from landscale.formats import decompression as decompressed
-from landscale.preparation.streaming import prepare_stream
+from landscale.preparation import prepare_survey
 
 PATCHES, DAYS = 6000, 4
 ROUNDS = 5
@@ -52,7 +52,7 @@ def main() -> None:
 
         def streamed(path: Path, lists: Path) -> Callable[[], int]:
             def work() -> int:
-                return prepare_stream(stream([(None, path)], lists=lists), store).patches
+                return prepare_survey(survey_archives([(None, path)], lists=lists), store).patches
 
             return work
 

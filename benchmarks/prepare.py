@@ -25,7 +25,7 @@ from days import write_days
 
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.survey import Survey
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import checksum
 
 ROUNDS = 3
@@ -82,7 +82,7 @@ def timed(work: Callable[[], int], rates: list[float]) -> Callable[[], int]:
 
 def preparation(archive: Path, store: Path) -> Callable[[], int]:
     def work() -> int:
-        return prepare(bigearthnet.survey([(None, archive)]), store).written
+        return prepare_survey(bigearthnet.survey([(None, archive)]), store).written
 
     return work
 

@@ -20,7 +20,7 @@ from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 from landscale.formats.geotiff import read_band
 from landscale.loading import batches
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import open_store
 from landscale.vocabulary.bands import band_set
 
@@ -33,7 +33,7 @@ def main(archive: Path | None) -> None:
             archive = Path(folder) / "archive"
             synthetic.write_archive(archive, patches=2000)
         survey = bigearthnet.survey([(None, archive)])
-        prepare(survey, Path(folder) / "store.h5", workers=1)
+        prepare_survey(survey, Path(folder) / "store.h5", workers=1)
         store = open_store(Path(folder) / "store.h5")
         n = len(store)
         rng = np.random.default_rng(0)

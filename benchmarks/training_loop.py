@@ -27,7 +27,7 @@ from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 from landscale.distributed import Ranks
 from landscale.loading import epoch_order, train_steps
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import open_store
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
@@ -42,7 +42,7 @@ def main() -> None:
     with own, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         synthetic.write_archive(folder / "archive", patches=3 * PATCHES)
-        prepare(bigearthnet.survey([("train", folder / "archive")]), folder / "store.h5", workers=2)
+        prepare_survey(bigearthnet.survey([("train", folder / "archive")]), folder / "store.h5", workers=2)
         device = distributed.device()
         contenders: dict[str, Callable[[], int]] = {}
         for batch in BATCHES:

@@ -25,7 +25,7 @@ from rounds import interleaved, record
 from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 from landscale.distributed import end_process_group, start_process_group
 from landscale.loading import epoch_order, train_steps
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import open_store
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
@@ -96,7 +96,7 @@ def started(path: Path, ranks: int, compress: str, stack: ExitStack) -> Callable
 def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        prepare(synthetic.survey([(None, folder / "archive")], 600), folder / "store.h5", workers=2)
+        prepare_survey(synthetic.survey([(None, folder / "archive")], 600), folder / "store.h5", workers=2)
         turns = {
             contender: started(folder / "store.h5", ranks, compress, stack)
             for contender, (ranks, compress) in CONTENDERS.items()

@@ -75,11 +75,11 @@ def write_patches(folder: Path) -> None:
     """A synthetic BigEarthNet v1 with the lists that TorchGeo wants, and the store that is prepared from it."""
     from landscale.datasets.bigearthnet import folders as bigearthnet
     from landscale.datasets.synthetic import bigearthnet_archive as synthetic
-    from landscale.preparation import prepare
+    from landscale.preparation import prepare_survey
 
     archive = folder / "archive"
     synthetic.write_archive(archive, PATCHES, layout="v1")
-    prepare(bigearthnet.survey([(None, archive)], labels="ben19"), folder / "store.h5", workers=2)
+    prepare_survey(bigearthnet.survey([(None, archive)], labels="ben19"), folder / "store.h5", workers=2)
     names = (archive / "metadata" / "train.csv").read_text().split()
     pairs = "".join(f"{name},{name}\n" for name in names)  # the second is of Sentinel-1, which is not read
     for split in ("train", "val", "test"):

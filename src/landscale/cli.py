@@ -68,10 +68,8 @@ def _check_remaining(options: argparse.Namespace) -> None:
     Raises:
         LandscaleError: there are such words.
     """
-    words, accepts = options.remaining, options.remaining_words
-    if accepts == "recipe keys" or (accepts == "inputs" and not any(word.startswith("-") for word in words)):
-        return
-    if words:
+    words = options.remaining
+    if words and options.remaining_words == "refuse":
         raise LandscaleError(
             f"{options.name}: unknown option or argument: {' '.join(words)}; see landscale {options.name} --help"
         )

@@ -11,7 +11,7 @@ from landscale.distributed import Ranks, local_device
 from landscale.inference.evaluate import evaluate
 from landscale.inference.predict import predict
 from landscale.models.weights import load_model
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.report.page import report
 from landscale.runtime.files import write_json
 from landscale.runtime.signals import Stopped
@@ -53,7 +53,7 @@ def demo(out: Path) -> Path:
 
     if _step(2, f"prepare a store of {PATCHES} patches", store_path, there=store_path.exists()):
         survey = bigearthnet.survey([(None, archive)])
-        prepare(survey, store_path, len(os.sched_getaffinity(0)))
+        prepare_survey(survey, store_path, len(os.sched_getaffinity(0)))
     store = open_store(store_path)
 
     if _step(3, "train the recipe demo", run.weights, there=run.ended):

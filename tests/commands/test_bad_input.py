@@ -34,10 +34,12 @@ def source_v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def rgb_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from landscale.datasets import eurosat
-    from landscale.preparation import prepare
+    from landscale.preparation import prepare_survey
 
     folder = tmp_path_factory.mktemp("rgb")
-    prepare(eurosat.survey([(None, write_eurosat(folder, each=5, classes=["Forest", "River"]))]), folder / "rgb.h5")
+    prepare_survey(
+        eurosat.survey([(None, write_eurosat(folder, each=5, classes=["Forest", "River"]))]), folder / "rgb.h5"
+    )
     return folder / "rgb.h5"
 
 
@@ -284,7 +286,7 @@ def test_a_truncated_13_band_file(eurosat_ms: Path, tmp_path: Path, cli: Cli) ->
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["prepare", "bigearthnit", "{v2}", "{out}"], "unknown source 'bigearthnit'; did you mean bigearthnet"),
+        (["prepare", "bigearthnit", "{v2}", "{out}"], "unknown data set 'bigearthnit'; did you mean bigearthnet"),
         (["prepare", "bigearthnet", "{v2}", "{out}", "--wrokers", "2"], "--wrokers"),
         (["prepare", "bigearthnet", "{v2}", "{out}", "--workers", "two"], "'two'"),
         (["prepare", "bigearthnet", "{v2}"], "STORE.h5"),

@@ -15,7 +15,7 @@ from PIL import Image
 from archives import image, pixels, write_band, write_eurosat, write_lists
 from landscale.datasets import folder
 from landscale.errors import BadInput, LandscaleError, UnknownName
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import PatchStore
 from landscale.vocabulary.nomenclatures import EUROSAT10
 from surveys import Stored, band_of, labels, refused, row_of, splits
@@ -190,7 +190,7 @@ def test_tables_refused(case: str, tmp_path: Path) -> None:
 
 def test_folders_refused(tmp_path: Path) -> None:
     def of(name: str, *, bands: str | None = None) -> Callable[[], object]:
-        return lambda: prepare(folder.survey([(None, tmp_path / name)], bands), tmp_path / f"{name}.h5")
+        return lambda: prepare_survey(folder.survey([(None, tmp_path / name)], bands), tmp_path / f"{name}.h5")
 
     refused(of("nowhere"), BadInput, "nowhere: no such folder or zip")
     (tmp_path / "empty/a").mkdir(parents=True)

@@ -13,7 +13,7 @@ import pytest
 from archives import CODES, pixels, write_band, write_lists
 from landscale.datasets import sen12ms
 from landscale.errors import BadInput, LandscaleError, UnknownName
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.vocabulary.nomenclatures import IGBP10
 from surveys import Stored, band_of, labels, refused, row_of
 
@@ -147,7 +147,7 @@ def test_sen12ms_refused(tmp_path: Path, triplets: Path) -> None:
         shutil.copytree(triplets / "ROIs1158_spring", tmp_path / "x/ROIs1158_spring")
         change(tmp_path / "x/ROIs1158_spring")
         (tmp_path / "s.h5.partial").unlink(missing_ok=True)
-        return lambda: prepare(sen12ms.survey([(None, tmp_path / "x")]), tmp_path / "s.h5")
+        return lambda: prepare_survey(sen12ms.survey([(None, tmp_path / "x")]), tmp_path / "s.h5")
 
     refused(lambda: sen12ms.survey([(None, tmp_path / "nowhere")]), BadInput, "no such folder")
     refused(lambda: sen12ms.survey([(None, tmp_path)]), BadInput, "ROIs1158_spring/s2_1")

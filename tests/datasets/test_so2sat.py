@@ -9,7 +9,7 @@ import numpy as np
 
 from landscale.datasets import so2sat
 from landscale.errors import BadInput
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.vocabulary.nomenclatures import LCZ17
 from surveys import Stored, band_of, refused, row_of
 
@@ -65,7 +65,7 @@ def test_so2sats_odd_numbers(tmp_path: Path, stored: Stored) -> None:
     with h5py.File(root / "training.h5", "r+") as file:
         file["sen2"][2, 0, 0, 2] = np.nan
         file["sen1"][4, 0, 0, 4] = np.inf
-    outcome = prepare(so2sat.survey([(None, root)]), tmp_path / "s.h5", skip_bad=True)
+    outcome = prepare_survey(so2sat.survey([(None, root)]), tmp_path / "s.h5", skip_bad=True)
     assert [name for name, _ in outcome.skipped] == ["training_000002", "training_000004"]
     assert all("training.h5::" in said and "not a number" in said for _, said in outcome.skipped)
 
@@ -82,7 +82,7 @@ def test_a_damaged_file_of_so2sat(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(offset + 100)
         file.write(b"\xff\xff\xff")
-    outcome = prepare(so2sat.survey([(None, root)]), tmp_path / "s.h5", skip_bad=True)
+    outcome = prepare_survey(so2sat.survey([(None, root)]), tmp_path / "s.h5", skip_bad=True)
     assert [name for name, _ in outcome.skipped] == ["training_000003"]
     assert "training.h5::3: cannot be read" in outcome.skipped[0][1]
 

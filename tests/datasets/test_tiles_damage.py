@@ -14,7 +14,6 @@ from archives import GSD
 from conftest import Cli, command, outcome
 from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT
 from landscale.datasets.tiles import survey as tiles
-from landscale.datasets.tiles.quality_masks import Limits
 from landscale.errors import BadInput, LandscaleError
 from landscapes import NAME, facts, refused, same, table_of
 from products import Bands, classification, image, noise, write_safe, write_tiffs
@@ -202,7 +201,7 @@ def mutations(kind: str, number: int, archive_v1: Path, archive: Path, clc: Path
 
     def attempt() -> None:
         listing = {"patch_list": listed, "labels": "clc43" if kind == "json" else None} if is_list else {}
-        survey = tiles.survey([(None, product)], corine=clc, limits=Limits(1, 1, 1), **listing)  # type: ignore[arg-type]
+        survey = tiles.survey([(None, product)], corine=clc, max_cloud=1, max_snow=1, max_nodata=1, **listing)  # type: ignore[arg-type]
         if is_list:
             return
         planes = survey.layout.buffers(len(survey.table))

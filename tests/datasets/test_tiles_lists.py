@@ -11,7 +11,7 @@ import pytest
 from archives import GSD
 from conftest import Cli
 from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import open_store
 from landscapes import NAME, facts, refused, same, table_of
 from products import CORNER, Bands, write_safe, write_tiffs
@@ -39,7 +39,7 @@ def truth(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFra
     from landscale.datasets.bigearthnet import folders as bigearthnet
 
     store = tmp_path_factory.mktemp("truth") / "s.h5"
-    prepare(bigearthnet.survey([(None, archive)]), store)
+    prepare_survey(bigearthnet.survey([(None, archive)]), store)
     return by_cell(facts(store))
 
 

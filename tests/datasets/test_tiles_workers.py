@@ -19,8 +19,8 @@ from conftest import Cli, command, outcome
 from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT
 from landscale.datasets.tiles import survey as tiles
 from landscale.errors import LandscaleError
-from landscale.preparation import plan, prepare
-from landscale.preparation.beside import AHEAD
+from landscale.preparation import plan, prepare_survey
+from landscale.preparation.overlap import IN_FLIGHT
 from landscale.scenes.scene import ScenePixels
 from landscale.store import PENDING, open_store
 from products import noise, read, write_tiffs
@@ -44,8 +44,8 @@ def test_workers_share_a_tile(clc: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert two.table["job"].nunique() == 2
     assert one.table.drop(columns="job").equals(two.table.drop(columns="job"))
     assert (np.diff(two.table["job"]) >= 0).all()
-    prepare(one, tmp_path / "1.h5")
-    prepare(two, tmp_path / "2.h5")
+    prepare_survey(one, tmp_path / "1.h5")
+    prepare_survey(two, tmp_path / "2.h5")
     assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
 
 
@@ -82,14 +82,14 @@ def test_interrupted_between_any_chunks(
         allowed.pop()
         return survey.read(*arguments)
 
-    for chunks in (1, 3, AHEAD + 2):  # what is read but still waits is given up
+    for chunks in (1, 3, IN_FLIGHT + 2):  # what is read but still waits is given up
         allowed.extend(range(chunks))
         before = count(tmp_path / "s.h5.partial")
         with pytest.raises(KeyboardInterrupt):
-            prepare(dataclasses.replace(survey, read=read), tmp_path / "s.h5")
-        assert before + 4 * (chunks - AHEAD) <= count(tmp_path / "s.h5.partial") <= before + 4 * chunks
+            prepare_survey(dataclasses.replace(survey, read=read), tmp_path / "s.h5")
+        assert before + 4 * (chunks - IN_FLIGHT) <= count(tmp_path / "s.h5.partial") <= before + 4 * chunks
     assert count(tmp_path / "s.h5.partial") >= 8
-    prepare(survey, tmp_path / "s.h5")
+    prepare_survey(survey, tmp_path / "s.h5")
     assert (tmp_path / "s.h5").read_bytes() == whole.read_bytes()
 
 

@@ -14,7 +14,7 @@ import pytest
 from archives import pixels
 from landscale.datasets import torchgeo
 from landscale.errors import BadInput, LandscaleError, UnknownName
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from surveys import Stored, band_of, labels, refused, row_of
 
 
@@ -121,7 +121,7 @@ def test_metres_a_pixel_are_those_of_the_data_set_or_assumed(tmp_path: Path, mon
 @pytest.mark.usefixtures("fakes")
 def test_torchgeo_refused(tmp_path: Path) -> None:
     def of(name: str, root: Path = tmp_path) -> Callable[[], object]:
-        return lambda: prepare(torchgeo.survey([(None, Path(name)), (None, root)]), tmp_path / "s.h5")
+        return lambda: prepare_survey(torchgeo.survey([(None, Path(name)), (None, root)]), tmp_path / "s.h5")
 
     refused(of("Fakes"), UnknownName, "dataset of TorchGeo 'Fakes'", "Fake")
     refused(of("Fake", tmp_path / "nowhere"), BadInput, "nowhere: TorchGeo does not find Fake there")

@@ -12,7 +12,7 @@ from PIL import Image
 from archives import write_lists
 from landscale.datasets import uc_merced
 from landscale.errors import BadInput, LandscaleError, UnknownName
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.vocabulary.nomenclatures import UCMERCED17, UCMERCED21
 from surveys import Stored, band_of, labels, refused, row_of
 
@@ -103,7 +103,7 @@ def test_uc_merced_by_lists_and_refusals(tmp_path: Path) -> None:
     path = root / "Images/forest/forest00.tif"
     Image.fromarray(aerial(0, 0)[:200, :256]).save(path)
     refused(
-        lambda: prepare(uc_merced.survey([(None, root)]), tmp_path / "s.h5"),
+        lambda: prepare_survey(uc_merced.survey([(None, root)]), tmp_path / "s.h5"),
         LandscaleError,
         "forest00.tif: is 256×200×3",
     )

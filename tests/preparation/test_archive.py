@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from archives import metadata, write_patch
 from conftest import Cli
-from landscale.datasets.bigearthnet.archive import Stream
+from landscale.datasets.bigearthnet.archive import OpticalArchiveV2
 from landscale.preparation import plan
 from landscale.store import PatchStore, open_store
 from streamed import PATCHES, S1, S2, occupied, place, same
@@ -219,7 +219,7 @@ class TestWhatIsThere:
         prepared: Callable[..., Path],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(Stream, "most", lambda _: 5)
+        monkeypatch.setattr(OpticalArchiveV2, "capacity", lambda _: 5)
         folder = place(roots["v2"], tmp_path / "a")
         archives = [pack(folder / f"{half}.tar.gz", files(roots["v2"], half)) for half in (S2["v2"], S1["v2"])]
         same(prepared("bigearthnet", *archives), folder_stores["v2+s1"])

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from conftest import Cli
-from landscale.datasets.bigearthnet.archive import Patches
+from landscale.datasets.bigearthnet.sequence import TarPatches
 from landscale.errors import LandscaleError
 from landscale.store import WHOLE, PatchStore, open_store
 from landscale.store.planes import SENTINEL2
@@ -109,7 +109,7 @@ class TestRefusals:
 def contents(path: Path) -> list[tuple[object, ...]]:
     """Everything that an archive of v1 says."""
     found: list[tuple[object, ...]] = []
-    with closing(Patches(path, SENTINEL2, CLC43)) as patches:
+    with closing(TarPatches(path, SENTINEL2, CLC43)) as patches:
         while True:
             planes = {p.key: np.zeros(p.shape, p.dtype) for p in SENTINEL2}
             classes = np.zeros(43, np.uint8)

@@ -25,7 +25,7 @@ from conftest import Cli, command, outcome
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.survey import OneByOne, Survey
 from landscale.errors import BadStore, LandscaleError
-from landscale.preparation import plan, preparation, prepare
+from landscale.preparation import plan, prepare_survey, random_access
 from landscale.store import BAD, PENDING, WHOLE, open_store
 from launchers import wait_until_gone, workers_of
 
@@ -42,7 +42,7 @@ def big(tmp_path_factory: pytest.TempPathFactory, v2: Path) -> Path:
 def unbroken(tmp_path_factory: pytest.TempPathFactory, big: Path) -> Path:
     """What one worker makes of it in one go."""
     path = tmp_path_factory.mktemp("unbroken") / "store.h5"
-    prepare(bigearthnet.survey([(None, big)]), path, 1)
+    prepare_survey(bigearthnet.survey([(None, big)]), path, 1)
     return path
 
 
@@ -58,7 +58,7 @@ def test_chunks_of_any_size_give_the_same_bytes(v1: Path, tmp_path: Path, monkey
     contents = set()
     for size in (1, 5, 64):
         monkeypatch.setattr(plan, "CHUNK", size)
-        prepare(bigearthnet.survey([(None, v1)]), tmp_path / f"{size}.h5")
+        prepare_survey(bigearthnet.survey([(None, v1)]), tmp_path / f"{size}.h5")
         contents.add((tmp_path / f"{size}.h5").read_bytes())
     assert len(contents) == 1
 
@@ -79,7 +79,7 @@ def test_it_goes_on_where_it_was_left(v2: Path, tmp_path: Path, monkeypatch: pyt
     """Interrupted in the sixth chunk: what is done is not done again, and leaves no trace; what was only read is given up."""
     monkeypatch.setattr(plan, "CHUNK", 2)
     survey = bigearthnet.survey([(None, v2)])
-    prepare(survey, tmp_path / "whole.h5")
+    prepare_survey(survey, tmp_path / "whole.h5")
     seen: list[str] = []
 
     def reader(stop: int) -> Callable[..., object]:
@@ -92,14 +92,14 @@ def test_it_goes_on_where_it_was_left(v2: Path, tmp_path: Path, monkeypatch: pyt
         return OneByOne(read)  # type: ignore[arg-type]
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(_with(survey, read=reader(11)), tmp_path / "s.h5")
+        prepare_survey(_with(survey, read=reader(11)), tmp_path / "s.h5")
     assert not (tmp_path / "s.h5").exists()
     states = open_store(tmp_path / "s.h5.partial", unfinished=True).states
     done = int((states == WHOLE).sum())
     assert done in (4, 6, 8, 10)
     assert states.tolist() == [WHOLE] * done + [PENDING] * (12 - done)
     seen.clear()
-    assert prepare(_with(survey, read=reader(99)), tmp_path / "s.h5").written == len(seen) == 12 - done
+    assert prepare_survey(_with(survey, read=reader(99)), tmp_path / "s.h5").written == len(seen) == 12 - done
     assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
@@ -209,9 +209,9 @@ def test_skip_bad_lists_and_leaves_out(damaged: tuple[Path, str, Path], tmp_path
 
 def test_statistics_leave_damaged_patches_out(damaged: tuple[Path, str, Path], tmp_path: Path) -> None:
     root, _, _ = damaged
-    prepare(bigearthnet.survey([("train", root)]), tmp_path / "s.h5", skip_bad=True)
+    prepare_survey(bigearthnet.survey([("train", root)]), tmp_path / "s.h5", skip_bad=True)
     shutil.rmtree(root / "BigEarthNet-v1.0" / Patch(2).v1)
-    prepare(bigearthnet.survey([("train", root)]), tmp_path / "t.h5")
+    prepare_survey(bigearthnet.survey([("train", root)]), tmp_path / "t.h5")
     assert open_store(tmp_path / "s.h5").statistics == open_store(tmp_path / "t.h5").statistics
 
 
@@ -219,10 +219,10 @@ def test_a_repaired_file_is_read_again(damaged: tuple[Path, str, Path], tmp_path
     root, victim, spare = damaged
     survey = bigearthnet.survey([(None, root)])
     with pytest.raises(LandscaleError, match=re.escape(victim)):
-        prepare(survey, tmp_path / "s.h5")
+        prepare_survey(survey, tmp_path / "s.h5")
     shutil.copy(spare, victim)
-    prepare(survey, tmp_path / "s.h5")
-    prepare(survey, tmp_path / "unbroken.h5")
+    prepare_survey(survey, tmp_path / "s.h5")
+    prepare_survey(survey, tmp_path / "unbroken.h5")
     assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "unbroken.h5").read_bytes()
 
 
@@ -233,7 +233,7 @@ def test_damaged_patches_do_not_depend_on_workers(big: Path, tmp_path: Path) -> 
     bad = [folders[k] for k in (0, 70, 599)]
     for folder in bad:
         next(folder.glob("*_B03.tif")).unlink()
-    one = prepare(bigearthnet.survey([(None, root)]), tmp_path / "1.h5", skip_bad=True)
+    one = prepare_survey(bigearthnet.survey([(None, root)]), tmp_path / "1.h5", skip_bad=True)
     assert {name for name, _ in one.skipped} == {folder.name for folder in bad}
     two = outcome(command("prepare", "bigearthnet", root, tmp_path / "2.h5", "--workers", 2, "--skip-bad"))
     assert two.code == 0
@@ -339,7 +339,7 @@ def test_a_killed_worker_is_told_and_the_same_command_goes_on(big: Path, unbroke
     assert (answer.code, len(answer.lines)) == (2, 1)
     assert "a worker process died" in answer.lines[0]
     assert wait_until_gone(victim.process.pid) == []
-    prepare(bigearthnet.survey([(None, big)]), tmp_path / "s.h5", 1)
+    prepare_survey(bigearthnet.survey([(None, big)]), tmp_path / "s.h5", 1)
     assert (tmp_path / "s.h5").read_bytes() == unbroken.read_bytes()
 
 
@@ -376,7 +376,7 @@ def test_two_commands_at_once_do_no_harm(big: Path, unbroken: Path, tmp_path: Pa
         answers = list(pool.map(lambda _: outcome(Victim(big, tmp_path / "s.h5").process), range(2)))
     assert {a.code for a in answers} <= {0, 2}
     assert all(len(a.lines) == (a.code == 2) for a in answers), answers
-    prepare(bigearthnet.survey([(None, big)]), tmp_path / "s.h5")
+    prepare_survey(bigearthnet.survey([(None, big)]), tmp_path / "s.h5")
     assert (tmp_path / "s.h5").read_bytes() == unbroken.read_bytes()
 
 
@@ -389,15 +389,15 @@ def test_a_store_that_was_replaced_meanwhile_is_not_finished(v2: Path, tmp_path:
     def read(where: str, planes: object, classes: object) -> object:
         nonlocal first
         if first:
-            preparation._create(survey, partial, open_store(partial, unfinished=True).attributes["plan"])
+            random_access._create(survey, partial, open_store(partial, unfinished=True).attributes["plan"])
             first = False
         return survey.read(where, planes, classes)  # type: ignore[arg-type]
 
     with pytest.raises(BadStore, match="run the same command again"):
-        prepare(_with(survey, read=read), tmp_path / "s.h5")  # type: ignore[arg-type]
+        prepare_survey(_with(survey, read=read), tmp_path / "s.h5")  # type: ignore[arg-type]
     assert not (tmp_path / "s.h5").exists()
-    prepare(survey, tmp_path / "s.h5")
-    prepare(survey, tmp_path / "t.h5")
+    prepare_survey(survey, tmp_path / "s.h5")
+    prepare_survey(survey, tmp_path / "t.h5")
     assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "t.h5").read_bytes()
 
 

@@ -14,7 +14,7 @@ import pytest
 from archives import link_v2
 from conftest import Cli, command, outcome
 from landscale.datasets.bigearthnet import folders as bigearthnet
-from landscale.preparation import plan, prepare
+from landscale.preparation import plan, prepare_survey
 from landscale.store import PENDING, WHOLE, checksum, direct, open_store, writer
 from launchers import in_memory
 from surveys import dataset
@@ -31,7 +31,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, v2: Path) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Path:
     path = tmp_path_factory.mktemp("unbroken") / "s.h5"
-    prepare(bigearthnet.survey([(None, archive)]), path)
+    prepare_survey(bigearthnet.survey([(None, archive)]), path)
     return path
 
 
@@ -166,7 +166,7 @@ def test_a_chunk_counts_only_once_it_is_synced(archive: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(writer.StoreWriter, "_write", write)
     monkeypatch.setattr(direct, "os", Noting())
-    prepare(bigearthnet.survey([(None, archive)]), tmp_path / "s.h5")
+    prepare_survey(bigearthnet.survey([(None, archive)]), tmp_path / "s.h5")
     chunk = seen[: seen.index("state") + 1]
     assert chunk[-2:] == ["fdatasync", "state"]
     assert {"data_10m", "data_20m", "data_60m", "checksum", "moments"} <= set(chunk[:-2])

@@ -16,7 +16,7 @@ import pytest
 from archives import link_v2
 from conftest import Cli, command, outcome
 from landscale.datasets.bigearthnet import folders as bigearthnet
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import WHOLE
 from launchers import Dask, dask, wait_until_gone, workers_of
 
@@ -31,7 +31,7 @@ def big(tmp_path_factory: pytest.TempPathFactory, v2: Path) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, big: Path) -> Path:
     path = tmp_path_factory.mktemp("unbroken") / "store.h5"
-    prepare(bigearthnet.survey([(None, big)]), path, 1)
+    prepare_survey(bigearthnet.survey([(None, big)]), path, 1)
     return path
 
 

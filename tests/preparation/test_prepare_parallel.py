@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-import landscale.preparation.ranks as room
 from archives import link_v2, write_eurosat
 from conftest import Cli, command, outcome, without_bars
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.errors import LandscaleError
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
+from landscale.preparation import ranks as preparation_ranks
 from launchers import Dask, dask, members, mpirun, ranks_at, srun, torchrun, wait_until_gone
 from slurm import slurm
 
@@ -34,7 +34,7 @@ def big(tmp_path_factory: pytest.TempPathFactory, v2: Path) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, big: Path) -> bytes:
     path = tmp_path_factory.mktemp("unbroken") / "store.h5"
-    prepare(bigearthnet.survey([(None, big)]), path, 1)
+    prepare_survey(bigearthnet.survey([(None, big)]), path, 1)
     return path.read_bytes()
 
 
@@ -98,7 +98,7 @@ def test_a_bad_patch_on_a_dask_worker(
 
 
 def test_no_dask_at_the_address(big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
-    monkeypatch.setattr("landscale.preparation.cluster._PATIENCE", 1)
+    monkeypatch.setattr("landscale.preparation.cluster._TIMEOUT", 1)
     for address in ("tcp://127.0.0.1:9", "nonsense://"):
         answer = cli("prepare", "bigearthnet", big, tmp_path / "s.h5", "--scheduler", address)
         assert (answer.code, len(answer.lines)) == (2, 1), answer.lines
@@ -186,7 +186,7 @@ def test_bad_patches_over_ranks(launcher: Launcher, damaged: tuple[Path, list[Pa
     assert all(any(str(victim) in line for line in lines) for victim in victims)
     assert cli("verify", store).code == 0
     one = tmp_path / "one.h5"
-    prepare(bigearthnet.survey([(None, root)]), one, skip_bad=True)
+    prepare_survey(bigearthnet.survey([(None, root)]), one, skip_bad=True)
     assert store.read_bytes() == one.read_bytes()
 
 
@@ -232,11 +232,11 @@ def test_after_the_loss_of_a_rank_the_same_command_goes_on(
 
 
 def test_a_rank_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_TO_BEGIN", timedelta(seconds=1))
+    monkeypatch.setattr(preparation_ranks, "_START_TIMEOUT", timedelta(seconds=1))
     for key, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 0}.items():
         monkeypatch.setenv(key, str(value))
-    with pytest.raises(LandscaleError, match="ranks arrived within"):
-        room.join()
+    with pytest.raises(LandscaleError, match="ranks arrived within"), preparation_ranks.joined_ranks():
+        pytest.fail("a rank is missing")
 
 
 class TwoRanks:
@@ -259,14 +259,14 @@ def test_an_error_of_one_ends_all_and_the_first_tells_it() -> None:
     whole = (1, None)
     bad = (None, "s.h5: No space left on device")
     with pytest.raises(LandscaleError, match=r"^s\.h5: No space") as told:
-        room.on_all(TwoRanks(0, [bad]), lambda: 1)  # type: ignore[arg-type]
-    assert not isinstance(told.value, room.ToldByFirst)
-    with pytest.raises(room.ToldByFirst):
-        room.on_all(TwoRanks(1, [whole]), full)  # type: ignore[arg-type]
-    with pytest.raises(room.ToldByFirst):
-        room.on_first(TwoRanks(1, [bad]), lambda: 1)  # type: ignore[arg-type]
-    assert room.on_all(TwoRanks(1, [whole]), lambda: 2) == [1, 2]  # type: ignore[arg-type]
-    assert room.on_first(TwoRanks(1, [(7, None)]), full) == 7  # type: ignore[arg-type]
+        preparation_ranks.on_all_ranks(TwoRanks(0, [bad]), lambda: 1)  # type: ignore[arg-type]
+    assert not isinstance(told.value, preparation_ranks.ReportedByFirstRank)
+    with pytest.raises(preparation_ranks.ReportedByFirstRank):
+        preparation_ranks.on_all_ranks(TwoRanks(1, [whole]), full)  # type: ignore[arg-type]
+    with pytest.raises(preparation_ranks.ReportedByFirstRank):
+        preparation_ranks.on_first_rank(TwoRanks(1, [bad]), lambda: 1)  # type: ignore[arg-type]
+    assert preparation_ranks.on_all_ranks(TwoRanks(1, [whole]), lambda: 2) == [1, 2]  # type: ignore[arg-type]
+    assert preparation_ranks.on_first_rank(TwoRanks(1, [(7, None)]), full) == 7  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import Cli
 from landscale.datasets.survey import Found, OneByOne, Survey
-from landscale.preparation.plan import CHUNK, Deal, back_and_forth, imbalance, jobs, longest_first
+from landscale.preparation.plan import CHUNK, Assignment, back_and_forth, imbalance, longest_first, make_jobs
 from landscale.store import Layout
 
 Sizes = list[int]
@@ -20,7 +20,7 @@ sizes_of_jobs = st.lists(st.integers(0, 8_281), max_size=60)  # patches of a til
 counts_of_workers = st.integers(1, 12)
 
 
-def loads(sizes: Sizes, deal: Deal) -> Sizes:
+def loads(sizes: Sizes, deal: Assignment) -> Sizes:
     return [sum(sizes[k] for k in hand) for hand in deal]
 
 
@@ -107,7 +107,7 @@ def test_jobs_hold_every_patch_that_is_left_once_and_in_order(data: st.DataObjec
     tiles = data.draw(st.lists(st.integers(1, 150), min_size=1, max_size=5))
     survey = survey_of(sum(tiles), tiles if tiled else None)
     left = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=sum(tiles), max_size=sum(tiles))))
-    found = jobs(survey, left, workers)
+    found = make_jobs(survey, left, workers)
     rows = [chunk.start + k for job in found for chunk in job.chunks for k in range(len(chunk.names))]
     assert rows == left.tolist()
     for job in found:

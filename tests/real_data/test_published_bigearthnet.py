@@ -18,7 +18,7 @@ from conftest import Cli
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.formats import geotiff
 from landscale.formats.geotiff import read_band
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import PatchStore, open_store
 from landscale.vocabulary.nomenclatures import BEN19, CLC43, Nomenclature
 from streamed import S1, S2, place, same
@@ -44,7 +44,7 @@ def v2(published: Published) -> Path:
 def store(v2: Path, tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
     """The store of all 301 patches."""
     path = tmp_path_factory.mktemp("published") / "v2.h5"
-    prepare(bigearthnet.survey([(None, v2)]), path)
+    prepare_survey(bigearthnet.survey([(None, v2)]), path)
     return open_store(path)
 
 

@@ -22,7 +22,7 @@ from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.bigearthnet.lmdb import survey
 from landscale.errors import BadInput
 from landscale.loading import batches
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import PatchStore, open_store
 from landscale.store import lmdb as room
 from landscale.store.statistics import TrainStatistics
@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 
 def prepared(path: Path, store: Path) -> PatchStore:
-    prepare(survey([(None, path)]), store)
+    prepare_survey(survey([(None, path)]), store)
     return open_store(store)
 
 
@@ -59,7 +59,7 @@ def test_it_is_the_store_that_is_prepared_from_it(reben_lmdb: Path, tmp_path: Pa
 
 def test_it_is_the_archive(reben_lmdb: Path, tmp_path: Path) -> None:
     """The same patches as GeoTIFFs, by the reader of those: the road here shares nothing with it."""
-    prepare(bigearthnet.survey([(None, write_v2(tmp_path / "v2", PATCHES))]), tmp_path / "v2.h5")
+    prepare_survey(bigearthnet.survey([(None, write_v2(tmp_path / "v2", PATCHES))]), tmp_path / "v2.h5")
     archive, store = open_store(tmp_path / "v2.h5"), open_store(reben_lmdb)
     order = np.argsort(archive.column("name"))
     assert list(store.column("name")) == sorted(p.v2 for p in PATCHES)
@@ -250,7 +250,7 @@ def test_it_crosses_to_other_processes_closed(reben_lmdb: Path) -> None:
 def test_inputs_with_a_split_and_several(tmp_path: Path, lmdb_of_both: Path, reben_lmdb: Path) -> None:
     a, b = write(tmp_path / "a", PATCHES[:5]), write(tmp_path / "b", PATCHES[5:9])
     found = survey([(None, a), ("test", b)])
-    prepare(found, tmp_path / "s.h5", workers=2)
+    prepare_survey(found, tmp_path / "s.h5", workers=2)
     store = open_store(tmp_path / "s.h5")
     assert store.split_sizes() == {"train": 3, "val": 1, "test": 5}
     for path in (a, b):

@@ -18,7 +18,7 @@ from archives import GSD, metadata, pixels
 from conftest import Cli
 from landscale.datasets.bigearthnet.lmdb import survey
 from landscale.errors import BadInput, BadStore, LandscaleError
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import open_store
 from landscale.store.planes import SENTINEL2
 from landscale.store.safetensor import SafetensorsDecoder
@@ -126,9 +126,9 @@ def test_a_damaged_value_is_named(case: str, lmdb_copy: Path, tmp_path: Path, cl
     assert answer.code == 1
     assert f"damaged: {victim.v2}\n" in answer.out
     with pytest.raises(LandscaleError) as error:
-        prepare(survey([(None, lmdb_copy)]), tmp_path / "s.h5")
+        prepare_survey(survey([(None, lmdb_copy)]), tmp_path / "s.h5")
     tells(error.value, lmdb_copy, victim.v2, said)
-    outcome = prepare(survey([(None, lmdb_copy)]), tmp_path / "s.h5", skip_bad=True)
+    outcome = prepare_survey(survey([(None, lmdb_copy)]), tmp_path / "s.h5", skip_bad=True)
     assert [name for name, _ in outcome.skipped] == [victim.v2]
 
 

@@ -37,13 +37,13 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def folder_stores(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, PatchStore]:
     """The stores made from the folders: what an archive's store has to be. Keys: v1, v2, v1+s1, v2+s1."""
     from landscale.datasets.bigearthnet import folders as bigearthnet
-    from landscale.preparation import prepare
+    from landscale.preparation import prepare_survey
 
     stores = {}
     for version, root in roots.items():
         for key, where in ((version, root / S2[version]), (f"{version}+s1", root)):
             path = tmp_path_factory.mktemp("stores") / "folders.h5"
-            prepare(bigearthnet.survey([(None, where)]), path)
+            prepare_survey(bigearthnet.survey([(None, where)]), path)
             stores[key] = open_store(path)
     return stores
 

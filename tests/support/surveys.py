@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from landscale.datasets.survey import Survey
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.store import PatchStore, open_store
 
 Stored = Callable[..., PatchStore]
@@ -21,7 +21,7 @@ Stored = Callable[..., PatchStore]
 def stored(tmp_path: Path) -> Stored:
     def run(survey: Survey, workers: int = 1, name: str = "store.h5") -> PatchStore:
         assert pickle.loads(pickle.dumps(survey.read)) == survey.read
-        outcome = prepare(survey, tmp_path / name, workers)
+        outcome = prepare_survey(survey, tmp_path / name, workers)
         assert outcome.written == len(survey.table)
         store = open_store(tmp_path / name)
         assert not any(damaged for _, damaged in store.damaged())

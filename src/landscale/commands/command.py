@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from landscale.errors import LandscaleError
@@ -15,12 +15,22 @@ STARTED = time.monotonic()
 
 RemainingWords = Literal["refuse", "inputs", "recipe keys"]
 """What a command does with the words that its parser does not recognise: it refuses them, takes them as further inputs
-(argparse stops reading positional arguments at the first option), or takes them as `--key value` of a recipe. The command
-finds them in `options.remaining`."""
+(argparse stops reading positional arguments at the first option) and refuses options among them itself, or takes them as
+`--key value` of a recipe. The command finds them in `options.remaining`."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Reports wrong usage in one line instead of printing the whole synopsis."""
+    """Reports wrong usage in one line instead of printing the whole synopsis.
+
+    before_parsing: called with the words of a command line before they are parsed; it may add options.
+    """
+
+    before_parsing: Callable[[Sequence[str]], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.before_parsing is not None:
+            self.before_parsing(args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> Any:
         self.exit(2, f"landscale: {message}; see {self.prog} --help\n")
@@ -36,12 +46,12 @@ class AddCommand(Protocol):
         about: str,
         example: str,
         remaining: RemainingWords = "refuse",
-    ) -> argparse.ArgumentParser: ...
+    ) -> CommandParser: ...
 
 
 def command_adder(parent: argparse.ArgumentParser, metavar: str, dest: str) -> AddCommand:
     """Give `parent` commands below it; the value adds one of them. The name that the user chose is stored in `dest`."""
-    commands = parent.add_subparsers(dest=dest, metavar=metavar, required=True)
+    commands = parent.add_subparsers(dest=dest, metavar=metavar, required=True, parser_class=CommandParser)
 
     def add(
         name: str,
@@ -49,8 +59,8 @@ def command_adder(parent: argparse.ArgumentParser, metavar: str, dest: str) -> A
         about: str,
         example: str,
         remaining: RemainingWords = "refuse",
-    ) -> argparse.ArgumentParser:
-        parser = commands.add_parser(
+    ) -> CommandParser:
+        parser: CommandParser = commands.add_parser(
             name,
             help=about,
             description=about,

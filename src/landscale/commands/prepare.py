@@ -1,140 +1,133 @@
-"""prepare: a source → a patch store, by one process, many, or many machines."""
+"""prepare: a data set → a patch store, by one process, many, or many machines."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from landscale.commands.command import AddCommand, print_result
-from landscale.commands.sources import add_options, is_stream, stream, survey
+from landscale.commands.dataset_options import add_dataset_options, given_dataset_options, split_input
+from landscale.datasets import dataset_names, load_dataset
 from landscale.errors import LandscaleError
-from landscale.runtime.workers import start_fork_server
 
 if TYPE_CHECKING:
-    from landscale.datasets.bigearthnet.archive import Stream
-    from landscale.datasets.survey import Survey
     from landscale.distributed import Ranks
-    from landscale.preparation import Outcome
-
-Source = TypeVar("Source", "Survey", "Stream")
+    from landscale.preparation import PreparationResult
 
 
 def add_command(add: AddCommand) -> None:
     p = add(
         "prepare",
         run,
-        "a source → a patch store",
+        "a data set → a patch store",
         "landscale prepare bigearthnet BigEarthNet-v2 ben.h5 --workers 8",
         remaining="inputs",
     )
-    p.usage = "landscale prepare SOURCE INPUT… STORE.h5 [options]"
-    add_options(p)
-    p.add_argument("--skip-bad", action="store_true", help="leave damaged patches out and list them")
-    p.add_argument("--json", action="store_true")
-    more = p.add_argument_group("more than the archive has")
-    more.add_argument(
-        "--upsample", metavar="WAY", help="add data_super, every band at 10 m: bilinear, bicubic or dsen2"
+    p.usage = "landscale prepare DATASET INPUT… STORE.h5 [options]"
+    dataset = p.add_argument("dataset", metavar="DATASET")
+
+    def complete(
+        words: Sequence[str],
+    ) -> None:  # only when this command runs: finding installed data sets takes a while
+        dataset.help = f"{', '.join(dataset_names())}; `landscale prepare DATASET --help` lists the options of one"
+        add_dataset_options(p, words)
+
+    p.before_parsing = complete
+    p.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="folder or archive, or SPLIT=PATH to put all of it into one split; torchgeo: NAME and its folder",
     )
-    more.add_argument("--weights", type=Path, help="for dsen2: what `superres train` wrote")
-    work = p.add_argument_group("who does the work", "srun, mpirun and torchrun are noticed: each rank takes its share")
+    p.add_argument("--skip-bad", action="store_true", help="leave damaged patches out and list them")
+    p.add_argument("--json", action="store_true", help="print the result as JSON")
+    bands = p.add_argument_group("upsampled bands")
+    bands.add_argument(
+        "--upsample", metavar="METHOD", help="add data_super, every band at 10 m: bilinear, bicubic or dsen2"
+    )
+    bands.add_argument("--weights", type=Path, help="for dsen2: the folder that `superres train` wrote")
+    work = p.add_argument_group(
+        "parallel work", "under srun, mpirun or torchrun, each rank reads a part of the patches; no option is needed"
+    )
     work.add_argument("--workers", type=int, help="processes (default: all cores; 1 for each of several ranks)")
-    work.add_argument("--scheduler", metavar="ADDRESS", help="of dask, whose workers do it, as in tcp://host:8786")
-    work.add_argument("--plan", action="store_true", help="only show who would read what, for --workers processes")
+    work.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a dask scheduler whose workers do the work: tcp://host:8786"
+    )
+    work.add_argument("--plan", action="store_true", help="only show which of --workers processes would read what")
 
 
 def run(options: argparse.Namespace) -> int:
-    """The last of the inputs is the store."""
-    options.inputs += options.remaining  # the inputs after the first option
-    if len(options.inputs) < 2:
-        raise LandscaleError("prepare: expected SOURCE INPUT… STORE.h5; see landscale prepare --help")
+    """Prepare a store, or show the plan."""
+    if unknown := [word for word in options.remaining if word.startswith("-")]:
+        flag = unknown[0].partition("=")[0]
+        raise LandscaleError(
+            f"prepare {options.dataset}: takes no {flag}; see landscale prepare {options.dataset} --help"
+        )
+    *inputs, store = options.inputs + options.remaining
+    if not inputs:
+        raise LandscaleError("prepare: expected DATASET INPUT… STORE.h5; see landscale prepare --help")
     if options.weights and not options.upsample:
         raise LandscaleError("prepare: --weights is for --upsample dsen2")
-    options.store = Path(options.inputs.pop())
-    if is_stream(options):
-        from landscale.preparation.streaming import prepare_stream
+    dataset, pairs = load_dataset(options.dataset), [split_input(word) for word in inputs]
+    from landscale.preparation.ranks import ReportedByFirstRank, joined_ranks, several_ranks
 
-        if _is_one_of_many():
-            raise LandscaleError("prepare bigearthnet: an archive is read by one process; found several ranks")
-        return _told(
-            options, prepare_stream(_upsampled(options, stream(options)), options.store, skip_bad=options.skip_bad)
-        )
-    if not _is_one_of_many():
-        workers = options.workers or len(os.sched_getaffinity(0))
-        if workers > 1 and not (options.scheduler or options.plan):
-            start_fork_server()  # they get ready meanwhile
-        found = _survey(options, workers)
-        if options.plan:
-            return _show_plan(options, found, workers)
-        return _told(options, _run(options, found, workers, None))
-    from landscale.distributed import end_process_group
-    from landscale.preparation.ranks import ToldByFirst, join, on_first
-
-    ranks = join()
+    if dataset.is_sequential(pairs) and several_ranks():  # every rank ends here, before it waits for the others
+        raise LandscaleError(f"prepare {dataset.name}: an archive is read by one process; found several ranks")
     try:
-        workers = options.workers or 1
-        found = on_first(ranks, lambda: _survey(options, workers * ranks.world))
-        if options.plan:
-            return _show_plan(options, found, workers * ranks.world) if ranks.first else 0
-        outcome = _run(options, found, workers, ranks)
-    except ToldByFirst:
+        with joined_ranks() as ranks:
+            work: dict[str, Any] = {
+                "workers": options.workers or (1 if ranks else len(os.sched_getaffinity(0))),
+                "scheduler": options.scheduler,
+                "ranks": ranks,
+                "extend": _upsampling(options),
+            }
+            if options.plan:
+                return _show_plan(options, pairs, work)
+            from landscale.preparation import prepare
+
+            given = given_dataset_options(options)
+            result = prepare(dataset.name, pairs, store, skip_bad=options.skip_bad, **work, **given)
+    except ReportedByFirstRank:
         return 2
-    finally:
-        end_process_group()
-    return _told(options, outcome) if ranks.first else 0
+    return _show_result(options, result) if ranks is None or ranks.first else 0
 
 
-def _is_one_of_many() -> bool:
-    """Whether a launcher started several of us; asked before importing torch, which joins them."""
-    return any(
-        int(os.environ.get(key, "1")) > 1 for key in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    )
+def _upsampling(options: argparse.Namespace) -> Any:
+    """The function that adds upsampled bands to a survey, or None; importing it takes seconds."""
+    if options.upsample is None:
+        return None
+    from landscale.superres.stored import with_upsampled
+
+    return partial(with_upsampled, method=options.upsample, weights=options.weights)
 
 
-def _run(options: argparse.Namespace, survey: Survey, workers: int, ranks: Ranks | None) -> Outcome:
-    from landscale.preparation import prepare
-
-    how: dict[str, Any] = {"skip_bad": options.skip_bad, "scheduler": options.scheduler, "ranks": ranks}
-    return prepare(survey, options.store, workers, **how)
-
-
-def _told(options: argparse.Namespace, outcome: Outcome) -> int:
-    for name, reason in outcome.skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
-    content = {"store": str(options.store), "patches": outcome.patches, "written": outcome.written}
-    content |= {"skipped": [name for name, _ in outcome.skipped]}
-    words = f"{options.store}: {outcome.patches - len(outcome.skipped)} patches"
-    if outcome.skipped:
-        words += f", {len(outcome.skipped)} skipped"
-    return print_result(options, content, lambda: print(words if outcome.written else f"{words}, complete already"))
-
-
-def _show_plan(options: argparse.Namespace, survey: Survey, workers: int) -> int:
-    import numpy as np
-
-    from landscale.preparation.plan import back_and_forth, imbalance, jobs, longest_first
+def _show_plan(options: argparse.Namespace, inputs: list[tuple[str | None, Path]], work: dict[str, Any]) -> int:
+    from landscale.datasets.survey import Survey
+    from landscale.preparation import survey_dataset
+    from landscale.preparation.plan import compare_plans
     from landscale.runtime.tables import show_plan
 
-    sizes = [len(job) for job in jobs(survey, np.arange(len(survey.table)), workers)]
-    deals = {"Algorithm 1 of Sedona et al. 2019": back_and_forth, "longest first (used)": longest_first}
-    plans = {}
-    for name, rule in deals.items():
-        deal = rule(sizes, workers)
-        loads = [sum(sizes[k] for k in hand) for hand in deal]
-        plans[name] = {"imbalance": imbalance(sizes, deal), "jobs": [len(hand) for hand in deal], "patches": loads}
-    content = {"patches": sum(sizes), "jobs": len(sizes), "workers": workers, "plans": plans}
+    ranks: Ranks | None = work["ranks"]
+    survey = survey_dataset(options.dataset, inputs, **work, options=given_dataset_options(options))
+    if not isinstance(survey, Survey):
+        raise LandscaleError(f"prepare {options.dataset}: an archive is read by one process; it takes no --plan")
+    if ranks and not ranks.first:
+        return 0
+    content = compare_plans(survey, work["workers"] * (ranks.world if ranks else 1))
     return print_result(options, content, lambda: show_plan(content))
 
 
-def _survey(options: argparse.Namespace, workers: int) -> Survey:
-    return _upsampled(options, survey(options, workers))
-
-
-def _upsampled(options: argparse.Namespace, source: Source) -> Source:
-    if options.upsample is None:
-        return source
-    from landscale.superres.stored import with_upsampled
-
-    return with_upsampled(source, options.upsample, options.weights)
+def _show_result(options: argparse.Namespace, result: PreparationResult) -> int:
+    for name, reason in result.skipped:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    content = {"store": str(result.store), "patches": result.patches, "written": result.written}
+    content |= {"skipped": [name for name, _ in result.skipped]}
+    line = f"{result.store}: {result.patches - len(result.skipped)} patches"
+    if result.skipped:
+        line += f", {len(result.skipped)} skipped"
+    return print_result(options, content, lambda: print(line if result.written else f"{line}, complete already"))

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from landscale.datasets.images import ImageReader
+from landscale.datasets.options import LISTS, SEED
 from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits
 from landscale.errors import BadInput, UnknownName
 from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import EUROSAT10
 
+OPTIONS = (LISTS, SEED)
 SIDE = 64
 RGB = Plane("data_10m", ("B04", "B03", "B02"), SIDE, 10, "uint8")
 # The published files hold B8A last, against the order of wavelengths.

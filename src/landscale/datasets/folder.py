@@ -27,12 +27,14 @@ from landscale.datasets.images import (
     plane_key,
     read_header,
 )
+from landscale.datasets.options import BANDS, LISTS, SEED
 from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits, split_code
 from landscale.errors import BadInput, reason
 from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
 
+OPTIONS = (BANDS, LISTS, SEED)
 _DTYPES = ("uint8", "uint16", "float32")
 _SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}

@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.datasets.images import read_image, read_image_into
+from landscale.datasets.options import LISTS, SEED, labels_option
 from landscale.datasets.survey import (
     Found,
     OneByOne,
@@ -85,6 +86,9 @@ def _sibling(where: str, kind: str) -> str:
     folder, _, name = where.rpartition("/")
     folder, _, scene = folder.rpartition("/s2_")
     return f"{folder}/{kind}_{scene}/{name.replace('_s2_', f'_{kind}_')}"
+
+
+OPTIONS = (labels_option("igbp10 (default) or igbp10-single"), LISTS, SEED)
 
 
 def survey(

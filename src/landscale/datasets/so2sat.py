@@ -77,6 +77,9 @@ def _read(path: str, rows: list[int], planes: Mapping[str, NDArray[np.generic]])
     ]
 
 
+OPTIONS = ()
+
+
 def survey(inputs: list[tuple[str | None, Path]]) -> Survey:
     """Survey the folder with the three files, or some of them by their paths.
 

@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.datasets.images import ASSUMED_GSD, GSD_IS_ASSUMED, name_bands, plane_key
+from landscale.datasets.options import BANDS, SEED
 from landscale.datasets.survey import Found, OneByOne, Survey, check_names, draw_splits, split_code
 from landscale.errors import BadInput, LandscaleError, UnknownName, reason
 from landscale.store import Layout, Plane
@@ -74,6 +75,9 @@ class TorchGeoReader:
                 place, f"has the label {label.tolist()}, expected one of {len(classes)} classes, or 0 and 1 for each"
             )
         return Found()
+
+
+OPTIONS = (BANDS, SEED)
 
 
 def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed: int = 0) -> Survey:

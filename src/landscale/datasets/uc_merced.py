@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.datasets.images import plane_key, read_image
+from landscale.datasets.options import LISTS, SEED, labels_option
 from landscale.datasets.survey import Found, OneByOne, Survey, check_names, choose_splits
 from landscale.errors import BadInput, UnknownName, reason
 from landscale.formats.zip_or_folder import list_members
@@ -50,6 +51,9 @@ class UCMercedReader:
         missing = [(0, 0), (0, max(0, SIDE - height)), (0, max(0, SIDE - width))]
         planes[PLANE.key][...] = np.pad(image[:, :SIDE, :SIDE], missing, mode="edge")
         return Found()
+
+
+OPTIONS = (labels_option("ucmerced21 (default) or ucmerced17"), LISTS, SEED)
 
 
 def survey(

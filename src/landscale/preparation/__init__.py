@@ -1,5 +1,6 @@
-"""Sources → store: plan, extract in parallel, statistics; called again after a kill, it goes on."""
+"""Data set → store: survey, extract in parallel, statistics. Calling it again after a kill resumes."""
 
-from landscale.preparation.preparation import Outcome, prepare
+from landscale.preparation.entry import prepare, prepare_survey, survey_dataset
+from landscale.preparation.result import PreparationResult
 
-__all__ = ["Outcome", "prepare"]
+__all__ = ["PreparationResult", "prepare", "prepare_survey", "survey_dataset"]

@@ -9,27 +9,30 @@ from itertools import cycle
 import numpy as np
 from numpy.typing import NDArray
 
-from landscale.datasets.bigearthnet.archive import Patch, Patches
+from landscale.datasets.sequential import PatchSequence, SequentialPatch
 from landscale.preparation import plan
-from landscale.preparation.beside import AHEAD, settled
+from landscale.preparation.overlap import IN_FLIGHT, write_while_reading
 from landscale.store import Layout
 from landscale.store.direct import page_aligned_buffers
 
 Advance = Callable[[int], None]
 # Reads the next patch into planes (bands, side, side) and classes (C,); None at the end.
-Read = Callable[[dict[str, NDArray[np.generic]], NDArray[np.uint8]], Patch | None]
+ReadNext = Callable[[dict[str, NDArray[np.generic]], NDArray[np.uint8]], SequentialPatch | None]
 
 
-class Batch:
-    """Patches on their way from an archive to the store, in arrays that are used again."""
+class PatchBatch:
+    """Consecutive patches of an archive, at most `plan.CHUNK`, in arrays that are reused.
+
+    first: row in the store of the first patch.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._planes = page_aligned_buffers(layout, plan.CHUNK)
         self._classes = np.zeros((plan.CHUNK, len(layout.classes)), np.uint8)
         self._rows = [{key: plane[i] for key, plane in self._planes.items()} for i in range(plan.CHUNK)]
-        self.patches: list[Patch] = []
-        self.first = 0  # row of the first of them
+        self.patches: list[SequentialPatch] = []
+        self.first = 0
 
     @property
     def end(self) -> int:
@@ -43,39 +46,48 @@ class Batch:
     def classes(self) -> NDArray[np.uint8]:
         return self._classes[: len(self.patches)]
 
-    def fill(self, first: int, read: Read) -> None:
+    def fill(self, first: int, read_next: ReadNext) -> None:
         self.first, self.patches = first, []
         self._classes[:] = 0
         for planes, classes in zip(self._rows, self._classes, strict=True):
-            patch = read(planes, classes)
+            patch = read_next(planes, classes)
             if patch is None:
                 return
             self.patches.append(patch)
 
 
-def pump(
-    patches: Patches,
+def store_batches(
+    sequence: PatchSequence,
     layout: Layout,
-    read: Read,
-    sum_up: Callable[[Batch], NDArray[np.void]],
-    write: Callable[[Batch, NDArray[np.void]], None],
+    read_next: ReadNext,
+    summarise: Callable[[PatchBatch], NDArray[np.void]],
+    write: Callable[[PatchBatch, NDArray[np.void]], None],
     advance: Advance,
 ) -> None:
-    """Read all patches in batches, sum each up, and write it with what came of that, while the next is read."""
+    """Read all patches in batches, make the records of each, and write both in a second thread while the next is read.
 
-    def batches() -> Iterator[tuple[Batch, NDArray[np.void]]]:
+    Args:
+        sequence: the archive; it is closed at the end.
+        layout: planes and classes of a batch.
+        read_next: reads a patch of `sequence`.
+        summarise: makes the journal's records (n,) of a batch.
+        write: writes a batch and its records.
+        advance: called with the megabytes of the archive that were read.
+    """
+
+    def batches() -> Iterator[tuple[PatchBatch, NDArray[np.void]]]:
         shown, first = 0, 0
-        for batch in cycle([Batch(layout) for _ in range(AHEAD)]):
-            batch.fill(first, read)
+        for batch in cycle([PatchBatch(layout) for _ in range(IN_FLIGHT)]):
+            batch.fill(first, read_next)
             first = batch.end
             if batch.patches:
-                yield batch, sum_up(batch)
-            megabytes = patches.consumed() // 1_000_000
+                yield batch, summarise(batch)
+            megabytes = sequence.consumed() // 1_000_000
             advance(megabytes - shown)
             shown = megabytes
             if len(batch.patches) < plan.CHUNK:
                 return
 
-    with closing(patches):
-        for _ in settled(batches(), lambda part: write(*part)):
+    with closing(sequence):
+        for _ in write_while_reading(batches(), lambda part: write(*part)):
             pass

@@ -1,4 +1,4 @@
-"""Jobs on many machines, by a dask.distributed scheduler. Whatever a lost worker had is done again by another."""
+"""Run jobs on many machines, by a dask.distributed scheduler. The jobs of a lost worker are repeated by another."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from contextlib import closing
 from typing import Any
 
 from landscale.errors import BadInput, LandscaleError, reason
-from landscale.preparation.extract import Damaged, Extractor, Task
-from landscale.preparation.plan import Job
-from landscale.preparation.pool import LOOK
+from landscale.preparation.extract import ExtractionTask, Extractor
+from landscale.preparation.plan import ReadJob
+from landscale.preparation.pool import POLL_INTERVAL
+from landscale.preparation.result import DamagedPatches
 
-_PATIENCE = 60  # seconds for the scheduler to answer and its first worker to join
-_TRIES = 10  # of a job whose workers die again and again (each try outlives as many deaths as the scheduler allows)
+_TIMEOUT = 60  # seconds for the scheduler to answer and its first worker to join
+_MAX_TRIES = 10  # of a job whose workers die (in each try, the scheduler itself restarts the job a few times)
 
 
-def run_on_cluster(task: Task, jobs: list[Job], scheduler: str) -> Generator[Damaged, None, None]:
-    """Extract all jobs on the workers of the scheduler at that address; yields as `run_here`.
+def run_on_cluster(task: ExtractionTask, jobs: list[ReadJob], scheduler: str) -> Generator[DamagedPatches, None, None]:
+    """Extract all jobs on the workers of the dask scheduler at that address; yields as `run_here` does.
 
-    The store and the source must lie on a file system that all workers share, under the same path.
+    The store and the data set must be on a file system that all workers share, under the same path.
 
     Raises:
-        LandscaleError: dask is not installed, no scheduler or no worker answers, the scheduler is lost, or a job kills
-            every worker it meets.
+        LandscaleError: dask is not installed, no scheduler or no worker answers, the connection to the scheduler is lost, or
+            every worker that is given a certain job dies.
     """
     try:
         from distributed.comm.core import CommClosedError
@@ -33,44 +34,48 @@ def run_on_cluster(task: Task, jobs: list[Job], scheduler: str) -> Generator[Dam
         from distributed import Client, KilledWorker, as_completed
     except ImportError:
         raise LandscaleError("--scheduler needs dask.distributed: pip install 'landscale[dask]'") from None
-    for name in ("distributed", "distributed.client"):  # each has a handler of its own
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong is told in one line, ours
+    for name in ("distributed", "distributed.client"):  # each has its own handler
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are reported in our own single line
     try:
-        client = Client(scheduler, timeout=_PATIENCE)
+        client = Client(scheduler, timeout=_TIMEOUT)
     except (OSError, ValueError) as error:
         raise LandscaleError(f"--scheduler {scheduler}: no dask scheduler answers there ({reason(error)})") from None
     with client:
         try:
-            client.wait_for_workers(1, timeout=_PATIENCE)
+            client.wait_for_workers(1, timeout=_TIMEOUT)
         except TimeoutError:
-            raise LandscaleError(f"--scheduler {scheduler}: no worker joined within {_PATIENCE} s") from None
-        tries: dict[Any, tuple[Job, int]] = {}
+            raise LandscaleError(f"--scheduler {scheduler}: no worker joined within {_TIMEOUT} s") from None
+        tries: dict[Any, tuple[ReadJob, int]] = {}
 
-        def submit(job: Job, number: int) -> Any:
+        def submit(job: ReadJob, number: int) -> Any:
             future = client.submit(_run, task, job, pure=False)
             tries[future.key] = job, number
             return future
 
         running = as_completed([submit(job, 1) for job in sorted(jobs, key=len, reverse=True)])
         while running.count():
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL)
             for future in running.next_batch(block=False):
                 job, number = tries.pop(future.key)
                 try:
                     yield future.result()
                 except KilledWorker as killed:
-                    if number == _TRIES:
-                        raise LandscaleError(f"the workers of {scheduler} die again and again ({killed})") from None
+                    if number == _MAX_TRIES:
+                        raise LandscaleError(
+                            f"--scheduler {scheduler}: the workers that are given one job die, {_MAX_TRIES} times now ({killed})"
+                        ) from None
                     running.add(submit(job, number + 1))
-                except (CancelledError, CommClosedError):  # not by us
-                    raise LandscaleError(f"lost the scheduler at {scheduler}; run the same command again") from None
+                except (CancelledError, CommClosedError):  # not cancelled by this process
+                    raise LandscaleError(
+                        f"lost the connection to the scheduler at {scheduler}; run the same command again to resume"
+                    ) from None
             yield []
 
 
-def _run(task: Task, job: Job) -> Damaged:
+def _run(task: ExtractionTask, job: ReadJob) -> DamagedPatches:
     try:
         extractor = Extractor(task)
     except BadInput as error:
-        raise BadInput(task.store, f"{error.problem}; do all workers see this file?") from None
+        raise BadInput(task.store, f"{error.problem}; is it on a file system that all workers share?") from None
     with closing(extractor):
         return [damaged for part in extractor.run(job) for damaged in part]

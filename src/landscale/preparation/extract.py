@@ -1,4 +1,4 @@
-"""One worker's part: patches → the store, chunk after chunk, through buffers that are used again."""
+"""One worker's part: patches → the store, chunk after chunk, through buffers that are reused."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 from landscale.datasets.survey import Found, Reader
 from landscale.errors import LandscaleError
 from landscale.preparation import plan
-from landscale.preparation.beside import AHEAD, settled
-from landscale.preparation.plan import Job
+from landscale.preparation.overlap import IN_FLIGHT, write_while_reading
+from landscale.preparation.plan import ReadJob
+from landscale.preparation.result import DamagedPatches
 from landscale.store import BAD, WHOLE, Layout, StoreWriter, checksum, moments
 from landscale.store.direct import page_aligned_buffers
 
-Damaged = list[tuple[str, str]]  # patches: name and reason
-
 
 @dataclass(frozen=True)
-class Task:
-    """What every worker needs to know. Without `skip_bad`, the first damaged patch ends its job."""
+class ExtractionTask:
+    """What every worker needs. Without `skip_bad`, the first damaged patch ends its job."""
 
     read: Reader
     layout: Layout
@@ -33,18 +32,18 @@ class Task:
 
 
 @dataclass
-class _Part:
-    """A chunk that was read: its columns of the store, and its damaged patches."""
+class _ChunkRead:
+    """A chunk that was read: row of its first patch, its columns of the store, and its damaged patches."""
 
     start: int
     columns: dict[str, NDArray[Any]]
-    damaged: Damaged
+    damaged: DamagedPatches
 
 
 class Extractor:
     """Reads jobs and writes them into the store of a task."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ExtractionTask) -> None:
         self._task = task
         self._writer = StoreWriter(task.store)
         self._buffers: deque[dict[str, NDArray[np.generic]]] = deque()
@@ -52,14 +51,14 @@ class Extractor:
     def close(self) -> None:
         self._writer.close()
 
-    def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> Iterator[Damaged]:
-        """Extract a job; yields the damaged patches of each chunk once it counts."""
-        for damaged in settled(self._read(job, stopped), self._write):
+    def run(self, job: ReadJob, stopped: Callable[[], bool] = lambda: False) -> Iterator[DamagedPatches]:
+        """Extract a job; yields the damaged patches of each chunk once the chunk is on disk."""
+        for damaged in write_while_reading(self._read_chunks(job, stopped), self._write_chunk):
             yield damaged
             if damaged and not self._task.skip_bad:
                 return
 
-    def _read(self, job: Job, stopped: Callable[[], bool]) -> Iterator[_Part]:
+    def _read_chunks(self, job: ReadJob, stopped: Callable[[], bool]) -> Iterator[_ChunkRead]:
         for chunk in job.chunks:
             if stopped():
                 return
@@ -68,27 +67,27 @@ class Extractor:
             classes = chunk.classes
             if classes is None:
                 classes = np.zeros((n, len(self._task.layout.classes)), np.uint8)
-            rows, damaged = Rows(self._task.layout, planes, classes), []
+            columns, damaged = PatchColumns(self._task.layout, planes, classes), []
             for i, found in enumerate(self._task.read(chunk.wheres, planes, classes)):
-                rows.add(i, found)
+                columns.add(i, found)
                 if isinstance(found, LandscaleError):
                     damaged.append((chunk.names[i], str(found)))
-            yield _Part(chunk.start, rows.columns(), damaged)
+            yield _ChunkRead(chunk.start, columns.all(), damaged)
 
     def _free_buffer(self) -> dict[str, NDArray[np.generic]]:
-        """The one used longest ago; a few chunks need fewer than there may be."""
-        if len(self._buffers) < AHEAD:
+        """The buffer that was used longest ago; a job of few chunks allocates fewer than IN_FLIGHT."""
+        if len(self._buffers) < IN_FLIGHT:
             self._buffers.append(page_aligned_buffers(self._task.layout, plan.CHUNK))
         else:
             self._buffers.rotate(-1)
         return self._buffers[-1]
 
-    def _write(self, part: _Part) -> Damaged:
-        self._writer.put(part.start, part.columns)
-        return part.damaged
+    def _write_chunk(self, chunk: _ChunkRead) -> DamagedPatches:
+        self._writer.put(chunk.start, chunk.columns)
+        return chunk.damaged
 
 
-class Rows:
+class PatchColumns:
     """Patches that have been read, as columns of the store."""
 
     def __init__(self, layout: Layout, planes: dict[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> None:
@@ -104,7 +103,7 @@ class Rows:
         }
 
     def add(self, i: int, found: Found | LandscaleError) -> None:
-        """Row `i` has its pixels: what follows from them. If it is damaged, what a reader may have left of it goes."""
+        """Set the other columns of row `i`, whose pixels are in place; zero the pixels of a damaged patch."""
         columns = self._columns
         if isinstance(found, LandscaleError):
             columns["state"][i] = BAD
@@ -116,8 +115,8 @@ class Rows:
         self._tiles[i] = found.tile.encode()
         columns["checksum"][i] = checksum([plane[i] for plane in self._planes], self._classes[i])
 
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """All of them, once every row is added."""
-        # Where the survey knew the tile, the store has it already.
+    def all(self) -> dict[str, NDArray[Any]]:
+        """All columns, once every row is added."""
+        # If the survey had the tiles, they are in the store already.
         tiles = {"tile": self._tiles} if self._tiles.any() else {}
         return self._columns | {"moments": moments(self._planes)} | tiles

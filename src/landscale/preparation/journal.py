@@ -1,4 +1,4 @@
-"""What is whole of a store that grows: records of fixed size, appended after the pixels they vouch for are on disk."""
+"""Which patches of a store that grows are on disk: records of fixed size, appended after the pixels that they describe."""
 
 from __future__ import annotations
 
@@ -10,44 +10,49 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from landscale.errors import BadInput, BadStore
+from landscale.errors import BadInput
+from landscale.preparation.partial import another_preparation
 
 
 class Journal:
-    """A file of records, each with a checksum: what a kill or a crash tore off its end does not count.
+    """A file of records, each with a checksum. Records that a kill or a crash left incomplete at its end are ignored.
 
     Args:
-        path: the file, made if need be.
-        kind: dtype of a record.
-        plan: 64 characters on what is prepared; a journal of something else is refused.
-        capacity: for how many patches the store has room; an older journal knows it better.
+        path: the file, which is created if it does not exist.
+        record: dtype of a record.
+        digest: 64 characters that identify what is prepared; a journal of something else is refused.
+        capacity: number of patches that the store has room for; an existing journal has its own, which takes precedence.
 
-    kept: the records that were there. complete: whether they are all.
+    kept: the records of earlier calls (n,). complete: whether they are all.
+
+    Raises:
+        BadStore: the file is the journal of another preparation.
     """
 
-    def __init__(self, path: Path, kind: np.dtype[np.void], plan: str, capacity: int) -> None:
+    def __init__(self, path: Path, record: np.dtype[np.void], digest: str, capacity: int) -> None:
         self._path = path
-        self._kind = np.dtype([("content", kind), ("seal", np.uint64)])
-        head = np.array([(plan.encode(), capacity)], [("plan", "S64"), ("capacity", np.uint64)])
+        self._record = np.dtype([("content", record), ("seal", np.uint64)])
+        header = np.array([(digest.encode(), capacity)], [("plan", "S64"), ("capacity", np.uint64)])
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         data = path.read_bytes()
-        if len(data) < head.nbytes:
+        if len(data) < header.nbytes:
             os.ftruncate(self._file, 0)
-            self._write(head.tobytes(), 0)
-            data = head.tobytes()
-        found = np.frombuffer(data, head.dtype, 1)
-        if found["plan"][0] != head["plan"][0]:
+            self._write(header.tobytes(), 0)
+            data = header.tobytes()
+        found = np.frombuffer(data, header.dtype, 1)
+        if found["plan"][0] != header["plan"][0]:
             os.close(self._file)
-            raise BadStore(path, "is the beginning of another preparation; remove it to start anew")
+            raise another_preparation(path)
         self.capacity = int(found["capacity"][0])
-        self._begin = head.nbytes
-        records = np.frombuffer(data[self._begin :], self._kind, (len(data) - self._begin) // self._kind.itemsize)
-        good = [_seal(record) == record["seal"] for record in records]
-        whole = len(good) if all(good) else good.index(False)
-        contents = records["content"][:whole]
-        self.complete = bool(whole) and not any(contents[-1].tobytes())
-        self.kept = contents[: whole - self.complete].copy()
-        self._parts: list[NDArray[np.void]] = []
+        self._begin = header.nbytes
+        size = self._record.itemsize
+        records = np.frombuffer(data[self._begin :], self._record, (len(data) - self._begin) // size)
+        intact = [_seal(record) == record["seal"] for record in records]
+        count = len(intact) if all(intact) else intact.index(False)
+        contents = records["content"][:count]
+        self.complete = bool(count) and not any(contents[-1].tobytes())
+        self.kept = contents[: count - self.complete].copy()
+        self._appended: list[NDArray[np.void]] = []
         self._written = len(self.kept)
 
     def close(self) -> None:
@@ -55,28 +60,28 @@ class Journal:
 
     def append(self, contents: NDArray[np.void]) -> None:
         self._put(contents)
-        self._parts.append(contents)
+        self._appended.append(contents)
         self._written += len(contents)
 
     def cut(self, length: int) -> None:
-        """Forget all that was kept but the first records; nothing has been appended yet."""
+        """Forget all kept records but the first `length`; to be called before anything is appended."""
         self.kept, self._written = self.kept[:length], length
 
     def finish(self) -> None:
-        """Nothing will follow."""
-        self._put(np.zeros(1, self._kind["content"]))
+        """Mark the journal complete, by a record of zeros."""
+        self._put(np.zeros(1, self._record["content"]))
         os.fsync(self._file)
         self.complete = True
 
     def records(self) -> NDArray[np.void]:
-        """All of them: what was kept of an earlier call, and what was appended."""
-        return np.concatenate([self.kept, *self._parts])
+        """All records: those of earlier calls and those appended."""
+        return np.concatenate([self.kept, *self._appended])
 
     def _put(self, contents: NDArray[Any]) -> None:
-        records = np.zeros(len(contents), self._kind)
+        records = np.zeros(len(contents), self._record)
         records["content"] = contents
         records["seal"] = [_seal(record) for record in records]
-        position = self._begin + self._written * self._kind.itemsize
+        position = self._begin + self._written * self._record.itemsize
         os.ftruncate(self._file, position)
         self._write(records.tobytes(), position)
 

@@ -1,4 +1,4 @@
-"""Jobs on this machine: in this process, or in several."""
+"""Run jobs on this machine: in this process, or in several."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from functools import cache
 from typing import Any
 
 from landscale.errors import LandscaleError
-from landscale.preparation.extract import Damaged, Extractor, Task
-from landscale.preparation.plan import Job
+from landscale.preparation.extract import ExtractionTask, Extractor
+from landscale.preparation.plan import ReadJob
+from landscale.preparation.result import DamagedPatches
 from landscale.runtime.workers import exit_with_parent, interrupts_left_to_parent, keep_freed_memory, start_fork_server
 
-LOOK = 0.25  # seconds between two looks at the progress
+POLL_INTERVAL = 0.25  # seconds between two updates of the progress
 
 
-def run_here(task: Task, jobs: list[Job], workers: int) -> Generator[Damaged, None, None]:
-    """Extract all jobs; yields damaged patches as they turn up, and often nothing, so that progress can be shown."""
+def run_here(task: ExtractionTask, jobs: list[ReadJob], workers: int) -> Generator[DamagedPatches, None, None]:
+    """Extract all jobs. Yields the damaged patches as they are found, often an empty list, so that progress can be shown."""
     if workers <= 1 or len(jobs) <= 1:
         with closing(Extractor(task)) as extractor:
-            yield from extractor.run(Job([chunk for job in jobs for chunk in job.chunks]))
+            yield from extractor.run(ReadJob([chunk for job in jobs for chunk in job.chunks]))
         return
     context = start_fork_server()
     stop = context.Event()
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (stop, task)) as pool:
-        waiting = iter(sorted(jobs, key=len, reverse=True))  # the longest first: a short one ends the work
-        running: set[Future[Damaged]] = set()
+        waiting = iter(sorted(jobs, key=len, reverse=True))  # longest first, so that the last ones to end are short
+        running: set[Future[DamagedPatches]] = set()
         try:
             while True:
                 while len(running) < 2 * workers and (job := next(waiting, None)) is not None:
@@ -35,7 +36,7 @@ def run_here(task: Task, jobs: list[Job], workers: int) -> Generator[Damaged, No
                         running.add(pool.submit(_run_in_worker, job))
                 if not running:
                     return
-                done, running = wait(running, LOOK, FIRST_COMPLETED)
+                done, running = wait(running, POLL_INTERVAL, FIRST_COMPLETED)
                 yield [damaged for future in done for damaged in future.result()]
         except BrokenProcessPool:
             raise LandscaleError(
@@ -46,11 +47,11 @@ def run_here(task: Task, jobs: list[Job], workers: int) -> Generator[Damaged, No
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-_task: Task
+_task: ExtractionTask
 _stop: Any
 
 
-def _start_worker(stop: Any, task: Task) -> None:
+def _start_worker(stop: Any, task: ExtractionTask) -> None:
     global _task, _stop
     exit_with_parent()
     keep_freed_memory()
@@ -59,9 +60,9 @@ def _start_worker(stop: Any, task: Task) -> None:
 
 @cache
 def _extractor() -> Extractor:
-    """Made with the first job, which can tell what is wrong with the store."""
+    """Created with the first job, whose future carries the error if the store cannot be opened."""
     return Extractor(_task)
 
 
-def _run_in_worker(job: Job) -> Damaged:
+def _run_in_worker(job: ReadJob) -> DamagedPatches:
     return [damaged for part in _extractor().run(job, _stop.is_set) for damaged in part]

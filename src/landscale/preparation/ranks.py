@@ -1,60 +1,79 @@
-"""Ranks in step: what one finds all are told, the error of one ends all, and it is told once."""
+"""Preparation by several ranks in step: if one rank raises, all raise, so that none blocks in a collective."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from landscale.errors import LandscaleError, reason
 
-if TYPE_CHECKING:  # it imports torch, which a preparation by one process does without
+if TYPE_CHECKING:  # it imports torch, which a preparation by one process does not need
     from landscale.distributed import Ranks
 
 T = TypeVar("T")
-_TO_BEGIN = timedelta(minutes=5)  # for all ranks to be there: one that died before is not waited for any longer
+_START_TIMEOUT = timedelta(
+    minutes=5
+)  # for all ranks to join; one that died before that does not block the others longer
+_WORLD_SIZES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
-class ToldByFirst(LandscaleError):
-    """An error that the first rank tells: the others end without a word."""
+class ReportedByFirstRank(LandscaleError):
+    """An error that the first rank reports: the other ranks exit without printing it."""
 
 
-def join() -> Ranks:
-    """Join the ranks that a launcher announced.
+def several_ranks() -> bool:
+    """Whether torchrun, srun or mpirun started several ranks, by the environment; imports nothing."""
+    return any(int(os.environ.get(key, "1")) > 1 for key in _WORLD_SIZES)
+
+
+@contextmanager
+def joined_ranks() -> Iterator[Ranks | None]:
+    """The ranks that a launcher started, connected until the end of the block; None for a single process.
 
     Raises:
-        LandscaleError: some do not come.
+        LandscaleError: some of them do not join.
     """
-    from landscale.distributed import start_process_group
+    if not several_ranks():
+        yield None
+        return
+    from landscale.distributed import end_process_group, start_process_group
 
-    return start_process_group("gloo", _TO_BEGIN)
+    ranks = start_process_group("gloo", _START_TIMEOUT)
+    try:
+        yield ranks
+    finally:
+        end_process_group()
 
 
-def on_first(ranks: Ranks | None, action: Callable[[], T]) -> T:
-    """What an action gives on the first rank, which alone does it.
+def on_first_rank(ranks: Ranks | None, action: Callable[[], T]) -> T:
+    """Run an action on the first rank only; all ranks get its value.
 
     Raises:
-        LandscaleError: it fails there, or a rank is gone.
+        LandscaleError: it fails, or a rank is gone.
     """
     if ranks is None:
         return action()
-    found = _exchange(ranks.broadcast, _tried(action) if ranks.first else None)
-    value: T = _values(ranks, [found])[0]
+    outcome = _exchange(ranks.broadcast, _attempt(action) if ranks.first else None)
+    value: T = _values(ranks, [outcome])[0]
     return value
 
 
-def on_all(ranks: Ranks | None, action: Callable[[], T]) -> list[T]:
-    """What an action gives on each rank.
+def on_all_ranks(ranks: Ranks | None, action: Callable[[], T]) -> list[T]:
+    """Run an action on every rank; all ranks get all values, in the order of the ranks.
 
     Raises:
         LandscaleError: it fails on one of them, or a rank is gone.
     """
     if ranks is None:
         return [action()]
-    return _values(ranks, _exchange(ranks.gather, _tried(action)))
+    return _values(ranks, _exchange(ranks.gather, _attempt(action)))
 
 
-def _tried(action: Callable[[], T]) -> tuple[T | None, str | None]:
+def _attempt(action: Callable[[], T]) -> tuple[T | None, str | None]:
+    """The value of an action, or the text of its error."""
     try:
         return action(), None
     except LandscaleError as error:
@@ -63,15 +82,15 @@ def _tried(action: Callable[[], T]) -> tuple[T | None, str | None]:
         return None, f"{error.filename or 'file system'}: {error.strerror or error}"
 
 
-def _exchange(how: Callable[[Any], Any], mine: Any) -> Any:
+def _exchange(collective: Callable[[Any], Any], outcome: Any) -> Any:
     try:
-        return how(mine)
+        return collective(outcome)
     except RuntimeError as error:  # gloo's connections end with a killed process
         raise LandscaleError(f"another rank is gone ({reason(error)}); run the same command again") from None
 
 
-def _values(ranks: Ranks, answers: list[tuple[Any, str | None]]) -> list[Any]:
-    for _, problem in answers:
+def _values(ranks: Ranks, outcomes: list[tuple[Any, str | None]]) -> list[Any]:
+    for _, problem in outcomes:
         if problem is not None:
-            raise (LandscaleError if ranks.first else ToldByFirst)(problem)
-    return [value for value, _ in answers]
+            raise (LandscaleError if ranks.first else ReportedByFirstRank)(problem)
+    return [value for value, _ in outcomes]

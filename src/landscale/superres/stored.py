@@ -1,4 +1,4 @@
-"""`data_super` of a store: all bands of a patch at 10 m, made when the store is prepared."""
+"""`data_super` of a store: all bands of a patch at 10 m, computed when the store is prepared."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from landscale.datasets.sequential import SequentialSurvey
 from landscale.datasets.survey import Found, Reader, Survey
 from landscale.distributed import local_device
 from landscale.errors import LandscaleError, UnknownName
@@ -20,40 +21,40 @@ from landscale.store import SUPER, Layout, Plane
 from landscale.superres.planes import ESA_ORDER, interpolate
 from landscale.superres.superresolver import Superresolver
 
-if TYPE_CHECKING:  # a worker does without pandas
-    from landscale.datasets.bigearthnet.archive import Stream
-
-Source = TypeVar("Source", Survey, "Stream")
-WAYS = ("bilinear", "bicubic", "dsen2")
+S = TypeVar("S", Survey, SequentialSurvey)
+METHODS = ("bilinear", "bicubic", "dsen2")
 
 
 @dataclass(frozen=True)
 class Upsampling:
-    """Fills `data_super` of patches from their planes at native resolution; called with all planes of a store by key."""
+    """Fills `data_super` of patches from their planes at native resolution; called with all planes of a store by key.
+
+    native: the planes to upsample. method: one of METHODS. weights: folder of DSen2's weights, for dsen2 only.
+    """
 
     native: tuple[Plane, ...]
-    way: str
+    method: str
     weights: Path | None
 
     def __call__(self, planes: Mapping[str, NDArray[np.generic]]) -> None:
         if multiprocessing.parent_process() is not None:
-            torch.set_num_threads(1)  # the workers are the threads
+            torch.set_num_threads(1)  # there is a worker process for each core already
         tensors = {p.bands: torch.from_numpy(planes[p.key]) for p in self.native}
-        out = interpolate(tensors, self.way) if self.weights is None else _superresolver(self.weights)(tensors)
+        out = interpolate(tensors, self.method) if self.weights is None else _superresolver(self.weights)(tensors)
         planes[SUPER][...] = out.numpy()
 
     def layout(self, native: Layout) -> Layout:
-        """That of the store: the new plane follows those that it is made of."""
+        """The layout of the store: the new plane follows those that it is computed from."""
         planes = list(native.planes)
-        place = 1 + max(planes.index(plane) for plane in self.native)
+        index = 1 + max(planes.index(plane) for plane in self.native)
         finest = max(self.native, key=lambda plane: plane.side)
-        planes.insert(place, Plane(SUPER, ESA_ORDER, finest.side, finest.gsd))
+        planes.insert(index, Plane(SUPER, ESA_ORDER, finest.side, finest.gsd))
         return replace(native, planes=tuple(planes))
 
     @property
     def provenance(self) -> dict[str, Any]:
-        told = {} if self.weights is None else {"digest": _superresolver(self.weights).config["digest"]}
-        return {SUPER: {"upsample": self.way, **told}}
+        digest = {} if self.weights is None else {"digest": _superresolver(self.weights).config["digest"]}
+        return {SUPER: {"upsample": self.method, **digest}}
 
 
 @dataclass(frozen=True)
@@ -76,35 +77,35 @@ def _superresolver(weights: Path) -> Superresolver:
     return Superresolver.load(weights, local_device())
 
 
-def with_upsampled(source: Source, way: str, weights: Path | None) -> Source:
-    """A survey, or an archive that is streamed, whose store gets `data_super` (N, 12, 120, 120) uint16 as well: all bands
-    in ESA order at 10 m.
+def with_upsampled(survey: S, method: str, weights: str | Path | None = None) -> S:
+    """A survey whose store also gets `data_super` (N, 12, 120, 120) uint16: all bands in ESA order at 10 m.
 
     Args:
-        source: of patches with all twelve bands at native resolution.
-        way: bilinear, bicubic or dsen2.
+        survey: of patches with all twelve bands at native resolution.
+        method: bilinear, bicubic or dsen2.
         weights: folder that `superres train` wrote; for dsen2 only.
 
     Raises:
-        UnknownName: no such way. LandscaleError: dsen2 without weights, or bands are missing. BadInput: the weights are damaged.
+        UnknownName: no such method. LandscaleError: dsen2 without weights, or bands are missing.
+        BadInput: the weights are damaged.
     """
-    upsampling = _upsampling(source.layout, way, weights)
-    how: dict[str, Any] = {"complete": upsampling}
-    if isinstance(source, Survey):
-        how = {"read": UpsampledReader(source.read, upsampling)}
-    provenance = source.provenance | upsampling.provenance
-    return replace(source, layout=upsampling.layout(source.layout), provenance=provenance, **how)
+    upsampling = _upsampling(survey.layout, method, Path(weights) if weights else None)
+    filled: dict[str, Any] = {"derive": upsampling}
+    if isinstance(survey, Survey):
+        filled = {"read": UpsampledReader(survey.read, upsampling)}
+    provenance = survey.provenance | upsampling.provenance
+    return replace(survey, layout=upsampling.layout(survey.layout), provenance=provenance, **filled)
 
 
-def _upsampling(layout: Layout, way: str, weights: Path | None) -> Upsampling:
-    if way not in WAYS:
-        raise UnknownName("way of upsampling", way, WAYS)
-    if way == "dsen2" and weights is None:
+def _upsampling(layout: Layout, method: str, weights: Path | None) -> Upsampling:
+    if method not in METHODS:
+        raise UnknownName("way of upsampling", method, METHODS)
+    if method == "dsen2" and weights is None:
         raise LandscaleError("--upsample dsen2: needs --weights, which `landscale superres train` makes")
-    if way != "dsen2" and weights is not None:
-        raise LandscaleError(f"--upsample {way}: takes no --weights")
+    if method != "dsen2" and weights is not None:
+        raise LandscaleError(f"--upsample {method}: takes no --weights")
     native = tuple(p for p in layout.planes if set(p.bands) <= set(ESA_ORDER))
-    have = {band for p in native for band in p.bands}
-    if missing := [band for band in ESA_ORDER if band not in have]:
-        raise LandscaleError(f"--upsample {way}: the source lacks {', '.join(missing)}")
-    return Upsampling(native, way, weights.resolve() if weights else None)
+    present = {band for p in native for band in p.bands}
+    if missing := [band for band in ESA_ORDER if band not in present]:
+        raise LandscaleError(f"--upsample {method}: the data set lacks {', '.join(missing)}")
+    return Upsampling(native, method, weights.resolve() if weights else None)

@@ -1,238 +1,121 @@
-"""BigEarthNet's published archives as they are: the patches of `BigEarthNet-S2-v1.0.tar.gz` and its sisters, never unpacked.
-
-What the folders tell at once, an archive tells bit by bit: which patches it has, and in which order.
-"""
+"""BigEarthNet's published archives, read in file order without unpacking them: Sentinel-2 alone, or with Sentinel-1."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Container, Generator, Mapping
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.datasets.bigearthnet.folders import FOLDER_S2, V1, V2, check_lists, describe_v1, is_synthetic, layout
-from landscale.datasets.bigearthnet.reader import read_labels, same_place
-from landscale.datasets.bigearthnet.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, listed_pairs, partner
-from landscale.datasets.survey import Found, check_names, split_code, split_lists
-from landscale.errors import BadInput, LandscaleError, reason
+from landscale.datasets.bigearthnet.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, listed_pairs
+from landscale.datasets.bigearthnet.sequence import TarPatches
+from landscale.datasets.sequential import SequentialSurvey
+from landscale.datasets.survey import check_names, split_code, split_lists
+from landscale.errors import BadInput
 from landscale.formats.decompression import estimated_size
-from landscale.formats.geotiff import Place, decode_band
-from landscale.formats.tar import Tarball, first_member
-from landscale.store import Layout, Plane
+from landscale.formats.tar import first_member
+from landscale.store import Plane
 from landscale.store.planes import SENTINEL2
 from landscale.store.reben_metadata import read_metadata
 from landscale.vocabulary.nomenclatures import Nomenclature, nomenclature
 
-# A member of an archive: the patch that it belongs to, its name there, its name, its content.
-_File = tuple[str, str, str, memoryview]
-
-PATCHES_V1 = 590_326  # of the whole of it
+PATCHES_V1 = 590_326  # in the whole of v1
 _FOLDER_S2_V1 = "BigEarthNet-v1.0"
-_DEPTHS = {_FOLDER_S2_V1: 2, FOLDER_V1: 2, FOLDER_S2: 3, FOLDER_V2: 3}  # folders from there down to a file
-_LABELS = "labels_metadata.json"
+_DEPTHS = {_FOLDER_S2_V1: 2, FOLDER_V1: 2, FOLDER_S2: 3, FOLDER_V2: 3}  # folder levels from there down to a file
 
 
 @dataclass(frozen=True)
-class Patch:
-    """What an archive holds of a patch: its name, what was found, or what is wrong with it.
+class OpticalArchiveV1:
+    """The Sentinel-2 archive of v1: labels are in the archive, splits and flags in lists beside it."""
 
-    partner: of a Sentinel-1 patch of v1, the Sentinel-2 patch that its labels' JSON names.
-    """
-
-    name: str
-    found: Found | LandscaleError
-    partner: str = ""
-
-
-class Patches:
-    """The patches of one archive, in its order, read into arrays that the caller brings.
-
-    Args:
-        path: the archive.
-        planes: what there is to read.
-        labels: where the labels stand in JSON, their nomenclature.
-        wanted: the names of the patches to read; None for all. The others are passed over.
-        paired: Sentinel-1 patches whose partners are known; the JSON of the others is asked.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        planes: tuple[Plane, ...],
-        labels: Nomenclature | None = None,
-        wanted: Container[str] | None = None,
-        paired: Container[str] | None = None,
-    ) -> None:
-        self._path, self._labels, self._wanted, self._paired = path, labels, wanted, paired
-        self._bands = {f"{b}.tif": (p.key, k) for p in planes for k, b in enumerate(p.bands)}
-        self._tarball = Tarball(path)
-        self._files = self._in_patches()
-        self._seen: set[str] = set()
-        self._next: _File | None = None
-        try:
-            self._next = next(self._files, None)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._files.close()
-        self._tarball.close()
-
-    def consumed(self) -> int:
-        """Bytes of the archive that have been read so far."""
-        return self._tarball.consumed()
-
-    def _in_patches(self) -> Generator[_File, None, None]:
-        """The files of patches that are wanted, named as `…/PATCH/PATCH_file`."""
-        patch = stem = "/"
-        for path, data in self._tarball.members():
-            if not path.startswith(stem):  # another patch than the last
-                folder, _, _ = path.rpartition("/")
-                above, _, patch = folder.rpartition("/")
-                stem = f"{folder}/{patch}_"
-                if not above or not path.startswith(stem) or not (self._wanted is None or patch in self._wanted):
-                    stem = "/"
-                    continue
-            file = path[len(stem) :]
-            if "/" not in file:
-                yield patch, file, path, data
-
-    def read(self, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Patch | None:
-        """Read the next patch into planes (bands, side, side) and classes (C,); None at the end of the archive.
-
-        Raises:
-            BadInput: the archive itself is damaged, or holds a patch in two places.
-        """
-        if self._next is None:
-            return None
-        name = self._next[0]
-        if name in self._seen:
-            raise BadInput(self._path, f"holds the patch {name} in two places")
-        self._seen.add(name)
-        problem: LandscaleError | None = None
-        with_json = self._labels is not None or (self._paired is not None and name not in self._paired)
-        missing = {*self._bands, *([_LABELS] if self._labels else [])}
-        place: Place | None = None
-        tile = other = ""
-        found: set[str] = set()
-        while self._next is not None and self._next[0] == name:
-            _, file, path, data = self._next
-            try:
-                if file in found:
-                    raise BadInput(path, "stands there twice")
-                found.add(file)
-                if file in self._bands:
-                    key, k = self._bands[file]
-                    place = same_place(path, decode_band(path, data, planes[key][k]), place)
-                elif file == _LABELS and with_json:
-                    content = _json(path, data)
-                    if self._labels is None:
-                        other = partner(path, content)
-                    else:
-                        tile = read_labels(path, content, self._labels, classes)
-            except BadInput as error:
-                problem = problem or BadInput(f"{self._path}: member {error.path}", error.problem)
-            self._next = next(self._files, None)
-        if problem is None and missing - found:
-            problem = BadInput(self._path, f"patch {name}: lacks {', '.join(sorted(missing - found))}")
-        if problem is not None and self._labels:
-            classes[:] = 0  # as in a folder, where labels are read last
-        return Patch(name, problem or Found(place or Place(), tile), other)
-
-
-def _json(path: str, data: memoryview) -> Any:
-    try:
-        return json.loads(bytes(data))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(path, f"is not valid JSON ({reason(error)})") from None
-
-
-@dataclass(frozen=True)
-class Stream:
-    """BigEarthNet in one archive or two, ready to be read.
-
-    v2 has a table of what `metadata.parquet` says, its labels (N, C), and in `rows` the row of each name; v1 has none of them.
-    split: of all patches, if given. complete: called with all planes of patches by key, fills those that are in no archive.
-    """
-
-    optical: Path
-    radar: Path | None
-    layout: Layout
-    table: pd.DataFrame
-    classes: NDArray[np.uint8] | None
-    rows: dict[str, int]
+    path: Path
+    labels: Nomenclature
     lists: Path
-    split: int | None
-    provenance: dict[str, object]
-    complete: Callable[[Mapping[str, NDArray[np.generic]]], None] | None = None
 
-    def optical_patches(self) -> Patches:
-        """The Sentinel-2 half; of v2 those that the metadata know."""
-        if self.classes is None:
-            return Patches(self.optical, SENTINEL2, nomenclature(self.layout.nomenclature))
-        return Patches(self.optical, SENTINEL2, wanted=self.rows)
+    def open(self) -> TarPatches:
+        return TarPatches(self.path, SENTINEL2, self.labels)
 
-    def radar_patches(self, paired: Container[str]) -> Patches:
-        """The Sentinel-1 half, of which the partners of some are known already."""
-        assert self.radar is not None
-        return Patches(self.radar, (RADAR,), paired=paired)
-
-    def optical_names(self) -> dict[str, str]:
-        """The Sentinel-2 patch of each Sentinel-1 patch, as far as metadata or lists tell."""
-        if self.classes is None:
-            return {s1: s2 for s2, s1 in listed_pairs(self.lists).items()}
-        return {s1: s2 for s1, s2 in zip(self.table["partner"], self.table["name"], strict=True) if s1}
-
-    def labels(self, name: str) -> NDArray[np.uint8] | None:
-        """The classes (C,) of a patch, where the metadata tell them."""
-        return None if self.classes is None else self.classes[self.rows[name]]
+    def classes_of(self, name: str) -> None:
+        """None: `TarPatches.read` finds them."""
 
     def describe(self, names: list[str]) -> pd.DataFrame:
-        """What is known of patches beside their pixels, as a `Survey` has it in its table."""
-        if self.classes is None:
-            table = describe_v1(names, self.lists)
-        else:
-            rows = [self.rows[name] for name in names]
-            table = self.table.iloc[rows].drop(columns="partner").reset_index(drop=True)
-        if self.split is not None:
-            table["split"] = np.uint8(self.split)
-        return table
+        return describe_v1(names, self.lists)
 
-    def most(self) -> int:
-        """More patches than the archive has, by all that is known and a guess at its size; 1.5 times too many do no harm."""
-        smallest = sum(512 * len(plane.bands) + plane.nbytes for plane in SENTINEL2)
-        known = PATCHES_V1 if self.classes is None else len(self.table)
-        return min(known, int(1.5 * estimated_size(self.optical)) // smallest + 64)
+    def capacity(self) -> int:
+        return _capacity(self.path, PATCHES_V1)
 
-    def digest(self) -> str:
-        """What decides the content of the store, in short: the archives' sizes and both ends, and all that lists say."""
-        plan = json.dumps([self.layout.identity(), self.provenance, self.split], sort_keys=True, default=str)
-        digest = hashlib.sha256(plan.encode())
-        for path in (self.optical, self.radar):
-            if path is not None:
-                size = path.stat().st_size
-                with path.open("rb") as file:
-                    digest.update(size.to_bytes(8, "big") + file.read(1 << 20))
-                    file.seek(max(0, size - (1 << 20)))
-                    digest.update(file.read())
-        if self.classes is not None:
-            told = [self.lists / "metadata.parquet"]
-        else:
-            told = sorted({*split_lists(self.lists).values(), *self.lists.glob("patches_with_*")})
-        for path in told:
-            digest.update(path.name.encode() + path.read_bytes())
-        return digest.hexdigest()
+    def metadata_files(self) -> list[Path]:
+        return sorted({*split_lists(self.lists).values(), *self.lists.glob("patches_with_*")})
 
 
-def stream(inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None) -> Stream:
-    """The archive of Sentinel-2 patches, alone or with that of their Sentinel-1 patches, in any order.
+@dataclass(frozen=True)
+class OpticalArchiveV2:
+    """The Sentinel-2 archive of v2, of which the patches in `metadata.parquet` are read.
+
+    table: what that file has on its patches. classes: their labels (N, C). rows: row of each patch by name.
+    """
+
+    path: Path
+    metadata: Path
+    table: pd.DataFrame
+    classes: NDArray[np.uint8]
+    rows: dict[str, int]
+
+    def open(self) -> TarPatches:
+        return TarPatches(self.path, SENTINEL2, names=self.rows)
+
+    def classes_of(self, name: str) -> NDArray[np.uint8]:
+        classes: NDArray[np.uint8] = self.classes[self.rows[name]]
+        return classes
+
+    def describe(self, names: list[str]) -> pd.DataFrame:
+        rows = [self.rows[name] for name in names]
+        return self.table.iloc[rows].drop(columns="partner").reset_index(drop=True)
+
+    def capacity(self) -> int:
+        return _capacity(self.path, len(self.table))
+
+    def metadata_files(self) -> list[Path]:
+        return [self.metadata]
+
+
+@dataclass(frozen=True)
+class RadarArchive:
+    """A Sentinel-1 archive, of v1 or v2.
+
+    optical: the Sentinel-2 archive that it belongs to.
+    """
+
+    path: Path
+    optical: OpticalArchiveV1 | OpticalArchiveV2
+    title: str = "Sentinel-1"
+    planes: tuple[Plane, ...] = (RADAR,)
+
+    def pairs(self) -> dict[str, str]:
+        """Sentinel-2 patch by Sentinel-1 patch, as far as lists or metadata give it."""
+        if isinstance(self.optical, OpticalArchiveV1):
+            return {s1: s2 for s2, s1 in listed_pairs(self.optical.lists).items()}
+        table = self.optical.table
+        return {s1: s2 for s1, s2 in zip(table["partner"], table["name"], strict=True) if s1}
+
+    def open(self, paired: Container[str]) -> TarPatches:
+        return TarPatches(self.path, self.planes, paired=paired)
+
+
+def _capacity(path: Path, known: int) -> int:
+    """More patches than the archive has, from the number of known ones and an estimate of its uncompressed size."""
+    smallest = sum(512 * len(plane.bands) + plane.nbytes for plane in SENTINEL2)
+    return min(known, int(1.5 * estimated_size(path)) // smallest + 64)
+
+
+def survey_archives(
+    inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None
+) -> SequentialSurvey:
+    """Survey the archive of Sentinel-2 patches, alone or with that of their Sentinel-1 patches, in any order.
 
     Args:
         inputs: split or None, and the archive.
@@ -242,41 +125,46 @@ def stream(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
     Raises:
         BadInput: another kind of archive, two that do not belong together, or damaged metadata.
     """
-    halves: dict[bool, tuple[Path, str]] = {}
-    given = None
+    archives: dict[bool, tuple[Path, str]] = {}  # by whether it is the Sentinel-1 one: path and top folder
+    given_split = None
     for split, path in inputs:
-        folder = _kind(path)
-        with_radar = folder in (FOLDER_V1, FOLDER_V2)
-        if with_radar in halves:
-            raise BadInput(path, f"is an archive of {folder} like {halves[with_radar][0]}, expected one of each kind")
-        halves[with_radar] = path, folder
-        given = given if split is None else split_code(split, path)
-    if False not in halves:
+        folder = _top_folder(path)
+        is_radar = folder in (FOLDER_V1, FOLDER_V2)
+        if is_radar in archives:
+            raise BadInput(path, f"is an archive of {folder} like {archives[is_radar][0]}, expected one of each kind")
+        archives[is_radar] = path, folder
+        given_split = given_split if split is None else split_code(split, path)
+    if False not in archives:
         raise BadInput(inputs[0][1], "holds the Sentinel-1 half only, expected the archive of Sentinel-2 beside it")
-    optical, folder = halves[False]
+    path, folder = archives[False]
     version = V2 if folder == FOLDER_S2 else V1
+    optical = _optical_v1(path, labels, lists) if version == V1 else _optical_v2(path, labels, lists)
     radar = None
-    if True in halves:
-        radar, other = halves[True]
-        if (other == FOLDER_V2) != (version == V2):
-            raise BadInput(radar, f"is another version of BigEarthNet than {optical}")
-    provenance: dict[str, object] = version | ({"synthetic": True} if is_synthetic(optical) else {})
-    if version == V1:
-        check_lists(lists)
-        target = nomenclature(labels or "clc43")
-        where = lists or optical.parent / "metadata"
-        planned = layout(target, radar is not None)
-        return Stream(optical, radar, planned, pd.DataFrame(), None, {}, where, given, provenance)
-    target = nomenclature(labels or "ben19")
-    where = lists or optical.parent
-    table, classes = read_metadata(where / "metadata.parquet", target)
-    check_names(table, where / "metadata.parquet")
+    if True in archives:
+        other, other_folder = archives[True]
+        if (other_folder == FOLDER_V2) != (version == V2):
+            raise BadInput(other, f"is another version of BigEarthNet than {path}")
+        radar = RadarArchive(other, optical)
+    target = nomenclature(labels or ("clc43" if version == V1 else "ben19"))
+    provenance = version | ({"synthetic": True} if is_synthetic(path) else {})
+    return SequentialSurvey(layout(target, radar is not None), optical, radar, given_split, provenance)
+
+
+def _optical_v1(path: Path, labels: str | None, lists: Path | None) -> OpticalArchiveV1:
+    check_lists(lists)
+    return OpticalArchiveV1(path, nomenclature(labels or "clc43"), lists or path.parent / "metadata")
+
+
+def _optical_v2(path: Path, labels: str | None, lists: Path | None) -> OpticalArchiveV2:
+    metadata = (lists or path.parent) / "metadata.parquet"
+    table, classes = read_metadata(metadata, nomenclature(labels or "ben19"))
+    check_names(table, metadata)
     rows = dict(zip(table["name"].tolist(), range(len(table)), strict=True))
-    return Stream(optical, radar, layout(target, radar is not None), table, classes, rows, where, given, provenance)
+    return OpticalArchiveV2(path, metadata, table, classes, rows)
 
 
-def _kind(path: Path) -> str:
-    """The folder that tells BigEarthNet's archives apart, from the name of the first file.
+def _top_folder(path: Path) -> str:
+    """The folder that distinguishes BigEarthNet's archives, from the path of the first file.
 
     Raises:
         BadInput: none of them.

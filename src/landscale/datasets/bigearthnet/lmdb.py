@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from landscale.datasets.options import labels_option
 from landscale.datasets.survey import Found, Survey, check_names, split_code
 from landscale.errors import BadInput, LandscaleError
 from landscale.store.lmdb import is_environment
 from landscale.store.reben import Instrument, RebenStore, open_reben, patch_values
+
+OPTIONS = (labels_option("ben19, the default and only choice"),)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def _bare(name: str) -> str:
     return name.strip().strip('"')
 
 
-def partner(path: Path | str, content: Any) -> str:
+def primary_name(path: Path | str, content: Any) -> str:
     """The Sentinel-2 patch that the labels' JSON of a Sentinel-1 patch of v1 names.
 
     Raises:
@@ -73,5 +73,5 @@ def pair_v1(names: list[str], folder: Path, lists: Path) -> list[str]:
         for one in sorted(folder.iterdir()):
             if one.name not in known and one.is_dir():
                 path = one / f"{one.name}_labels_metadata.json"
-                pairs.setdefault(partner(path, read_json(path)), one.name)
+                pairs.setdefault(primary_name(path, read_json(path)), one.name)
     return [f"{folder}/{pairs[name]}" if name in pairs else "" for name in names]

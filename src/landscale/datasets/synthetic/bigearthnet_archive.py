@@ -25,6 +25,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from landscale.datasets.bigearthnet import folders as bigearthnet
+from landscale.datasets.options import Option, labels_option
 from landscale.datasets.survey import Survey
 from landscale.datasets.synthetic.land_use import BANDS, CODES
 from landscale.datasets.synthetic.landscape import STRIP_HEIGHT, Landscape, LandscapeStrip
@@ -271,6 +272,13 @@ def _write_metadata_v1(folder: Path, patches: list[_Patch]) -> None:
     for name, members in lists.items():
         if members:
             (folder / "metadata" / f"{name}.csv").write_text("".join(f"{p.name_v1}\n" for p in members))
+
+
+OPTIONS = (
+    labels_option("clc43, which makes the folders of v1, or ben19 (default), those of v2"),
+    Option("patches", "how many patches to make (default: 600)", int),
+    Option("seed", "seed of the landscape (default: 0)", int),
+)
 
 
 def survey(

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.datasets.bigearthnet.folders import is_synthetic
+from landscale.datasets.options import LISTS, Option, labels_option
 from landscale.datasets.survey import (
     Survey,
     acquired,
@@ -36,6 +37,18 @@ from landscale.store import SHARES, SPLITS, Layout, Plane
 from landscale.vocabulary.bands import BANDS, band_set
 from landscale.vocabulary.nomenclatures import Nomenclature, nomenclature
 
+OPTIONS = (
+    labels_option("ben19 (default) or clc43"),
+    LISTS,
+    Option("patch_list", "patches to take: names, a table, or a BigEarthNet", Path, "LIST"),
+    Option("corine", "labels from CORINE Land Cover, raster or GeoPackage", Path, "MAP"),
+    Option(
+        "min_share", "fraction of a patch from which on a class is one of its labels (default: any)", float, "FRACTION"
+    ),
+    Option("max_cloud", "largest fraction of a patch under cloud or its shadow, 0 to 1", float, "FRACTION"),
+    Option("max_snow", "largest fraction of a patch under snow", float, "FRACTION"),
+    Option("max_nodata", "largest fraction of a patch without data", float, "FRACTION"),
+)
 BLOCK = 6  # patches a side of the blocks that go to one split together
 _PART = 2048  # px of 10 m, the least height of a part of a tile: where parts meet, a row of blocks is decoded by both
 
@@ -47,7 +60,9 @@ def survey(
     patch_list: Path | None = None,
     corine: Path | None = None,
     min_share: float = 0.0,
-    limits: Limits | None = None,
+    max_cloud: float | None = None,
+    max_snow: float | None = None,
+    max_nodata: float | None = None,
     workers: int = 1,
 ) -> Survey:
     """Survey tiles: each INPUT, or SPLIT=INPUT, is one or a folder of several.
@@ -60,7 +75,8 @@ def survey(
         patch_list: names or places of the patches to take (see `sources.patch_list`); by default all of a regular grid.
         corine: CORINE Land Cover, raster or GeoPackage, from which labels are drawn; else the patch list has them.
         min_share: of the area, from which on a class is a label; 0: any.
-        limits: shares of cloud, snow and nodata that a patch may have; by default only patches without any data go.
+        max_cloud, max_snow, max_nodata: largest fraction, 0 to 1, of a patch under cloud or its shadow, under snow, and without
+            data. By default only patches without any data are left out.
         workers: threads that look at the tiles, and processes that are to read them: they share a tile if there are more.
 
     Raises:
@@ -69,6 +85,7 @@ def survey(
     """
     if not 0 <= min_share <= 1:
         raise LandscaleError(f"--min-share: found {min_share:g}, expected a share of the patch, 0 to 1")
+    limits = Limits(max_cloud, max_snow, max_nodata)
     target = nomenclature(labels or "ben19")
     found = [(split, tile) for split, path in inputs for tile in open_tiles(path)]
     tiles = [tile for _, tile in found]
@@ -80,7 +97,7 @@ def survey(
         )
     parts = [_regular(tile) for tile in tiles] if listed is None else find(listed, tiles, patch_list)
     share = -(-workers // len(tiles))  # of the workers, for each tile
-    look = partial(_look, limits=limits or Limits(), share=share)
+    look = partial(_look, limits=limits, share=share)
     with ThreadPoolExecutor(workers) as pool:  # GDAL decodes without Python's lock
         parts = list(pool.map(look, range(len(tiles)), tiles, parts))
     for (split, tile), part in zip(found, parts, strict=True):
@@ -111,7 +128,7 @@ def survey(
         provenance["synthetic"] = True
     if corine is not None:
         provenance |= {"corine": corine.name, "min_share": min_share}
-    if given := {name: limit for name, limit in asdict(limits or Limits()).items() if limit is not None}:
+    if given := {name: limit for name, limit in asdict(limits).items() if limit is not None}:
         provenance["limits"] = given
     reader = TileReader(tuple(tiles), _columns(table, len(tiles)), layout)
     return Survey(layout, table, classes, reader, provenance)

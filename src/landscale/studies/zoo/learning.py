@@ -25,7 +25,7 @@ from landscale.errors import BadStore, Diverged, reason
 from landscale.loading import batches, epoch_order, targets_by_name
 from landscale.models.classifier import reduced_precision
 from landscale.models.registry import ZooEntry, zoo
-from landscale.preparation import prepare
+from landscale.preparation import prepare_survey
 from landscale.runtime.files import write_json
 from landscale.runtime.progress import progress_bar
 from landscale.runtime.signals import Stopped, deferred_signals
@@ -98,7 +98,7 @@ def _store(path: Path | None, batch: int) -> Iterator[PatchStore]:
         return
     with TemporaryDirectory() as folder:
         archive, made = Path(folder) / "archive", Path(folder) / "store.h5"
-        prepare(synthetic.survey([(None, archive)], max(16, 4 * batch), labels="clc43"), made)
+        prepare_survey(synthetic.survey([(None, archive)], max(16, 4 * batch), labels="clc43"), made)
         yield open_store(made)
 
 

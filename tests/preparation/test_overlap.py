@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from archives import link_v2
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.errors import BadInput
-from landscale.preparation import prepare
-from landscale.preparation.beside import AHEAD, settled
+from landscale.preparation import prepare_survey
+from landscale.preparation.overlap import IN_FLIGHT, write_while_reading
 from landscale.store import Layout, Plane
 from landscale.store.direct import PAGE, DirectFile, page_aligned_buffers
 
@@ -32,7 +32,7 @@ def test_all_parts_are_written_in_order_and_memory_is_free_when_it_is_used_again
 
     def reading() -> Iterator[int]:
         for part in range(parts):
-            assert part - AHEAD < len(written)
+            assert part - IN_FLIGHT < len(written)
             yield part
 
     def write(part: int) -> int:
@@ -40,7 +40,7 @@ def test_all_parts_are_written_in_order_and_memory_is_free_when_it_is_used_again
         written.append(part)
         return 10 * part
 
-    assert list(settled(reading(), write)) == [10 * part for part in range(parts)]
+    assert list(write_while_reading(reading(), write)) == [10 * part for part in range(parts)]
     assert written == list(range(parts))
     assert len(threads) == (2 if parts else 1)
 
@@ -55,7 +55,7 @@ def test_threads_are_as_patient_afterwards_as_before(fails: bool) -> None:
             raise BadInput("disk", "is full")
 
     with suppress(BadInput):
-        list(settled(range(3), write))
+        list(write_while_reading(range(3), write))
     assert during[0] < before == sys.getswitchinterval()
 
 
@@ -69,7 +69,7 @@ def test_after_a_part_that_fails_none_is_written(bad: int) -> None:
         written.append(part)
 
     with pytest.raises(BadInput, match="disk: is full"):
-        list(settled(range(9), write))
+        list(write_while_reading(range(9), write))
     assert written == list(range(bad))
 
 
@@ -81,7 +81,7 @@ def test_a_reader_that_fails_leaves_what_was_read_written() -> None:
         raise BadInput("source", "is damaged")
 
     with pytest.raises(BadInput, match="source"):
-        list(settled(reading(), written.append))
+        list(write_while_reading(reading(), written.append))
     assert written == [0]
 
 
@@ -99,7 +99,7 @@ def test_of_two_errors_the_earlier_is_told() -> None:
         raise BadInput("disk", "is full")
 
     with pytest.raises(BadInput, match="disk"):
-        list(settled(reading(), write))
+        list(write_while_reading(reading(), write))
 
 
 def test_ctrl_c_waits_for_nothing_but_what_is_at_work() -> None:
@@ -107,7 +107,7 @@ def test_ctrl_c_waits_for_nothing_but_what_is_at_work() -> None:
     written: list[int] = []
 
     def reading() -> Iterator[int]:
-        yield from range(AHEAD - 1)
+        yield from range(IN_FLIGHT - 1)
         begun.wait(10)
         threading.Timer(0.1, go_on.set).start()
         raise KeyboardInterrupt
@@ -118,13 +118,13 @@ def test_ctrl_c_waits_for_nothing_but_what_is_at_work() -> None:
         written.append(part)
 
     with pytest.raises(KeyboardInterrupt):
-        list(settled(reading(), write))
+        list(write_while_reading(reading(), write))
     assert written == [0]  # the one that was at work; not those that waited
 
 
 def test_the_collector_goes_on_afterwards() -> None:
     """It passes over what was there before, but only meanwhile."""
-    frozen = [gc.get_freeze_count() for _ in settled(range(1), lambda _: None)]
+    frozen = [gc.get_freeze_count() for _ in write_while_reading(range(1), lambda _: None)]
     assert frozen[0] > 0
     assert gc.get_freeze_count() == 0
 
@@ -172,7 +172,7 @@ def test_planes_begin_at_pages_and_whole_pages_bypass_the_cache(
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     archive = link_v2(tmp_path, v2, 130)
-    prepare(bigearthnet.survey([(None, archive)]), tmp_path / "s.h5")
+    prepare_survey(bigearthnet.survey([(None, archive)]), tmp_path / "s.h5")
     with h5py.File(tmp_path / "s.h5") as file:
         places = [file[key].id.get_offset() for key in ("data_10m", "data_20m", "data_60m")]
         sizes = [file[key][0].nbytes for key in ("data_10m", "data_20m", "data_60m")]

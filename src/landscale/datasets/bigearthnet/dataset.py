@@ -1,0 +1,26 @@
+"""BigEarthNet as `prepare` finds it: folders, or the published archives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from landscale.datasets.bigearthnet import folders
+from landscale.datasets.bigearthnet.archive import survey_archives
+from landscale.datasets.options import LISTS, labels_option
+from landscale.datasets.sequential import SequentialSurvey
+from landscale.datasets.survey import Survey
+from landscale.formats.tar import is_archive
+
+OPTIONS = (labels_option("clc43 or ben19 (default: ben19, and clc43 for v1)"), LISTS)
+
+
+def survey(
+    inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None
+) -> Survey | SequentialSurvey:
+    """Survey folders (`folders.survey`), or, if all inputs are archives, the archives (`survey_archives`)."""
+    return (survey_archives if is_sequential(inputs) else folders.survey)(inputs, labels, lists)
+
+
+def is_sequential(inputs: list[tuple[str | None, Path]]) -> bool:
+    """Whether the inputs are archives to be read without unpacking them."""
+    return all(is_archive(path) for _, path in inputs)

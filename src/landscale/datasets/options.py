@@ -1,0 +1,38 @@
+"""Options of data sets: each data set declares in `OPTIONS` those that its `survey` takes. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword argument of a data set's `survey`, and one option of `landscale prepare`.
+
+    name: the keyword; the command line writes it with hyphens (`min_share` → `--min-share`).
+    help: one line for `landscale prepare DATASET --help`.
+    parse: makes the value from the word on the command line; raises ValueError if it cannot.
+    metavar: placeholder of the value in the help.
+    """
+
+    name: str
+    help: str
+    parse: Callable[[str], Any] = str
+    metavar: str | None = None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def labels_option(help_text: str) -> Option:
+    """`--labels NOMENCLATURE`; the text lists the nomenclatures that the data set has."""
+    return Option("labels", help_text, metavar="NOMENCLATURE")
+
+
+LISTS = Option("lists", "folder of split lists: train.csv, val.csv.bz2, test.txt …", Path, "DIR")
+BANDS = Option("bands", "what the bands of the images are, in their order: a band set or a list", metavar="SET")
+SEED = Option("seed", "seed of the drawn split (default: 0)", int)

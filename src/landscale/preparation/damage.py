@@ -1,0 +1,28 @@
+"""What happens at a damaged patch: the preparation stops, or leaves it out."""
+
+from __future__ import annotations
+
+from landscale.errors import LandscaleError
+
+
+def damage_error(problem: str) -> LandscaleError:
+    """The error that ends a preparation at a damaged patch."""
+    return LandscaleError(f"{problem} (--skip-bad leaves such patches out)")
+
+
+class DamageLog:
+    """The damaged patches so far: what is wrong with each, by name."""
+
+    def __init__(self, *, skip_bad: bool) -> None:
+        self._skip_bad = skip_bad
+        self.problems: dict[str, str] = {}
+
+    def add(self, name: str, problem: str) -> None:
+        """Note a damaged patch; a later problem of the same patch changes nothing.
+
+        Raises:
+            LandscaleError: damaged patches are not to be skipped.
+        """
+        if not self._skip_bad:
+            raise damage_error(problem)
+        self.problems.setdefault(name, problem)
