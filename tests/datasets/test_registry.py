@@ -60,7 +60,8 @@ def constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "constant_patches.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path / "modules")
-    monkeypatch.setattr(landscale.datasets, "_modules", lambda known=landscale.datasets._modules().copy(): known)
+    known = landscale.datasets._modules().copy()
+    monkeypatch.setattr(landscale.datasets, "_modules", lambda: known)
     monkeypatch.delitem(sys.modules, "constant_patches", raising=False)
     folder = tmp_path / "patches"
     folder.mkdir()
@@ -100,7 +101,9 @@ def test_a_data_set_from_outside_by_python(constant: Path, tmp_path: Path) -> No
 def test_installed_packages_register_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("constant", "constant_patches", "landscale.datasets")]
     points.append(EntryPoint("eurosat", "elsewhere", "landscale.datasets"))  # a name that is not free
-    monkeypatch.setattr(landscale.datasets, "entry_points", lambda group: points if group == "landscale.datasets" else [])
+    monkeypatch.setattr(
+        landscale.datasets, "entry_points", lambda group: points if group == "landscale.datasets" else []
+    )
     modules = landscale.datasets._modules.__wrapped__()
     assert modules["constant"] == "constant_patches"
     assert modules["eurosat"] == "landscale.datasets.eurosat"
