@@ -76,7 +76,9 @@ def test_a_data_set_from_outside_by_the_command(constant: Path, tmp_path: Path, 
     answer = cli(*words)
     assert answer.code == 0, answer.lines
     store = open_store(tmp_path / "s.h5")
-    values = dict(zip(store.column("name").tolist(), store.planes["data_10m"][:, 0, 0, 0].tolist(), strict=True))
+    values = dict(
+        zip(store.column("name").tolist(), store.pixels("data_10m", range(3))[:, 0, 0, 0].tolist(), strict=True)
+    )
     assert values == {"7": 12, "20": 25, "300": 305}
     assert store.split_sizes() == {"test": 3}
     assert store.attributes["provenance"]["workers"] == 1
@@ -92,7 +94,7 @@ def test_a_data_set_from_outside_by_python(constant: Path, tmp_path: Path) -> No
     register("constant", "constant_patches")
     result = prepare("constant", {"val": str(constant)}, str(tmp_path / "s.h5"), added=1, seed=None)
     assert (result.store, result.patches, result.written, result.skipped) == (tmp_path / "s.h5", 3, 3, [])
-    assert np.array_equal(np.sort(open_store(result.store).planes["data_10m"][:, 0, 3, 3]), [8, 21, 301])
+    assert np.array_equal(np.sort(open_store(result.store).pixels("data_10m", range(3))[:, 0, 3, 3]), [8, 21, 301])
     assert prepare("constant", [("val", constant)], tmp_path / "s.h5", added=1).written == 0
     with pytest.raises(LandscaleError, match="prepare constant: takes no --lists"):
         prepare("constant", constant, tmp_path / "t.h5", lists=tmp_path)

@@ -28,7 +28,7 @@ from landscale.preparation.result import PreparationResult
 from landscale.runtime.files import exclusive_lock, sync
 from landscale.runtime.progress import progress_bar
 from landscale.store import WHOLE, Layout
-from landscale.store.growing import GrowingStore
+from landscale.store.growing import GrowingStore, StoreFullError
 
 
 def prepare_sequential(survey: SequentialSurvey, path: Path, *, skip_bad: bool = False) -> PreparationResult:
