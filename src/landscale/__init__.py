@@ -5,9 +5,9 @@ Importing it registers landscale's families with timm: `timm.create_model("wide_
 
 from __future__ import annotations
 
-import sys
-from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any
+
+from landscale.models.registration import register_when_timm_is_imported
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_model", "open_store"]
@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from landscale.models.weights import load_model
     from landscale.store import open_store
 
-# The command and its worker processes import what they need when they need it: `landscale info` waits for no torch.
-_IS_COMMAND = sys.argv and sys.argv[0].endswith(("landscale", "-m"))
-_IS_WORKER = any("multiprocessing" in word for word in sys.orig_argv) or parent_process() is not None
-if not (_IS_COMMAND or _IS_WORKER):
-    import landscale.models.families  # noqa: F401
+register_when_timm_is_imported()
 
 
 def __getattr__(name: str) -> Any:

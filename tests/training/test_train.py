@@ -167,8 +167,12 @@ def test_patches_grow(store, tmp_path, monkeypatch):
         return true(self, values, *others)
 
     monkeypatch.setattr(learner_room.Augmentation, "__call__", looked_at)
+    evaluated = []
+    evaluate = room.evaluate
+    monkeypatch.setattr(room, "evaluate", lambda c, *a, **k: evaluated.append(c.inputs.side) or evaluate(c, *a, **k))
     learn(replace(PLAIN, epochs=2, progressive=[[0.2, 6], [0.5, 8]]), store, tmp_path / "run")
     assert sides == [6, 6, 8, 8, 8, 12, 12, 12, 12, 12]
+    assert evaluated == [8, 12, 12]  # after each epoch at the side of its last step, at the end at the whole
     assert load_model(tmp_path / "run").description.side == 12
 
 

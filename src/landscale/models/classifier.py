@@ -51,24 +51,22 @@ class Description:
 
 
 class Classifier(nn.Module):
-    """forward: planes of raw numbers → logits (n, C).
+    """Planes of raw digital numbers → logits (n, C).
+
+    Args:
+        description: everything but the parameters.
+        network: (n, channels, side, side) → (n, C), used as it is; built with fresh weights when None.
 
     Raises:
         LandscaleError: the network, its head and the input do not fit each other.
     """
 
-    def __init__(self, description: Description) -> None:
+    def __init__(self, description: Description, network: nn.Module | None = None) -> None:
         super().__init__()
         d = description
         self.description = d
         self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample, d.scale)
-        options = dict(d.options)
-        if zoo(d.model)[0].native:
-            _check_native(d)
-            options.setdefault("gsd", [band(name).gsd for name in d.bands] * len(self.inputs.scales))
-        self.network = create_with_head(
-            d.model, self.inputs.channels, len(d.classes), d.side, d.head, d.head_options, **options
-        )
+        self.network = network if network is not None else _build_network(d, self.inputs)
 
     def forward(self, planes: Native) -> Tensor:
         logits: Tensor = self.network(self.inputs(planes))
@@ -99,6 +97,14 @@ class Classifier(nn.Module):
                 total = part if total is None else total + part
         assert total is not None
         return total / self.description.views
+
+
+def _build_network(d: Description, inputs: InputStage) -> nn.Module:
+    options = dict(d.options)
+    if zoo(d.model)[0].native:
+        _check_native(d)
+        options.setdefault("gsd", [band(name).gsd for name in d.bands] * len(inputs.scales))
+    return create_with_head(d.model, inputs.channels, len(d.classes), d.side, d.head, d.head_options, **options)
 
 
 def _check_native(d: Description) -> None:

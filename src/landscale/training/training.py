@@ -293,10 +293,8 @@ class Trainer:
 
     def classifier_with(self, network: nn.Module, views: int, thresholds: tuple[float, ...]) -> Classifier:
         """This classifier with other parameters, views and thresholds, in eval mode; nothing is copied."""
-        twin = Classifier.__new__(Classifier)
-        nn.Module.__init__(twin)
-        twin.description = replace(self.description, views=views, thresholds=thresholds)
-        twin.inputs, twin.network = self.classifier.inputs, network
+        twin = Classifier(replace(self.description, views=views, thresholds=thresholds), network)
+        twin.inputs = self.classifier.inputs  # on the device, with the side of the current stage of training
         return twin.eval()
 
     # ---- what may happen on the way

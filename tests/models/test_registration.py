@@ -1,0 +1,92 @@
+"""Whoever imports landscale and timm finds landscale's networks in timm, in whatever process and order."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import landscale
+
+CREATE = "timm.create_model('wide_resnet_eca', in_chans=4).num_features"
+SOURCE = Path(landscale.__file__).parents[1]
+
+
+def python(*words: str, cwd: Path) -> str:
+    """The standard output of a fresh interpreter."""
+    paths = os.pathsep.join([str(SOURCE), str(cwd)])
+    environment = os.environ | {"PYTHONPATH": paths}
+    ended = subprocess.run(
+        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+IMPORTS = {
+    "landscale first": "import landscale, timm",
+    "timm first": "import timm, landscale",
+    "a part of timm": "import landscale; from timm.layers import SEModule; import timm",
+    "registry": "import landscale.models.registry; import timm",  # imports timm, and all families import it
+    "layers": "import landscale.models.layers, timm",
+    "families": "import landscale.models.families, timm",
+    "training": "import landscale.training.learner; import timm",
+    "found, then imported": "import landscale, importlib.util; assert importlib.util.find_spec('timm'); import timm",
+}
+# Importing torch is slow, so each case runs in a fork of one process that has imported it.
+FORK_EACH = f"""
+import json, os, sys, torch, torchvision
+for name, imports in json.loads(sys.argv[1]).items():
+    if os.fork() == 0:
+        exec(imports)
+        print(name, {CREATE}, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def widths(tmp_path_factory) -> dict[str, str]:
+    """For each case of IMPORTS that works, the width of the network that timm has created."""
+    printed = python("-c", FORK_EACH, json.dumps(IMPORTS), cwd=tmp_path_factory.mktemp("imports"))
+    return dict(line.rsplit(" ", 1) for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("case", IMPORTS)
+def test_the_order_of_imports_does_not_matter(widths, case):
+    assert widths[case] == "128"
+
+
+def test_importing_landscale_imports_neither_torch_nor_timm(tmp_path):
+    script = "import sys, landscale, landscale.models; print(sorted({'torch', 'timm', 'numpy'} & sys.modules.keys()))"
+    assert python("-c", script, cwd=tmp_path) == "[]\n"
+
+
+def test_a_package_run_as_a_module(tmp_path):
+    (tmp_path / "survey_tool").mkdir()
+    (tmp_path / "survey_tool" / "__init__.py").touch()
+    (tmp_path / "survey_tool" / "__main__.py").write_text(f"import landscale\nimport timm\nprint({CREATE})\n")
+    assert python("-m", "survey_tool", cwd=tmp_path) == "128\n"
+
+
+def test_a_spawned_worker(tmp_path):
+    (tmp_path / "work.py").write_text(f"import landscale\n\ndef width(_):\n    import timm\n    return {CREATE}\n")
+    (tmp_path / "main.py").write_text(
+        "import multiprocessing, work\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.map(work.width, [0]))\n"
+    )
+    assert python("main.py", cwd=tmp_path) == "[128]\n"
+
+
+def test_the_import_system_is_left_as_it_was(tmp_path):
+    """The finder is gone, and modules have the loaders they would have had."""
+    script = (
+        "import sys; before = len(sys.meta_path); import landscale, timm, landscale.models.layers;"
+        "loaders = {type(m.__spec__.loader).__name__ for m in (timm, landscale.models.layers)};"
+        "print(len(sys.meta_path) - before, loaders, type(timm.__loader__).__name__)"
+    )
+    assert python("-c", script, cwd=tmp_path) == "0 {'SourceFileLoader'} SourceFileLoader\n"
