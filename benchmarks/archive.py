@@ -3,8 +3,7 @@
     python benchmarks/archive.py
 
 The archives are synthetic, as BigEarthNet was published: v1 as `.tar.gz`, v2 as `.tar.zst`; 24,000 patches with as much to
-compress as the real ones have (a ratio of about 1.5). `igzip` is the decompressor that landscale itself uses. `by_arrow` is
-how it streams where a system has no libzstd.
+compress as the real ones have (a ratio of about 1.5). `igzip` is the decompressor that landscale itself uses.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 from days import write_days
 from isal import igzip
 from rounds import interleaved, record
 
 from landscale.datasets.bigearthnet.archive import survey_archives
-from landscale.formats import decompression as decompressed
 from landscale.preparation import prepare_survey
 
 PATCHES, DAYS = 6000, 4
@@ -55,10 +52,6 @@ def main() -> None:
                 return prepare_survey(survey_archives([(None, path)], lists=lists), store).patches
 
             return work
-
-        def by_arrow() -> int:
-            with mock.patch.object(decompressed, "library", return_value=None):
-                return streamed(zstd, v2)()
 
         block = memoryview(bytearray(1 << 20))
 
@@ -98,7 +91,6 @@ def main() -> None:
                 "python_gzip": drained(partial(gzip.open, packed)),
                 "gzip_dc": program("gzip", "-dc", packed),
                 "stream_tar_zst": streamed(zstd, v2),
-                "by_arrow": by_arrow,
                 "zstd_dc": program("zstd", "-dcq", zstd),
                 "zstd_dc_beside_another": two_at_once,
             },
@@ -110,7 +102,6 @@ def main() -> None:
         "stream_over_igzip": rates["stream_tar_gz"] / rates["igzip"],
         "stream_over_python_gzip": rates["stream_tar_gz"] / rates["python_gzip"],
         "stream_over_gzip_dc": rates["stream_tar_gz"] / rates["gzip_dc"],
-        "stream_zst_over_by_arrow": rates["stream_tar_zst"] / rates["by_arrow"],
         "stream_zst_over_zstd_dc": rates["stream_tar_zst"] / rates["zstd_dc"],
         "stream_zst_over_zstd_dc_beside_another": rates["stream_tar_zst"] / rates["zstd_dc_beside_another"],
     }

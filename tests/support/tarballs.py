@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import rasterio
+from backports import zstd
 from numpy.typing import NDArray
 
 from archives import Patch, metadata, write_band
@@ -107,11 +107,9 @@ def gzipped(data: bytes, level: int = 1) -> bytes:
 
 
 def zstandard(data: bytes) -> bytes:
-    """As `zstd` does it from a pipe, without the size of the content; but without its checksum, too."""
-    buffer = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(buffer, "zstd") as file:
-        file.write(data)
-    return bytes(buffer.getvalue())
+    """One frame without the size of its content, as `zstd` writes it from a pipe; but without the checksum, too."""
+    packer = zstd.ZstdCompressor()
+    return packer.compress(data) + packer.flush()
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
-import pyarrow as pa
 from isal import igzip
 from isal.igzip_lib import IsalError
 
 from landscale.errors import BadInput, reason
 from landscale.formats.read_ahead import ReadAhead, read_fully
-from landscale.formats.zstandard import Zstandard, is_zstandard, library
+from landscale.formats.zstandard import ZstandardFile, is_zstandard
 
 BLOCK = 16 << 20  # bytes decompressed at a time: seldom enough that the thread hardly waits for Python's lock
 _AHEAD = 4  # blocks
@@ -36,12 +35,9 @@ def _open(path: Path, size: int) -> tuple[_File, _Stream]:
         start = file.read(4)
     if not start:
         raise BadInput(path, "is empty")
-    if is_zstandard(start) and (zstd := library()) is not None:
-        opened = Zstandard(path, zstd, size)
-        return opened, opened
     if is_zstandard(start):
-        raw = pa.OSFile(str(path))  # which Arrow reads without Python's lock
-        return raw, pa.CompressedInputStream(raw, "zstd")
+        opened = ZstandardFile(path, size)
+        return opened, opened
     file = path.open("rb")
     if start[:2] == _GZIP:
         return file, igzip.IGzipFile(fileobj=file)  # type: ignore[no-untyped-call]
