@@ -1,4 +1,4 @@
-"""The synthetic archive is laid out as the originals, cut from its scene, the same every time, and learnable."""
+"""The synthetic archive has the layout of the originals, is cut from its scene, reproducible, and can be learned."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def v1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archives") / "v1"
-    write_archive(folder, patches=46, layout="v1")  # the last row of the grid stays unfinished
+    write_archive(folder, patches=46, layout="v1")  # the last row of the grid is incomplete
     return folder
 
 
@@ -51,7 +51,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_v2_metadata(v2: Path) -> None:
+def test_metadata_of_v2_describe_every_patch(v2: Path) -> None:
     table = pd.read_parquet(v2 / "metadata.parquet")
     assert [path.name for path in patch_folders(v2)] == sorted(table["patch_id"])
     assert len(table) == 225
@@ -63,7 +63,7 @@ def test_v2_metadata(v2: Path) -> None:
         assert 0 < table[flag].sum() < 25
 
 
-def test_v1_metadata(v1: Path) -> None:
+def test_metadata_of_v1_describe_every_patch(v1: Path) -> None:
     names = [path.name for path in patch_folders(v1)]
     assert len(names) == 46
     contents = [json.loads((v1 / "BigEarthNet-v1.0" / n / f"{n}_labels_metadata.json").read_text()) for n in names]
@@ -74,9 +74,9 @@ def test_v1_metadata(v1: Path) -> None:
             assert [content["coordinates"][key] for key in ("ulx", "lry", "lrx", "uly")] == list(file.bounds)
             assert rasterio.crs.CRS.from_wkt(content["projection"]) == file.crs
     lists = {path.stem: path.read_text().split() for path in (v1 / "metadata").iterdir()}
-    covered = {*lists["patches_with_seasonal_snow"], *lists["patches_with_cloud_and_shadow"]}
+    snow_or_cloud = {*lists["patches_with_seasonal_snow"], *lists["patches_with_cloud_and_shadow"]}
     listed = [*lists["train"], *lists["val"], *lists["test"]]
-    assert sorted([*listed, *covered]) == names
+    assert sorted([*listed, *snow_or_cloud]) == names
 
 
 @pytest.mark.parametrize("layout", ["v1", "v2"])
@@ -98,16 +98,16 @@ def test_patches_are_cut_from_the_scene(layout: str, request: pytest.FixtureRequ
                 assert patch.tags()["TIFFTAG_IMAGEDESCRIPTION"] == "synthetic"
 
 
-def test_bands_differ(v2: Path) -> None:
+def test_every_band_has_its_own_mean(v2: Path) -> None:
     scene = [read(v2 / "scene" / PRODUCT / f"{band.name}.tif") for band in BANDS]
     means = [band.mean() for band in scene]
     assert min(band.min() for band in scene) >= 1
-    assert len({round(mean) for mean in means}) == len(BANDS)  # a swap shows in the mean
+    assert len({round(mean) for mean in means}) == len(BANDS)  # so that swapped bands are noticed
     nir, red = scene[7].astype(float), scene[3].astype(float)
-    assert ((nir - red) / (nir + red) > 0.3).mean() > 0.5  # most of it is green
+    assert ((nir - red) / (nir + red) > 0.3).mean() > 0.5  # most of the land is green
 
 
-def test_same_arguments_same_bytes(v1: Path, tmp_path: Path) -> None:
+def test_the_same_arguments_give_the_same_bytes_and_another_seed_other_ones(v1: Path, tmp_path: Path) -> None:
     write_archive(tmp_path / "again", patches=46, layout="v1")
     assert digests(tmp_path / "again") == digests(v1)
     write_archive(tmp_path / "other", patches=4, seed=1)
@@ -115,31 +115,31 @@ def test_same_arguments_same_bytes(v1: Path, tmp_path: Path) -> None:
     assert digests(tmp_path / "other") != digests(tmp_path / "another")
 
 
-def test_a_whole_archive_is_left_alone(tmp_path: Path) -> None:
-    write_archive(tmp_path, patches=2)  # an empty folder is fine
+def test_an_existing_archive_is_not_written_again(tmp_path: Path) -> None:
+    write_archive(tmp_path, patches=2)  # the folder exists and is empty
     before = digests(tmp_path)
-    victim = next(tmp_path.glob("BigEarthNet-S2/*/*/*.tif"))
-    stamp = victim.stat().st_mtime_ns
+    file = next(tmp_path.glob("BigEarthNet-S2/*/*/*.tif"))
+    time = file.stat().st_mtime_ns
     write_archive(tmp_path, patches=2)
     assert digests(tmp_path) == before
-    assert victim.stat().st_mtime_ns == stamp
+    assert file.stat().st_mtime_ns == time
     with pytest.raises(BadInput, match=r'"seed": 0.*expected.*"seed": 1'):
         write_archive(tmp_path, patches=2, seed=1)
 
 
-def test_refuses(tmp_path: Path) -> None:
+def test_other_folders_and_wrong_arguments_are_refused(tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "thesis.tex").touch()
+    (tmp_path / "foreign" / "notes.txt").touch()
     with pytest.raises(BadInput, match="no synthetic archive"):
         write_archive(tmp_path / "foreign")
-    with pytest.raises(BadInput, match="0 patches"):
+    with pytest.raises(BadInput, match="found 0"):
         write_archive(tmp_path / "none", patches=0)
     with pytest.raises(UnknownName, match="v3"):
         write_archive(tmp_path / "v3", layout="v3")  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["foreign"]
 
 
-def test_nothing_remains_of_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "landscale.datasets.synthetic.bigearthnet_archive._write_scene", shutil.get_terminal_size
     )  # fails when called
@@ -148,7 +148,7 @@ def test_nothing_remains_of_a_failure(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_multispectral_beats_rgb(v2: Path) -> None:
+def test_a_random_forest_scores_higher_with_all_bands_than_with_rgb(v2: Path) -> None:
     table = pd.read_parquet(v2 / "metadata.parquet")
     labels = np.zeros((len(table), len(BEN19.classes)), int)
     for row, names in enumerate(table["labels"]):
@@ -163,8 +163,10 @@ def test_multispectral_beats_rgb(v2: Path) -> None:
             patches = scene.reshape(15, side, 15, side).swapaxes(1, 2).reshape(225, -1)
             features += [patches.mean(1), patches.std(1), *np.quantile(patches, (0.1, 0.3, 0.5, 0.7, 0.9), axis=1)]
         forest = ExtraTreesClassifier(200, min_samples_leaf=2, max_features=0.3, random_state=0)
-        shares = forest.fit(np.stack(features, 1)[train], labels[train]).predict_proba(np.stack(features, 1)[~train])
-        found = np.stack([1 - share[:, 0] for share in shares], 1) > 0.35
+        probabilities = forest.fit(np.stack(features, 1)[train], labels[train]).predict_proba(
+            np.stack(features, 1)[~train]
+        )
+        found = np.stack([1 - p[:, 0] for p in probabilities], 1) > 0.35
         return float(f1_score(labels[~train], found, average="micro"))
 
     rgb, multispectral = micro_f1(BAND_SETS["rgb"].names), micro_f1(BAND_SETS["s2-12"].names)

@@ -1,4 +1,4 @@
-"""The synthetic country itself."""
+"""The synthetic country: reproducible, and one landscape across its tiles."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from landscale.scenes.tile import open_tiles
 from products import image, read
 
 
-def test_a_country_is_the_same_every_time(country: Path, tmp_path: Path) -> None:
+def test_the_same_arguments_give_the_same_bytes(country: Path, tmp_path: Path) -> None:
     write_country(tmp_path / "again", tiles=3, side=600)
     files = sorted(p.relative_to(country) for p in country.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(tmp_path / "again") for p in (tmp_path / "again").rglob("*") if p.is_file())
     for path in files:
         assert (country / path).read_bytes() == (tmp_path / "again" / path).read_bytes(), path
-    write_country(country, tiles=3, side=600)  # is there already
+    assert [p.name for p in tmp_path.iterdir()] == ["again"]
+
+
+def test_an_existing_country_is_kept_and_other_folders_and_arguments_are_refused(country: Path, tmp_path: Path) -> None:
+    write_country(country, tiles=3, side=600)
     with pytest.raises(BadInput, match="expected"):
         write_country(country, tiles=2, side=600)
     (tmp_path / "else").mkdir()
@@ -28,11 +32,11 @@ def test_a_country_is_the_same_every_time(country: Path, tmp_path: Path) -> None
         write_country(tmp_path / "else")
     with pytest.raises(BadInput, match="of 700 px"):
         write_country(tmp_path / "odd", side=700)
-    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+    assert [p.name for p in tmp_path.iterdir()] == ["else"]
 
 
-def test_a_country_is_one_landscape(country: Path) -> None:
-    """Neighbouring tiles continue each other, their numbers have the offset, and nodata has none."""
+def test_neighbouring_tiles_continue_one_landscape(country: Path) -> None:
+    """Also: digital numbers have the offset, nodata has none."""
     one, two, below = open_tiles(country)
     assert (two.left - one.left, one.top - below.top) == (6000, 6000)
     assert [tile.mgrs for tile in (one, two, below)] == ["T33XAA", "T33XAB", "T33XAC"]

@@ -1,4 +1,4 @@
-"""A synthetic scene as an archive and as a product, a country of three tiles with its map, and what a store holds of them."""
+"""Fixtures: a synthetic scene as an archive and as a product, a country of three tiles with its map; and contents of stores."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bands(archive: Path) -> Bands:
 
 @pytest.fixture(scope="session")
 def safe(tmp_path_factory: pytest.TempPathFactory, bands: Bands) -> Path:
-    """The archive's scene as a product of baseline 05.00, whose numbers are 1000 higher."""
+    """The scene of `archive` as a product of baseline 05.00, whose digital numbers are 1000 higher."""
     folder = tmp_path_factory.mktemp("safe")
     return write_safe(folder, NAME.format("0500", "T33XXX"), bands, classification(SIDE), offset=1000)
 
@@ -61,7 +61,7 @@ def clc(country: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory, country: Path, clc: Path) -> Path:
-    """What one worker makes of the country in one go."""
+    """The store of the country, written by one worker without interruption."""
     store = tmp_path_factory.mktemp("whole") / "s.h5"
     answer = outcome(command("prepare", "tiles", country, store, "--corine", clc, "--workers", 1))
     assert answer.code == 0, answer.lines
@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, country: Path, clc: Path) ->
 
 
 def facts(store: Path, keys: tuple[str, ...] = FACTS) -> pd.DataFrame:
-    """What a store holds of its whole patches, by their names."""
+    """Columns and a hash of the pixels of the whole patches of a store, by name."""
     opened = open_store(store)
     columns = {key: list(dataset(opened, key)) for key in keys}
     table = pd.DataFrame({key: [np.asarray(v).tolist() for v in values] for key, values in columns.items()})
@@ -85,16 +85,16 @@ def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(a, b)
 
 
-def refused(answer: Answer, *said: object) -> None:
+def refused(answer: Answer, *parts: object) -> None:
     assert answer.code == 2, answer
     assert len(answer.lines) == 1, answer.lines
     assert answer.lines[0].startswith("landscale: ")
-    for part in said:
+    for part in parts:
         assert str(part) in answer.lines[0], answer.lines[0]
 
 
 def table_of(archive: Path) -> pd.DataFrame:
-    """All that may stand in a list of patches, for each patch of an archive."""
+    """All columns that a list of patches may have, for each patch of an archive."""
     table = pd.read_parquet(archive / "metadata.parquet")
     cells = table["patch_id"].str.rsplit("_", n=2)
     column, row = cells.str[1].astype(int), cells.str[2].astype(int)

@@ -1,4 +1,4 @@
-"""Sentinel-2 products as tests need them: `.SAFE` folders in JPEG 2000, and folders of GeoTIFFs, from given pixels."""
+"""Sentinel-2 products with given pixels, for tests: `.SAFE` folders in JPEG 2000, and folders of GeoTIFFs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from rasterio import Affine
 
 from archives import GSD, write_band
-from landscale.datasets.synthetic import products_and_map as country
+from landscale.datasets.synthetic import products_and_map
 
-CORNER, EPSG = (300_000, 8_400_000), 32633  # of the synthetic archives
+CORNER, EPSG = (300_000, 8_400_000), 32633  # as in the synthetic archives
 Bands = Mapping[str, NDArray[np.generic]]
 BLOCKS = {10: 256, 20: 128, 60: 64}  # px, so that a small tile has several
 
@@ -29,7 +29,7 @@ def read_folder(folder: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def noise(side: int, seed: int = 0) -> dict[str, NDArray[np.generic]]:
-    """Bands of a tile of `side` px of 10 m."""
+    """Random bands of a tile of `side` px of 10 m."""
     rng = np.random.default_rng(seed)
     return {
         band: rng.integers(1, 9000, (side * 10 // gsd, side * 10 // gsd)).astype(np.uint16) for band, gsd in GSD.items()
@@ -37,10 +37,10 @@ def noise(side: int, seed: int = 0) -> dict[str, NDArray[np.generic]]:
 
 
 def classification(side: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A scene classification of clumps of all its values."""
+    """A scene classification of 20 m with blocks of 7×7 px of one random value each."""
     size = side // 2
-    clumps = np.random.default_rng(seed).integers(0, 12, (size // 7 + 1, size // 7 + 1)).astype(np.uint8)
-    return clumps.repeat(7, 0).repeat(7, 1)[:size, :size]
+    blocks = np.random.default_rng(seed).integers(0, 12, (size // 7 + 1, size // 7 + 1)).astype(np.uint8)
+    return blocks.repeat(7, 0).repeat(7, 1)[:size, :size]
 
 
 def write_jp2(path: Path, values: NDArray[np.generic], gsd: int, corner: tuple[float, float] = CORNER) -> None:
@@ -53,7 +53,7 @@ def write_jp2(path: Path, values: NDArray[np.generic], gsd: int, corner: tuple[f
 
 
 def image(product: Path, key: str) -> Path:
-    """Where a band, or SCL, is in a product."""
+    """The file of a band, or of SCL, in a product."""
     (path,) = product.rglob(f"*_{key}_{GSD.get(key, 20)}m.jp2")
     return path
 
@@ -67,7 +67,7 @@ def write_safe(
     corner: tuple[float, float] = CORNER,
     manifest: bool = True,
 ) -> Path:
-    """`folder/name.SAFE`; `offset` is added to all digital numbers but 0, as the product's metadata say."""
+    """`folder/name.SAFE`; `offset` is added to all digital numbers but 0, and is in the metadata."""
     product = folder / f"{name}.SAFE"
     tile = name.split("_")[5]
     images = product / "GRANULE" / f"L2A_{tile}_A000000_20990101T000000" / "IMG_DATA"
@@ -76,14 +76,14 @@ def write_safe(
         write_jp2(path, values + (values > 0) * np.uint16(offset), GSD[band], corner)
     if scl is not None:
         write_jp2(images / "R20m" / f"{tile}_20990101T000000_SCL_20m.jp2", scl, 20, corner)
-    (product / "MTD_MSIL2A.xml").write_text(country._METADATA.format(name=product.name, offset=-offset))
+    (product / "MTD_MSIL2A.xml").write_text(products_and_map._METADATA.format(name=product.name, offset=-offset))
     if manifest:
         write_manifest(product)
     return product
 
 
 def write_manifest(product: Path) -> None:
-    (product / "manifest.safe").write_text(country.manifest(product))
+    (product / "manifest.safe").write_text(products_and_map.manifest(product))
 
 
 def write_tiffs(
@@ -94,7 +94,7 @@ def write_tiffs(
     corner: tuple[float, float] = CORNER,
     **how: object,
 ) -> Path:
-    """`folder/name/B01.tif …`, as `how` says."""
+    """`folder/name/B01.tif …`; `how`: options of `write_band`, such as the compression."""
     product = folder / name
     product.mkdir(parents=True)
     for band, values in bands.items():

@@ -1,4 +1,4 @@
-"""A survey made a store, and what one asks of it by name."""
+"""Prepares a store from a survey, and reads its contents by the names of patches and bands."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def splits(store: PatchStore) -> dict[str, int]:
     return dict(zip(store.column("name").tolist(), store.splits.tolist(), strict=True))
 
 
-def refused(survey: Callable[[], object], kind: type[Exception], *said: str) -> None:
+def refused(survey: Callable[[], object], kind: type[Exception], *parts: str) -> None:
     with pytest.raises(kind) as caught:
         survey()
     line = str(caught.value)
     assert "\n" not in line
-    for word in said:
-        assert word in line
+    for part in parts:
+        assert part in line

@@ -1,8 +1,8 @@
-"""A synthetic scene and the BigEarthNet archive that was cut from it, for demonstrations and tests without a download.
+"""A synthetic scene and a BigEarthNet archive cut from it, for demonstrations and tests without a download.
 
-Nothing in it was ever measured: the product is dated 2099, lies on a tile that does not exist, and every GeoTIFF says
-"synthetic" in its description. Names, folders, files and metadata are those of the originals (v1: Sumbul et al. 2019;
-v2: Clasen et al. 2024), so that whatever reads the one reads the other.
+No pixel was measured: the product is dated 2099 and lies on a tile that does not exist, and the description of every GeoTIFF is
+"synthetic". Names, folders, files and metadata are as in the originals (v1: Sumbul et al. 2019; v2: Clasen et al. 2024), so
+that programs which read one can read the other.
 """
 
 from __future__ import annotations
@@ -39,62 +39,62 @@ PRODUCT = "S2A_MSIL2A_20990101T000000_N9999_R000_T33XXX"
 PRODUCT_V1 = "S2A_MSIL2A_20990101T000000"
 RADAR_PRODUCT = "S1A_IW_GRDH_1SDV_20990101T000000_33XXX"
 _CRS = CRS.from_epsg(32633)
-_LEFT, _TOP = 300_000, 8_400_000  # m, the tile's corner, from which BigEarthNet counts columns and rows
-_STEP = 1_200  # m, the side of a patch
-_MOST = 91  # patches along the side of a tile
-_ENOUGH = 0.02  # a class with this share of a patch is one of its labels
-_COVERED = 0.05  # a patch with this share under cloud or snow is flagged
-_VERSION = 1  # raise it when the same parameters give another landscape
+_LEFT, _TOP = 300_000, 8_400_000  # m: upper left corner of the tile, where columns and rows of patches start
+_PATCH_SIDE = 1_200  # m
+_PATCHES_A_SIDE = 91  # of a tile
+_LABELLED_FROM = 0.02  # fraction of a patch from which on a class is one of its labels
+_FLAGGED_FROM = 0.05  # fraction of a patch under cloud or snow from which on it is flagged
+_VERSION = 1  # to be raised when the same parameters give another landscape
 
 
 def write_archive(folder: Path, patches: int = 600, seed: int = 0, layout: Literal["v1", "v2"] = "v2") -> None:
-    """Write a scene and the BigEarthNet archive that was cut from it.
+    """Write a scene and a BigEarthNet archive cut from it.
 
-    `folder/scene/<product>/B01.tif …` is the scene: 12 bands at native resolution, uint16, reflectance × 10,000.
-    Beside it lie, for v2, `BigEarthNet-S2` and `metadata.parquet` (labels of ben19), for v1 `BigEarthNet-v1.0` and the
-    lists in `metadata` (labels of clc43; those of the splits leave out snow and cloud, as the official ones do; empty
-    lists are not written). Splits are blocks of neighbouring patches, 3:1:1 for train, validation, test.
-    The same arguments give the same bytes. The folder is whole or absent; if it is there already, nothing is done.
+    `folder/scene/<product>/B01.tif …` is the scene: 12 bands at native resolution, uint16, reflectance × 10,000. The archive is,
+    for v2, `BigEarthNet-S2` and `metadata.parquet` (labels of ben19); for v1, `BigEarthNet-v1.0` and lists in `metadata` (labels
+    of clc43; the lists of splits leave out patches with snow or cloud, as the official ones do; empty lists are not written).
+    Splits are blocks of neighbouring patches, 3:1:1 for train, validation and test.
+    The same arguments give the same bytes. The folder appears only when it is complete; if it exists already, nothing is done.
 
     Args:
-        folder: absent, empty, or an earlier result of the same call.
-        patches: 1 to 8,281; the scene is the grid, as square as may be, that holds as many.
-        seed: which landscape.
+        folder: absent, empty, or the result of an earlier call with the same arguments.
+        patches: 1 to 8,281; they are laid out in a grid that is as square as possible.
+        seed: of the landscape.
         layout: the version of BigEarthNet.
 
     Raises:
-        BadInput: the folder holds something else, or no tile holds so many patches.
-        UnknownName: neither v1 nor v2.
+        BadInput: the folder holds something else, or there are more patches than a tile has.
+        UnknownName: the layout is neither v1 nor v2.
     """
     if layout not in ("v1", "v2"):
         raise UnknownName("layout of BigEarthNet", layout, ("v1", "v2"))
-    if not 1 <= patches <= _MOST**2:
-        raise BadInput(folder, f"cannot become a synthetic archive of {patches} patches, expected 1 to {_MOST**2}")
+    if not 1 <= patches <= _PATCHES_A_SIDE**2:
+        raise BadInput(folder, f"a synthetic archive has 1 to {_PATCHES_A_SIDE**2} patches, found {patches}")
     parameters = {"version": _VERSION, "patches": patches, "seed": seed, "layout": layout}
     write_once(folder, "archive", parameters, lambda partial: _write(partial, patches, seed, layout))
 
 
 def write_once(folder: Path, what: str, parameters: Mapping[str, object], write: Callable[[Path], None]) -> None:
-    """Let `write` fill a new folder that takes its name when it is whole; nothing is done where it is there already.
+    """Fill a temporary folder by `write` and rename it to `folder`; do nothing where `folder` exists already.
 
     Args:
-        folder: absent, empty, or an earlier result of the same parameters, which stand in its `synthetic.json`.
-        what: it is, in words.
-        parameters: all that the result depends on.
-        write: fills an existing folder.
+        folder: absent, empty, or the result of an earlier call with the same parameters, which are in its `synthetic.json`.
+        what: describes the content in error messages.
+        parameters: everything that the result depends on.
+        write: takes an empty folder and fills it.
 
     Raises:
         BadInput: the folder holds something else.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if not (folder / "synthetic.json").is_file():
-            raise BadInput(folder, f"exists and is no synthetic {what}, expected a new or empty folder")
+            raise BadInput(folder, f"exists and is no synthetic {what}; expected a new or empty folder")
         found = read_json(folder / "synthetic.json")
         if found != parameters:
             raise BadInput(folder, f"holds the synthetic {what} {json.dumps(found)}, expected {json.dumps(parameters)}")
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when whole, but not synced file by file: that takes five times the drawing, and a kill does not need it.
+    # Files are not synced: that would take five times as long as drawing, and is not needed to survive a kill of the process.
     with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as place:
         partial = Path(place) / folder.name
         partial.mkdir()
@@ -105,7 +105,7 @@ def write_once(folder: Path, what: str, parameters: Mapping[str, object], write:
 
 @dataclass(frozen=True)
 class _Patch:
-    """What the metadata say of a patch; labels are CORINE class names in CORINE order."""
+    """The metadata of a patch; labels are names of CORINE classes, in the order of CORINE."""
 
     column: int
     row: int
@@ -132,13 +132,13 @@ def _write(folder: Path, patches: int, seed: int, layout: Literal["v1", "v2"]) -
     rows = math.ceil(patches / columns)
     landscape = Landscape(rows * STRIP_HEIGHT, columns * STRIP_HEIGHT, seed)
     block = max(1, min(3, columns // 4))  # smaller in a small archive, so that it has all three splits
-    scene = {b.name: np.empty((rows * _STEP // b.gsd, columns * _STEP // b.gsd), np.uint16) for b in BANDS}
+    scene = {b.name: np.empty((rows * _PATCH_SIDE // b.gsd, columns * _PATCH_SIDE // b.gsd), np.uint16) for b in BANDS}
     headers = {gsd: _PatchHeader(gsd, nodata=None if layout == "v1" else 0) for gsd in (10, 20, 60)}
     written = []
     for row in range(rows):
         strip = landscape.draw(row)
         for band in BANDS:
-            side = _STEP // band.gsd
+            side = _PATCH_SIDE // band.gsd
             scene[band.name][row * side : (row + 1) * side] = strip.bands[band.name]
         for column in range(min(columns, patches - row * columns)):
             patch = _describe(strip, column, row, _split(column, row, block))
@@ -148,9 +148,9 @@ def _write(folder: Path, patches: int, seed: int, layout: Literal["v1", "v2"]) -
                 place = folder / "BigEarthNet-S2" / PRODUCT / patch.name_v2
             place.mkdir(parents=True)
             for band in BANDS:
-                side = _STEP // band.gsd
+                side = _PATCH_SIDE // band.gsd
                 pixels = strip.bands[band.name][:, column * side : (column + 1) * side]
-                content = headers[band.gsd].file(pixels, _LEFT + column * _STEP, _TOP - row * _STEP)
+                content = headers[band.gsd].encode(pixels, _LEFT + column * _PATCH_SIDE, _TOP - row * _PATCH_SIDE)
                 (place / f"{place.name}_{band.name}.tif").write_bytes(content)
             written.append(patch)
     _write_scene(folder / "scene" / PRODUCT, scene)
@@ -161,30 +161,30 @@ def _write(folder: Path, patches: int, seed: int, layout: Literal["v1", "v2"]) -
 
 
 def _split(column: int, row: int, side: int) -> str:
-    """The split of a patch: the one of its block of `side` × `side` patches.
+    """The split of a patch, which is that of its block of `side` × `side` patches.
 
-    Blocks of validation and of test lie a knight's move from each other, so that each split sees the whole landscape
-    and no block of one touches another of its own.
+    Along a row, splits repeat after five blocks; each row is shifted by two blocks, so that each split covers the whole landscape
+    and no two blocks of validation or of test touch.
     """
     return ("train", "validation", "train", "test", "train")[(column // side + 2 * (row // side)) % 5]
 
 
 def _describe(strip: LandscapeStrip, column: int, row: int, split: str) -> _Patch:
-    here = np.s_[:, column * STRIP_HEIGHT : (column + 1) * STRIP_HEIGHT]
-    share = np.bincount(strip.uses[here].ravel(), minlength=len(CODES)) / STRIP_HEIGHT**2
-    snow, cloud = (bool((opacity[here] > 0.2).mean() >= _COVERED) for opacity in (strip.snow, strip.cloud))
-    codes = CODES[share >= _ENOUGH]
+    inside = np.s_[:, column * STRIP_HEIGHT : (column + 1) * STRIP_HEIGHT]
+    fraction = np.bincount(strip.uses[inside].ravel(), minlength=len(CODES)) / STRIP_HEIGHT**2
+    snow, cloud = (bool((opacity[inside] > 0.2).mean() >= _FLAGGED_FROM) for opacity in (strip.snow, strip.cloud))
+    codes = CODES[fraction >= _LABELLED_FROM]
     return _Patch(column, row, [c.name for c in CLC43.classes if c.code in codes], split, snow, cloud)
 
 
 class _PatchHeader:
-    """The header of a patch's GeoTIFF as GDAL writes it; from patch to patch only the tie point differs.
+    """The header of a patch's GeoTIFF as GDAL writes it; headers of patches differ only in the tie point.
 
-    Writing one header and copying it is some twenty times faster than writing thousands of small files through GDAL.
+    Copying one header is about twenty times faster than writing thousands of small files by GDAL.
     """
 
     def __init__(self, gsd: int, nodata: int | None) -> None:
-        side = _STEP // gsd
+        side = _PATCH_SIDE // gsd
         place = from_origin(_LEFT, _TOP, gsd, gsd)
         with MemoryFile() as memory:
             with memory.open(
@@ -197,14 +197,16 @@ class _PatchHeader:
                 transform=place,
                 nodata=nodata,
             ) as file:
-                file.update_tags(TIFFTAG_IMAGEDESCRIPTION="synthetic")  # before the pixels: the header stays in front
-                file.write(np.ones((1, side, side), np.uint16))  # GDAL would leave blocks of zeros out
+                file.update_tags(
+                    TIFFTAG_IMAGEDESCRIPTION="synthetic"
+                )  # before the pixels, so that the header comes first in the file
+                file.write(np.ones((1, side, side), np.uint16))  # GDAL leaves out blocks of zeros
             content = memory.read()
         self._header = bytearray(content[: len(content) - 2 * side**2])
         self._tie = self._header.index(struct.pack("<2d", _LEFT, _TOP))
 
-    def file(self, pixels: Numbers, left: int, top: int) -> bytes:
-        """The whole file of a patch whose upper left corner is at (left, top)."""
+    def encode(self, pixels: Numbers, left: int, top: int) -> bytes:
+        """The content of the file of a patch whose upper left corner is at (left, top), in metres."""
         struct.pack_into("<2d", self._header, self._tie, left, top)
         return bytes(self._header) + pixels.astype("<u2").tobytes()
 
@@ -250,10 +252,10 @@ def _write_metadata_v2(folder: Path, patches: list[_Patch]) -> None:
 
 def _write_metadata_v1(folder: Path, patches: list[_Patch]) -> None:
     for p in patches:
-        left, top = _LEFT + p.column * _STEP, _TOP - p.row * _STEP
+        left, top = _LEFT + p.column * _PATCH_SIDE, _TOP - p.row * _PATCH_SIDE
         content = {
             "labels": p.labels,
-            "coordinates": {"ulx": left, "uly": top, "lrx": left + _STEP, "lry": top - _STEP},
+            "coordinates": {"ulx": left, "uly": top, "lrx": left + _PATCH_SIDE, "lry": top - _PATCH_SIDE},
             "projection": _CRS.to_wkt(),
             "tile_source": "S2A_MSIL1C_20990101T000000_N9999_R000_T33XXX_20990101T000000.SAFE",
             "acquisition_date": "2099-01-01 00:00:00",
@@ -284,13 +286,13 @@ OPTIONS = (
 def survey(
     inputs: list[tuple[str | None, Path]], patches: int = 600, seed: int = 0, labels: str | None = None
 ) -> Survey:
-    """Write the archives that are not there yet, each INPUT a folder, and survey them as BigEarthNet.
+    """Write the archives that do not exist yet, and survey them as BigEarthNet.
 
     Args:
-        inputs: split or None, and the folder; the second folder is another landscape than the first.
-        patches: in each.
-        seed: of the first.
-        labels: `clc43` for the layout and the labels of v1, else those of v2.
+        inputs: split or None, and a folder, for each archive; their landscapes differ.
+        patches: number of patches of each archive.
+        seed: of the first landscape; each further one has the next seed.
+        labels: `clc43` for the layout and labels of v1, otherwise those of v2.
     """
     for number, (_, folder) in enumerate(inputs):
         write_archive(folder, patches, seed + number, "v1" if labels == "clc43" else "v2")

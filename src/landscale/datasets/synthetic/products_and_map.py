@@ -1,8 +1,8 @@
-"""A synthetic country: neighbouring Sentinel-2 L2A products, as they come, and the CORINE map of the ground they show.
+"""A synthetic country: Sentinel-2 L2A products of neighbouring tiles, and a CORINE map of the same ground.
 
-Nothing in it was ever measured: products are dated 2099, lie on tiles that do not exist, and their metadata say
-"synthetic". Names, folders, JPEG 2000 tiling, manifest and the offset of processing baseline 05.00 are those of real
-products (ESA, Sentinel-2 Products Specification Document), so that whatever reads the one reads the other.
+No pixel was measured: products are dated 2099, lie on tiles that do not exist, and are marked "synthetic" in their metadata.
+Names, folders, JPEG 2000 tiling, manifest and the offset of processing baseline 05.00 are as in real products (ESA, Sentinel-2
+Products Specification Document), so that programs which read one can read the other.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ Numbers = npt.NDArray[np.uint16]
 Bytes = npt.NDArray[np.uint8]
 
 TIME = "20990101T000000"
-OFFSET = 1000  # baseline 04.00 and later add it to every digital number but nodata
+OFFSET = 1000  # added to all digital numbers but nodata since baseline 04.00
 MAP = "CLC.tif"
 _CRS, _MAP_CRS = CRS.from_epsg(32633), CRS.from_epsg(3035)
 _LEFT, _TOP = 300_000, 8_400_000  # m, of the country
 _BLOCKS = {10: 1024, 20: 640, 60: 192}  # px, of the JPEG 2000 tiles of real products
-_MARGIN = STRIP_HEIGHT  # px of land around the tiles, which only the map shows
-_SHADOW = 60  # px that shadows fall to the west
-_VERSION = 1  # raise it when the same parameters give another country
+_MARGIN = STRIP_HEIGHT  # px of land around the tiles, in the map only
+_SHADOW_LENGTH = 60  # px by which shadows lie to the west of clouds
+_VERSION = 1  # to be raised when the same parameters give another country
 _GRID_CODES = {code: rank for rank, code in enumerate(sorted(corine.CODES), start=1)}
 
 
 def write_country(folder: Path, tiles: int = 6, side: int = 2400, seed: int = 0) -> None:
     """Write the products of a country, `folder/S2A_MSIL2A_….SAFE`, and its map, `folder/CLC.tif`.
 
-    A product has 12 bands at native resolution and the scene classification. The country's eastern edge is beyond the swath:
-    nodata. The map is the official raster's kind: 100 m, EPSG:3035, grid codes. The same arguments give the same pixels.
-    The folder is whole or absent; if it is there already, nothing is done.
+    A product has 12 bands at native resolution and the scene classification. The eastern edge of the country lies outside the
+    swath and is nodata. The map is a raster like the official one: 100 m, EPSG:3035, grid codes. The same arguments give the
+    same pixels. The folder appears only when it is complete; if it exists already, nothing is done.
 
     Args:
-        folder: absent, empty, or an earlier result of the same call.
-        tiles: how many, side by side in a grid as square as may be.
+        folder: absent, empty, or the result of an earlier call with the same arguments.
+        tiles: their number, 1 to 676; they are laid out in a grid that is as square as possible.
         side: of a tile in px of 10 m, a multiple of 120.
-        seed: which landscape.
+        seed: of the landscape.
 
     Raises:
-        BadInput: the folder holds something else, or no such country can be.
+        BadInput: the folder holds something else, or `tiles` or `side` is out of range.
     """
     if not 1 <= tiles <= 26**2 or side < STRIP_HEIGHT or side % STRIP_HEIGHT:
         raise BadInput(
-            folder, f"cannot become a country of {tiles} tiles of {side} px, expected 1 to 676 of 120, 240 …"
+            folder, f"a synthetic country has 1 to 676 tiles of 120, 240 … px; found {tiles} tiles of {side} px"
         )
     parameters = {"version": _VERSION, "tiles": tiles, "side": side, "seed": seed}
     write_once(folder, "country", parameters, lambda partial: _write(partial, tiles, side, seed))
@@ -72,12 +72,12 @@ def _write(folder: Path, tiles: int, side: int, seed: int) -> None:
     landscape = Landscape(height, width, seed)
     uses = np.empty((height, width), np.uint8)
     drawn: list[dict[str, npt.NDArray[np.integer]]] = []
-    with ThreadPoolExecutor() as pool:  # drawing and encoding are done without Python's lock
+    with ThreadPoolExecutor() as pool:  # numpy and GDAL release Python's lock
         for number, strip in enumerate(pool.map(landscape.draw, range(height // STRIP_HEIGHT))):
             uses[number * STRIP_HEIGHT : (number + 1) * STRIP_HEIGHT] = strip.uses
             if not 0 < number <= rows * side // STRIP_HEIGHT:
                 continue
-            drawn.append(_see(strip, (number - 1) * STRIP_HEIGHT, rows * side))
+            drawn.append(_observe(strip, (number - 1) * STRIP_HEIGHT, rows * side))
             if len(drawn) * STRIP_HEIGHT < side:
                 continue
             row = (number * STRIP_HEIGHT) // side - 1
@@ -88,28 +88,29 @@ def _write(folder: Path, tiles: int, side: int, seed: int) -> None:
     _write_map(folder / MAP, uses)
 
 
-def _see(strip: LandscapeStrip, top: int, height: int) -> dict[str, npt.NDArray[np.integer]]:
-    """What the satellite makes of a strip: digital numbers by band, and the classes of the scene classification as SCL.
+def _observe(strip: LandscapeStrip, top: int, height: int) -> dict[str, npt.NDArray[np.integer]]:
+    """The image of a strip as in a product: digital numbers by band, and the scene classification under the key SCL.
 
-    `top` and `height` in px of 10 m of the country, whose south-eastern corner the swath leaves out.
+    top: of the strip, and height: of the country without its margin, in px of 10 m. They determine the edge of the swath, which
+    leaves out the south-eastern corner of the country.
     """
     inner = np.s_[_MARGIN : strip.uses.shape[1] - _MARGIN]
     cloud, snow = strip.cloud[:, inner], strip.snow[:, inner]
-    shadow = np.roll(strip.cloud, -_SHADOW, axis=1)[:, inner] * (1 - cloud)
+    shadow = np.roll(strip.cloud, -_SHADOW_LENGTH, axis=1)[:, inner] * (1 - cloud)
     width = cloud.shape[1]
     y, x = np.ogrid[top + 3 : top + STRIP_HEIGHT : 6, 3:width:6]
-    seen = x < width * (1 - 0.05 * y / height)  # at 60 m, so that it ends at the same place in all bands
+    in_swath = x < width * (1 - 0.05 * y / height)  # at 60 m, so that the edge is the same in all bands
     image: dict[str, npt.NDArray[np.integer]] = {}
     for band in BANDS:
         step = band.gsd // 10
         edge = _MARGIN // step
         values = strip.bands[band.name][:, edge:-edge] * (1 - 0.6 * _mean(shadow, step))
-        image[band.name] = (np.rint(values).astype(np.uint16) + OFFSET) * _enlarge(seen, 6 // step)
+        image[band.name] = (np.rint(values).astype(np.uint16) + OFFSET) * _enlarge(in_swath, 6 // step)
     cloudy, shady, snowy = (_mean(opacity, 2) for opacity in (cloud, shadow, snow))
     code = CODES[strip.uses[::2, inner][:, ::2]]
     scl = np.select([code >= 500, (code < 200) | (code // 10 == 33)], [6, 5], 4)
     masks = ((snowy > 0.2, 11), (shady > 0.2, 3), (cloudy > 0.05, 10), (cloudy > 0.2, 8), (cloudy > 0.6, 9))
-    for mask, value in (*masks, (~_enlarge(seen, 3), 0)):
+    for mask, value in (*masks, (~_enlarge(in_swath, 3), 0)):
         scl[mask] = value
     image["SCL"] = scl.astype(np.uint8)
     return image
@@ -134,7 +135,10 @@ def _write_product(
     number: int,
     side: int,
 ) -> None:
-    """The product in column and row `place` of the country; `image` is its whole row of products."""
+    """Write the product of a tile.
+
+    image: pixels of the whole row of tiles, by band. place: column and row of the tile. number: of the tile, from 0.
+    """
     column, row = place
     tile = f"T33X{chr(65 + number // 26)}{chr(65 + number % 26)}"
     product = folder / f"S2A_MSIL2A_{TIME}_N0500_R000_{tile}_{TIME}.SAFE"
@@ -154,7 +158,7 @@ def _write_product(
 
 
 def _write_image(path: Path, values: npt.NDArray[np.integer], grid: Affine, block: int) -> None:
-    """A lossless JPEG 2000."""
+    """Write a lossless JPEG 2000 with internal tiles of `block` px a side."""
     height, width = values.shape
     how = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "YCBCR420": "NO"}
     how |= {"BLOCKXSIZE": block, "BLOCKYSIZE": block, "count": 1, "dtype": values.dtype.name}
@@ -199,7 +203,7 @@ _OBJECT = """  <dataObject ID="{id}">
 
 
 def manifest(product: Path) -> str:
-    """The text of `manifest.safe`: sizes and digests of all other files of a product."""
+    """The content of `manifest.safe`: sizes and digests of all other files of a product."""
     objects = []
     for path in sorted(p for p in product.rglob("*") if p.is_file() and p.name != "manifest.safe"):
         content = path.read_bytes()
@@ -210,15 +214,15 @@ def manifest(product: Path) -> str:
 
 
 def _write_map(path: Path, uses: Bytes) -> None:
-    """The class that most of each cell has; land beyond the country and its margin is no class."""
+    """Write the map: each cell has its most frequent class; cells beyond the country and its margin have none."""
     grid = from_origin(_LEFT - 10 * _MARGIN, _TOP + 10 * _MARGIN, 10, 10)
     left, bottom, right, top = transform_bounds(_CRS, _MAP_CRS, *array_bounds(*uses.shape, grid))
     west, north = math.floor(left / 100) * 100, math.ceil(top / 100) * 100
     shape = math.ceil((north - bottom) / 100), math.ceil((right - west) / 100)
     ranks = np.array([_GRID_CODES[code] for code in CODES.tolist()], np.uint8)
     cells, cell_grid = np.zeros(shape, np.uint8), from_origin(west, north, 100, 100)
-    where = {"src_transform": grid, "src_crs": _CRS, "dst_transform": cell_grid, "dst_crs": _MAP_CRS}
-    reproject(ranks[uses], cells, **where, resampling=Resampling.mode, src_nodata=0, dst_nodata=0)
+    grids = {"src_transform": grid, "src_crs": _CRS, "dst_transform": cell_grid, "dst_crs": _MAP_CRS}
+    reproject(ranks[uses], cells, **grids, resampling=Resampling.mode, src_nodata=0, dst_nodata=0)
     how = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 0, "compress": "lzw", "tiled": True}
     size = {"height": shape[0], "width": shape[1]}
     with rasterio.open(path, "w", crs=_MAP_CRS, transform=cell_grid, **size, **how) as file:
