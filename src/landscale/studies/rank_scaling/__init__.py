@@ -1,1 +1,1 @@
-"""Training over growing numbers of ranks: measured, and predicted by a cost model."""
+"""Rank scaling: training on growing numbers of ranks, measured on this machine and predicted by a cost model."""

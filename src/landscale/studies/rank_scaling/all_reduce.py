@@ -1,4 +1,4 @@
-"""What an all-reduce costs among the processes that a launcher has started: run by each of them."""
+"""The time of an all-reduce among the processes that a launcher has started; each of them runs this."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ import torch
 import torch.distributed as dist
 
 from landscale.distributed import Ranks
-from landscale.studies.rank_scaling.cost_model import BUCKET
+from landscale.studies.rank_scaling.cost_model import BUCKET_BYTES
 
-SMALL = 4  # bytes, one number: all of its time is latency
-REPEATS = {SMALL: 50, BUCKET: 9}
-WARM = 3
+SMALL_BYTES = 4  # one number: all of its time is latency
+REPEATS = {SMALL_BYTES: 50, BUCKET_BYTES: 9}
+WARM_UP = 3  # all-reduces that are not timed
 
 
 def measure_all_reduce(ranks: Ranks, device: torch.device) -> dict[str, Any]:
     """The median time of the slowest rank, for one number and for a bucket of gradients.
 
     Returns:
-        `ranks`, `nodes`, `threads` (of a rank), `cores` (of all ranks together), `device`, `backend`, and where there are
-        several ranks `small`, `large`: seconds, `bytes` of the large message.
+        `ranks`, `nodes`, `threads` (of each rank), `cores` (of all ranks together), `device`, `backend`; with several ranks
+        also `small` and `large`, the seconds of both messages, and `bytes`, the size of the large one.
     """
     host = socket.gethostname()
-    cores = ranks.gather([(host, core) for core in os.sched_getaffinity(0)])  # launchers may bind each rank to its own
+    # Launchers may bind each rank to its own cores.
+    cores = ranks.gather([(host, core) for core in os.sched_getaffinity(0)])
     about = {
         "ranks": ranks.world,
         "nodes": len(set(ranks.gather(host))),
@@ -39,18 +40,18 @@ def measure_all_reduce(ranks: Ranks, device: torch.device) -> dict[str, Any]:
     }
     if ranks.world == 1:
         return about
-    small, large = (max(ranks.gather(_seconds(size, device))) for size in (SMALL, BUCKET))
-    return about | {"small": small, "large": large, "bytes": BUCKET}
+    small, large = (max(ranks.gather(_median_seconds(size, device))) for size in (SMALL_BYTES, BUCKET_BYTES))
+    return about | {"small": small, "large": large, "bytes": BUCKET_BYTES}
 
 
-def _seconds(size: int, device: torch.device) -> float:
+def _median_seconds(size: int, device: torch.device) -> float:
     values = torch.ones(size // 4, device=device)
     times = []
-    for _ in range(WARM + REPEATS[size]):
-        begun = time.perf_counter()
+    for _ in range(WARM_UP + REPEATS[size]):
+        begin = time.perf_counter()
         dist.all_reduce(values)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - begun)
-        values.fill_(1.0)
-    return statistics.median(times[WARM:])
+        times.append(time.perf_counter() - begin)
+        values.fill_(1.0)  # sums of sums would overflow
+    return statistics.median(times[WARM_UP:])

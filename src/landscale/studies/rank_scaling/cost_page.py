@@ -1,86 +1,99 @@
-"""What the cost model says of machines that are not here, as Markdown: the paper's, and one of H100s."""
+"""The cost model's figures for clusters that were not measured here, as Markdown: that of Sedona et al., and H100s."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from landscale.studies.rank_scaling.cost_model import (
-    BACKWARD,
-    GRADIENTS,
+    BACKWARD_FRACTION,
     H100,
     H100_ONE_ADAPTER,
-    H100_RATE,
+    H100_PATCHES_PER_SECOND,
     JUWELS,
-    PAPER,
-    PAPER_BATCH,
-    PATCHES,
-    Fit,
-    exposed,
-    fit,
+    SEDONA_BATCH,
+    SEDONA_EPOCH_SECONDS,
+    SEDONA_GRADIENT_BYTES,
+    SEDONA_PATCHES,
+    StepCost,
+    exposed_seconds,
+    fit_step_cost,
 )
 
-FITTED = (4, 8)  # GPUs whose times the model is told
-ON_PAPER = (1, 8, 96, 1024)
+FITTED_GPUS = (4, 8)  # whose measured times the model is fitted to
+ESTIMATED_GPUS = (1, 8, 96, 1024)
+_TEXT_COLUMNS = ("kind", "backend", "400 Gb/s InfiniBand")
 
 
-def model_of_the_paper() -> list[str]:
-    """Every measured point of paper 1, and what the model says when it is told two of them."""
-    points = {k: PAPER[k] for k in FITTED}
-    told, nominal = (fit(points, PATCHES, PAPER_BATCH, GRADIENTS, JUWELS, factor) for factor in (None, 1.0))
+def sedona_section() -> list[str]:
+    """Every measured time of Sedona et al. 2019, beside the model fitted to two of them."""
+    points = {gpus: SEDONA_EPOCH_SECONDS[gpus] for gpus in FITTED_GPUS}
+    fitted, nominal = (
+        fit_step_cost(points, SEDONA_PATCHES, SEDONA_BATCH, SEDONA_GRADIENT_BYTES, JUWELS, factor)
+        for factor in (None, 1.0)
+    )
     rows = []
-    for k, seconds in PAPER.items():
-        cells = [str(k), f"{seconds:g}"]
-        for model in (told, nominal):
-            predicted = model.epoch(PATCHES, PAPER_BATCH, GRADIENTS, k, JUWELS)
-            cells += [f"{predicted:.1f}", signed(predicted / seconds - 1)]
-        rows.append([*cells, f"{1e3 * exposed(GRADIENTS, k, JUWELS, BACKWARD * nominal.compute):.1f}"])
-    columns = ("GPUs", "paper, s an epoch", "fitted", "error", "nominal links", "error", "exposed, ms a step")
+    for gpus, seconds in SEDONA_EPOCH_SECONDS.items():
+        cells = [str(gpus), f"{seconds:g}"]
+        for cost in (fitted, nominal):
+            predicted = cost.epoch_seconds(SEDONA_PATCHES, SEDONA_BATCH, SEDONA_GRADIENT_BYTES, gpus, JUWELS)
+            cells += [f"{predicted:.1f}", signed_percent(predicted / seconds - 1)]
+        wait = exposed_seconds(SEDONA_GRADIENT_BYTES, gpus, JUWELS, BACKWARD_FRACTION * nominal.compute)
+        rows.append([*cells, f"{1e3 * wait:.1f}"])
+    columns = (
+        *("GPUs", "paper, s per epoch", "fitted", "error", "nominal links", "error"),
+        "exposed all-reduce, ms per step",
+    )
     return [
         "## The cost model: Sedona et al. 2019 on JUWELS",
-        f"ResNet-50, {PAPER_BATCH} patches a GPU, {PATCHES:,} patches an epoch, told the times at"
-        f" {' and '.join(map(str, FITTED))} GPUs and nothing else. *Fitted*: communication is what the two points say."
-        " From 4 to 8 GPUs the paper is better than linear, so communication would be negative, and is held at 0."
-        " *Nominal links*: communication as JUWELS is built (four V100 a node on NVLink 2, 150 GB/s a direction; dual EDR"
-        " InfiniBand, 25 GB/s a node; latencies of NCCL's own model, 3.4 and 14 µs), computing from the two points. Both"
-        f" agree, as a step takes {1e3 * nominal.compute:.0f} ms and waits for 2 of them.",
-        table(columns, rows),
+        f"ResNet-50, {SEDONA_BATCH} patches per GPU, {SEDONA_PATCHES:,} patches per epoch. The model is fitted to the times at"
+        f" {' and '.join(map(str, FITTED_GPUS))} GPUs alone. *Fitted*: both computation and communication come from these two"
+        " times. From 4 to 8 GPUs the paper's times fall faster than the number of GPUs grows, so that communication would be"
+        " negative; it is set to 0. *Nominal links*: communication is that of the links of JUWELS (four V100 per node on NVLink"
+        " 2, 150 GB/s per direction; dual EDR InfiniBand, 25 GB/s per node; latencies of NCCL's own model, 3.4 and 14 µs), and"
+        " only computation comes from the two times. Both columns agree, because a step takes"
+        f" {1e3 * nominal.compute:.0f} ms and waits for about 2 of them.",
+        markdown_table(columns, rows),
     ]
 
 
-def model_of_h100s() -> list[str]:
-    """What the same training would take on H100s: an estimate."""
+def h100_section() -> list[str]:
+    """An estimate of the same training on H100s."""
     rows = []
-    compute = Fit(PAPER_BATCH / H100_RATE)
-    for name, machine in (("an adapter a GPU", H100), ("an adapter a node", H100_ONE_ADAPTER)):
-        for k in ON_PAPER:
-            if k <= machine.ranks_a_node and machine is not H100:
-                continue  # inside a node adapters do not matter
-            step = compute.step(GRADIENTS, k, machine)
-            epoch = compute.epoch(PATCHES, PAPER_BATCH, GRADIENTS, k, machine)
-            cells = [f"{k:,}", f"{PAPER_BATCH * k:,}", name if k > machine.ranks_a_node else ""]
-            rows.append(
-                [*cells, f"{1e3 * step:.2f}", f"{compute.compute / step:.0%}", _seconds(epoch), _seconds(100 * epoch)]
-            )
-    columns = ("GPUs", "global batch", "400 Gb/s InfiniBand", "ms a step", "efficiency", "s an epoch", "s, 100 epochs")
+    cost = StepCost(SEDONA_BATCH / H100_PATCHES_PER_SECOND)
+    for adapters, cluster in (("one adapter per GPU", H100), ("one adapter per node", H100_ONE_ADAPTER)):
+        for gpus in ESTIMATED_GPUS:
+            is_one_node = gpus <= cluster.ranks_per_node
+            if is_one_node and cluster is not H100:
+                continue  # adapters are not used inside a node
+            step = cost.step_seconds(SEDONA_GRADIENT_BYTES, gpus, cluster)
+            epoch = cost.epoch_seconds(SEDONA_PATCHES, SEDONA_BATCH, SEDONA_GRADIENT_BYTES, gpus, cluster)
+            cells = [f"{gpus:,}", f"{SEDONA_BATCH * gpus:,}", "" if is_one_node else adapters]
+            cells += [f"{1e3 * step:.2f}", f"{cost.compute / step:.0%}", _seconds(epoch), _seconds(100 * epoch)]
+            rows.append(cells)
+    columns = (
+        *("GPUs", "global batch", "400 Gb/s InfiniBand", "ms per step", "efficiency"),
+        *("s per epoch", "s for 100 epochs"),
+    )
     return [
-        "## The cost model: H100s, an estimate",
-        f"**No GPU was measured.** The rate of {H100_RATE:,} patches/s and H100 is assumed: MLPerf's ResNet-50 figures carried"
-        f" over to 12 bands of 120 × 120 px. The rest is the model: {PAPER_BATCH} patches a GPU, {PATCHES:,} patches an epoch,"
-        f" {GRADIENTS / 1e6:.0f} MB of float32 gradients, eight GPUs a node on NVLink 4 (450 GB/s a direction). Starting,"
-        " reading, evaluation and checkpoints come on top, and at these times they are most of a training; nor does anything"
-        " here say that a batch of 65,536 learns well.",
-        table(columns, rows),
+        "## The cost model: an estimate for H100s",
+        f"**No GPU was measured.** The rate of {H100_PATCHES_PER_SECOND:,} patches/s per H100 is an assumption: MLPerf's"
+        " ResNet-50 figures carried over to 12 bands of 120 × 120 px. The rest follows from the model:"
+        f" {SEDONA_BATCH} patches per GPU, {SEDONA_PATCHES:,} patches per epoch, {SEDONA_GRADIENT_BYTES / 1e6:.0f} MB of"
+        " float32 gradients, eight GPUs per node on NVLink 4 (450 GB/s per direction). Starting, reading, evaluation and"
+        " checkpoints are not included, and with epochs this short they take most of the time of a training. Nor does the"
+        " estimate say whether a batch of 65,536 learns well.",
+        markdown_table(columns, rows),
     ]
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---" if column in ("kind", "backend", "400 Gb/s InfiniBand") else "---:" for column in columns]
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---" if column in _TEXT_COLUMNS else "---:" for column in columns]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
+
+
+def signed_percent(fraction: float) -> str:
+    return f"{100 * fraction:+.1f} %".replace("-", "−")
 
 
 def _seconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def signed(share: float) -> str:
-    return f"{100 * share:+.1f} %".replace("-", "−")

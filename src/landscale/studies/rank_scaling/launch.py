@@ -1,4 +1,4 @@
-"""A launcher's command, waited for: torchrun, srun, mpirun, or whatever else starts some processes of landscale."""
+"""Run a command under a launcher and wait for it: torchrun, srun, mpirun, or anything else that starts processes."""
 
 from __future__ import annotations
 
@@ -14,76 +14,77 @@ from pathlib import Path
 from landscale.errors import LandscaleError
 from landscale.runtime.signals import Stopped
 
-# `--` keeps torchrun from taking our flags for its own.
+# `--` keeps torchrun from taking landscale's flags for its own.
 TORCHRUN = "{python} -m torch.distributed.run --standalone --nproc-per-node={ranks} -m -- landscale"
-LOOK = 0.25  # seconds between two looks at signals
-PATIENCE = 60.0  # seconds in which a training saves its state
+POLL_SECONDS = 0.25
+SAVE_SECONDS = 60.0  # for a training to save its state after SIGTERM
 
-# Becomes a command that gets SIGTERM when its parent dies (PR_SET_PDEATHSIG): two must not write one run.
-BECOME = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
+# Replaces itself by a command that receives SIGTERM when its parent dies (PR_SET_PDEATHSIG, Linux), so that two commands
+# never write the same run.
+EXEC_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
-def launcher(template: str, ranks: int) -> list[str]:
-    """The words that start `ranks` processes of landscale; a command of landscale follows them.
+def launcher_command(template: str, ranks: int) -> list[str]:
+    """The command that starts `ranks` processes of landscale; a landscale command with its arguments must be appended.
 
     Args:
-        template: a command line with `{ranks}` in it; `{python}` is this Python.
+        template: a command line that contains `{ranks}`; `{python}` is replaced by this Python.
 
     Raises:
-        LandscaleError: it does not say where the ranks go, is no command line, or its program is not here.
+        LandscaleError: `{ranks}` is missing, the text is no command line, or its program does not exist.
     """
     try:
         words = shlex.split(template)
     except ValueError as error:
         raise LandscaleError(f"--launch: found '{template}', expected a command line ({error})") from None
     if not any("{ranks}" in word for word in words):
-        raise LandscaleError(f"--launch: found '{template}', expected {{ranks}} where their number goes")
+        raise LandscaleError(f"--launch: found '{template}', expected {{ranks}} in place of the number of processes")
     words = [word.replace("{ranks}", str(ranks)).replace("{python}", sys.executable) for word in words]
     if shutil.which(words[0]) is None:
-        raise LandscaleError(f"--launch: found '{words[0]}', which is no program here")
+        raise LandscaleError(f"--launch: found '{words[0]}', expected a program on the PATH")
     return words
 
 
-def launch(command: Sequence[str], log: Path, threads: int | None, caught: Callable[[], int]) -> int:
-    """Run a command to its end; returns its exit code.
+def run_to_end(command: Sequence[str], log: Path, threads: int | None, first_signal: Callable[[], int]) -> int:
+    """Run a command to its end and return its exit code.
 
-    It is in a session of its own, so Ctrl-C is ours to handle, and it ends when we die.
+    It runs in a session of its own, so that Ctrl-C reaches this process only, and it ends when this process dies.
 
     Args:
-        log: what it says is added there.
-        threads: of each rank; None leaves them to the launcher.
-        caught: the signal that came, if one did.
+        log: the file to which its output is appended.
+        threads: threads of each rank; None leaves the number to the launcher.
+        first_signal: returns the first signal that this process received, or 0.
 
     Raises:
-        Stopped: by a signal, after the command was told and has ended.
+        Stopped: after a signal, once the command has received SIGTERM and has ended.
     """
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    with log.open("ab") as said:
-        words = [sys.executable, "-I", "-c", BECOME, *command]
-        process = subprocess.Popen(words, stdout=said, stderr=said, env=environment, start_new_session=True)
+    with log.open("ab") as output:
+        words = [sys.executable, "-I", "-c", EXEC_WITH_PARENT, *command]
+        process = subprocess.Popen(words, stdout=output, stderr=output, env=environment, start_new_session=True)
     try:
         while True:
             try:
-                return process.wait(LOOK)
+                return process.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                if caught():
-                    raise Stopped("stopped; the same command goes on", caught()) from None
+                if first_signal():
+                    raise Stopped("stopped; run the same command again to resume", first_signal()) from None
     finally:
         if process.poll() is None:
             _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()  # launchers pass it on
+    process.terminate()  # launchers forward SIGTERM to their processes
     try:
-        process.wait(PATIENCE)
+        process.wait(SAVE_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def last_line(log: Path) -> str:
-    """What a command said last that is about itself: its own error if there is one, else the last line."""
+def last_error(log: Path) -> str:
+    """The last error message of landscale in a log; if there is none, the last line."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    ours = [line.partition("landscale: ")[2] for line in lines if "landscale: " in line]
-    return (ours or lines or ["said nothing"])[-1]
+    errors = [line.partition("landscale: ")[2] for line in lines if "landscale: " in line]
+    return (errors or lines or ["no output"])[-1]

@@ -1,29 +1,31 @@
-"""A scaling study as Markdown: what was measured, and beside it what the cost model says."""
+"""A rank-scaling study as a Markdown page: what was measured, and beside it the predictions of the cost model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from landscale.studies.rank_scaling.cost_page import model_of_h100s, model_of_the_paper, signed, table
-from landscale.studies.rank_scaling.figures import machine_of, overlap_of
+from landscale.studies.rank_scaling.cost_page import h100_section, markdown_table, sedona_section, signed_percent
+from landscale.studies.rank_scaling.rows import cluster_of, overlap_fraction
+
+PAGE_FILE, CHARTS_FILE = "rank-scaling.md", "rank-scaling.svg"
 
 Figures = dict[str, Any]
 
 
-def page(content: Figures) -> str:
-    """The page of a study."""
+def rank_scaling_page(content: Figures) -> str:
+    """The page of a study, from the content of its results file."""
     weak, strong = ([row for row in content["rows"] if row["kind"] == kind] for kind in ("weak", "strong"))
     parts = [
-        f"# {content['settings']['model']} over ranks",
-        *_about(content),
-        *(["## Weak scaling", _rate_rule(content), _times(weak)] if weak else []),
-        *(["## Strong scaling", "The global batch is that of one rank.", _times(strong)] if strong else []),
-        "![Epoch time, efficiency and F1 against ranks](scaling.svg)",
+        f"# {content['settings']['model']} on several ranks",
+        *_introduction(content),
+        *(["## Weak scaling", _weak_rule(content), _measured_table(weak)] if weak else []),
+        *(["## Strong scaling", "The global batch is the recipe's batch.", _measured_table(strong)] if strong else []),
+        f"![Epoch time, efficiency and F1 by number of ranks]({CHARTS_FILE})",
         *_predictions(content),
-        *model_of_the_paper(),
-        *model_of_h100s(),
-        *(f"- failed: {t['failed']}" for t in content["trainings"] if "failed" in t),
+        *sedona_section(),
+        *h100_section(),
+        *(f"- failed: {training['failed']}" for training in content["trainings"] if "failed" in training),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -31,57 +33,59 @@ def page(content: Figures) -> str:
 # ---- what was measured
 
 
-def _about(content: Figures) -> list[str]:
+def _introduction(content: Figures) -> list[str]:
     s, e = content["settings"], content["environment"]
-    data = f"{s['patches']:,} {'synthetic ' if s['synthetic'] else ''}patches to train on"
-    repeats = max((t["repeat"] for t in content["trainings"]), default=0)
+    data = f"{s['patches']:,} {'synthetic ' if s['synthetic'] else ''}patches in the train split"
+    repeats = max((training["repeat"] for training in content["trainings"]), default=0)
     lines = [
         f"Recipe {s['name']}: {s['model']} ({s['parameters']:,} parameters), {data}, batches of {s['batch']}"
-        f" at one rank, {s['epochs']} epochs, {_repeats(repeats)}.",
+        f" on one rank, {s['epochs']} epochs, {_repeats(repeats)}.",
         f"Measured on {e['gpu'] or e['processor']} ({e['cores']} cores), torch {e['packages']['torch']}.{_threads(content)}"
-        " *Seconds an epoch* are those of its steps, without evaluation; a session's first epoch, in which libraries are set"
-        " up, is left out. Mean ± standard deviation over the epochs of all repeats. *Efficiency* is patches/s and rank, over"
-        " that of the smallest number of ranks. F1 is of the val split, at a threshold of 0.5.",
+        " *Seconds per epoch* are those of its steps, without evaluation; the first epoch after each start, in which libraries"
+        " are set up, is left out. Values are mean ± standard deviation over the epochs of all repeats. *Efficiency* is"
+        " patches/s per rank, divided by that of the smallest number of ranks. F1 is that of the val split, at a threshold"
+        " of 0.5.",
         f"```\n{e['command']}\n```",
     ]
-    return lines + [f"**{line}**" for line in crowded(content)]
+    return lines + [f"**{line}**" for line in crowding_warnings(content)]
 
 
 def _repeats(number: int) -> str:
-    return "every training once" if number == 1 else f"every training {number} times, by different seeds"
+    return "every training once" if number == 1 else f"every training {number} times with different seeds"
 
 
 def _threads(content: Figures) -> str:
     threads = content["settings"]["threads"]
     if threads is None:
         return f" Started by `{content['settings']['launch']}`."
-    return f" Each rank has {threads} thread{'s' if threads > 1 else ''} at every number of ranks."
+    return f" Each rank has {threads} thread{'s' if threads > 1 else ''}, whatever the number of ranks."
 
 
-def crowded(content: Figures) -> list[str]:
-    """A sentence for each number of ranks that had to share cores."""
+def crowding_warnings(content: Figures) -> list[str]:
+    """A sentence for each number of ranks that had fewer cores than threads."""
     return [
-        f"{known['ranks']} ranks with {known['threads']} thread{'s' if known['threads'] > 1 else ''} each are more than the"
-        f" {known['cores']} cores: they waited for each other, and their times say nothing about scaling."
-        for known in content["all_reduce"]
-        if known["device"] == "cpu" and known["ranks"] * known["threads"] > known["cores"]
+        f"{all_reduce['ranks']} ranks with {all_reduce['threads']} thread{'s' if all_reduce['threads'] > 1 else ''} each are"
+        f" more than the {all_reduce['cores']} cores: they waited for each other, and their times do not measure scaling."
+        for all_reduce in content["all_reduce"]
+        if all_reduce["device"] == "cpu" and all_reduce["ranks"] * all_reduce["threads"] > all_reduce["cores"]
     ]
 
 
-def _rate_rule(content: Figures) -> str:
+def _weak_rule(content: Figures) -> str:
     grows = content["settings"]["rate_batch"] is not None
-    rate = "and so does the learning rate" if grows else "the learning rate stays"
+    rate = "and so does the learning rate" if grows else "the learning rate does not"
     return (
-        f"Each rank has {content['settings']['batch']} patches a step: the global batch grows with the ranks, {rate}."
+        f"Each rank has {content['settings']['batch']} patches per step: the global batch grows with the number of ranks,"
+        f" {rate}."
     )
 
 
-def _times(rows: Sequence[Figures]) -> str:
+def _measured_table(rows: Sequence[Figures]) -> str:
     columns = (
-        *("ranks", "batch a rank", "global batch", "steps an epoch", "seconds an epoch", "epochs timed"),
+        *("ranks", "batch per rank", "global batch", "steps per epoch", "seconds per epoch", "epochs timed"),
         *("patches/s", "speed-up", "efficiency", "micro F1", "macro F1"),
     )
-    return table(
+    return markdown_table(
         columns,
         [
             [
@@ -89,69 +93,73 @@ def _times(rows: Sequence[Figures]) -> str:
                 str(row["batch"]),
                 str(row["global_batch"]),
                 str(row["steps"]),
-                _spread(row, "seconds", ".4g"),
+                _mean_and_deviation(row, "seconds", ".4g", ".2g"),
                 str(row["epochs"]),
                 f"{row['rate']:,.1f}",
                 f"{row['speedup']:.2f}",
                 f"{row['efficiency']:.1%}",
-                _spread(row, "micro_f1", ".4f"),
-                _spread(row, "macro_f1", ".4f"),
+                _mean_and_deviation(row, "micro_f1", ".4f", ".4f"),
+                _mean_and_deviation(row, "macro_f1", ".4f", ".4f"),
             ]
             for row in rows
         ],
     )
 
 
-def _spread(row: Figures, key: str, form: str) -> str:
+def _mean_and_deviation(row: Figures, key: str, mean_format: str, deviation_format: str) -> str:
     if key not in row:
         return ""
     deviation = row.get(f"{key}_deviation")
-    return f"{row[key]:{form}}" + (
-        f" ± {deviation:{'.2g' if form == '.4g' else form}}" if deviation is not None else ""
-    )
+    return f"{row[key]:{mean_format}}" + (f" ± {deviation:{deviation_format}}" if deviation is not None else "")
+
+
+# ---- what the cost model predicts
 
 
 def _predictions(content: Figures) -> list[str]:
-    """The all-reduce as it was measured, and the epochs that follow from it."""
-    several = [known for known in content["all_reduce"] if known["ranks"] > 1]
+    """The measured all-reduces, and the epoch times that the cost model derives from them."""
+    several = [all_reduce for all_reduce in content["all_reduce"] if all_reduce["ranks"] > 1]
     rows = [row for row in content["rows"] if "predicted" in row]
     if not several or not rows:
         return []
-    links = [(known, machine_of(known).inside) for known in several]
-    measured = [
-        [
-            *(str(known[key]) for key in ("ranks", "nodes", "backend")),
-            f"{1e6 * known['small']:,.0f}",
-            f"{1e3 * known['large']:,.1f}",
-            f"{1e6 * link.latency:,.1f}",
-            f"{link.bandwidth / 1e9:.3g}",
-        ]
-        for known, link in links
-    ]
-    first = {
-        kind: next(row for row in rows if row["kind"] == kind) for kind in dict.fromkeys(row["kind"] for row in rows)
+    measured = []
+    for all_reduce in several:
+        link = cluster_of(all_reduce).inside
+        measured.append(
+            [
+                *(str(all_reduce[key]) for key in ("ranks", "nodes", "backend")),
+                f"{1e6 * all_reduce['small']:,.0f}",
+                f"{1e3 * all_reduce['large']:,.1f}",
+                f"{1e6 * link.latency:,.1f}",
+                f"{link.bandwidth / 1e9:.3g}",
+            ]
+        )
+    smallest = {
+        kind: min(row["ranks"] for row in rows if row["kind"] == kind) for kind in {row["kind"] for row in rows}
     }
     compared = [
         [row["kind"], str(row["ranks"]), f"{row['seconds']:.4g}", f"{row['predicted']:.4g}", _error(row)]
         for row in rows
-        if row is not first[row["kind"]]
+        if row["ranks"] != smallest[row["kind"]]
     ]
-    hidden = overlap_of(content)
-    overlap = (
-        f"{hidden:.0%} of a step can hide it"
-        if hidden
-        else "nothing hides it, as the cores that compute also communicate"
+    overlap = overlap_fraction(content)
+    hidden = (
+        f"{overlap:.0%} of a step can hide it"
+        if overlap
+        else "no computation hides it, because the same cores compute and communicate"
     )
     return [
         "## The cost model: these trainings",
-        "`benchmark/cost_model.py` has the formulas and their sources: a step is computing, in proportion to the patches of"
-        " a rank, and the part of the all-reduce that the backward pass does not hide. Computing is known from the smallest"
-        f" number of ranks; the all-reduce was measured among the same ranks, for one number and for a bucket of gradients;"
-        f" {overlap}.",
-        table(("ranks", "nodes", "backend", "4 B, µs", "25 MiB, ms", "latency, µs", "bandwidth, GB/s"), measured),
-        table(("kind", "ranks", "measured s an epoch", "predicted", "error"), compared),
+        "`studies/rank_scaling/cost_model.py` has the formulas and their sources. The time of a step is computation, in"
+        " proportion to the patches per rank, and the part of the all-reduce that the backward pass does not hide. Computation"
+        " is taken from the smallest number of ranks. The all-reduce was measured among the same ranks, for one number and for"
+        f" a bucket of gradients; {hidden}.",
+        markdown_table(
+            ("ranks", "nodes", "backend", "4 B, µs", "25 MiB, ms", "latency, µs", "bandwidth, GB/s"), measured
+        ),
+        markdown_table(("kind", "ranks", "measured s per epoch", "predicted", "error"), compared),
     ]
 
 
 def _error(row: Figures) -> str:
-    return signed(row["predicted"] / row["seconds"] - 1)
+    return signed_percent(row["predicted"] / row["seconds"] - 1)

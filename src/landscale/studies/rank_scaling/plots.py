@@ -13,7 +13,7 @@ SCORES = {"micro_f1": "micro F1 at 0.5, val", "macro_f1": "macro F1 at 0.5, val"
 
 def rank_scaling_svg(content: dict[str, Any]) -> str:
     """An SVG document of the charts."""
-    return svg_file(f"{content['settings']['model']}: training over ranks", rank_scaling_charts(content))
+    return svg_file(f"{content['settings']['model']} on several ranks", rank_scaling_charts(content))
 
 
 def rank_scaling_charts(content: dict[str, Any]) -> list[list[Chart]]:
@@ -32,7 +32,7 @@ def rank_scaling_charts(content: dict[str, Any]) -> list[list[Chart]]:
     ideal_efficiency = [(k, 1.0) for k in ranks]
     return [
         [
-            chart("seconds an epoch", [ChartLine("ideal", ideal_times, reference=True), *measured("seconds")], True),
+            chart("seconds per epoch", [ChartLine("ideal", ideal_times, reference=True), *measured("seconds")], True),
             chart("efficiency", [ChartLine("ideal", ideal_efficiency, reference=True), *measured("efficiency")]),
         ],
         [chart(title, measured(score)) for score, title in SCORES.items()],

@@ -1,7 +1,8 @@
-"""Strong and weak scaling of training, top to bottom: for every repeat and number of ranks a training by the launcher.
+"""Strong and weak scaling of training: one training by a launcher for each repeat, kind and number of ranks.
 
-*Weak*: each rank has the recipe's batch, so the global batch grows with the ranks, and where the recipe says so its rate
-(Sedona et al. 2019). *Strong*: the global batch is that of one rank, each of k has a k-th of it.
+*Weak*: each rank has the recipe's batch, so the global batch grows with the number of ranks, and the learning rate with it
+if the recipe has a `rate_batch` (Sedona et al. 2019). *Strong*: the global batch is the recipe's, and each of k ranks has a
+k-th of it.
 """
 
 from __future__ import annotations
@@ -20,36 +21,41 @@ from landscale.runtime.files import read_json, write_json, write_text
 from landscale.runtime.progress import console, progress_bar
 from landscale.runtime.signals import deferred_signals
 from landscale.store import PatchStore
-from landscale.studies.rank_scaling.figures import rows
-from landscale.studies.rank_scaling.launch import TORCHRUN, last_line, launch, launcher
+from landscale.studies.rank_scaling.launch import TORCHRUN, last_error, launcher_command, run_to_end
+from landscale.studies.rank_scaling.rows import rank_scaling_rows
 from landscale.studies.results import begin
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe, as_yaml
 from landscale.training.runs import Run
 
+RESULTS_FILE = "rank-scaling.json"
 WEAK, STRONG = "weak", "strong"
 
 Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is asked of a study: `recipe.batch` is that of one rank, `recipe.seed` that of the first repeat."""
+class RankScalingPlan:
+    """Which trainings a study consists of. `recipe.batch` is that of one rank, `recipe.seed` that of the first repeat."""
 
     recipe: Recipe
     ranks: tuple[int, ...] = (1, 2, 4)
     repeats: int = 2
     kinds: tuple[str, ...] = (WEAK, STRONG)
     launch: str = TORCHRUN
+    """command line that starts `{ranks}` processes"""
 
 
 @dataclass(frozen=True)
-class Training:
+class PlannedTraining:
+    """One training of a study."""
+
     kind: str
     ranks: int
     repeat: int
+    """from 1"""
     batch: int
-    """patches a rank and step"""
+    """patches per rank and step"""
     seed: int
 
     @property
@@ -57,15 +63,15 @@ class Training:
         return f"{self.kind}-{self.ranks}-r{self.repeat}"
 
 
-def trainings(plan: Plan) -> list[Training]:
-    """All trainings of a study. Each repeat goes through all numbers of ranks, as a machine's speed drifts over hours.
+def planned_trainings(plan: RankScalingPlan) -> list[PlannedTraining]:
+    """All trainings of a study, in order. Each repeat covers all numbers of ranks, as a machine's speed drifts over hours.
 
-    On one rank weak and strong are the same training.
+    On one rank weak and strong scaling are the same training.
 
     Raises:
-        LandscaleError: a batch that cannot be dealt to the ranks.
+        LandscaleError: the batch is not divisible by a number of ranks.
     """
-    recipe, found = plan.recipe, []
+    recipe, trainings = plan.recipe, []
     for repeat in range(1, plan.repeats + 1):
         for ranks in plan.ranks:
             for kind in dict.fromkeys(WEAK if ranks == 1 else kind for kind in plan.kinds):
@@ -75,44 +81,46 @@ def trainings(plan: Plan) -> list[Training]:
                         " choose another --batch, or --weak alone"
                     )
                 batch = recipe.batch // ranks if kind == STRONG else recipe.batch
-                found.append(Training(kind, ranks, repeat, batch, recipe.seed + repeat - 1))
-    return found
+                trainings.append(PlannedTraining(kind, ranks, repeat, batch, recipe.seed + repeat - 1))
+    return trainings
 
 
-def study(plan: Plan, store: PatchStore, out: Path) -> Figures:
-    """Train what has not ended yet, in a folder with a run for each training. Called again, go on where it was left.
+def run_rank_scaling(plan: RankScalingPlan, store: PatchStore, out: Path) -> Figures:
+    """Run all trainings that have not ended yet, in a folder with one run per training. A later call resumes the study.
 
     Args:
-        out: new, or of an earlier call with the same settings; numbers of ranks, kinds and repeats may be added.
+        out: a new folder, or that of an earlier call with the same settings; numbers of ranks, kinds and repeats may be added.
 
     Returns:
-        What `scaling.json` holds: `settings`, `environment`, `all_reduce` by number of ranks, `trainings` with the time of
-        every epoch or why they `failed`, and the `rows` of figures that follow (`ranks_figures.rows`).
+        The content of `rank-scaling.json`: `settings`, `environment`, `all_reduce` by number of ranks, `trainings` with the
+        time of every epoch or the reason why they `failed`, and the table `rows` (see `rank_scaling_rows`).
 
     Raises:
-        LandscaleError: see `trainings` and `launcher`; or `out` holds something else.
-        Stopped: by a signal, after the training has saved its state.
+        LandscaleError: see `planned_trainings` and `launcher_command`; or `out` holds something else.
+        Stopped: after a signal, once the running training has saved its state.
     """
-    todo = trainings(plan)
+    trainings = planned_trainings(plan)
     for ranks in plan.ranks:
-        launcher(plan.launch, ranks)
-    results = out / "scaling.json"
+        launcher_command(plan.launch, ranks)  # raises before anything is written
+    results = out / RESULTS_FILE
     content = _begin(plan, store, out)
-    broken: dict[int, str] = {}
-    with deferred_signals(alone=True) as caught, progress_bar("scaling", len(todo), "trainings") as advance:
-        for training in todo:
+    failed_all_reduce: dict[int, str] = {}
+    with deferred_signals(alone=True) as first_signal, progress_bar("scaling", len(trainings), "trainings") as advance:
+        for training in trainings:
             run = Run(out / training.name)
-            row = _row(content["trainings"], asdict(training) | {"name": training.name})
+            row = _training_row(content["trainings"], asdict(training) | {"name": training.name})
             if not run.ended or "epochs" not in row:
-                problem = broken.get(training.ranks) or _measure_all_reduce(plan, training.ranks, out, content, caught)
-                if problem:
-                    broken[training.ranks] = problem  # and its trainings need not be tried
+                problem = failed_all_reduce.get(training.ranks)
+                if problem is None:
+                    problem = _measure_all_reduce(plan, training.ranks, out, content, first_signal)
+                if problem is not None:
+                    failed_all_reduce[training.ranks] = problem  # trainings on as many ranks would fail as well
                 elif not run.ended:
                     _begin_session(run, row, plan.recipe.epochs)
                     _write(results, content)
-                    problem = _train(plan, training, store, out, caught)
+                    problem = _train(plan, training, store, out, first_signal)
                 row.pop("failed", None)
-                row |= {"failed": problem} if problem else _figures(run, row["starts"])
+                row |= {"failed": problem} if problem else _epochs_and_scores(run, row["starts"])
                 _write(results, content)
                 if problem:
                     console.print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)
@@ -121,19 +129,19 @@ def study(plan: Plan, store: PatchStore, out: Path) -> Figures:
     return content
 
 
-def _begin(plan: Plan, store: PatchStore, out: Path) -> Figures:
-    """What was found before; and the recipe, where the trainings read it."""
-    results = out / "scaling.json"
+def _begin(plan: RankScalingPlan, store: PatchStore, out: Path) -> Figures:
+    """The results of an earlier call, or empty ones; also writes the recipe to the file that the trainings read."""
+    results = out / RESULTS_FILE
     if not results.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(out, "is neither empty nor a scaling study; choose another --out")
-    network = build_classifier(plan.recipe, store).network  # which refuses what cannot be trained
+        raise BadInput(out, "is neither empty nor a rank-scaling study; choose another --out")
+    network = build_classifier(plan.recipe, store).network  # raises if the recipe does not fit the store
     settings = asdict(plan.recipe) | {
         "store": store.attributes["plan"],
         "synthetic": bool(store.attributes["provenance"].get("synthetic")),
         "patches": len(store.patches("train")),
         "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "launch": plan.launch,
-        "threads": _threads(plan),
+        "threads": _threads_per_rank(plan),
     }
     content = begin(results, "scaling", settings, ("all_reduce", "trainings"))
     write_text(out / "recipe.yaml", as_yaml(plan.recipe))
@@ -141,59 +149,66 @@ def _begin(plan: Plan, store: PatchStore, out: Path) -> Figures:
     return content
 
 
-def _threads(plan: Plan) -> int | None:
-    """Threads of a rank, where all ranks share this machine: as many at every number of ranks, as a GPU is a GPU."""
+def _threads_per_rank(plan: RankScalingPlan) -> int | None:
+    """The same at every number of ranks, as a rank stands for a GPU. None with a launcher of the user's."""
     return max(1, len(os.sched_getaffinity(0)) // max(plan.ranks)) if plan.launch == TORCHRUN else None
 
 
 def _write(results: Path, content: Figures) -> None:
-    content["rows"] = rows(content)
+    content["rows"] = rank_scaling_rows(content)
     write_json(results, content)
 
 
-def _row(known: list[Figures], about: Figures) -> Figures:
-    """The row of a training; a new one if there is none."""
-    for row in known:
-        if row["name"] == about["name"]:
+def _training_row(rows: list[Figures], training: Figures) -> Figures:
+    """The row of a training in the results; added if it is missing."""
+    for row in rows:
+        if row["name"] == training["name"]:
             return row
-    known.append(about)
-    return about
+    rows.append(training)
+    return training
 
 
-def _measure_all_reduce(plan: Plan, ranks: int, out: Path, content: Figures, caught: Callable[[], int]) -> str | None:
-    """Measure it once for each number of ranks. Returns what went wrong.
+def _measure_all_reduce(
+    plan: RankScalingPlan, ranks: int, out: Path, content: Figures, first_signal: Callable[[], int]
+) -> str | None:
+    """Measure the all-reduce, once for each number of ranks. Returns the reason if that fails.
 
     Raises:
         LandscaleError: the launcher starts another number of ranks.
     """
-    if any(known["ranks"] == ranks for known in content["all_reduce"]):
+    if any(all_reduce["ranks"] == ranks for all_reduce in content["all_reduce"]):
         return None
-    answer, log = out / f"all-reduce-{ranks}.json", out / f"all-reduce-{ranks}.log"
-    command = [*launcher(plan.launch, ranks), "benchmark", "allreduce", f"--out={answer}"]
-    code = launch(command, log, _threads(plan), caught)
-    if code or not answer.exists():
-        return f"{log}: an all-reduce over {ranks} ranks ended with exit code {code}: {last_line(log)}"
-    figures = read_json(answer)
+    result, log = out / f"all-reduce-{ranks}.json", out / f"all-reduce-{ranks}.log"
+    command = [*launcher_command(plan.launch, ranks), "benchmark", "allreduce", f"--out={result}"]
+    code = run_to_end(command, log, _threads_per_rank(plan), first_signal)
+    if code or not result.exists():
+        return f"{log}: an all-reduce on {ranks} ranks ended with exit code {code}: {last_error(log)}"
+    figures = read_json(result)
     if figures["ranks"] != ranks:
-        raise LandscaleError(f"--launch: found {figures['ranks']} ranks where {ranks} were asked for: '{plan.launch}'")
+        raise LandscaleError(f"--launch: found {figures['ranks']} ranks, expected {ranks} from '{plan.launch}'")
     content["all_reduce"] = sorted([*content["all_reduce"], figures], key=lambda known: int(known["ranks"]))
     return None
 
 
-def _train(plan: Plan, training: Training, store: PatchStore, out: Path, caught: Callable[[], int]) -> str | None:
-    """Train to the end. Returns what went wrong."""
+def _train(
+    plan: RankScalingPlan, training: PlannedTraining, store: PatchStore, out: Path, first_signal: Callable[[], int]
+) -> str | None:
+    """Train to the end. Returns the reason if that fails."""
     run, log = Run(out / training.name), out / f"{training.name}.log"
     files = [f"--recipe={out / 'recipe.yaml'}", f"--store={store.path}", f"--run-dir={run.folder}", "--json"]
-    command = [*launcher(plan.launch, training.ranks), "train", *files]
+    command = [*launcher_command(plan.launch, training.ranks), "train", *files]
     command += [f"--batch={training.batch}", f"--seed={training.seed}"]
-    code = launch(command, log, _threads(plan), caught)
+    code = run_to_end(command, log, _threads_per_rank(plan), first_signal)
     if code or not run.ended:
-        return f"{log}: {training.name} ended with exit code {code}: {last_line(log)}"
+        return f"{log}: {training.name} ended with exit code {code}: {last_error(log)}"
     return None
 
 
 def _begin_session(run: Run, row: Figures, epochs: int) -> None:
-    """Note the epoch in which libraries are set up, as it does not count. Where no epoch would count, begin anew."""
+    """Note the first epoch of this session, which is not timed, as libraries are set up in it.
+
+    If no epoch would be left to be timed, the run is deleted and begins anew.
+    """
     metrics = run.folder / "metrics.csv"
     next_epoch = len(pd.read_csv(metrics)) + 1 if metrics.exists() else 1
     row["starts"] = sorted({*row.get("starts", []), next_epoch})
@@ -202,8 +217,8 @@ def _begin_session(run: Run, row: Figures, epochs: int) -> None:
         row["starts"] = [1]
 
 
-def _figures(run: Run, starts: Sequence[int]) -> Figures:
-    """Steps and seconds of each epoch, without evaluation, and whether it counts; the scores on val."""
+def _epochs_and_scores(run: Run, starts: Sequence[int]) -> Figures:
+    """Steps and seconds of each epoch (without evaluation), whether it counts, and the scores on val."""
     file = run.folder / "metrics.csv"
     table = pd.read_csv(file)
     if "train_seconds" not in table:

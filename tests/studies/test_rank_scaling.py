@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from conftest import command, outcome
 from landscale.errors import LandscaleError
-from landscale.studies.rank_scaling import study as room
-from landscale.studies.rank_scaling.launch import TORCHRUN, launcher
-from landscale.studies.rank_scaling.study import Plan, trainings
+from landscale.studies.rank_scaling import study as study_module
+from landscale.studies.rank_scaling.launch import TORCHRUN, launcher_command
+from landscale.studies.rank_scaling.study import RankScalingPlan, planned_trainings
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
 from launchers import PROGRAMS, command_of, processes
@@ -117,7 +117,7 @@ def test_one_rank_is_trained_and_timed(cli, store, tmp_path):
     assert row["micro_f1"] == json.loads((run / "scores.json").read_text())["micro_f1_at_half"]
     (known,) = answer.json["all_reduce"]
     assert (known["ranks"], known["nodes"], known["device"]) == (1, 1, "cpu")
-    assert json.loads((tmp_path / "out" / "scaling.json").read_text()) == answer.json
+    assert json.loads((tmp_path / "out" / "rank-scaling.json").read_text()) == answer.json
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     again = cli(*asked)
     assert again.json == answer.json
@@ -145,8 +145,8 @@ def test_two_ranks_by_torchrun(store, tmp_path):
         assert row["steps"] * row["global_batch"] == 48
         assert row["predicted"] > 0
     assert "2 ranks" in (out / "all-reduce-2.log").read_text()
-    assert ET.parse(out / "scaling.svg").getroot().tag.endswith("svg")
-    assert "## Strong scaling" in (out / "scaling.md").read_text()
+    assert ET.parse(out / "rank-scaling.svg").getroot().tag.endswith("svg")
+    assert "## Strong scaling" in (out / "rank-scaling.md").read_text()
 
 
 def left_of(folder):
@@ -227,7 +227,7 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(cli, pretend):
     log = pretend.out / "weak-2-r1.log"
     assert f"{log}: weak-2-r1 ended with exit code 1: the GPU is on fire" in answer.lines[-1]
     assert [row["ranks"] for row in answer.json["rows"]] == [1, 4]
-    assert "- failed: " in (pretend.out / "scaling.md").read_text()
+    assert "- failed: " in (pretend.out / "rank-scaling.md").read_text()
     pretend.orders()
     before = len(pretend.trained)
     again = cli(*pretend.words("--ranks=1,2,4", "--repeats=1", "--weak"))
@@ -240,14 +240,14 @@ def test_ranks_that_cannot_talk_are_not_trained(cli, pretend):
     answer = cli(*pretend.words("--ranks=1,2", "--repeats=1"))
     assert answer.code == 1
     assert pretend.trained == ["weak-1-r1"]
-    assert "an all-reduce over 2 ranks ended with exit code 1: no network" in answer.lines[-1]
+    assert "an all-reduce on 2 ranks ended with exit code 1: no network" in answer.lines[-1]
 
 
 def test_a_launcher_that_starts_another_number(cli, pretend):
     pretend.orders(ranks=1)
     answer = cli(*pretend.words("--ranks=2"))
     assert answer.code == 2
-    assert "--launch: found 1 ranks where 2 were asked for" in answer.lines[0]
+    assert "--launch: found 1 ranks, expected 2 from" in answer.lines[0]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_where_no_epoch_would_count_it_begins_anew(tmp_path):
     for done, starts in [(0, [1]), (0, [1]), (1, [1, 2]), (1, [1, 2]), (2, [1])]:
         run.folder.mkdir(exist_ok=True)
         pd.DataFrame({"epoch": range(1, done + 1)}).to_csv(run.folder / "metrics.csv")
-        room._begin_session(run, row, 3)
+        study_module._begin_session(run, row, 3)
         assert row["starts"] == starts
     assert not run.folder.exists()
 
@@ -293,8 +293,8 @@ BAD = [
     (["--ranks=1,3"], "--ranks: found 3, expected divisors of the batch of 8 for strong scaling"),
     (["--repeats=0"], "--repeats: found 0"),
     (["--epochs=1"], "--epochs: found 1, expected at least 2"),
-    (["--launch=torchrun landscale"], "expected {ranks} where their number goes"),
-    (["--launch=torchrum -n {ranks}"], "--launch: found 'torchrum', which is no program here"),
+    (["--launch=torchrun landscale"], "expected {ranks} in place of the number"),
+    (["--launch=torchrum -n {ranks}"], "--launch: found 'torchrum', expected a program on the PATH"),
     (["--launch=env 'A={ranks}"], "expected a command line"),
     (["--modle=resnet18"], "did you mean model"),
     (["--recipe=sedona2020"], "did you mean sedona2019"),
@@ -324,7 +324,7 @@ def test_bad_folders(cli, pretend, store, tmp_path):
     assert "epochs 3, not 4" in refused(*pretend.words(*asked, "--epochs=4"))
     assert "batch 8, not 16" in refused(*pretend.words(*asked, "--batch=16"))
     assert "launch" in refused(*words(store, pretend.out, *asked))
-    assert "is neither empty nor a scaling study" in refused(*words(store, tmp_path, *asked))
+    assert "is neither empty nor a rank-scaling study" in refused(*words(store, tmp_path, *asked))
     assert (pretend.out / "recipe.yaml").read_text().count("epochs: 3") == 1
 
 
@@ -340,8 +340,8 @@ def test_a_run_without_the_seconds_of_its_steps(cli, pretend):
 
 @given(st.sets(st.sampled_from([1, 2, 4, 8]), min_size=1), st.integers(1, 3), st.integers(0, 5))
 def test_only_what_is_studied_differs(ranks, repeats, seed):
-    plan = Plan(Recipe(batch=16, seed=seed), tuple(sorted(ranks)), repeats)
-    found = trainings(plan)
+    plan = RankScalingPlan(Recipe(batch=16, seed=seed), tuple(sorted(ranks)), repeats)
+    found = planned_trainings(plan)
     assert len({t.name for t in found}) == len(found) == repeats * sum(1 if k == 1 else 2 for k in ranks)
     for t in found:
         assert t.batch == (16 if t.kind == "weak" else 16 // t.ranks)
@@ -351,14 +351,16 @@ def test_only_what_is_studied_differs(ranks, repeats, seed):
 
 def test_every_rank_has_as_many_threads_at_every_number(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    plan = Plan(Recipe())
-    assert [room._threads(replace(plan, ranks=ranks)) for ranks in [(1,), (1, 2), (1, 4), (2, 16)]] == [8, 4, 2, 1]
-    assert room._threads(replace(plan, launch="srun -n {ranks} landscale")) is None
+    plan = RankScalingPlan(Recipe())
+    assert [
+        study_module._threads_per_rank(replace(plan, ranks=ranks)) for ranks in [(1,), (1, 2), (1, 4), (2, 16)]
+    ] == [8, 4, 2, 1]
+    assert study_module._threads_per_rank(replace(plan, launch="srun -n {ranks} landscale")) is None
 
 
 def test_the_launchers_words():
-    assert launcher(TORCHRUN, 3)[:2] == [sys.executable, "-m"]
-    assert "--nproc-per-node=3" in launcher(TORCHRUN, 3)
-    assert launcher("env A='b c' N={ranks} x", 2) == ["env", "A=b c", "N=2", "x"]
+    assert launcher_command(TORCHRUN, 3)[:2] == [sys.executable, "-m"]
+    assert "--nproc-per-node=3" in launcher_command(TORCHRUN, 3)
+    assert launcher_command("env A='b c' N={ranks} x", 2) == ["env", "A=b c", "N=2", "x"]
     with pytest.raises(LandscaleError, match="ranks"):
-        launcher("", 2)
+        launcher_command("", 2)
