@@ -100,7 +100,7 @@ def command(archive: Path, store: Path, workers: int) -> Callable[[], int]:
 def reading(survey: Survey) -> Callable[[], int]:
     """What a worker reads, and its checksums; nothing is written."""
     buffers = survey.layout.buffers(64)
-    wheres = list(survey.table["where"])
+    wheres = list(survey.table["location"])
 
     def work() -> int:
         classes = np.zeros((64, len(survey.layout.classes)), np.uint8)

@@ -43,7 +43,7 @@ def main(archive: Path | None) -> None:
         planes = list(store._maps.values())  # the mapped file itself, for the floor
         into = [np.zeros((BATCH, *p.shape[1:]), p.dtype) for p in planes]
         source = [np.array(p[:BATCH] if n >= BATCH else np.resize(p, (BATCH, *p.shape[1:]))) for p in planes]
-        wheres = list(survey.table["where"])
+        wheres = list(survey.table["location"])
 
         def memcpy() -> int:
             for _ in steps:

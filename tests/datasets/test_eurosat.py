@@ -15,7 +15,7 @@ from PIL import Image
 from archives import MS_ORDER, pixels, write_eurosat, write_lists
 from conftest import Cli
 from landscale.datasets import eurosat as eurosat_source
-from landscale.datasets.survey import DRAWN, draw_splits
+from landscale.datasets.splits import DRAWN_FRACTIONS, draw_splits
 from landscale.store import open_store
 from landscale.vocabulary.nomenclatures import EUROSAT10
 from surveys import band_of, labels, row_of, splits
@@ -172,6 +172,6 @@ def test_drawn_splits() -> None:
     assert not np.array_equal(found, draw_splits(groups, 1))
     for group, size in ((4, 10), (0, 25)):
         counts = np.bincount(found[groups == group], minlength=4)
-        assert counts.tolist() == [0, *(round(size * share) for share in DRAWN.values())]
+        assert counts.tolist() == [0, *(round(size * share) for share in DRAWN_FRACTIONS.values())]
     tenth = draw_splits(np.zeros(20, np.int64), 0, {"train": 0.9, "val": 0.1})
     assert np.bincount(tenth, minlength=4).tolist() == [0, 18, 2, 0]

@@ -29,7 +29,8 @@ import numpy as np
 import pandas as pd
 
 from landscale.datasets.options import SEED, Option
-from landscale.datasets.survey import Found, OneByOne, Survey, split_code
+from landscale.datasets.splits import split_code
+from landscale.datasets.survey import PatchDetails, OneByOne, Survey
 from landscale.store import Layout, Plane
 
 OPTIONS = (SEED, Option("added", "a number added to every pixel", int))
@@ -41,12 +42,12 @@ class ConstantReader:
 
     def __call__(self, where, planes, classes):
         planes["data_10m"][:] = int(Path(where).stem) + self.added
-        return Found()
+        return PatchDetails()
 
 
 def survey(inputs, seed=0, added=0, workers=None):
     rows = [(path.stem, str(path), split) for split, folder in inputs for path in sorted(folder.glob("*.patch"))]
-    table = pd.DataFrame(rows, columns=["name", "where", "split"])
+    table = pd.DataFrame(rows, columns=["name", "location", "split"])
     table["split"] = [split_code(split or "train", "here") for split in table["split"]]
     layout = Layout((Plane("data_10m", ("B02",), 8, gsd=10.0),), ("Forest", "River"), "custom", multi_label=False)
     classes = np.eye(2, dtype=np.uint8)[np.arange(len(table)) % 2]

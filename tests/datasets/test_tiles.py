@@ -212,7 +212,9 @@ def test_blocks_of_the_ground_share_a_split(whole: Path, tmp_path: Path, clc: Pa
     east = write_tiffs(tmp_path, "east", noise(1200), corner=(CORNER[0] + 6000, CORNER[1]))
     survey = tiles.survey([(None, west), (None, east)], corine=clc)
     assert isinstance(survey, Survey)
-    places = {(n, y, x + 600 * n): s for (n, y, x), s in zip(survey.table["where"], survey.table["split"], strict=True)}
+    places = {
+        (n, y, x + 600 * n): s for (n, y, x), s in zip(survey.table["location"], survey.table["split"], strict=True)
+    }
     both = [(places[0, y, x], s) for (n, y, x), s in places.items() if n == 1 and (0, y, x) in places]
     assert len(both) > 20
     assert all(a == b for a, b in both)

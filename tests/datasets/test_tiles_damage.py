@@ -95,7 +95,7 @@ def tiles_read(product: Path, clc: Path) -> list[object]:
     survey = tiles.survey([(None, product)], corine=clc)
     planes = survey.layout.buffers(len(survey.table))
     assert survey.classes is not None
-    found = list(survey.read(list(survey.table["where"]), planes, survey.classes))
+    found = list(survey.read(list(survey.table["location"]), planes, survey.classes))
     for one in found:
         if isinstance(one, LandscaleError):
             raise one
@@ -206,7 +206,7 @@ def mutations(kind: str, number: int, archive_v1: Path, archive: Path, clc: Path
             return
         planes = survey.layout.buffers(len(survey.table))
         assert survey.classes is not None
-        for found in survey.read(list(survey.table["where"]), planes, survey.classes):
+        for found in survey.read(list(survey.table["location"]), planes, survey.classes):
             if isinstance(found, LandscaleError):
                 raise found
 

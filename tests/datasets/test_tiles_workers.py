@@ -129,7 +129,7 @@ def test_each_block_is_decoded_once(
     listed.write_text("".join(f"{PRODUCT}_{k % 13:02d}_{k // 13:02d}\n" for k in range(0, 169, step)))
     clear = tiles.survey([(None, product)], corine=clc, patch_list=listed)
     planes = clear.layout.buffers(64)
-    wheres = list(clear.table["where"])
+    wheres = list(clear.table["location"])
     for start in range(0, len(wheres), 64):
         part = wheres[start : start + 64]
         outs = {key: plane[: len(part)] for key, plane in planes.items()}
@@ -180,6 +180,6 @@ def test_another_reader_of_the_same_tile(safe: Path, clc: Path, archive: Path, t
         survey = tiles.survey([(None, safe)], corine=clc, patch_list=patch_list)
         planes = survey.layout.buffers(len(survey.table))
         assert survey.classes is not None
-        list(survey.read(list(survey.table["where"]), planes, survey.classes))
+        list(survey.read(list(survey.table["location"]), planes, survey.classes))
         scene = read(archive / "scene" / PRODUCT / "B02.tif")
         assert (planes["data_10m"][index, 0] == scene[240:360, 360:480]).all()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Cli
-from landscale.datasets.survey import Found, OneByOne, Survey
+from landscale.datasets.survey import OneByOne, PatchDetails, Survey
 from landscale.preparation.plan import CHUNK, Assignment, back_and_forth, imbalance, longest_first, make_jobs
 from landscale.store import Layout
 
@@ -96,10 +96,10 @@ def test_imbalance_is_between_nothing_and_all_on_one(sizes: Sizes, workers: int)
 def survey_of(patches: int, of_tiles: list[int] | None = None) -> Survey:
     """So many patches; `of_tiles`: how many each tile has."""
     table = pd.DataFrame({"name": [f"p{k}" for k in range(patches)], "split": np.uint8(1)})
-    table["where"] = table["name"] + "/where"
+    table["location"] = table["name"] + "/file"
     if of_tiles is not None:
         table["job"] = np.repeat(np.arange(len(of_tiles)), of_tiles)
-    return Survey(Layout((), ("a",), "custom", True), table, None, OneByOne(lambda *_: Found()), {})
+    return Survey(Layout((), ("a",), "custom", True), table, None, OneByOne(lambda *_: PatchDetails()), {})
 
 
 @given(st.data(), st.integers(1, 4), st.booleans())
@@ -114,7 +114,7 @@ def test_jobs_hold_every_patch_that_is_left_once_and_in_order(data: st.DataObjec
         assert len(job) == sum(len(chunk.names) for chunk in job.chunks) > 0
         for chunk in job.chunks:
             assert 0 < len(chunk.names) <= CHUNK
-            assert chunk.wheres == [f"{name}/where" for name in chunk.names]
+            assert chunk.locations == [f"{name}/file" for name in chunk.names]
             assert chunk.names == [f"p{chunk.start + k}" for k in range(len(chunk.names))]
         if tiled:
             assert (

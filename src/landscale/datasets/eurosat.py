@@ -12,7 +12,8 @@ import pandas as pd
 
 from landscale.datasets.images import ImageReader
 from landscale.datasets.options import LISTS, SEED
-from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits
+from landscale.datasets.splits import choose_splits
+from landscale.datasets.survey import OneByOne, Survey, check_names
 from landscale.errors import BadInput, UnknownName
 from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
@@ -42,7 +43,7 @@ def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, see
     """
     tables = []
     for given in inputs:
-        table = pd.DataFrame(_members(given[1]), columns=["name", "where", "class", "suffix"])
+        table = pd.DataFrame(_members(given[1]), columns=["name", "location", "class", "suffix"])
         table["split"] = choose_splits(table["name"], table["class"].to_numpy(), given, lists, seed)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
@@ -54,7 +55,7 @@ def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, see
     plane = _PLANES[table["suffix"].iloc[0]]
     layout = Layout((plane,), EUROSAT10.names, EUROSAT10.name, multi_label=False)
     provenance = {"source": "eurosat", "version": "RGB" if plane is RGB else "MS"}
-    return Survey(layout, table[["name", "where", "split"]], classes, OneByOne(ImageReader(plane.key)), provenance)
+    return Survey(layout, table[["name", "location", "split"]], classes, OneByOne(ImageReader(plane.key)), provenance)
 
 
 def _members(path: Path) -> list[tuple[str, str, int, str]]:

@@ -28,7 +28,8 @@ from landscale.datasets.images import (
     read_header,
 )
 from landscale.datasets.options import BANDS, LISTS, SEED
-from landscale.datasets.survey import OneByOne, Survey, check_names, choose_splits, split_code
+from landscale.datasets.splits import choose_splits, split_code
+from landscale.datasets.survey import OneByOne, Survey, check_names
 from landscale.errors import BadInput, reason
 from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
@@ -92,7 +93,7 @@ def survey(
         matrices.append(matrix)
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
-    plane, is_gsd_known = _plane(str(table["where"].iloc[0]), bands)
+    plane, is_gsd_known = _plane(str(table["location"].iloc[0]), bands)
     layout = Layout((plane,), names, known.name if known else "custom", parts[0].multi_label)
     provenance = {"source": "folder"} if is_gsd_known else {"source": "folder", "gsd": GSD_IS_ASSUMED}
     return Survey(layout, table, np.concatenate(matrices), OneByOne(ImageReader(plane.key)), provenance)
@@ -114,7 +115,7 @@ def _folders(path: Path) -> _Part:
         say = " ".join(f"{name.lower()}={path / name}" for name in sorted(classes))
         raise BadInput(path, f"holds splits, not classes; give each of them: {say}")
     names = [member.with_suffix("").as_posix() for member, _ in found]
-    table = pd.DataFrame({"name": names, "where": [where for _, where in found]})
+    table = pd.DataFrame({"name": names, "location": [where for _, where in found]})
     return _Part(table, labels, classes, multi_label=False)
 
 
@@ -132,7 +133,7 @@ def _table(path: Path) -> _Part:
             path, f"lists {wrong.iloc[0]!r} in its first column, expected {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     names = [PurePosixPath(file).with_suffix("").as_posix().lstrip("/") for file in files]
-    table = pd.DataFrame({"name": names, "where": [str(path.parent / file) for file in files]})
+    table = pd.DataFrame({"name": names, "location": [str(path.parent / file) for file in files]})
     if "split" in content:
         codes = {split: split_code(str(split), path) for split in content["split"].unique()}
         table["split"] = content["split"].map(codes).astype(np.uint8)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from landscale.datasets.survey import Found
+from landscale.datasets.survey import PatchDetails
 from landscale.errors import BadInput, reason
 from landscale.formats.geotiff import Place, read_bands
 from landscale.formats.zip_or_folder import read_member
@@ -62,8 +62,8 @@ class ImageReader:
         where: str,
         planes: Mapping[str, NDArray[np.generic]],
         classes: NDArray[np.uint8],  # noqa: ARG002  the survey has filled them in
-    ) -> Found:
-        return Found(read_image_into(where, planes[self.key]))
+    ) -> PatchDetails:
+        return PatchDetails(read_image_into(where, planes[self.key]))
 
 
 def plane_key(gsd: float) -> str:

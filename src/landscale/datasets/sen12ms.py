@@ -24,16 +24,8 @@ from numpy.typing import NDArray
 
 from landscale.datasets.images import read_image, read_image_into
 from landscale.datasets.options import LISTS, SEED, labels_option
-from landscale.datasets.survey import (
-    Found,
-    OneByOne,
-    Survey,
-    check_names,
-    draw_splits,
-    is_listed,
-    read_list,
-    split_code,
-)
+from landscale.datasets.splits import draw_splits, is_listed, read_list, split_code
+from landscale.datasets.survey import OneByOne, PatchDetails, Survey, check_names
 from landscale.errors import BadInput, UnknownName
 from landscale.store import SPLITS, Layout, Plane
 from landscale.vocabulary.bands import band_set
@@ -55,14 +47,16 @@ class SEN12MSReader:
 
     multi_label: bool
 
-    def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found:
+    def __call__(
+        self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+    ) -> PatchDetails:
         place = read_image_into(where, planes[S2.key])
         planes[S1.key][...] = _beside_it(where, "s1", S1.shape)
         shares = igbp_shares(_beside_it(where, "lc", (4, SIDE, SIDE))[0])
         if not shares.any():
             raise BadInput(_sibling(where, "lc"), "holds no class of IGBP, 1 to 17, in its first band")
         classes[...] = shares >= SHARE if self.multi_label else np.arange(len(shares)) == shares.argmax()
-        return Found(place)
+        return PatchDetails(place)
 
 
 def igbp_shares(cover: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -112,13 +106,13 @@ def survey(
         raise UnknownName("nomenclature of SEN12MS", str(labels), (MULTI, SINGLE))
     tables = []
     for split, path in inputs:
-        table = pd.DataFrame(_members(path), columns=["name", "where", "season", "scene"])
+        table = pd.DataFrame(_members(path), columns=["name", "location", "season", "scene"])
         if split is not None:
             table["split"] = np.uint8(split_code(split, path))
         else:
             table["split"] = _splits(table, lists or _official(path), seed)
         table["tile"] = table["season"].str[4:8] + "_" + table["scene"]
-        tables.append(table[["name", "where", "split", "tile"]])
+        tables.append(table[["name", "location", "split", "tile"]])
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
     multi_label = labels != SINGLE

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from landscale.datasets.survey import Found
+from landscale.datasets.survey import PatchDetails
 from landscale.errors import LandscaleError
 from landscale.store import Layout, Plane
 
@@ -34,7 +34,7 @@ class SequentialPatch:
     """
 
     name: str
-    found: Found | LandscaleError
+    found: PatchDetails | LandscaleError
     primary: str = ""
 
 

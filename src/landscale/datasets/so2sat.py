@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from landscale.datasets.survey import Found, Survey, check_names, split_code
+from landscale.datasets.splits import split_code
+from landscale.datasets.survey import PatchDetails, Survey, check_names
 from landscale.errors import BadInput, LandscaleError, reason
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import LCZ17
@@ -43,18 +44,18 @@ class So2SatReader:
 
     def __call__(
         self,
-        wheres: Sequence[str],
+        locations: Sequence[str],
         planes: Mapping[str, NDArray[np.generic]],
         classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
-    ) -> Iterator[Found | LandscaleError]:
+    ) -> Iterator[PatchDetails | LandscaleError]:
         done = 0
-        for path, group in itertools.groupby(wheres, lambda where: where.rpartition("::")[0]):
+        for path, group in itertools.groupby(locations, lambda where: where.rpartition("::")[0]):
             rows = [int(where.rpartition("::")[2]) for where in group]
             yield from _read(path, rows, {key: plane[done : done + len(rows)] for key, plane in planes.items()})
             done += len(rows)
 
 
-def _read(path: str, rows: list[int], planes: Mapping[str, NDArray[np.generic]]) -> list[Found | LandscaleError]:
+def _read(path: str, rows: list[int], planes: Mapping[str, NDArray[np.generic]]) -> list[PatchDetails | LandscaleError]:
     """Read neighbouring rows of a file."""
     part = slice(rows[0], rows[-1] + 1)
     try:
@@ -72,7 +73,7 @@ def _read(path: str, rows: list[int], planes: Mapping[str, NDArray[np.generic]])
         planes[SEN2.key][...] = numbers.transpose(0, 3, 1, 2)
         planes[SEN1.key][...] = 10 * np.log10(np.maximum(intensities, _FLOOR)).transpose(0, 3, 1, 2)
     return [
-        Found() if ok else BadInput(f"{path}::{row}", "holds pixels that are not a number, or infinite")
+        PatchDetails() if ok else BadInput(f"{path}::{row}", "holds pixels that are not a number, or infinite")
         for row, ok in zip(rows, whole, strict=True)
     ]
 
@@ -97,7 +98,7 @@ def survey(inputs: list[tuple[str | None, Path]]) -> Survey:
             labels.append(_labels(file))
             rows = range(len(labels[-1]))
             table = pd.DataFrame({"name": [f"{file.stem}_{k:06d}" for k in rows]})
-            table["where"] = [f"{file}::{k}" for k in rows]
+            table["location"] = [f"{file}::{k}" for k in rows]
             table["split"] = np.uint8(split_code(split or {"testing": "test"}.get(file.stem, file.stem), file))
             tables.append(table)
     table = pd.concat(tables, ignore_index=True)

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from landscale.datasets.images import ASSUMED_GSD, GSD_IS_ASSUMED, name_bands, plane_key
 from landscale.datasets.options import BANDS, SEED
-from landscale.datasets.survey import Found, OneByOne, Survey, check_names, draw_splits, split_code
+from landscale.datasets.splits import draw_splits, split_code
+from landscale.datasets.survey import OneByOne, PatchDetails, Survey, check_names
 from landscale.errors import BadInput, LandscaleError, UnknownName, reason
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
@@ -54,7 +55,9 @@ class TorchGeoReader:
     root: str
     key: str  # of the plane
 
-    def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found:
+    def __call__(
+        self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+    ) -> PatchDetails:
         split, _, index = where.partition("::")
         place = f"{self.root}: {self.name} {split}[{index}]"
         image, label = _sample(self.name, self.root, split, int(index))
@@ -74,7 +77,7 @@ class TorchGeoReader:
             raise BadInput(
                 place, f"has the label {label.tolist()}, expected one of {len(classes)} classes, or 0 and 1 for each"
             )
-        return Found()
+        return PatchDetails()
 
 
 OPTIONS = (BANDS, SEED)
@@ -105,8 +108,8 @@ def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed
     classes = tuple(str(c) for c in getattr(dataset, "classes", ()))
     if not classes:
         raise BadInput(root, f"{name} of TorchGeo does not name its classes")
-    table = pd.DataFrame({"where": [f"{s}::{k}" for s, size in sizes.items() for k in range(size)]})
-    table["name"] = table["where"].str.replace("::", "_").str.lstrip("_")
+    table = pd.DataFrame({"location": [f"{s}::{k}" for s, size in sizes.items() for k in range(size)]})
+    table["name"] = table["location"].str.replace("::", "_").str.lstrip("_")
     if split is not None:
         table["split"] = np.uint8(split_code(split, root))
     elif first:

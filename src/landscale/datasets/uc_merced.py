@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from landscale.datasets.images import plane_key, read_image
 from landscale.datasets.options import LISTS, SEED, labels_option
-from landscale.datasets.survey import Found, OneByOne, Survey, check_names, choose_splits
+from landscale.datasets.splits import choose_splits
+from landscale.datasets.survey import OneByOne, PatchDetails, Survey, check_names
 from landscale.errors import BadInput, UnknownName, reason
 from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
@@ -43,14 +44,14 @@ class UCMercedReader:
         where: str,
         planes: Mapping[str, NDArray[np.generic]],
         classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
-    ) -> Found:
+    ) -> PatchDetails:
         image, _ = read_image(where)
         bands, height, width = image.shape
         if (bands, image.dtype.name) != (3, "uint8") or max(abs(height - SIDE), abs(width - SIDE)) > _TOLERANCE:
             raise BadInput(where, f"is {width}×{height}×{bands} {image.dtype}, expected about 256×256×3 uint8")
         missing = [(0, 0), (0, max(0, SIDE - height)), (0, max(0, SIDE - width))]
         planes[PLANE.key][...] = np.pad(image[:, :SIDE, :SIDE], missing, mode="edge")
-        return Found()
+        return PatchDetails()
 
 
 OPTIONS = (labels_option("ucmerced21 (default) or ucmerced17"), LISTS, SEED)
@@ -80,10 +81,10 @@ def survey(
     tables, classes = [], []
     for given in inputs:
         path = given[1]
-        table = pd.DataFrame(_members(path), columns=["name", "where", "class"])
+        table = pd.DataFrame(_members(path), columns=["name", "location", "class"])
         column = table["class"].to_numpy()
         table["split"] = choose_splits(table["name"], column, given, lists, seed)
-        tables.append(table[["name", "where", "split"]])
+        tables.append(table[["name", "location", "split"]])
         one_hot = np.eye(len(UCMERCED21.classes), dtype=np.uint8)[column]
         classes.append(one_hot if target is UCMERCED21 else _multi_labels(path, table["name"]))
     table = pd.concat(tables, ignore_index=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landscale.datasets.survey import Found, Reader
+from landscale.datasets.survey import PatchDetails, Reader
 from landscale.errors import LandscaleError
 from landscale.preparation import plan
 from landscale.preparation.overlap import IN_FLIGHT, write_while_reading
@@ -68,7 +68,7 @@ class Extractor:
             if classes is None:
                 classes = np.zeros((n, len(self._task.layout.classes)), np.uint8)
             columns, damaged = PatchColumns(self._task.layout, planes, classes), []
-            for i, found in enumerate(self._task.read(chunk.wheres, planes, classes)):
+            for i, found in enumerate(self._task.read(chunk.locations, planes, classes)):
                 columns.add(i, found)
                 if isinstance(found, LandscaleError):
                     damaged.append((chunk.names[i], str(found)))
@@ -102,7 +102,7 @@ class PatchColumns:
             "state": np.full(n, WHOLE, np.uint8),
         }
 
-    def add(self, i: int, found: Found | LandscaleError) -> None:
+    def add(self, i: int, found: PatchDetails | LandscaleError) -> None:
         """Set the other columns of row `i`, whose pixels are in place; zero the pixels of a damaged patch."""
         columns = self._columns
         if isinstance(found, LandscaleError):

@@ -22,7 +22,7 @@ class PatchChunk:
 
     start: int
     names: list[str]
-    wheres: list[Any]
+    locations: list[Any]
     classes: NDArray[np.uint8] | None
 
 
@@ -50,14 +50,14 @@ def make_jobs(survey: Survey, todo: NDArray[np.int64], workers: int) -> list[Rea
 
 
 def _chunks(survey: Survey, rows: NDArray[np.int64]) -> Iterator[PatchChunk]:
-    names, wheres = survey.table["name"], survey.table["where"]
+    names, locations = survey.table["name"], survey.table["location"]
     for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
         first, end = int(run[0]), int(run[-1]) + 1
         # Chunks begin at multiples of CHUNK, so that whole pages of the file are written.
         for start in range(first // CHUNK * CHUNK, end, CHUNK):
             part = slice(max(first, start), min(start + CHUNK, end))
             classes = None if survey.classes is None else survey.classes[part]
-            yield PatchChunk(part.start, list(names[part]), list(wheres[part]), classes)
+            yield PatchChunk(part.start, list(names[part]), list(locations[part]), classes)
 
 
 Assignment = list[list[int]]  # for each worker, the numbers of its jobs

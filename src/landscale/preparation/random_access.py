@@ -31,7 +31,7 @@ from landscale.store import PENDING, WHOLE, StoreWriter, create_store, open_stor
 if TYPE_CHECKING:  # it imports torch, which a preparation by one process does not need
     from landscale.distributed import Ranks
 
-_FOR_THE_READER = ("where", "job")  # columns of a survey that are not in the store: an archive may be moved
+_FOR_THE_READER = ("location", "job")  # columns of a survey that are not in the store: an archive may be moved
 
 
 def prepare_random_access(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from landscale.datasets.sequential import SequentialSurvey
-from landscale.datasets.survey import Found, Reader, Survey
+from landscale.datasets.survey import PatchDetails, Reader, Survey
 from landscale.distributed import local_device
 from landscale.errors import LandscaleError, UnknownName
 from landscale.store import SUPER, Layout, Plane
@@ -65,9 +65,9 @@ class UpsampledReader:
     upsampling: Upsampling
 
     def __call__(
-        self, wheres: Sequence[Any], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
-    ) -> Iterator[Found | LandscaleError]:
-        found = list(self.read(wheres, {key: plane for key, plane in planes.items() if key != SUPER}, classes))
+        self, locations: Sequence[Any], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+    ) -> Iterator[PatchDetails | LandscaleError]:
+        found = list(self.read(locations, {key: plane for key, plane in planes.items() if key != SUPER}, classes))
         self.upsampling(planes)
         yield from found
 

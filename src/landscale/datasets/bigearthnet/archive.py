@@ -14,7 +14,8 @@ from landscale.datasets.bigearthnet.folders import FOLDER_S2, V1, V2, check_list
 from landscale.datasets.bigearthnet.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, listed_pairs
 from landscale.datasets.bigearthnet.sequence import TarPatches
 from landscale.datasets.sequential import SequentialSurvey
-from landscale.datasets.survey import check_names, split_code, split_lists
+from landscale.datasets.splits import split_code, split_lists
+from landscale.datasets.survey import check_names
 from landscale.errors import BadInput
 from landscale.formats.decompression import estimated_size
 from landscale.formats.tar import first_member

@@ -15,17 +15,14 @@ import pandas as pd
 
 from landscale.datasets.bigearthnet.reader import BESIDE, BigEarthNetReader
 from landscale.datasets.bigearthnet.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, pair_v1, product
-from landscale.datasets.survey import (
-    OneByOne,
-    Survey,
-    acquired,
-    check_names,
+from landscale.datasets.splits import (
     is_listed,
     read_list,
     split_code,
     split_lists,
     splits_by_lists,
 )
+from landscale.datasets.survey import OneByOne, Survey, acquisition_times, check_names
 from landscale.errors import BadInput
 from landscale.store import Layout
 from landscale.store.planes import SENTINEL2
@@ -100,11 +97,11 @@ def _survey_v1(folder: Path, labels: str | None, lists: Path, radar: Path | None
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
     table = describe_v1(names, lists)
-    wheres = [f"{folder}/{name}" for name in names]
+    locations = [f"{folder}/{name}" for name in names]
     if radar:
         partners = pair_v1(names, radar, lists)
-        wheres = [where + BESIDE + partner for where, partner in zip(wheres, partners, strict=True)]
-    table["where"] = wheres
+        locations = [where + BESIDE + partner for where, partner in zip(locations, partners, strict=True)]
+    table["location"] = locations
     reader = OneByOne(BigEarthNetReader(target, labels_in_json=True))
     return Survey(layout(target, radar is not None), table, None, reader, V1)
 
@@ -120,7 +117,7 @@ def describe_v1(names: list[str], lists: Path) -> pd.DataFrame:
     for flag, stem in (("snow", "patches_with_seasonal_snow"), ("cloud", "patches_with_cloud_and_shadow")):
         listed = {name for path in lists.glob(f"{stem}.*") for name in read_list(path)}
         table[flag] = is_listed(table["name"], listed)
-    table["date"] = acquired(table["name"])
+    table["date"] = acquisition_times(table["name"])
     return table
 
 
@@ -128,9 +125,11 @@ def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
     target = nomenclature(labels or "ben19")
     radar = root / FOLDER_V2 if with_radar and (root / FOLDER_V2).is_dir() else None
     table, classes = read_metadata(root / "metadata.parquet", target)
-    table["where"] = f"{root / FOLDER_S2}/" + table["name"].str.rsplit("_", n=2).str[0] + "/" + table["name"]
+    table["location"] = f"{root / FOLDER_S2}/" + table["name"].str.rsplit("_", n=2).str[0] + "/" + table["name"]
     if radar:
-        table["where"] += [f"{BESIDE}{radar}/{product(name)}/{name}" if name else BESIDE for name in table["partner"]]
+        table["location"] += [
+            f"{BESIDE}{radar}/{product(name)}/{name}" if name else BESIDE for name in table["partner"]
+        ]
     reader = OneByOne(BigEarthNetReader(target, labels_in_json=False))
     return Survey(layout(target, radar is not None), table.drop(columns="partner"), classes, reader, V2)
 

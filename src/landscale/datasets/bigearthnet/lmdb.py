@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.datasets.options import labels_option
-from landscale.datasets.survey import Found, Survey, check_names, split_code
+from landscale.datasets.splits import split_code
+from landscale.datasets.survey import PatchDetails, Survey, check_names
 from landscale.errors import BadInput, LandscaleError
 from landscale.store.lmdb import is_environment
 from landscale.store.reben import Instrument, RebenStore, open_reben, patch_values
@@ -27,23 +28,23 @@ class LmdbReader:
     environments: tuple[tuple[Instrument, ...], ...]
 
     def __call__(
-        self, wheres: Sequence[Any], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
-    ) -> list[Found | LandscaleError]:
+        self, locations: Sequence[Any], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+    ) -> list[PatchDetails | LandscaleError]:
         del classes  # the survey knew them
         return [
             self._read(environment, keys, {key: plane[i : i + 1] for key, plane in planes.items()})
-            for i, (environment, keys) in enumerate(wheres)
+            for i, (environment, keys) in enumerate(locations)
         ]
 
     def _read(
         self, environment: int, keys: tuple[bytes, ...], into: Mapping[str, NDArray[np.generic]]
-    ) -> Found | LandscaleError:
+    ) -> PatchDetails | LandscaleError:
         try:
             for instrument, key in zip(self.environments[environment], keys, strict=True):
                 instrument.gather([key], into)
         except LandscaleError as error:
             return error
-        return Found()
+        return PatchDetails()
 
 
 def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None) -> Survey:
@@ -79,4 +80,4 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None) -> 
 def _table(number: int, store: RebenStore) -> pd.DataFrame:
     keys = zip(*(k.tolist() for k in patch_values(store).keys), strict=True)
     known = ("name", "split", "tile", "date", "country", "snow", "cloud")
-    return pd.DataFrame({**{key: store.column(key) for key in known}, "where": [(number, k) for k in keys]})
+    return pd.DataFrame({**{key: store.column(key) for key in known}, "location": [(number, k) for k in keys]})

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.datasets.bigearthnet.sentinel1 import RADAR
-from landscale.datasets.survey import Found
+from landscale.datasets.survey import PatchDetails
 from landscale.errors import BadInput, UnknownName
 from landscale.formats.geotiff import Place, read_band
 from landscale.runtime.files import read_json
@@ -31,8 +31,10 @@ class BigEarthNetReader:
     nomenclature: Nomenclature
     labels_in_json: bool
 
-    def __call__(self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> Found:
-        optical, _, radar = where.partition(BESIDE)
+    def __call__(
+        self, location: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+    ) -> PatchDetails:
+        optical, _, radar = location.partition(BESIDE)
         place = None
         for plane in SENTINEL2:
             place = _read_plane(optical, plane, planes[plane.key], place)
@@ -42,9 +44,9 @@ class BigEarthNetReader:
             place = _read_plane(radar, RADAR, planes[RADAR.key], place)
         assert place is not None
         if not self.labels_in_json:
-            return Found(place)
+            return PatchDetails(place)
         path = f"{optical}/{os.path.basename(optical)}_labels_metadata.json"  # noqa: PTH119
-        return Found(place, read_labels(path, read_json(Path(path)), self.nomenclature, classes))
+        return PatchDetails(place, read_labels(path, read_json(Path(path)), self.nomenclature, classes))
 
 
 def _read_plane(folder: str, plane: Plane, out: NDArray[np.generic], first: Place | None) -> Place:

@@ -11,7 +11,7 @@ import bz2
 from pathlib import Path
 from typing import Any
 
-from landscale.datasets.survey import split_lists
+from landscale.datasets.splits import split_lists
 from landscale.errors import BadInput, reason
 from landscale.runtime.files import read_json
 from landscale.store.planes import SENTINEL1

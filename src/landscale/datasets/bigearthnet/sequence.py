@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from landscale.datasets.bigearthnet.reader import read_labels, same_place
 from landscale.datasets.bigearthnet.sentinel1 import primary_name
 from landscale.datasets.sequential import SequentialPatch
-from landscale.datasets.survey import Found
+from landscale.datasets.survey import PatchDetails
 from landscale.errors import BadInput, LandscaleError, reason
 from landscale.formats.geotiff import Place, decode_band
 from landscale.formats.tar import Tarball
@@ -121,7 +121,7 @@ class TarPatches:
             problem = BadInput(self._path, f"patch {name}: lacks {', '.join(sorted(missing - read))}")
         if problem is not None and self._labels:
             classes[:] = 0  # as from folders, where a damaged patch's labels are not read
-        return SequentialPatch(name, problem or Found(place or Place(), tile), primary)
+        return SequentialPatch(name, problem or PatchDetails(place or Place(), tile), primary)
 
 
 def _parse_json(path: str, data: memoryview) -> Any:

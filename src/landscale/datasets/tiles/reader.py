@@ -14,7 +14,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from landscale.datasets.survey import Found
+from landscale.datasets.survey import PatchDetails
 from landscale.errors import LandscaleError
 from landscale.formats.geotiff import Place
 from landscale.scenes.scene import ScenePixels
@@ -31,7 +31,7 @@ _GDAL = {
 
 @dataclass(frozen=True)
 class TileReader:
-    """Reads neighbouring patches of one tile; `wheres` are (tile, y, x) with y, x in px of 10 m.
+    """Reads neighbouring patches of one tile; `locations` are (tile, y, x) with y, x in px of 10 m.
 
     columns: for each tile, from where to where its patches reach, in px of 10 m.
     """
@@ -42,25 +42,25 @@ class TileReader:
 
     def __call__(
         self,
-        wheres: Sequence[tuple[int, int, int]],
+        locations: Sequence[tuple[int, int, int]],
         planes: Mapping[str, NDArray[np.generic]],
         classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
-    ) -> Iterator[Found | LandscaleError]:
-        tile = self.tiles[wheres[0][0]]
+    ) -> Iterator[PatchDetails | LandscaleError]:
+        tile = self.tiles[locations[0][0]]
         problems: dict[int, LandscaleError] = {}
         with rasterio.Env(**_GDAL):
             try:
-                strips = self._open(wheres[0][0])
+                strips = self._open(locations[0][0])
             except LandscaleError as error:
-                yield from (error for _ in wheres)
+                yield from (error for _ in locations)
                 return
-            for _, group in groupby(enumerate(wheres), key=lambda one: one[1][1] // _STRIP):
+            for _, group in groupby(enumerate(locations), key=lambda one: one[1][1] // _STRIP):
                 first, *more = (i for i, _ in group)
                 part = slice(first, first + len(more) + 1)
-                found = self._cut(strips, wheres[part], {key: plane[part] for key, plane in planes.items()})
+                found = self._cut(strips, locations[part], {key: plane[part] for key, plane in planes.items()})
                 problems |= {first + i: error for i, error in found.items()}
-        for i, (_, y, x) in enumerate(wheres):
-            yield problems.get(i) or Found(Place(tile.crs, tile.left + 10 * x, tile.top - 10 * y), tile.mgrs)
+        for i, (_, y, x) in enumerate(locations):
+            yield problems.get(i) or PatchDetails(Place(tile.crs, tile.left + 10 * x, tile.top - 10 * y), tile.mgrs)
 
     def _open(self, number: int) -> Strips:
         """The strips of a tile: a worker goes through one tile after the other."""
@@ -80,14 +80,14 @@ class TileReader:
     def _cut(
         self,
         strips: Strips,
-        wheres: Sequence[tuple[int, int, int]],
+        locations: Sequence[tuple[int, int, int]],
         planes: Mapping[str, NDArray[np.generic]],
     ) -> dict[int, LandscaleError]:
         """Decode the rows that the patches span, band by band, and cut the patches from them; what is damaged of which."""
         problems: dict[int, LandscaleError] = {}
-        corners = np.array([(y, x) for _, y, x in wheres])
+        corners = np.array([(y, x) for _, y, x in locations])
         top, bottom = int(corners[:, 0].min()), int(corners[:, 0].max()) + SIDE
-        left = self.columns[wheres[0][0]][0]
+        left = self.columns[locations[0][0]][0]
         for plane in self.layout.planes:
             ratio = SIDE // plane.side
             out = planes[plane.key]

@@ -18,15 +18,8 @@ from numpy.typing import NDArray
 
 from landscale.datasets.bigearthnet.folders import is_synthetic
 from landscale.datasets.options import LISTS, Option, labels_option
-from landscale.datasets.survey import (
-    Survey,
-    acquired,
-    block_split,
-    check_names,
-    split_code,
-    split_lists,
-    splits_by_lists,
-)
+from landscale.datasets.splits import block_split, split_code, split_lists, splits_by_lists
+from landscale.datasets.survey import Survey, acquisition_times, check_names
 from landscale.datasets.tiles.corine import corine_labels, open_corine
 from landscale.datasets.tiles.patch_list import find, read_patch_list
 from landscale.datasets.tiles.quality_masks import FLAGGED_FROM, Limits, mask_fractions
@@ -122,7 +115,7 @@ def survey(
     if table.empty:
         raise BadInput(inputs[0][1], f"gives no patch; left out were {left_out}")
     check_names(table, inputs[0][1])
-    table["date"] = acquired(table["name"])
+    table["date"] = acquisition_times(table["name"])
     provenance: dict[str, Any] = {"source": "tiles", "tiles": [tile.product for tile in tiles], "left_out": left_out}
     if any(is_synthetic(tile.scene.folder.resolve().parent) for tile in tiles):
         provenance["synthetic"] = True
@@ -168,7 +161,7 @@ def _look(number: int, tile: Tile, part: pd.DataFrame, limits: Limits, share: in
     if "split" not in part:
         part["split"] = _block_splits(tile, y, x)
     part["kept"] = limits.keep(masks, tile.scene.folder)
-    part["where"] = list(zip([number] * len(part), y.tolist(), x.tolist(), strict=True))
+    part["location"] = list(zip([number] * len(part), y.tolist(), x.tolist(), strict=True))
     share = max(1, min(share, tile.height // _PART))
     part["job"] = number * share + y * share // tile.height
     return part.drop(columns=["y", "x"])
@@ -186,26 +179,26 @@ def _from_corine(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Classes of the patches, and which of them the map covers."""
     corine = open_corine(path)
-    wheres = np.array(list(table["where"]), np.int64).reshape(-1, 3)  # tile, y, x
+    locations = np.array(list(table["location"]), np.int64).reshape(-1, 3)  # tile, y, x
     classes, covered = np.zeros((len(table), len(target.classes)), np.uint8), np.zeros(len(table), bool)
 
     def look_up(number: int) -> None:
-        tile, rows = tiles[number], np.flatnonzero(wheres[:, 0] == number)
+        tile, rows = tiles[number], np.flatnonzero(locations[:, 0] == number)
         if not tile.crs:
             raise BadInput(tile.scene.folder, "has no CRS with an EPSG code, so nothing on a map is its place")
-        corners = np.array([tile.left, tile.top]) + wheres[rows, :0:-1] * (10.0, -10.0)
+        corners = np.array([tile.left, tile.top]) + locations[rows, :0:-1] * (10.0, -10.0)
         found = corine.class_fractions(tile.crs, corners, SIDE * 10.0)
         covered[rows] = found.sum(1) > 0
         classes[rows] = corine_labels(found, target, min_share)
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(look_up, np.unique(wheres[:, 0]).tolist()))
+        list(pool.map(look_up, np.unique(locations[:, 0]).tolist()))
     return classes, covered
 
 
 def _columns(table: pd.DataFrame, tiles: int) -> tuple[tuple[int, int], ...]:
     """For each tile, from where to where its patches reach."""
     lefts: list[list[int]] = [[] for _ in range(tiles)]
-    for number, _, x in table["where"]:
+    for number, _, x in table["location"]:
         lefts[number].append(x)
     return tuple((min(left), max(left) + SIDE) if left else (0, SIDE) for left in lefts)
