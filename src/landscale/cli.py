@@ -14,8 +14,8 @@ from importlib.metadata import entry_points
 from landscale import __version__
 from landscale.commands.command import AddCommand, CommandParser, command_adder
 from landscale.errors import LandscaleError, LostRank, reason
+from landscale.runtime.portability import keep_freed_memory
 from landscale.runtime.signals import Stopped
-from landscale.runtime.workers import keep_freed_memory
 
 EXAMPLES = """examples:
   landscale demo

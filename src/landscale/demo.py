@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from landscale.datasets.bigearthnet import folders as bigearthnet
@@ -14,6 +13,7 @@ from landscale.models.weights import load_model
 from landscale.preparation import prepare_survey
 from landscale.report.page import report
 from landscale.runtime.files import write_json
+from landscale.runtime.portability import usable_cores
 from landscale.runtime.signals import Stopped
 from landscale.store import open_store
 from landscale.training.recipe import load_recipe
@@ -53,7 +53,7 @@ def demo(out: Path) -> Path:
 
     if _step(2, f"prepare a store of {PATCHES} patches", store_path, there=store_path.exists()):
         survey = bigearthnet.survey([(None, archive)])
-        prepare_survey(survey, store_path, len(os.sched_getaffinity(0)))
+        prepare_survey(survey, store_path, usable_cores())
     store = open_store(store_path)
 
     if _step(3, "train the recipe demo", run.weights, there=run.ended):

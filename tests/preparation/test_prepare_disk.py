@@ -15,6 +15,7 @@ from archives import link_v2
 from conftest import Cli, command, outcome
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.preparation import plan, prepare_survey
+from landscale.runtime import portability
 from landscale.store import PENDING, WHOLE, checksum, direct, open_store, writer
 from launchers import in_memory
 from surveys import dataset
@@ -119,12 +120,15 @@ def test_a_sync_that_fails(
     """What was not synced does not count: the kernel may have dropped it."""
     store = tmp_path / "s.h5"
     partial = tmp_path / "s.h5.partial"
-    monkeypatch.setattr(direct, "os", Disk(3 if call == "fdatasync" else 1, errno.EIO, call=call))
+    broken = Disk(3 if call == "fdatasync" else 1, errno.EIO, call=call)
+    for module in (direct, portability):
+        monkeypatch.setattr(module, "os", broken)
     answer = cli("prepare", "bigearthnet", archive, store, "--workers", 1)
     assert answer.code == 2
     assert answer.lines == [f"landscale: {partial}: cannot be written (Input/output error)"]
     assert counts_only_whole(partial) == (16 if call == "fdatasync" else PATCHES)
-    monkeypatch.setattr(direct, "os", os)
+    for module in (direct, portability):
+        monkeypatch.setattr(module, "os", os)
     assert cli("prepare", "bigearthnet", archive, store, "--workers", 1).code == 0
     assert store.read_bytes() == unbroken.read_bytes()
 
@@ -165,7 +169,8 @@ def test_a_chunk_counts_only_once_it_is_synced(archive: Path, tmp_path: Path, mo
             return getattr(os, name)
 
     monkeypatch.setattr(writer.StoreWriter, "_write", write)
-    monkeypatch.setattr(direct, "os", Noting())
+    for module in (direct, portability):
+        monkeypatch.setattr(module, "os", Noting())
     prepare_survey(bigearthnet.survey([(None, archive)]), tmp_path / "s.h5")
     chunk = seen[: seen.index("state") + 1]
     assert chunk[-2:] == ["fdatasync", "state"]

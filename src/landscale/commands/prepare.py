@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from landscale.commands.command import AddCommand, print_result
 from landscale.commands.dataset_options import add_dataset_options, given_dataset_options, split_input
 from landscale.datasets import dataset_names, load_dataset
 from landscale.errors import LandscaleError
+from landscale.runtime.portability import usable_cores
 
 if TYPE_CHECKING:
     from landscale.distributed import Ranks
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with joined_ranks() as ranks:
             work: dict[str, Any] = {
-                "workers": options.workers or (1 if ranks else len(os.sched_getaffinity(0))),
+                "workers": options.workers or (1 if ranks else usable_cores()),
                 "scheduler": options.scheduler,
                 "ranks": ranks,
                 "extend": _upsampling(options),

@@ -1,7 +1,7 @@
 """Small GeoTIFFs read at the speed of the file system.
 
 BigEarthNet is twelve single-band, uncompressed GeoTIFFs a patch, whose headers are equal but for the tie point. So the
-header of the last such file is a template: one `preadv` brings the header and the pixels, straight into their place, and
+header of the last such file is a template: one call brings the header and the pixels, straight into their place, and
 comparing the header with the template replaces parsing it. Whatever does not match goes the long way: it is parsed and,
 if it is plain, becomes a template; if not (compressed, tiled, several bands), rasterio reads it, once its header is seen to
 be consistent: GDAL decodes a file whose strips, after a flipped bit, lie over the header.
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
+from landscale.runtime.portability import read_into
 
 _TYPE_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _TYPE_CODE = {1: "B", 2: "B", 3: "H", 4: "I", 12: "d"}
@@ -83,7 +84,7 @@ def read_band(path: str | Path, out: NDArray[np.generic]) -> Place:
         try:
             handle = os.open(path, os.O_RDONLY)
             try:  # the last byte tells a file that is too long
-                length = os.preadv(handle, [header, out.data, bytearray(1)], 0)
+                length = read_into(handle, [header, out.data, bytearray(1)], 0)
             finally:
                 os.close(handle)
         except OSError as error:

@@ -13,6 +13,7 @@ from landscale.distributed import Ranks
 from landscale.errors import LandscaleError
 from landscale.loading.filling import Arrays, agreed, bytes_of, filled, positions
 from landscale.loading.room import SHARED
+from landscale.runtime.portability import open_unnamed, reserve_space
 from landscale.store import PatchStore, Plane
 
 _ALIGNED = 4096
@@ -76,11 +77,11 @@ def _shared(size: int, ranks: Ranks, peers: Sequence[int]) -> NDArray[np.uint8]:
 
 def _reserved(size: int) -> int:
     try:
-        handle = os.open(SHARED, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        handle = open_unnamed(SHARED)
     except OSError as error:
         raise LandscaleError(f"{SHARED}: memory cannot be shared here ({error.strerror})") from None
     try:
-        os.posix_fallocate(handle, 0, size)  # now, as a page that is missing later is a SIGBUS
+        reserve_space(handle, size)  # now, as a page that is missing later is a SIGBUS
     except OSError as error:
         os.close(handle)
         raise LandscaleError(f"{SHARED}: cannot hold {size / 1e9:.3g} GB ({error.strerror})") from None

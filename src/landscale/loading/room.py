@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from landscale.runtime.portability import available_memory
+
 SHARED = "/dev/shm"  # holds the memory that processes share
 _LIMITS = {
     "": ("", "memory.max"),
@@ -30,8 +32,7 @@ class Room:
 
 def look(device: torch.device) -> Room:
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    memory = min(int(meminfo["MemAvailable"].split()[0]) * 1024, *limits())
+    memory = min(available_memory(), *limits())
     shared = 0
     with suppress(OSError):
         about = os.statvfs(SHARED)

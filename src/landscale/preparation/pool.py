@@ -13,7 +13,8 @@ from landscale.errors import LandscaleError
 from landscale.preparation.extract import ExtractionTask, Extractor
 from landscale.preparation.plan import ReadJob
 from landscale.preparation.result import DamagedPatches
-from landscale.runtime.workers import exit_with_parent, interrupts_left_to_parent, keep_freed_memory, start_fork_server
+from landscale.runtime.portability import keep_freed_memory
+from landscale.runtime.workers import exit_with_parent, interrupts_left_to_parent, start_fork_server
 
 POLL_INTERVAL = 0.25  # seconds between two updates of the progress
 

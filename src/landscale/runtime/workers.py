@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,7 +13,6 @@ from multiprocessing.context import ForkServerContext
 from types import FrameType
 
 _NEEDED = ["landscale.preparation.extract", "rasterio"]
-_TRIM, _MAPS = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of mallopt(3)
 
 
 def start_fork_server() -> ForkServerContext:
@@ -56,13 +54,3 @@ def exit_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def keep_freed_memory() -> None:
-    """Let glibc's malloc keep all that is freed: it is needed again at once, and page faults of fresh memory are among the
-    largest costs of training and evaluating on a CPU. Other C libraries have no such switch.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MAPS, 0)  # large blocks come from the heap, too,
-        mallopt(_TRIM, -1)  # and the heap never shrinks

@@ -8,13 +8,14 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput
+from landscale.runtime.portability import drop_from_page_cache, open_direct, read_into, sync_data, use_large_pages
 from landscale.store.layout import Layout
 
 PAGE = 4096  # bytes; direct writes begin and end at multiples of it, in the file and in memory
@@ -30,9 +31,7 @@ class DirectFile:
     def __init__(self, path: str | Path, *, make: bool = False) -> None:
         self._path = path = Path(path)
         self._file = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
-        self._direct: int | None = None
-        with suppress(OSError):  # a file system that cannot
-            self._direct = os.open(path, os.O_RDWR | os.O_DIRECT)
+        self._direct = open_direct(path)
 
     def close(self) -> None:
         os.close(self._file)
@@ -62,11 +61,11 @@ class DirectFile:
 
     def read(self, out: NDArray[np.generic], position: int) -> None:
         """Bytes into a C-contiguous array."""
-        os.preadv(self._file, [out.data.cast("B")], position)
+        read_into(self._file, [out.data.cast("B")], position)
 
     def forget(self, position: int, size: int) -> None:
         """Let the page cache drop what is on disk: a page that is used again costs a tenth of a fresh one."""
-        os.posix_fadvise(self._file, position, size, os.POSIX_FADV_DONTNEED)
+        drop_from_page_cache(self._file, position, size)
 
     def sync(self, *, whole: bool = False) -> None:
         """Bring all that was written to the disk; `whole`: with what the file system says of it.
@@ -75,7 +74,7 @@ class DirectFile:
             BadInput: the disk is broken.
         """
         with self._told():
-            (os.fsync if whole else os.fdatasync)(self._file)
+            (os.fsync if whole else sync_data)(self._file)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._file, size)
@@ -98,6 +97,5 @@ def page_aligned_buffers(layout: Layout, patches: int) -> dict[str, NDArray[np.g
 def _memory(size: int) -> mmap.mmap:
     """Of large pages, where there are any: it is looked up less often."""
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    use_large_pages(memory)
     return memory

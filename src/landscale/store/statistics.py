@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput
 from landscale.runtime.files import read_json, write_json
+from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import progress_bar
 from landscale.store.layout import Layout, moments
 
@@ -106,7 +106,7 @@ class TrainStatistics(Mapping[str, tuple[float, float]]):
         found: list[NDArray[np.float64]] = []
         with (
             progress_bar("statistics", len(self._train)) as advance,
-            ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+            ThreadPoolExecutor(usable_cores()) as pool,
         ):
             for part in pool.map(self._moments, chunks):
                 found.append(part)

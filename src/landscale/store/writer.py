@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
 from landscale.runtime.files import exclusive_lock, sync
+from landscale.runtime.portability import reserve_space
 from landscale.store.direct import PAGE, DirectFile
 from landscale.store.layout import FORMAT, SHARES, SPLITS, STATES, WHOLE, Layout, seals
 from landscale.store.statistics import PART, mean_and_deviation
@@ -68,7 +68,7 @@ def typed_columns(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]
 
 def _reserve(path: Path, size: int) -> None:
     with path.open("ab") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        reserve_space(file.fileno(), size)
 
 
 def dataset_shapes(layout: Layout, names: NDArray[np.bytes_]) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import yaml
 from landscale.errors import BadInput
 from landscale.inference.scores import Scores, read_scores
 from landscale.runtime.files import read_json, write_json, write_text
+from landscale.runtime.portability import usable_cores
 from landscale.store import PatchStore
 from landscale.training.recipe import CONDUCT, Recipe, as_yaml
 
@@ -106,7 +106,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
         "packages": {name: importlib.metadata.version(name) for name in packages},

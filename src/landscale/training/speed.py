@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from landscale.models.classifier import reduced_precision
-from landscale.runtime.workers import keep_freed_memory
+from landscale.runtime.portability import keep_freed_memory
 from landscale.training.recipe import Recipe
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,7 @@ import torch
 
 from landscale.distributed import Ranks, local_device
 from landscale.errors import LandscaleError, reason
+from landscale.runtime.portability import signal_when_parent_ends, usable_cores
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.runtime.workers import interrupts_left_to_parent
 from landscale.store import open_store
@@ -51,7 +51,7 @@ def work(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, str | None],
     """
     resource_tracker.ensure_running()  # by ourselves, as starting it lifts the block of signals below
     workers = min(workers, len(jobs))
-    threads = max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // max(workers, 1)))
+    threads = max(1, min(torch.get_num_threads(), usable_cores() // max(workers, 1)))
     waiting = list(reversed(jobs))
     idle: list[tuple[int, SpawnProcess, Pipe]] = []
     busy: dict[Pipe, tuple[int, SpawnProcess, Job]] = {}
@@ -98,9 +98,7 @@ def _start(number: int, threads: int) -> tuple[int, SpawnProcess, Pipe]:
 
 
 def _serve(pipe: Pipe, parent: int, number: int, threads: int) -> None:
-    ctypes.CDLL(None).prctl(
-        1, signal.SIGKILL
-    )  # PR_SET_PDEATHSIG: two must not write one run after the parent is killed
+    signal_when_parent_ends(signal.SIGKILL)  # two must not write one run after the parent is killed
     if os.getppid() != parent:
         os._exit(1)
     torch.set_num_threads(threads)

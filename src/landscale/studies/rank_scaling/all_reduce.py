@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import statistics
 import time
@@ -13,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from landscale.distributed import Ranks
+from landscale.runtime.portability import usable_core_numbers
 from landscale.studies.rank_scaling.cost_model import BUCKET_BYTES
 
 SMALL_BYTES = 4  # one number: all of its time is latency
@@ -29,7 +29,7 @@ def measure_all_reduce(ranks: Ranks, device: torch.device) -> dict[str, Any]:
     """
     host = socket.gethostname()
     # Launchers may bind each rank to its own cores.
-    cores = ranks.gather([(host, core) for core in os.sched_getaffinity(0)])
+    cores = ranks.gather([(host, core) for core in usable_core_numbers()])
     about = {
         "ranks": ranks.world,
         "nodes": len(set(ranks.gather(host))),

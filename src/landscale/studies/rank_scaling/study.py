@@ -7,7 +7,6 @@ k-th of it.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import pandas as pd
 
 from landscale.errors import BadInput, LandscaleError
 from landscale.runtime.files import read_json, write_json, write_text
+from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import console, progress_bar
 from landscale.runtime.signals import deferred_signals
 from landscale.store import PatchStore
@@ -151,7 +151,7 @@ def _begin(plan: RankScalingPlan, store: PatchStore, out: Path) -> Figures:
 
 def _threads_per_rank(plan: RankScalingPlan) -> int | None:
     """The same at every number of ranks, as a rank stands for a GPU. None with a launcher of the user's."""
-    return max(1, len(os.sched_getaffinity(0)) // max(plan.ranks)) if plan.launch == TORCHRUN else None
+    return max(1, usable_cores() // max(plan.ranks)) if plan.launch == TORCHRUN else None
 
 
 def _write(results: Path, content: Figures) -> None:

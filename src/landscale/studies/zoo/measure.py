@@ -7,7 +7,6 @@ and augmentation are not in it: they are the same for every network.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import signal
 import statistics
@@ -25,7 +24,7 @@ from timm.optim._optim_factory import create_optimizer_v2
 from landscale.loading import Native
 from landscale.models.classifier import Classifier, Description, reduced_precision
 from landscale.models.registry import PATCH_SIDE, describe, zoo
-from landscale.runtime.workers import keep_freed_memory
+from landscale.runtime.portability import keep_freed_memory, signal_when_parent_ends
 from landscale.vocabulary.bands import BANDS
 
 CHUNKS = 12  # into which the seconds are divided: steps of training and of inference take turns
@@ -205,7 +204,7 @@ def _resident(key: str) -> int | None:
 def _first_to_go() -> None:
     """End with the command that waits for us; and should memory run out, this process goes, and no other one."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        signal_when_parent_ends(signal.SIGKILL)
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
