@@ -21,7 +21,10 @@ SAVE_SECONDS = 60.0  # for a training to save its state after SIGTERM
 
 # Replaces itself by a command that receives SIGTERM when its parent dies (PR_SET_PDEATHSIG, Linux), so that two commands
 # never write the same run.
-EXEC_WITH_PARENT = "import ctypes, os, sys; getattr(ctypes.CDLL(None), 'prctl', lambda *_: None)(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
+EXEC_WITH_PARENT = (
+    "import ctypes, os, sys; getattr(ctypes.CDLL(None), 'prctl', lambda *_: None)(1, 15);"
+    " os.execvp(sys.argv[1], sys.argv[1:])"
+)
 
 
 def launcher_command(template: str, ranks: int) -> list[str]:
