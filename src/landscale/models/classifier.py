@@ -121,7 +121,7 @@ def reduced_precision(device: str) -> bool:
     """Whether bfloat16 is faster here: on GPUs that have it and CPUs with AVX-512 BF16 or AMX."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
+    return torch.backends.mkldnn.is_available() and "avx512_bf16" in _cpu_flags()  # type: ignore[no-untyped-call]
 
 
 def _cpu_flags() -> str:

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from landscale.errors import LandscaleError, UnknownName
 from landscale.models.compound import Scaling
+from landscale.models.patch_convolution import use_patch_convolutions
 
 PATCH_SIDE = 120  # of a BigEarthNet patch at 10 m
 
@@ -108,12 +109,14 @@ def create(name: str, bands: int, classes: int, side: int | None = None, **kwarg
     if fixed_side(name):
         kwargs = {"img_size": side or entry.side} | kwargs
     try:
-        return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=classes, **kwargs)
+        network = timm.create_model(name, pretrained=False, in_chans=bands, num_classes=classes, **kwargs)
     except TypeError as error:
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if refused:
             raise LandscaleError(f"model '{name}' takes no option '{refused[1]}'") from error
         raise
+    use_patch_convolutions(network)
+    return network
 
 
 def _without_storage(name: str, bands: int, classes: int, side: int, **options: Any) -> nn.Module:
