@@ -1,4 +1,4 @@
-"""EuroSAT through the command line: every pixel, label and split of its archives stands in the store, by name."""
+"""EuroSAT by the command line: every pixel, label and split is in the store, by the name of its patch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from surveys import band_of, labels, row_of, splits
 Prepared = Callable[..., Path]
 
 
-def test_eurosat_pixels_and_classes(eurosat: Path, prepared: Prepared) -> None:
+def test_pixels_and_classes_of_the_rgb_images(eurosat: Path, prepared: Prepared) -> None:
     store = open_store(prepared("eurosat", eurosat))
     assert len(store) == 50
     assert store.layout.classes == EUROSAT10.names
@@ -40,7 +40,7 @@ def test_eurosat_pixels_and_classes(eurosat: Path, prepared: Prepared) -> None:
         assert not np.array_equal(red, blue)
 
 
-def test_eurosat_folder_zip_and_class_folders_are_the_same_store(
+def test_a_folder_a_zip_and_a_parent_folder_give_the_same_store(
     eurosat: Path, eurosat_zip: Path, prepared: Prepared
 ) -> None:
     folder = prepared("eurosat", eurosat, name="folder.h5").read_bytes()
@@ -48,7 +48,7 @@ def test_eurosat_folder_zip_and_class_folders_are_the_same_store(
     assert prepared("eurosat", eurosat.parent, name="parent.h5").read_bytes() == folder
 
 
-def test_eurosat_13_bands_by_name(eurosat_ms: Path, prepared: Prepared, tmp_path: Path) -> None:
+def test_the_13_bands_are_stored_by_name(eurosat_ms: Path, prepared: Prepared, tmp_path: Path) -> None:
     store = open_store(prepared("eurosat", eurosat_ms))
     assert len(store) == 20
     assert store.summary()["bands"] == [f"B{k:02d}" for k in range(1, 9)] + ["B8A", "B09", "B10", "B11", "B12"]
@@ -64,7 +64,7 @@ def test_eurosat_13_bands_by_name(eurosat_ms: Path, prepared: Prepared, tmp_path
     assert prepared("eurosat", packed, name="zip.h5").read_bytes() == store.path.read_bytes()
 
 
-def test_eurosat_zip_made_on_a_mac(eurosat: Path, tmp_path: Path, prepared: Prepared) -> None:
+def test_extra_files_in_a_zip_from_macos_are_ignored(eurosat: Path, tmp_path: Path, prepared: Prepared) -> None:
     shutil.copytree(eurosat / "River", tmp_path / "x/EuroSAT_RGB/River")
     extra = tmp_path / "x/__MACOSX/EuroSAT_RGB/River/._River_1.jpg"
     extra.parent.mkdir(parents=True)
@@ -73,8 +73,8 @@ def test_eurosat_zip_made_on_a_mac(eurosat: Path, tmp_path: Path, prepared: Prep
     assert sorted(row_of(store)) == [f"River_{k}" for k in range(1, 6)]
 
 
-def test_eurosat_by_lists(eurosat: Path, tmp_path: Path, prepared: Prepared) -> None:
-    """Neumann et al. list file names, with suffix."""
+def test_splits_by_lists(eurosat: Path, tmp_path: Path, prepared: Prepared) -> None:
+    """The lists of Neumann et al. have file names with suffixes."""
     names = sorted(p.name for p in eurosat.rglob("*.jpg"))
     lists = {"eurosat-train": names[:30], "eurosat-val": names[30:35], "eurosat-test": names[35:49]}
     folder = write_lists(tmp_path / "lists", lists, "txt")
@@ -82,7 +82,7 @@ def test_eurosat_by_lists(eurosat: Path, tmp_path: Path, prepared: Prepared) -> 
     assert [found[name.removesuffix(".jpg")] for name in names] == [1] * 30 + [2] * 5 + [3] * 14 + [0]
 
 
-def test_eurosat_split_of_an_input(eurosat: Path, eurosat_zip: Path, tmp_path: Path, prepared: Prepared) -> None:
+def test_an_input_may_be_given_a_split(eurosat: Path, eurosat_zip: Path, tmp_path: Path, prepared: Prepared) -> None:
     other = write_eurosat(tmp_path / "o", each=1, classes=["Forest"])
     (other / "Forest/Forest_1.jpg").rename(other / "Forest/Forest_99.jpg")
     store = open_store(prepared("eurosat", f"train={eurosat_zip}", f"test={other}"))
@@ -90,7 +90,7 @@ def test_eurosat_split_of_an_input(eurosat: Path, eurosat_zip: Path, tmp_path: P
     assert splits(store)["Forest_99"] == 3
 
 
-def test_eurosats_rule_is_seeded_and_stratified(eurosat: Path, prepared: Prepared) -> None:
+def test_splits_are_drawn_by_the_seed_in_each_class(eurosat: Path, prepared: Prepared) -> None:
     first, again, other = (
         splits(open_store(prepared("eurosat", eurosat, "--seed", seed, name=f"{k}.h5")))
         for k, seed in enumerate((0, 0, 1))
@@ -99,23 +99,23 @@ def test_eurosats_rule_is_seeded_and_stratified(eurosat: Path, prepared: Prepare
     assert first != other
     for found in (first, other):
         for name in EUROSAT10.names:
-            mine = [split for patch, split in found.items() if patch.split("_")[0] == name]
-            assert sorted(mine) == [1, 1, 1, 2, 3]
+            class_splits = [split for patch, split in found.items() if patch.split("_")[0] == name]
+            assert sorted(class_splits) == [1, 1, 1, 2, 3]
 
 
 @settings(max_examples=25)
 @given(st.data())
-def test_eurosats_rule_knows_no_order_of_files(tmp_path: Path, data: st.DataObject) -> None:
-    """The split of a patch hangs on the seed and the names of its class alone, whatever the folder lists first."""
+def test_drawn_splits_do_not_depend_on_the_order_of_files(tmp_path: Path, data: st.DataObject) -> None:
+    """They depend on the seed and on the names of the patches of a class."""
     sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
     members = [
         (f"{EUROSAT10.names[c]}_{k}", f"{c}/{k}", c, ".jpg") for c, size in enumerate(sizes) for k in range(size)
     ]
     seed = data.draw(st.integers(0, 5))
 
-    def rule(found: list[tuple[str, str, int, str]]) -> dict[str, int]:
+    def survey_splits(listed: list[tuple[str, str, int, str]]) -> dict[str, int]:
         with pytest.MonkeyPatch.context() as patch:
-            files = [(f"{w.split('/')[0]}", n) for n, w, *_ in found]
+            files = [(f"{w.split('/')[0]}", n) for n, w, *_ in listed]
             patch.setattr(
                 Path, "rglob", lambda self, _: [self / EUROSAT10.names[int(c)] / f"{n}.jpg" for c, n in files]
             )
@@ -123,8 +123,8 @@ def test_eurosats_rule_knows_no_order_of_files(tmp_path: Path, data: st.DataObje
         return dict(zip(survey.table["name"], survey.table["split"].tolist(), strict=True))
 
     shuffled = data.draw(st.permutations(members))
-    found = rule(members)
-    assert rule(shuffled) == found
+    found = survey_splits(members)
+    assert survey_splits(shuffled) == found
     for c, size in enumerate(sizes):
         counts = np.bincount([s for n, s in found.items() if n.startswith(EUROSAT10.names[c])], minlength=4)
         assert counts[0] == 0
@@ -132,46 +132,47 @@ def test_eurosats_rule_knows_no_order_of_files(tmp_path: Path, data: st.DataObje
 
 
 EUROSAT_REFUSED = {
-    "a class that is none": ("Foresst/Foresst_1.jpg", "did you mean Forest"),
-    "both kinds": ("Forest/Forest_9.tif", "mixes JPEG and GeoTIFF"),
+    "an unknown class": ("Foresst/Foresst_1.jpg", "did you mean Forest"),
+    "JPEG and GeoTIFF": ("Forest/Forest_9.tif", "has both JPEGs and GeoTIFFs"),
 }
 
 
 @pytest.mark.parametrize("case", EUROSAT_REFUSED)
-def test_eurosat_refused(case: str, tmp_path: Path, cli: Cli) -> None:
-    extra, said = EUROSAT_REFUSED[case]
+def test_wrong_folders_and_files_are_refused(case: str, tmp_path: Path, cli: Cli) -> None:
+    extra, problem = EUROSAT_REFUSED[case]
     root = write_eurosat(tmp_path, each=1, classes=["Forest"])
     (root / extra).parent.mkdir(exist_ok=True)
     (root / extra).touch()
     answer = cli("prepare", "eurosat", root, tmp_path / "s.h5")
     assert answer.code == 2
     assert len(answer.lines) == 1
-    assert said in answer.lines[0]
+    assert problem in answer.lines[0]
 
 
-def test_eurosat_inputs_that_hold_nothing(eurosat: Path, tmp_path: Path, cli: Cli) -> None:
+def test_inputs_without_images_are_refused(eurosat: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "empty").mkdir()
-    for path, said in (
-        (tmp_path / "empty", "holds no .jpg or .tif"),
+    for path, problem in (
+        (tmp_path / "empty", "has no .jpg or .tif"),
         (tmp_path / "nowhere.zip", "not a whole zip"),
         (tmp_path / "nowhere", "no such folder or zip"),
     ):
         answer = cli("prepare", "eurosat", path, tmp_path / "s.h5")
         assert (answer.code, len(answer.lines)) == (2, 1)
         assert answer.lines[0].startswith(f"landscale: {path}: ")
-        assert said in answer.lines[0]
+        assert problem in answer.lines[0]
     answer = cli("prepare", "eurosat", eurosat, tmp_path / "s.h5", "--lists", tmp_path / "empty")
     assert (answer.code, len(answer.lines)) == (2, 1)
-    assert "empty: holds no list" in answer.lines[0]
+    assert answer.lines[0].startswith(f"landscale: {tmp_path / 'empty'}: ")
+    assert "list named train, val or test" in answer.lines[0]
 
 
-def test_drawn_splits() -> None:
+def test_draw_splits_by_group_and_fraction() -> None:
     groups = np.repeat([4, 0, 9], [10, 25, 1])
     found = draw_splits(groups, 0)
     assert np.array_equal(found, draw_splits(groups, 0))
     assert not np.array_equal(found, draw_splits(groups, 1))
     for group, size in ((4, 10), (0, 25)):
         counts = np.bincount(found[groups == group], minlength=4)
-        assert counts.tolist() == [0, *(round(size * share) for share in DRAWN_FRACTIONS.values())]
+        assert counts.tolist() == [0, *(round(size * fraction) for fraction in DRAWN_FRACTIONS.values())]
     tenth = draw_splits(np.zeros(20, np.int64), 0, {"train": 0.9, "val": 0.1})
     assert np.bincount(tenth, minlength=4).tolist() == [0, 18, 2, 0]

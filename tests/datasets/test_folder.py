@@ -1,4 +1,4 @@
-"""Folders and tables of images, whatever made them: every pixel, label and split stands in the store, by name."""
+"""Folders and tables of images of any origin: every pixel, label and split is in the store, by the name of its patch."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def check_folder(store: PatchStore, prefix: str = "") -> None:
             assert store.column("origin")[row].tolist() == [300_000 + 160 * (10 * c + k), 5_000_000]
 
 
-def test_a_folder_a_class(tmp_path: Path, stored: Stored) -> None:
-    """Bands by the GeoTIFFs' own descriptions; the split is drawn class by class."""
+def test_a_folder_for_each_class(tmp_path: Path, stored: Stored) -> None:
+    """Bands are named by the descriptions in the GeoTIFFs; the split is drawn in each class."""
     root = write_classes(tmp_path / "mine")
     (root / "README.md").touch()
     (root / "crops" / "._000.tif").touch()
@@ -90,17 +90,17 @@ def test_metres_a_pixel_are_assumed_and_stated_where_the_images_lack_them(tmp_pa
     assert survey.provenance["gsd"] == "not in the files; 10 m a pixel are assumed"
 
 
-def test_bands_given(tmp_path: Path, stored: Stored) -> None:
+def test_names_of_bands_are_given_or_those_of_rgb(tmp_path: Path, stored: Stored) -> None:
     root = write_classes(tmp_path, described=False)
     check_folder(stored(folder.survey([(None, root)], bands="b2,b8a,b11")))
-    store = stored(folder.survey([(None, root)]), name="rgb.h5")  # three bands without names are red, green, blue
+    store = stored(folder.survey([(None, root)]), name="rgb.h5")  # three bands without names are red, green and blue
     assert store.layout.bands == ("B04", "B03", "B02")
     refused(lambda: folder.survey([(None, root)], bands="B02,B03"), BadInput, "000.tif", "3 bands", "B02,B03")
     refused(lambda: folder.survey([(None, root)], bands="B02,B03,B99"), UnknownName, "B99")
 
 
-def test_a_folder_of_pictures_with_splits(tmp_path: Path, stored: Stored) -> None:
-    """PNG and JPEG together, the same names in either split; classes of EuroSAT are recognised."""
+def test_pictures_in_folders_of_two_splits(tmp_path: Path, stored: Stored) -> None:
+    """PNG and JPEG together, and the same names in both splits; classes of EuroSAT are recognised."""
     write_eurosat(tmp_path / "a", each=2)
     write_eurosat(tmp_path / "b", each=1)
     train, test = tmp_path / "a/EuroSAT_RGB", tmp_path / "b/EuroSAT_RGB"
@@ -114,7 +114,7 @@ def test_a_folder_of_pictures_with_splits(tmp_path: Path, stored: Stored) -> Non
     assert labels(store, row_of(store)["test/River/River_1"]) == {"River"}
 
 
-def test_a_folder_by_lists(tmp_path: Path, stored: Stored) -> None:
+def test_splits_by_lists(tmp_path: Path, stored: Stored) -> None:
     root = write_eurosat(tmp_path, each=2, classes=["Forest", "River"])
     lists = write_lists(
         tmp_path / "lists", {"train": ["Forest_1.jpg", "River_2.jpg"], "my-test": ["River_1.jpg"]}, "txt"
@@ -122,11 +122,11 @@ def test_a_folder_by_lists(tmp_path: Path, stored: Stored) -> None:
     found = splits(stored(folder.survey([(None, root)], lists=lists)))
     assert found == {"Forest/Forest_1": 1, "Forest/Forest_2": 0, "River/River_1": 3, "River/River_2": 1}
     same = write_classes(tmp_path / "same")
-    refused(lambda: folder.survey([(None, same)], lists=lists), BadInput, "lists", "several are called 000")
+    refused(lambda: folder.survey([(None, same)], lists=lists), BadInput, "lists", "several files have the name 000")
 
 
 def write_table(root: Path, kind: str) -> Path:
-    """Six images in no folder of classes, labels and splits in a table."""
+    """Six images in one folder, with their labels and splits in a table."""
     for k in range(6):
         write_tif(root / "images" / f"i{k}.tif", k, ("VV", "VH"))
     files, split = [f"images/i{k}.tif" for k in range(6)], ["train", "train", "validation", "test", "test", "train"]
@@ -144,7 +144,7 @@ def write_table(root: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["semicolon", "bar", "columns", "lists"])
-def test_a_table(kind: str, tmp_path: Path, stored: Stored) -> None:
+def test_labels_and_splits_from_a_table(kind: str, tmp_path: Path, stored: Stored) -> None:
     store = stored(folder.survey([(None, write_table(tmp_path, kind))]))
     assert (store.layout.classes, store.layout.multi_label) == (("ice", "land", "sea"), True)
     assert store.layout.bands == ("VV", "VH")
@@ -156,7 +156,7 @@ def test_a_table(kind: str, tmp_path: Path, stored: Stored) -> None:
             assert np.array_equal(band_of(store, row_of(store)[f"images/i{k}"], band), pixels(k, band, (16, 16)))
 
 
-def test_a_table_of_one_label_a_patch(tmp_path: Path, stored: Stored) -> None:
+def test_a_table_with_one_label_for_each_patch(tmp_path: Path, stored: Stored) -> None:
     root = write_eurosat(tmp_path, each=5, classes=["Forest", "River"])
     files = sorted(root.rglob("*.jpg"))
     table = pd.DataFrame({"path": files, "label": ["wood" if "Forest" in str(p) else "water" for p in files]})
@@ -168,33 +168,33 @@ def test_a_table_of_one_label_a_patch(tmp_path: Path, stored: Stored) -> None:
 
 
 TABLES = {
-    "no files": ("file,labels\nx.txt,a\n", "x.txt"),
-    "nothing": ("file,labels\n", "holds no row"),
-    "one column": ("file\na.tif\n", "no column beside the first"),
-    "a count": ("file,a,b\na.tif,0,2\n", "'2' in the column b"),
+    "no images": ("file,labels\nx.txt,a\n", "x.txt"),
+    "no rows": ("file,labels\n", "has no rows"),
+    "one column": ("file\na.tif\n", "only one column"),
+    "neither 0 nor 1": ("file,a,b\na.tif,0,2\n", "'2' in the column b"),
     "no label": ("file,label\na.tif,x\nb.tif, \n", "no label for b.tif"),
-    "no split": ("file,labels,split\na.tif,x,trian\n", "split 'trian'"),
+    "an unknown split": ("file,labels,split\na.tif,x,trian\n", "split 'trian'"),
     "twice": ("file,labels\na.tif,x\na.tif,y\n", "patch a more than once"),
-    "no text": (b"\xff\xfe\0", "no table of images"),
+    "not text": (b"\xff\xfe\0", "cannot be read as a table of images"),
     "no file": ("file,labels\na.tif,x\n", "a.tif: cannot be read"),
 }
 
 
 @pytest.mark.parametrize("case", TABLES)
-def test_tables_refused(case: str, tmp_path: Path) -> None:
-    text, said = TABLES[case]
+def test_unusable_tables_are_refused(case: str, tmp_path: Path) -> None:
+    text, problem = TABLES[case]
     path = tmp_path / "t.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    refused(lambda: folder.survey([(None, path)]), BadInput, said)
+    refused(lambda: folder.survey([(None, path)]), BadInput, problem)
 
 
-def test_folders_refused(tmp_path: Path) -> None:
+def test_unusable_folders_and_images_are_refused(tmp_path: Path) -> None:
     def of(name: str, *, bands: str | None = None) -> Callable[[], object]:
         return lambda: prepare_survey(folder.survey([(None, tmp_path / name)], bands), tmp_path / f"{name}.h5")
 
     refused(of("nowhere"), BadInput, "nowhere: no such folder or zip")
     (tmp_path / "empty/a").mkdir(parents=True)
-    refused(of("empty"), BadInput, "empty: holds no", "classes")
+    refused(of("empty"), BadInput, "empty: has no", "classes")
     (tmp_path / "empty/a/0.tif").touch()
     refused(of("empty"), BadInput, "0.tif: is empty")
     (tmp_path / "empty/a/0.tif").write_text("no image")
@@ -215,9 +215,9 @@ def test_folders_refused(tmp_path: Path) -> None:
     refused(of("oblong"), BadInput, "0.tif: is 9×8, expected a square")
     (tmp_path / "nan/a").mkdir(parents=True)
     write_band(tmp_path / "nan/a/0.tif", np.full((3, 8, 8), np.nan, np.float32), (0, 0), 1, 32633)
-    refused(of("nan"), LandscaleError, "0.tif: holds pixels that are not a number")
+    refused(of("nan"), LandscaleError, "0.tif: has pixels that are not a number")
     (tmp_path / "palette/a").mkdir(parents=True)
     Image.fromarray(image(0, "x")).convert("P").save(tmp_path / "palette/a/0.png")
     refused(of("palette"), BadInput, "0.png: is a picture of mode P")
     both = [(None, write_classes(tmp_path / "single")), (None, write_table(tmp_path / "multi", "bar"))]
-    refused(lambda: folder.survey(both), BadInput, "bar.csv", "prepare it apart")
+    refused(lambda: folder.survey(both), BadInput, "bar.csv", "prepare a store from each")

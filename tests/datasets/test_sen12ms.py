@@ -1,4 +1,4 @@
-"""SEN12MS in its published layout made small: every pixel, label and split stands in the store, by name."""
+"""A small SEN12MS in its published layout: every pixel, label and split is in the store, by the name of its patch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from landscale.vocabulary.nomenclatures import IGBP10
 from surveys import Stored, band_of, labels, refused, row_of
 
 SCENES = [(season, scene) for season in sen12ms.SEASONS for scene in (1, 17, 146, 20, 33)]
-# The ten classes and how many of the 17 of IGBP each gathers, in their order (Schmitt and Wu 2021).
+# Simplified classes and their number of IGBP classes, in the order of IGBP (Schmitt and Wu 2021); "mosaic" is croplands.
 RUNS = {
     "Forests": 5,
     "Shrubland": 2,
@@ -47,16 +47,15 @@ def write_triplet(root: Path, season: str, scene: int, patch: int, k: int) -> st
 
 
 def cover(k: int) -> np.ndarray:
-    """40 % one class, 30 % and 15 % of two more, 9 % of a fourth, the rest unclassified; other bands to mislead."""
+    """40 %, 30 %, 15 % and 9 % of four classes, the rest unclassified; the other bands have other classes."""
     igbp = np.full(256 * 256, 255, np.uint16)
-    first, *others = quarters(k)
     edges = (np.cumsum([0.4, 0.3, 0.15, 0.09]) * igbp.size).astype(int)
-    for begin, end, number in zip([0, *edges], edges, [first, *others], strict=False):
+    for begin, end, number in zip([0, *edges], edges, igbp_classes(k), strict=False):
         igbp[begin:end] = number
     return np.stack([igbp, igbp * 0 + 11, igbp * 0 + 12, igbp * 0 + 13]).reshape(4, 256, 256)
 
 
-def quarters(k: int) -> list[int]:
+def igbp_classes(k: int) -> list[int]:
     return [1 + (k + step) % 17 for step in (0, 9, 4, 13)]
 
 
@@ -70,7 +69,7 @@ def triplets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["igbp10", "igbp10-single"])
-def test_sen12ms(kind: str, triplets: Path, stored: Stored) -> None:
+def test_pixels_of_both_sensors_and_labels(kind: str, triplets: Path, stored: Stored) -> None:
     store = stored(sen12ms.survey([(None, triplets)], kind))
     assert store.layout.classes == IGBP10.names
     assert store.layout.multi_label == (kind == "igbp10")
@@ -84,29 +83,32 @@ def test_sen12ms(kind: str, triplets: Path, stored: Stored) -> None:
                 assert np.array_equal(
                     band_of(store, row, band), -pixels(seed, band, (256, 256)).astype(np.float32) / 500
                 )
-            shares: dict[str, float] = {}
-            for number, share in zip(quarters(seed), (0.4, 0.3, 0.15, 0.09), strict=True):
-                shares[SIMPLE[number - 1]] = shares.get(SIMPLE[number - 1], 0) + share
-            many = {name for name, share in shares.items() if share >= 0.1}
-            assert labels(store, row) == (many if kind == "igbp10" else {max(shares, key=lambda name: shares[name])})
+            fractions: dict[str, float] = {}
+            for number, fraction in zip(igbp_classes(seed), (0.4, 0.3, 0.15, 0.09), strict=True):
+                fractions[SIMPLE[number - 1]] = fractions.get(SIMPLE[number - 1], 0) + fraction
+            several = {name for name, fraction in fractions.items() if fraction >= 0.1}
+            largest = max(fractions, key=lambda name: fractions[name])
+            assert labels(store, row) == (several if kind == "igbp10" else {largest})
             assert store.column("crs")[row] == "EPSG:32737"
             assert store.column("origin")[row].tolist() == [390_000 + 100 * seed, 8_000_000]
             assert store.column("tile")[row] == f"{season[4:8]}_{scene}"
 
 
-def names_only(root: Path) -> Path:
-    """Folders and empty files: a survey reads none."""
+def write_empty_files(root: Path) -> Path:
+    """Folders and empty files: a survey does not read the images."""
     for season, scene in SCENES:
         folder_path = root / season / f"s2_{scene}"
         folder_path.mkdir(parents=True)
         for patch in range(20):
             (folder_path / f"{season}_s2_{scene}_p{patch}.tif").touch()
-    (root / "ROIs1868_summer/s2_146/ROIs1868_summer_s2_146_p202.tif").touch()  # damaged as published
+    (
+        root / "ROIs1868_summer/s2_146/ROIs1868_summer_s2_146_p202.tif"
+    ).touch()  # damaged in the published data, and left out
     return root
 
 
-def test_sen12ms_draws_whole_scenes(tmp_path: Path) -> None:
-    table = sen12ms.survey([(None, names_only(tmp_path))]).table
+def test_whole_scenes_are_drawn_in_each_season(tmp_path: Path) -> None:
+    table = sen12ms.survey([(None, write_empty_files(tmp_path))]).table
     assert len(table) == 400
     scenes = table.groupby("tile")["split"]
     assert (scenes.nunique() == 1).all()
@@ -117,9 +119,9 @@ def test_sen12ms_draws_whole_scenes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inner", ["", "splits", "elsewhere"])
-def test_sen12ms_by_the_official_lists(inner: str, tmp_path: Path) -> None:
-    """`val` names part of `train`; some lists name the radar images; without `val`, whole scenes of `train` are drawn."""
-    root = names_only(tmp_path / "data")
+def test_splits_by_the_official_lists(inner: str, tmp_path: Path) -> None:
+    """`val` lists part of `train`; some lists have names of radar images; without `val`, whole scenes of `train` are drawn."""
+    root = write_empty_files(tmp_path / "data")
     table = sen12ms.survey([(None, root)]).table
     test, val = table["tile"].isin(["1158_1", "2017_33"]), table["tile"].isin(["1868_17"])
     where = root / inner if inner != "elsewhere" else tmp_path / inner
@@ -138,10 +140,10 @@ def test_sen12ms_by_the_official_lists(inner: str, tmp_path: Path) -> None:
     write_lists(where, {"val_list": [f"{n}.tif" for n in table["name"][val]]}, "txt")
     assert found().tolist() == np.select([test, val], [3, 2], 1).tolist()
     write_lists(where, {"train_list": list(table["name"])}, "txt")
-    refused(found, BadInput, "train_list.txt: lists", "'test' has already")
+    refused(found, BadInput, "train_list.txt: lists", "in the list of 'test', too")
 
 
-def test_sen12ms_refused(tmp_path: Path, triplets: Path) -> None:
+def test_unusable_folders_lists_and_triplets_are_refused(tmp_path: Path, triplets: Path) -> None:
     def run(change: Callable[[Path], object]) -> Callable[[], object]:
         shutil.rmtree(tmp_path / "x", ignore_errors=True)
         shutil.copytree(triplets / "ROIs1158_spring", tmp_path / "x/ROIs1158_spring")
@@ -152,7 +154,7 @@ def test_sen12ms_refused(tmp_path: Path, triplets: Path) -> None:
     refused(lambda: sen12ms.survey([(None, tmp_path / "nowhere")]), BadInput, "no such folder")
     refused(lambda: sen12ms.survey([(None, tmp_path)]), BadInput, "ROIs1158_spring/s2_1")
     refused(lambda: sen12ms.survey([(None, triplets)], "clc43"), UnknownName, "igbp10")
-    refused(lambda: sen12ms.survey([(None, triplets)], lists=tmp_path), BadInput, "holds no train_list.txt")
+    refused(lambda: sen12ms.survey([(None, triplets)], lists=tmp_path), BadInput, "has no train_list.txt")
     radar = "s1_17/ROIs1158_spring_s1_17_p30.tif"
     refused(run(lambda root: (root / radar).unlink()), LandscaleError, f"{radar}: cannot be read")
     nothing = np.zeros((4, 256, 256), np.uint16)
@@ -160,7 +162,7 @@ def test_sen12ms_refused(tmp_path: Path, triplets: Path) -> None:
     refused(
         run(lambda root: write_band(root / land, nothing, (0, 0), 10, 32737)),
         LandscaleError,
-        f"{land}: holds no class of IGBP",
+        f"{land}: has no class of IGBP",
     )
     refused(
         run(lambda root: write_band(root / land, nothing[:1], (0, 0), 10, 32737)),

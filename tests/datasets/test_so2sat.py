@@ -1,4 +1,4 @@
-"""So2Sat LCZ42 in its published layout made small: every pixel, label and split stands in the store, by name."""
+"""A small So2Sat LCZ42 in its published layout: every pixel, label and split is in the store, by the name of its patch."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def write_so2sat(root: Path, sizes: dict[str, int]) -> Path:
     return root
 
 
-def test_so2sat(tmp_path: Path, stored: Stored) -> None:
-    """By slices that cross chunks and files; VH stands before VV in the files, intensities become decibels."""
+def test_pixels_labels_and_splits(tmp_path: Path, stored: Stored) -> None:
+    """Slices cross chunks and files. VH comes before VV in the files. Intensities become decibels."""
     sizes = {"training": 150, "validation": 20, "testing": 7}
     root = write_so2sat(tmp_path / "so2sat", sizes)
     store = stored(so2sat.survey([(None, root)]))
@@ -52,8 +52,8 @@ def test_so2sat(tmp_path: Path, stored: Stored) -> None:
     assert stored(so2sat.survey(files), name="files.h5").path.read_bytes() == whole
 
 
-def test_so2sats_odd_numbers(tmp_path: Path, stored: Stored) -> None:
-    """No intensity becomes −50 dB, and reflectance above 6.5535 the largest number; what is no number spoils its patch alone."""
+def test_extreme_and_invalid_pixels(tmp_path: Path, stored: Stored) -> None:
+    """An intensity of 0 becomes −50 dB, a reflectance above 6.5535 the largest number; only patches with NaN are bad."""
     root = write_so2sat(tmp_path, {"training": 5})
     with h5py.File(root / "training.h5", "r+") as file:
         file["sen1"][0, 3, 4, 5] = 0
@@ -67,11 +67,10 @@ def test_so2sats_odd_numbers(tmp_path: Path, stored: Stored) -> None:
         file["sen1"][4, 0, 0, 4] = np.inf
     outcome = prepare_survey(so2sat.survey([(None, root)]), tmp_path / "s.h5", skip_bad=True)
     assert [name for name, _ in outcome.skipped] == ["training_000002", "training_000004"]
-    assert all("training.h5::" in said and "not a number" in said for _, said in outcome.skipped)
+    assert all("training.h5::" in problem and "not a number" in problem for _, problem in outcome.skipped)
 
 
-def test_a_damaged_file_of_so2sat(tmp_path: Path) -> None:
-    """Patches that can be read are."""
+def test_of_a_damaged_file_only_the_damaged_patches_are_bad(tmp_path: Path) -> None:
     root = write_so2sat(tmp_path, {"training": 6})
     path = root / "training.h5"
     with h5py.File(path, "r+") as file:
@@ -87,8 +86,8 @@ def test_a_damaged_file_of_so2sat(tmp_path: Path) -> None:
     assert "training.h5::3: cannot be read" in outcome.skipped[0][1]
 
 
-def test_so2sat_refused(tmp_path: Path) -> None:
-    refused(lambda: so2sat.survey([(None, tmp_path)]), BadInput, "holds none of training.h5")
+def test_unusable_files_are_refused(tmp_path: Path) -> None:
+    refused(lambda: so2sat.survey([(None, tmp_path)]), BadInput, "has none of training.h5")
     refused(lambda: so2sat.survey([(None, tmp_path / "training.h5")]), BadInput, "training.h5: is no HDF5 file")
     write_so2sat(tmp_path, {"training": 3, "other": 2})
     refused(lambda: so2sat.survey([(None, tmp_path / "other.h5")]), BadInput, "split 'other'")
@@ -98,5 +97,7 @@ def test_so2sat_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "training.h5", "r+") as file:
         del file["sen2"]
     refused(
-        lambda: so2sat.survey([(None, tmp_path)]), BadInput, "training.h5: has sen2 nowhere, expected (3, 32, 32, 10)"
+        lambda: so2sat.survey([(None, tmp_path)]),
+        BadInput,
+        "training.h5: has the array sen2 of shape None, expected (3, 32, 32, 10)",
     )

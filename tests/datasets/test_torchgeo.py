@@ -1,4 +1,4 @@
-"""Datasets of TorchGeo, imitated: every pixel, label and split stands in the store, by name."""
+"""Data sets with the interface of TorchGeo: every pixel, label and split is in the store, by the name of its patch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from surveys import Stored, band_of, labels, refused, row_of
 
 
 class Fake:
-    """A dataset as TorchGeo's: what it needs of torch is that a sample becomes an array."""
+    """A data set with the interface of TorchGeo, whose samples are arrays instead of tensors."""
 
     classes = ("sea", "land", "ice")
     all_band_names = ("B02", "B8A")
@@ -44,7 +44,7 @@ class Fake:
 
 
 class FakeMulti(Fake):
-    """No splits of its own, multi-hot labels, reflectance, three bands without names."""
+    """Without splits; with multi-hot labels, reflectances, and three bands without known names."""
 
     all_band_names = ("x", "y", "z")
 
@@ -56,12 +56,14 @@ class FakeMulti(Fake):
 
 
 class FakeMasks(Fake):
+    """A data set for segmentation, which has masks instead of labels."""
+
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         return {"image": self.image(k), "mask": self.image(k)[0]}
 
 
 class FakeBad(Fake):
-    """The last image of the train split is not as the first ones are."""
+    """The pixels of all but the first images of val and test are not whole numbers."""
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         if self.split == "train" or k == 0:
@@ -83,7 +85,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fakes")
-def test_torchgeo(tmp_path: Path, stored: Stored) -> None:
+def test_pixels_labels_and_splits(tmp_path: Path, stored: Stored) -> None:
     store = stored(torchgeo.survey([(None, Path("Fake")), (None, tmp_path)]))
     assert (store.layout.classes, store.layout.multi_label) == (("sea", "land", "ice"), False)
     assert (store.layout.bands, store.layout.planes[0].dtype) == (("B02", "B8A"), "uint16")
@@ -97,7 +99,7 @@ def test_torchgeo(tmp_path: Path, stored: Stored) -> None:
 
 
 @pytest.mark.usefixtures("fakes")
-def test_torchgeo_multi_label_without_splits(tmp_path: Path, stored: Stored) -> None:
+def test_a_multi_label_data_set_without_splits(tmp_path: Path, stored: Stored) -> None:
     store = stored(torchgeo.survey([(None, Path("FakeMulti")), (None, tmp_path)], bands="B11,B12,B8A"))
     assert (store.layout.bands, store.layout.planes[0].dtype) == (("B11", "B12", "B8A"), "float32")
     assert store.layout.multi_label
@@ -119,18 +121,18 @@ def test_metres_a_pixel_are_those_of_the_data_set_or_assumed(tmp_path: Path, mon
 
 
 @pytest.mark.usefixtures("fakes")
-def test_torchgeo_refused(tmp_path: Path) -> None:
+def test_unusable_data_sets_are_refused(tmp_path: Path) -> None:
     def of(name: str, root: Path = tmp_path) -> Callable[[], object]:
         return lambda: prepare_survey(torchgeo.survey([(None, Path(name)), (None, root)]), tmp_path / "s.h5")
 
-    refused(of("Fakes"), UnknownName, "dataset of TorchGeo 'Fakes'", "Fake")
-    refused(of("Fake", tmp_path / "nowhere"), BadInput, "nowhere: TorchGeo does not find Fake there")
-    refused(of("FakeMasks"), BadInput, "FakeMasks train[0]: holds image, mask")
-    refused(of("FakeBad"), LandscaleError, "FakeBad val[1]: holds pixels that are no whole numbers")
-    refused(lambda: torchgeo.survey([(None, Path("Fake"))]), LandscaleError, "a dataset and its folder")
+    refused(of("Fakes"), UnknownName, "data set of TorchGeo 'Fakes'", "Fake")
+    refused(of("Fake", tmp_path / "nowhere"), BadInput, "nowhere: TorchGeo does not find Fake in this folder")
+    refused(of("FakeMasks"), BadInput, "FakeMasks train[0]: has image, mask")
+    refused(of("FakeBad"), LandscaleError, "FakeBad val[1]: has pixels that are not whole numbers")
+    refused(lambda: torchgeo.survey([(None, Path("Fake"))]), LandscaleError, "the name of a data set and its folder")
 
 
-def test_without_torchgeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchgeo_it_is_named_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchgeo.datasets", None)
     inputs = [(None, Path("EuroSAT")), (None, tmp_path)]
     refused(lambda: torchgeo.survey(inputs), LandscaleError, "pip install torchgeo")

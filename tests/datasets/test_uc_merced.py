@@ -1,4 +1,4 @@
-"""UC Merced in its published layout made small: every pixel, label and split stands in the store, by name."""
+"""A small UC Merced in its published layout: every pixel, label and split is in the store, by the name of its patch."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def aerial(c: int, k: int) -> np.ndarray:
 
 
 def write_multi_labels(path: Path, each: int = 5) -> None:
-    """Tabs, the classes' order not ours, and a tab too many at the end, as spreadsheets write it."""
+    """The table as spreadsheets write it: tabs, the classes in another order, and one tab too many at the end of a line."""
     names = UCMERCED17.names[::-1]
     lines = ["\t".join(["IMAGE\\LABEL", *names, ""])]
     for c, folder_name in enumerate(UCMERCED21.names):
         for k in range(each):
-            flags = ["1" if names.index(n) in multi(c, k) else "0" for n in names]
+            flags = ["1" if names.index(n) in multi_label_columns(c, k) else "0" for n in names]
             lines.append("\t".join([f"{folder_name}{k:02d}", *flags, ""]))
     path.write_text("\r\n".join(lines) + "\r\n")
 
 
-def multi(c: int, k: int) -> set[int]:
+def multi_label_columns(c: int, k: int) -> set[int]:
     return {c % 17, (c + 5 * k) % 17}
 
 
-def test_uc_merced(tmp_path: Path, stored: Stored) -> None:
+def test_pixels_classes_and_size_of_ground(tmp_path: Path, stored: Stored) -> None:
     root = write_uc_merced(tmp_path)
     store = stored(uc_merced.survey([(None, root)]))
     assert (store.layout.classes, store.layout.multi_label) == (UCMERCED21.names, False)
     assert store.layout.ground == pytest.approx(256 * 0.3048)  # one foot a pixel
-    assert list(store.planes) == ["data_0.3048m"]
+    assert [plane.key for plane in store.layout.planes] == ["data_0.3048m"]
     assert store.split_sizes() == {"train": 63, "val": 21, "test": 21}
     for c, name in enumerate(UCMERCED21.names):
         for k in range(5):
@@ -75,7 +75,7 @@ def test_uc_merced(tmp_path: Path, stored: Stored) -> None:
     "place",
     ["LandUse_Multilabeled.txt", "UCMerced_LandUse/LandUse_Multilabeled.txt", "multilabels/LandUse_Multilabeled.txt"],
 )
-def test_uc_merceds_multi_labels(place: str, tmp_path: Path, stored: Stored) -> None:
+def test_multi_labels_are_read_from_the_table(place: str, tmp_path: Path, stored: Stored) -> None:
     root = write_uc_merced(tmp_path, each=2)
     refused(lambda: uc_merced.survey([(None, root)], "ucmerced17"), BadInput, "has no LandUse_Multilabeled.txt")
     (tmp_path / place).parent.mkdir(exist_ok=True)
@@ -84,10 +84,12 @@ def test_uc_merceds_multi_labels(place: str, tmp_path: Path, stored: Stored) -> 
     assert (store.layout.classes, store.layout.multi_label) == (UCMERCED17.names, True)
     for c, name in enumerate(UCMERCED21.names):
         for k in range(2):
-            assert labels(store, row_of(store)[f"{name}{k:02d}"]) == {UCMERCED17.names[::-1][i] for i in multi(c, k)}
+            assert labels(store, row_of(store)[f"{name}{k:02d}"]) == {
+                UCMERCED17.names[::-1][i] for i in multi_label_columns(c, k)
+            }
 
 
-def test_uc_merced_by_lists_and_refusals(tmp_path: Path) -> None:
+def test_splits_by_lists(tmp_path: Path) -> None:
     root = write_uc_merced(tmp_path, each=2)
     names = [f"{name}{k:02d}.tif" for name in UCMERCED21.names for k in range(2)]
     lists = write_lists(
@@ -97,6 +99,10 @@ def test_uc_merced_by_lists_and_refusals(tmp_path: Path) -> None:
     )
     table = uc_merced.survey([(None, root)], lists=lists).table.set_index("name")["split"]
     assert [table[name.removesuffix(".tif")] for name in names] == [1] * 30 + [2] * 6 + [3] * 6
+
+
+def test_wrong_names_and_images_are_refused(tmp_path: Path) -> None:
+    root = write_uc_merced(tmp_path, each=2)
     refused(lambda: uc_merced.survey([(None, root)], "ucm17"), UnknownName, "did you mean")
     write_multi_labels(tmp_path / "LandUse_Multilabeled.txt", each=1)
     refused(lambda: uc_merced.survey([(None, root)], "ucmerced17"), BadInput, "does not list agricultural01")

@@ -1,6 +1,6 @@
-"""EuroSAT (Helber et al. 2019): 27,000 patches of 64×64 px in ten classes, one folder a class.
+"""EuroSAT (Helber et al. 2019): 27,000 patches of 64×64 px of 10 m in ten classes, one folder a class.
 
-RGB: 8-bit JPEGs, in a folder or the zip as published. MS: 13-band GeoTIFFs, 16-bit, all bands brought to 10 m by its authors.
+RGB: 8-bit JPEGs. MS: 16-bit GeoTIFFs of 13 bands, which the authors resampled to 10 m. Both as a folder or the published zip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from landscale.vocabulary.nomenclatures import EUROSAT10
 OPTIONS = (LISTS, SEED)
 SIDE = 64
 RGB = Plane("data_10m", ("B04", "B03", "B02"), SIDE, 10, "uint8")
-# The published files hold B8A last, against the order of wavelengths.
+# B8A is the last band of the published files, not in the order of wavelengths.
 MS = Plane(
     "data_10m",
     ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"),
@@ -35,21 +35,26 @@ _PLANES = {".jpg": RGB, ".tif": MS}
 def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, seed: int = 0) -> Survey:
     """Survey folders or zips of EuroSAT.
 
-    The split of a patch is that of its SPLIT=INPUT; else that of the list in `lists` that names it; else it is drawn
-    60/20/20, class by class, by `seed`.
+    The split of a patch is that of its SPLIT=INPUT; otherwise that of the list in `lists` that names it; without lists it is
+    drawn at random by `seed`, 60/20/20 in each class.
+
+    Args:
+        inputs: split or None, and a folder or zip.
+        lists: a folder of split lists.
+        seed: of the drawn split.
 
     Raises:
-        BadInput: no images, images of two kinds, or a folder that is no class of EuroSAT.
+        BadInput: no images, both JPEGs and GeoTIFFs, or a folder whose name is no class of EuroSAT.
     """
     tables = []
-    for given in inputs:
-        table = pd.DataFrame(_members(given[1]), columns=["name", "location", "class", "suffix"])
-        table["split"] = choose_splits(table["name"], table["class"].to_numpy(), given, lists, seed)
+    for split, path in inputs:
+        table = pd.DataFrame(_find_images(path), columns=["name", "location", "class", "suffix"])
+        table["split"] = choose_splits(table["name"], table["class"].to_numpy(), (split, path), lists, seed)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
     if table["suffix"].nunique() > 1:
-        raise BadInput(inputs[-1][1], "mixes JPEG and GeoTIFF; prepare them apart")
+        raise BadInput(inputs[-1][1], "has both JPEGs and GeoTIFFs; prepare a store from each")
     classes = np.zeros((len(table), len(EUROSAT10.classes)), np.uint8)
     classes[np.arange(len(table)), table["class"]] = 1
     plane = _PLANES[table["suffix"].iloc[0]]
@@ -58,15 +63,15 @@ def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, see
     return Survey(layout, table[["name", "location", "split"]], classes, OneByOne(ImageReader(plane.key)), provenance)
 
 
-def _members(path: Path) -> list[tuple[str, str, int, str]]:
-    """Name, place, class and suffix of every image of a folder or zip, sorted."""
+def _find_images(path: Path) -> list[tuple[str, str, int, str]]:
+    """Name, path, class and suffix of every image of a folder or zip, sorted."""
     found = []
-    for member, where in list_members(path, _PLANES):
+    for member, location in list_members(path, _PLANES):
         try:
             (column,) = EUROSAT10.columns([member.parent.name or path.name])
         except UnknownName as error:
-            raise BadInput(where, str(error)) from None
-        found.append((member.stem, where, column, member.suffix.lower()))
+            raise BadInput(location, str(error)) from None
+        found.append((member.stem, location, column, member.suffix.lower()))
     if not found:
-        raise BadInput(path, "holds no .jpg or .tif in folders named after classes")
+        raise BadInput(path, "has no .jpg or .tif in folders named after classes")
     return sorted(found)

@@ -1,11 +1,12 @@
-"""Anyone's images: a folder with a folder a class (single-label), or a table of files and their labels.
+"""The user's own images: a folder that has a folder a class (single-label), or a table of files and their labels.
 
-A table is a csv or parquet file. Its first column holds the path of an image, relative to the table's folder; its labels are
-in a column `labels` (multi-label: lists in parquet, names between `;` or `|` in csv), or in a column `label` (single-label), or
-else every further column is a class of 0 and 1 (multi-label). A column `split` may say train, val or test.
+A table is a csv or parquet file. Its first column has the paths of the images, relative to the folder of the table. Labels are
+in a column `labels` (multi-label: lists in parquet, names separated by `;` or `|` in csv) or in a column `label`
+(single-label); without both, every further column is a class of 0 and 1 (multi-label). A column `split` may have train, val or
+test.
 
-Images are GeoTIFF, PNG or JPEG, of uint8, uint16 or float32, all square and of one shape and dtype.
-Classes are sorted by name, unless they are just those of a known nomenclature: then they are in its order, under its name.
+Images are GeoTIFF, PNG or JPEG, of uint8, uint16 or float32; they are square, and all of one shape and dtype.
+Classes are sorted by name. If they are exactly those of a known nomenclature, they get its order and name.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ from landscale.vocabulary.nomenclatures import with_classes
 OPTIONS = (BANDS, LISTS, SEED)
 _DTYPES = ("uint8", "uint16", "float32")
 _SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-_TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+_BOOLEANS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What an input holds. `labels`: for each row of the table its classes."""
+class _LabelledImages:
+    """The images of one input. table: `name`, `location`, and `split` where a table has it. labels: the classes of each image."""
 
-    table: pd.DataFrame  # name, where, and where known split
+    table: pd.DataFrame
     labels: Sequence[tuple[str, ...]]
     classes: set[str]
     multi_label: bool
@@ -54,29 +55,31 @@ class _Part:
 def survey(
     inputs: list[tuple[str | None, Path]], bands: str | None = None, lists: Path | None = None, seed: int = 0
 ) -> Survey:
-    """Survey folders (or zips of them) and tables.
+    """Survey folders, zips of them, and tables.
 
-    The split of a patch is that of its SPLIT=INPUT; else that of the list in `lists` that names its file; else that of the
-    table; else it is drawn 60/20/20 by `seed`, class by class where there is one label a patch.
+    The split of a patch is that of its SPLIT=INPUT; otherwise that of the list in `lists` that names its file; otherwise that
+    in the table; otherwise it is drawn by `seed`, 60/20/20, in single-label data in each class.
 
     Args:
         inputs: split or None, and a folder, zip, csv or parquet.
-        bands: what the bands of the images are, in their order: a band set or a list. By default what a GeoTIFF says of
-            its bands, else red, green and blue if there are three.
+        bands: names of the bands in their order, as a band set or a list. By default the descriptions of the bands in a GeoTIFF;
+            otherwise red, green and blue if there are three bands.
         lists: a folder of split lists.
         seed: of the drawn split.
 
     Raises:
-        BadInput: no images, an image of a kind that no store holds, bands without names, or a table that cannot be read.
+        BadInput: no images, images of another shape or dtype, bands without names, or a table that cannot be read.
     """
     parts = []
     for split, path in inputs:
-        part = _table(path) if path.suffix in {".csv", ".parquet"} else _folders(path)
-        if split is not None:  # the same file may stand in another split's folder
+        part = _read_table(path) if path.suffix in {".csv", ".parquet"} else _find_images(path)
+        if split is not None:  # folders of several splits may have files of the same name
             part.table["name"] = f"{split}/" + part.table["name"]
         parts.append(part)
     if len({part.multi_label for part in parts}) > 1:
-        raise BadInput(inputs[-1][1], "is not single- or multi-label as the inputs before it; prepare it apart")
+        raise BadInput(
+            inputs[-1][1], "is single-label and other inputs are multi-label, or the reverse; prepare a store from each"
+        )
     classes = set[str]().union(*(part.classes for part in parts))
     known = with_classes(classes)
     names = known.names if known else tuple(sorted(classes))
@@ -99,38 +102,39 @@ def survey(
     return Survey(layout, table, np.concatenate(matrices), OneByOne(ImageReader(plane.key)), provenance)
 
 
-def _folders(path: Path) -> _Part:
-    """A folder or zip with a folder a class; images may lie deeper."""
-    found = [(member, where) for member, where in list_members(path, IMAGE_SUFFIXES) if len(member.parts) > 1]
-    # A zip often holds one folder that holds them all.
+def _find_images(path: Path) -> _LabelledImages:
+    """The images of a folder or zip that has a folder a class; in these, images may be in folders of their own."""
+    found = [(member, location) for member, location in list_members(path, IMAGE_SUFFIXES) if len(member.parts) > 1]
+    # Many zips have a single folder at the top.
     while (
         path.suffix == ".zip" and len({m.parts[0] for m, _ in found}) == 1 and all(len(m.parts) > 2 for m, _ in found)
     ):
-        found = [(PurePosixPath(*member.parts[1:]), where) for member, where in found]
+        found = [(PurePosixPath(*member.parts[1:]), location) for member, location in found]
     if not found:
-        raise BadInput(path, f"holds no {', '.join(sorted(IMAGE_SUFFIXES))} in folders named after classes")
+        raise BadInput(path, f"has no {', '.join(sorted(IMAGE_SUFFIXES))} in folders named after classes")
     labels = [(member.parts[0],) for member, _ in found]
     classes = {label for (label,) in labels}
     if {name.lower() for name in classes} <= _SPLIT_FOLDERS:
-        say = " ".join(f"{name.lower()}={path / name}" for name in sorted(classes))
-        raise BadInput(path, f"holds splits, not classes; give each of them: {say}")
+        inputs = " ".join(f"{name.lower()}={path / name}" for name in sorted(classes))
+        raise BadInput(path, f"has folders of splits, not of classes; give each as an input: {inputs}")
     names = [member.with_suffix("").as_posix() for member, _ in found]
-    table = pd.DataFrame({"name": names, "location": [where for _, where in found]})
-    return _Part(table, labels, classes, multi_label=False)
+    table = pd.DataFrame({"name": names, "location": [location for _, location in found]})
+    return _LabelledImages(table, labels, classes, multi_label=False)
 
 
-def _table(path: Path) -> _Part:
+def _read_table(path: Path) -> _LabelledImages:
     try:
         csv = path.suffix == ".csv"
         content = pd.read_csv(path, dtype=str, keep_default_na=False) if csv else pd.read_parquet(path)
-    except Exception as error:  # arrow raises many kinds for a damaged file
-        raise BadInput(path, f"is no table of images ({reason(error)})") from None
+    except Exception as error:  # pyarrow raises many classes of errors for a damaged file
+        raise BadInput(path, f"cannot be read as a table of images ({reason(error)})") from None
     if content.empty or len(content.columns) < 2:
-        raise BadInput(path, "holds no row, or no column beside the first, which is that of the files")
+        raise BadInput(path, "has no rows, or only one column; expected paths in the first column, then labels")
     files = content.iloc[:, 0].astype(str)
     if len(wrong := files[~files.map(lambda file: PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES)]):
         raise BadInput(
-            path, f"lists {wrong.iloc[0]!r} in its first column, expected {', '.join(sorted(IMAGE_SUFFIXES))}"
+            path,
+            f"has {wrong.iloc[0]!r} in its first column, expected a path that ends with {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
     names = [PurePosixPath(file).with_suffix("").as_posix().lstrip("/") for file in files]
     table = pd.DataFrame({"name": names, "location": [str(path.parent / file) for file in files]})
@@ -146,12 +150,12 @@ def _table(path: Path) -> _Part:
     elif "labels" in rest:
         labels = [_names(value) for value in rest["labels"]]
     else:
-        return _Part(table, *_zeros_and_ones(path, rest), multi_label=True)
-    return _Part(table, labels, {name for row in labels for name in row}, multi_label="label" not in rest)
+        return _LabelledImages(table, *_read_class_columns(path, rest), multi_label=True)
+    return _LabelledImages(table, labels, {name for row in labels for name in row}, multi_label="label" not in rest)
 
 
 def _names(value: object) -> tuple[str, ...]:
-    """The classes in a cell: a list, or text with `;` or `|` between them."""
+    """The classes in a cell of a table: a list, or text separated by `;` or `|`."""
     if isinstance(value, str):
         words: list[object] = [*re.split(r"[;|]", value)]
     elif isinstance(value, Iterable):
@@ -161,8 +165,9 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(word for word in (str(word).strip() for word in words) if word)
 
 
-def _zeros_and_ones(path: Path, columns: pd.DataFrame) -> tuple[list[tuple[str, ...]], set[str]]:
-    values = columns.astype(str).apply(lambda column: column.str.strip().str.lower().map(_TRUTH))
+def _read_class_columns(path: Path, columns: pd.DataFrame) -> tuple[list[tuple[str, ...]], set[str]]:
+    """The classes of each row, and all classes, of a table whose columns are classes."""
+    values = columns.astype(str).apply(lambda column: column.str.strip().str.lower().map(_BOOLEANS))
     for name in columns:
         if len(wrong := columns[name][values[name].isna()]):
             raise BadInput(path, f"has {wrong.iloc[0]!r} in the column {name}, expected 0 or 1 (or a column 'labels')")
@@ -171,24 +176,24 @@ def _zeros_and_ones(path: Path, columns: pd.DataFrame) -> tuple[list[tuple[str, 
 
 
 def _file_names(table: pd.DataFrame, lists: Path | None) -> pd.Series[str]:
-    """Names as lists have them: without folders."""
+    """Names without folders, as in split lists."""
     names: pd.Series[str] = table["name"].str.rpartition("/")[2]
-    if lists is not None and len(twice := names[names.duplicated()]):
-        raise BadInput(lists, f"names files without their folders, but several are called {twice.iloc[0]}")
+    if lists is not None and len(repeated := names[names.duplicated()]):
+        raise BadInput(lists, f"has names without folders, and several files have the name {repeated.iloc[0]}")
     return names
 
 
-def _plane(where: str, bands: str | None) -> tuple[Plane, bool]:
+def _plane(location: str, bands: str | None) -> tuple[Plane, bool]:
     """The plane of images like the first one, and whether its file gives the ground sampling distance.
 
     An image of another shape or dtype is refused when it is read.
     """
-    header = read_header(where)
+    header = read_header(location)
     count, height, width = header.shape
     if header.dtype not in _DTYPES:
-        raise BadInput(where, f"has {header.dtype} pixels, expected {', '.join(_DTYPES)}")
+        raise BadInput(location, f"has {header.dtype} pixels, expected {', '.join(_DTYPES)}")
     if height != width:
-        raise BadInput(where, f"is {width}×{height}, expected a square")
-    names = name_bands(where, count, header.band_names, bands)
+        raise BadInput(location, f"is {width}×{height}, expected a square")
+    names = name_bands(location, count, header.band_names, bands)
     gsd = header.gsd or ASSUMED_GSD
     return Plane(plane_key(gsd), names, height, gsd, header.dtype), header.gsd is not None

@@ -59,11 +59,11 @@ class ImageReader:
 
     def __call__(
         self,
-        where: str,
+        location: str,
         planes: Mapping[str, NDArray[np.generic]],
         classes: NDArray[np.uint8],  # noqa: ARG002  the survey has filled them in
     ) -> PatchDetails:
-        return PatchDetails(read_image_into(where, planes[self.key]))
+        return PatchDetails(read_image_into(location, planes[self.key]))
 
 
 def plane_key(gsd: float) -> str:
@@ -96,44 +96,44 @@ def open_raster(path: str | Path, data: bytes | None = None) -> Iterator[Any]:
         raise BadInput(path, f"cannot be decoded as {driver} ({reason(error.__cause__ or error)})") from None
 
 
-def read_header(where: str) -> ImageHeader:
+def read_header(location: str) -> ImageHeader:
     """Read the header of an image.
 
     Args:
-        where: a path, or `archive.zip::member`.
+        location: a path, or `archive.zip::member`.
 
     Raises:
         BadInput: missing, damaged, or a picture whose mode is not 8-bit grey, 16-bit grey or RGB, such as a palette.
     """
-    return _decode_header(where, read_member(where))
+    return _decode_header(location, read_member(location))
 
 
-def read_image(where: str) -> tuple[NDArray[np.generic], Place]:
+def read_image(location: str) -> tuple[NDArray[np.generic], Place]:
     """Read an image of any shape and dtype: pixels (bands, height, width), and where they lie.
 
     Raises:
         BadInput: as `read_header` and `read_image_into`.
     """
-    data = read_member(where)
-    header = _decode_header(where, data)
+    data = read_member(location)
+    header = _decode_header(location, data)
     out = np.empty(header.shape, header.dtype)
-    return out, _decode_into(where, data, out)
+    return out, _decode_into(location, data, out)
 
 
-def read_image_into(where: str, out: NDArray[np.generic]) -> Place:
+def read_image_into(location: str, out: NDArray[np.generic]) -> Place:
     """Read an image into `out` (bands, height, width); returns where its pixels lie.
 
     Raises:
         BadInput: missing, damaged, of another shape or dtype than `out`, or with pixels that are not finite.
     """
-    return _decode_into(where, read_member(where), out)
+    return _decode_into(location, read_member(location), out)
 
 
-def name_bands(where: str | Path, count: int, described: Sequence[str], bands: str | None) -> tuple[str, ...]:
+def name_bands(location: str | Path, count: int, described: Sequence[str], bands: str | None) -> tuple[str, ...]:
     """The names of an image's bands: those of `bands`; else its descriptions; else red, green and blue if it has three.
 
     Args:
-        where: the image, for error messages.
+        location: the image, for error messages.
         count: number of bands of the image.
         described: descriptions of the bands in the file.
         bands: the user's choice, a band set or a list.
@@ -144,26 +144,26 @@ def name_bands(where: str | Path, count: int, described: Sequence[str], bands: s
     if bands is not None:
         names = band_set(bands).names
         if len(names) != count:
-            raise BadInput(where, f"has {count} bands, but --bands names {len(names)}: {','.join(names)}")
+            raise BadInput(location, f"has {count} bands, but --bands names {len(names)}: {','.join(names)}")
         return names
     known = [ALIASES[name.strip().upper()] for name in described if name.strip().upper() in ALIASES]
     if len(known) == len({*known}) == count:
         return tuple(known)
     if count == 3:
         return band_set("rgb").names
-    raise BadInput(where, f"has {count} bands without names; name them in the file's order: --bands B02,B03,…")
+    raise BadInput(location, f"has {count} bands without names; name them in the file's order: --bands B02,B03,…")
 
 
-def _decode_header(where: str, data: bytes) -> ImageHeader:
+def _decode_header(location: str, data: bytes) -> ImageHeader:
     if not data:
-        raise BadInput(where, "is empty")
-    if not _is_tiff(where):
-        mode, (width, height), _ = _decode_picture(where, data)
+        raise BadInput(location, "is empty")
+    if not _is_tiff(location):
+        mode, (width, height), _ = _decode_picture(location, data)
         if mode not in _PICTURE_MODES:
-            raise BadInput(where, f"is a picture of mode {mode}, expected {', '.join(_PICTURE_MODES)}")
+            raise BadInput(location, f"is a picture of mode {mode}, expected {', '.join(_PICTURE_MODES)}")
         bands, dtype = _PICTURE_MODES[mode]
         return ImageHeader((bands, height, width), dtype)
-    with open_raster(where, data) as image:
+    with open_raster(location, data) as image:
         names = tuple(name or "" for name in image.descriptions)
         dtypes = " and ".join(sorted({*image.dtypes}))
         return ImageHeader((image.count, image.height, image.width), dtypes, names, _gsd(image))
@@ -184,30 +184,30 @@ def _gsd(image: Any) -> float | None:
     return gsd if 0 < gsd < 1e6 else None
 
 
-def _decode_into(where: str, data: bytes, out: NDArray[np.generic]) -> Place:
-    if _is_tiff(where):
-        place = read_bands(where, data, out)
+def _decode_into(location: str, data: bytes, out: NDArray[np.generic]) -> Place:
+    if _is_tiff(location):
+        place = read_bands(location, data, out)
         if out.dtype.kind == "f" and not np.isfinite(out).all():
-            raise BadInput(where, "holds pixels that are not a number, or infinite")
+            raise BadInput(location, "has pixels that are not a number, or infinite")
         return place
     bands, height, width = out.shape
     kind = (bands, out.dtype.name)
     expected = next((mode for mode, of_mode in _PICTURE_MODES.items() if of_mode == kind), f"{bands}-band {out.dtype}")
-    mode, size, pixels = _decode_picture(where, data)
+    mode, size, pixels = _decode_picture(location, data)
     if (mode, size) != (expected, (width, height)):
-        raise BadInput(where, f"is {size[0]}×{size[1]} {mode}, expected {width}×{height} {expected}")
+        raise BadInput(location, f"is {size[0]}×{size[1]} {mode}, expected {width}×{height} {expected}")
     out[...] = pixels.reshape(height, width, bands).transpose(2, 0, 1)
     return Place()
 
 
-def _is_tiff(where: str) -> bool:
-    return PurePosixPath(where).suffix.lower() in TIFF_SUFFIXES
+def _is_tiff(location: str) -> bool:
+    return PurePosixPath(location).suffix.lower() in TIFF_SUFFIXES
 
 
-def _decode_picture(where: str, data: bytes) -> tuple[str, tuple[int, int], NDArray[np.generic]]:
+def _decode_picture(location: str, data: bytes) -> tuple[str, tuple[int, int], NDArray[np.generic]]:
     """Mode, (width, height) and pixels of a PNG or JPEG."""
     try:
         with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
             return image.mode, image.size, np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise BadInput(where, f"cannot be decoded as {' or '.join(PICTURE_FORMATS)} ({reason(error)})") from None
+        raise BadInput(location, f"cannot be decoded as {' or '.join(PICTURE_FORMATS)} ({reason(error)})") from None

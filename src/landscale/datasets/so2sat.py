@@ -1,14 +1,15 @@
 """So2Sat LCZ42 (Zhu et al. 2020, doi 10.1109/MGRS.2020.2964708): 400,673 patches of 32×32 px in 17 local climate zones.
 
-`training.h5` (42 cities), `validation.h5` (the western halves of ten others) and `testing.h5` (their eastern halves), each with
+Files: `training.h5` (42 cities), `validation.h5` (the western halves of ten others) and `testing.h5` (their eastern halves).
+Arrays:
 
     sen1    (N, 32, 32, 8)     float64   VH and VV as complex numbers (0 to 3), intensity after Lee's filter of VH (4) and
                                          VV (5), and an element of the covariance matrix (6, 7)
     sen2    (N, 32, 32, 10)    float64   reflectance of B02, B03, B04, B05, B06, B07, B08, B8A, B11, B12, all at 10 m
     label   (N, 17)            float64   one-hot, zones 1 to 10 and A to G
 
-A store gets, as others have them, digital numbers (10,000 times the reflectance, rounded and cut to 0…65535) and the filtered
-intensities in decibels, VV before VH.
+Values in the store are as in those of other data sets: digital numbers (10,000 times the reflectance, rounded and clipped to
+0…65535), and the filtered intensities in decibels, VV before VH.
 """
 
 from __future__ import annotations
@@ -33,48 +34,48 @@ SIDE = 32
 SEN2 = Plane("data_10m", ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"), SIDE, 10)
 SEN1 = Plane("data_s1", ("VV", "VH"), SIDE, 10, "float32")
 _INTENSITIES = [5, 4]  # VV, VH
-_FLOOR = 1e-5  # −50 dB, below all that the radar can measure; an intensity may be 0
+_LEAST_INTENSITY = 1e-5  # −50 dB, below what the radar can measure; an intensity may be 0, which has no logarithm
 _SHAPES = {"sen1": (SIDE, SIDE, 8), "sen2": (SIDE, SIDE, 10), "label": (len(LCZ17.classes),)}
 _FILES = ("training.h5", "validation.h5", "testing.h5")
 
 
 @dataclass(frozen=True)
 class So2SatReader:
-    """Reads patches, `file::row`, by whole slices of their file."""
+    """Reads patches, given as `file::row`; consecutive ones of a file as one slice."""
 
     def __call__(
         self,
         locations: Sequence[str],
         planes: Mapping[str, NDArray[np.generic]],
-        classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
+        classes: NDArray[np.uint8],  # noqa: ARG002  the survey has filled them in
     ) -> Iterator[PatchDetails | LandscaleError]:
         done = 0
-        for path, group in itertools.groupby(locations, lambda where: where.rpartition("::")[0]):
-            rows = [int(where.rpartition("::")[2]) for where in group]
+        for path, group in itertools.groupby(locations, lambda location: location.rpartition("::")[0]):
+            rows = [int(location.rpartition("::")[2]) for location in group]
             yield from _read(path, rows, {key: plane[done : done + len(rows)] for key, plane in planes.items()})
             done += len(rows)
 
 
 def _read(path: str, rows: list[int], planes: Mapping[str, NDArray[np.generic]]) -> list[PatchDetails | LandscaleError]:
-    """Read neighbouring rows of a file."""
+    """Read consecutive rows of a file; where that fails, each by itself, so that only damaged patches are reported."""
     part = slice(rows[0], rows[-1] + 1)
     try:
-        with h5py.File(path, "r", locking=False) as file:  # a millisecond, and no handle that could cross a fork
+        with h5py.File(path, "r", locking=False) as file:  # takes 1 ms; an open handle would not survive a fork
             intensities, reflectance = file["sen1"][part][..., _INTENSITIES], file["sen2"][part]
     except (OSError, KeyError, ValueError) as error:
         if len(rows) == 1:
             return [BadInput(f"{path}::{rows[0]}", f"cannot be read ({reason(error)})")]
         one_by_one = ({key: plane[i : i + 1] for key, plane in planes.items()} for i in range(len(rows)))
         return [found for row, plane in zip(rows, one_by_one, strict=True) for found in _read(path, [row], plane)]
-    whole = np.isfinite(reflectance).all((1, 2, 3)) & np.isfinite(intensities).all((1, 2, 3))
+    is_finite = np.isfinite(reflectance).all((1, 2, 3)) & np.isfinite(intensities).all((1, 2, 3))
     numbers = np.rint(reflectance * 10_000.0)
     numbers.clip(0, 65_535, out=numbers)
-    with np.errstate(invalid="ignore"):  # of what is no number
+    with np.errstate(invalid="ignore"):  # casts of pixels that are not finite, which are reported below
         planes[SEN2.key][...] = numbers.transpose(0, 3, 1, 2)
-        planes[SEN1.key][...] = 10 * np.log10(np.maximum(intensities, _FLOOR)).transpose(0, 3, 1, 2)
+        planes[SEN1.key][...] = 10 * np.log10(np.maximum(intensities, _LEAST_INTENSITY)).transpose(0, 3, 1, 2)
     return [
-        PatchDetails() if ok else BadInput(f"{path}::{row}", "holds pixels that are not a number, or infinite")
-        for row, ok in zip(rows, whole, strict=True)
+        PatchDetails() if ok else BadInput(f"{path}::{row}", "has pixels that are not a number, or infinite")
+        for row, ok in zip(rows, is_finite, strict=True)
     ]
 
 
@@ -82,18 +83,21 @@ OPTIONS = ()
 
 
 def survey(inputs: list[tuple[str | None, Path]]) -> Survey:
-    """Survey the folder with the three files, or some of them by their paths.
+    """Survey the folder of the three files, or some of these files.
 
-    The split of a patch is that of its SPLIT=INPUT; else that of the file's name.
+    The split of a patch is that of its SPLIT=INPUT; otherwise that in the name of its file.
+
+    Args:
+        inputs: split or None, and a folder or file.
 
     Raises:
-        BadInput: no such file, other arrays than So2Sat's in it, or a label that is not one-hot.
+        BadInput: no such file, a file without the arrays of So2Sat, or a label that is not one-hot.
     """
     tables, labels = [], []
     for split, path in inputs:
         files = [path / name for name in _FILES if (path / name).is_file()] if path.is_dir() else [path]
         if not files:
-            raise BadInput(path, f"holds none of {', '.join(_FILES)}")
+            raise BadInput(path, f"has none of {', '.join(_FILES)}")
         for file in files:
             labels.append(_labels(file))
             rows = range(len(labels[-1]))
@@ -117,7 +121,7 @@ def _labels(path: Path) -> NDArray[np.uint8]:
     for key, shape in _SHAPES.items():
         expected = (len(labels), *shape)
         if shapes.get(key) != expected:
-            raise BadInput(path, f"has {key} {shapes.get(key, 'nowhere')}, expected {expected}")
+            raise BadInput(path, f"has the array {key} of shape {shapes.get(key)}, expected {expected}")
     wrong = np.flatnonzero(((labels != 0) & (labels != 1)).any(1) | (labels.sum(1) != 1))
     if len(wrong):
         raise BadInput(f"{path}::{wrong[0]}", "has a label that is not one-hot")

@@ -1,9 +1,10 @@
 """Any classification dataset of TorchGeo (Stewart et al. 2022, doi 10.1145/3557915.3560953), read by TorchGeo itself.
 
-What it needs: a class in `torchgeo.datasets` that takes `root`, has `classes`, and whose samples hold `image`, a tensor
-(bands, side, side), and `label`, a class's number or a vector of 0 and 1. If it takes `split`, its own splits are kept.
-TorchGeo hands out every image as floats: they are stored as uint16 if those of some samples are whole numbers from 0 to 65535,
-as digital numbers are, and as float32 otherwise. Nothing is downloaded. TorchGeo is no dependency: pip install torchgeo.
+Requirements: a class in `torchgeo.datasets` that has a parameter `root` and an attribute `classes`, and whose samples have an
+`image`, a tensor (bands, side, side), and a `label`, the number of a class or a vector of 0 and 1. If the class has a parameter
+`split`, its own splits are kept. TorchGeo returns images as floats: they are stored as uint16 if the pixels of eight samples are
+whole numbers from 0 to 65535, as digital numbers are, and as float32 otherwise. Nothing is downloaded. TorchGeo is not a
+dependency of landscale: pip install torchgeo.
 """
 
 from __future__ import annotations
@@ -37,14 +38,8 @@ GSDS = {  # metres a pixel, by data set
     "UCMerced": 0.3048,
 }
 _SPLITS = ("train", "val", "validation", "test")
-_BAND_NAMES = (
-    "bands",
-    "all_bands",
-    "all_band_names",
-    "band_names",
-    "rgb_bands",
-)  # attributes by which datasets tell them
-_LOOKED_AT = 8  # samples that tell whether pixels are whole numbers
+_BAND_NAMES = ("bands", "all_bands", "all_band_names", "band_names", "rgb_bands")  # attributes of data sets
+_CHECKED_SAMPLES = 8  # checked for whole numbers
 
 
 @dataclass(frozen=True)
@@ -56,18 +51,21 @@ class TorchGeoReader:
     key: str  # of the plane
 
     def __call__(
-        self, where: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
+        self, location: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
     ) -> PatchDetails:
-        split, _, index = where.partition("::")
+        split, _, index = location.partition("::")
         place = f"{self.root}: {self.name} {split}[{index}]"
         image, label = _sample(self.name, self.root, split, int(index))
         out = planes[self.key]
         if image.shape != out.shape:
             raise BadInput(place, f"is {_by(image.shape)}, expected {_by(out.shape)} (bands, height, width)")
         if out.dtype == np.uint16 and not _is_whole(image):
-            raise BadInput(place, "holds pixels that are no whole numbers from 0 to 65535, as those of other samples")
+            raise BadInput(
+                place,
+                "has pixels that are not whole numbers from 0 to 65535, unlike the samples by which the dtype was chosen",
+            )
         if not np.isfinite(image).all():
-            raise BadInput(place, "holds pixels that are not a number, or infinite")
+            raise BadInput(place, "has pixels that are not a number, or infinite")
         out[...] = image
         if label.ndim == 0 and 0 <= label < len(classes):
             classes[int(label)] = 1
@@ -84,22 +82,22 @@ OPTIONS = (BANDS, SEED)
 
 
 def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed: int = 0) -> Survey:
-    """Survey a dataset: the first input is its name in `torchgeo.datasets`, the second its root folder.
+    """Survey a data set: the first input is its name in `torchgeo.datasets`, the second its root folder.
 
     Args:
-        inputs: name and root; with SPLIT=ROOT all samples go into one split.
-        bands: what the bands are, in their order: a band set or a list. By default what the dataset calls them, else red,
-            green and blue if there are three.
-        seed: of the split, drawn 60/20/20, of a dataset that has none.
+        inputs: name and root; with SPLIT=ROOT all samples get that split.
+        bands: names of the bands in their order, as a band set or a list. By default the names that the data set has; otherwise
+            red, green and blue if there are three bands.
+        seed: of the split, drawn 60/20/20, of a data set that has no splits.
 
     Raises:
         LandscaleError: TorchGeo is not installed, or there are not two inputs.
-        UnknownName: TorchGeo has no such dataset.
-        BadInput: it is not in the folder, or is of another kind than described above.
+        UnknownName: TorchGeo has no such data set.
+        BadInput: the data set is not in the folder, or does not meet the requirements above.
     """
     if len(inputs) != 2:
         raise LandscaleError(
-            "torchgeo takes a dataset and its folder: landscale prepare torchgeo EuroSAT FOLDER STORE.h5"
+            "torchgeo needs the name of a data set and its folder: landscale prepare torchgeo EuroSAT FOLDER STORE.h5"
         )
     (_, name), (split, root) = inputs
     sizes = _splits(str(name), root)
@@ -107,7 +105,7 @@ def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed
     dataset = _dataset(str(name), str(root), first)
     classes = tuple(str(c) for c in getattr(dataset, "classes", ()))
     if not classes:
-        raise BadInput(root, f"{name} of TorchGeo does not name its classes")
+        raise BadInput(root, f"{name} of TorchGeo has no attribute `classes`, so it cannot be used")
     table = pd.DataFrame({"location": [f"{s}::{k}" for s, size in sizes.items() for k in range(size)]})
     table["name"] = table["location"].str.replace("::", "_").str.lstrip("_")
     if split is not None:
@@ -117,7 +115,7 @@ def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed
     else:
         table["split"] = draw_splits(np.zeros(len(table), np.int64), seed)
     check_names(table, root)
-    plane, multi_label = _look(str(name), root, first, sizes[first], bands)
+    plane, multi_label = _inspect_samples(str(name), root, first, sizes[first], bands)
     known = with_classes(classes)
     layout = Layout((plane,), classes, known.name if known and known.names == classes else "custom", multi_label)
     version = f"{name} by torchgeo {_torchgeo('torchgeo').__version__}"
@@ -128,10 +126,10 @@ def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed
     return Survey(layout, table, None, reader, provenance)
 
 
-def _look(name: str, root: Path, split: str, size: int, bands: str | None) -> tuple[Plane, bool]:
-    """The plane of a dataset's images, and whether it is multi-label, from some of its samples."""
+def _inspect_samples(name: str, root: Path, split: str, size: int, bands: str | None) -> tuple[Plane, bool]:
+    """The plane of a data set's images, and whether it is multi-label, from some of its samples."""
     images = []
-    for index in sorted({*np.linspace(0, size - 1, min(_LOOKED_AT, size)).astype(int).tolist()}):
+    for index in sorted({*np.linspace(0, size - 1, min(_CHECKED_SAMPLES, size)).astype(int).tolist()}):
         image, label = _sample(name, str(root), split, index)
         images.append(image)
     count, height, width = images[0].shape
@@ -144,6 +142,7 @@ def _look(name: str, root: Path, split: str, size: int, bands: str | None) -> tu
 
 
 def _band_names(dataset: Any, count: int) -> Sequence[str]:
+    """The names that a data set has for the bands of its images; empty where it has none."""
     for attribute in _BAND_NAMES:
         names = getattr(dataset, attribute, None)
         if isinstance(names, (tuple, list)) and len(names) == count:
@@ -155,38 +154,38 @@ def _torchgeo(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise LandscaleError(f"the source torchgeo needs TorchGeo: pip install torchgeo ({reason(error)})") from None
+        raise LandscaleError(f"the data set torchgeo needs TorchGeo: pip install torchgeo ({reason(error)})") from None
 
 
 def _splits(name: str, root: Path) -> dict[str, int]:
-    """The splits of a dataset and their sizes; of one without, the split "" that has all."""
+    """The splits of a data set and their sizes; a data set without splits has one called ""."""
     datasets = _torchgeo("torchgeo.datasets")
-    kind = getattr(datasets, name, None)
-    if not inspect.isclass(kind):
-        raise UnknownName("dataset of TorchGeo", name, datasets.__all__)
-    parameters = inspect.signature(kind).parameters
+    dataset_class = getattr(datasets, name, None)
+    if not inspect.isclass(dataset_class):
+        raise UnknownName("data set of TorchGeo", name, datasets.__all__)
+    parameters = inspect.signature(dataset_class).parameters
     if "root" not in parameters:
-        raise BadInput(root, f"{name} of TorchGeo is no classification dataset: it takes no root")
+        raise BadInput(root, f"{name} of TorchGeo cannot be used: it has no parameter `root`")
     found: dict[str, int] = {}
     for split in _SPLITS if "split" in parameters else ("",):
         try:
             found[split] = len(_dataset(name, str(root), split))
-        except (AssertionError, KeyError, ValueError):  # by which datasets refuse a split that they have not
+        except (AssertionError, KeyError, ValueError):  # raised by data sets that do not have the split
             continue
         except FileNotFoundError:
-            raise BadInput(root, f"TorchGeo does not find {name} there") from None
-        except Exception as error:  # those of many libraries
-            raise BadInput(root, f"TorchGeo cannot open {name} there ({reason(error)})") from None
+            raise BadInput(root, f"TorchGeo does not find {name} in this folder") from None
+        except Exception as error:  # of any class: TorchGeo uses many libraries
+            raise BadInput(root, f"TorchGeo cannot open {name} in this folder ({reason(error)})") from None
     if not sum(found.values()):
-        raise BadInput(root, f"TorchGeo finds nothing of {name} there")
+        raise BadInput(root, f"TorchGeo finds no sample of {name} in this folder")
     return {split: size for split, size in found.items() if size}
 
 
 @functools.cache
 def _dataset(name: str, root: str, split: str) -> Any:
-    """One dataset a process and split."""
-    kind = getattr(_torchgeo("torchgeo.datasets"), name)
-    return kind(root=root, split=split) if split else kind(root=root)
+    """A data set of TorchGeo; opened once in each process."""
+    dataset_class = getattr(_torchgeo("torchgeo.datasets"), name)
+    return dataset_class(root=root, split=split) if split else dataset_class(root=root)
 
 
 def _sample(name: str, root: str, split: str, index: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -194,12 +193,10 @@ def _sample(name: str, root: str, split: str, index: int) -> tuple[NDArray[np.fl
     place = f"{root}: {name} {split}[{index}]"
     try:
         sample = _dataset(name, root, split)[index]
-    except Exception as error:  # those of many libraries
+    except Exception as error:  # of any class: TorchGeo uses many libraries
         raise BadInput(place, f"cannot be read ({reason(error)})") from None
     if not {"image", "label"} <= {*sample} or np.ndim(sample["image"]) != 3:
-        raise BadInput(
-            place, f"holds {', '.join(map(str, sample))}, expected an image (bands, side, side) and its label"
-        )
+        raise BadInput(place, f"has {', '.join(map(str, sample))}, expected an image (bands, side, side) and a label")
     return np.asarray(sample["image"]), np.asarray(sample["label"])
 
 

@@ -4,9 +4,9 @@
 folder or the zip as published. 44 images have sides of 242 to 257 px: they are cut at the right and lower edge, or filled there
 with copies of their last row and column. The bands are red, green and blue, and get the names B04, B03 and B02.
 
-Single-label with 21 classes, or multi-label with the 17 of Chaudhuri et al. 2018 (doi 10.1109/TGRS.2017.2760909), which come
-as a table beside the images: `LandUse_Multilabeled.txt`, tabs, an image a row, a column of 0 and 1 a class.
-Splits: lists, as those of Neumann et al. 2019 (`uc_merced-train.txt` …), or drawn.
+Single-label with 21 classes, or multi-label with the 17 of Chaudhuri et al. 2018 (doi 10.1109/TGRS.2017.2760909). The latter
+are in a table beside the images: `LandUse_Multilabeled.txt`, separated by tabs, a row an image, a column of 0 and 1 a class.
+Splits: lists, such as those of Neumann et al. 2019 (`uc_merced-train.txt` …), or drawn at random.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import UCMERCED17, UCMERCED21
 
 SIDE = 256
-_TOLERANCE = 16  # pixels by which a side may differ
-GSD = 0.3048  # m: one foot
+_TOLERANCE = 16  # px by which a side may differ from SIDE
+GSD = 0.3048  # metres a pixel: one foot
 PLANE = Plane(plane_key(GSD), ("B04", "B03", "B02"), SIDE, GSD, "uint8")
 MULTI_LABELS = "LandUse_Multilabeled.txt"
 
 
 @dataclass(frozen=True)
 class UCMercedReader:
-    """Reads one image and brings it to 256×256."""
+    """Reads one image and cuts or fills it to 256×256."""
 
     def __call__(
         self,
-        where: str,
+        location: str,
         planes: Mapping[str, NDArray[np.generic]],
-        classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
+        classes: NDArray[np.uint8],  # noqa: ARG002  the survey has filled them in
     ) -> PatchDetails:
-        image, _ = read_image(where)
+        image, _ = read_image(location)
         bands, height, width = image.shape
         if (bands, image.dtype.name) != (3, "uint8") or max(abs(height - SIDE), abs(width - SIDE)) > _TOLERANCE:
-            raise BadInput(where, f"is {width}×{height}×{bands} {image.dtype}, expected about 256×256×3 uint8")
+            raise BadInput(location, f"is {width}×{height}×{bands} {image.dtype}, expected about 256×256×3 uint8")
         missing = [(0, 0), (0, max(0, SIDE - height)), (0, max(0, SIDE - width))]
         planes[PLANE.key][...] = np.pad(image[:, :SIDE, :SIDE], missing, mode="edge")
         return PatchDetails()
@@ -62,28 +62,27 @@ def survey(
 ) -> Survey:
     """Survey folders or zips of UC Merced.
 
-    The split of a patch is that of its SPLIT=INPUT; else that of the list in `lists` that names it; else it is drawn
-    60/20/20, folder by folder, by `seed`.
+    The split of a patch is that of its SPLIT=INPUT; otherwise that of the list in `lists` that names it; without lists it is
+    drawn at random by `seed`, 60/20/20 in each of the 21 folders.
 
     Args:
         inputs: split or None, and a folder or zip.
-        labels: `ucmerced21` (the default) or `ucmerced17`, which needs the table of multi-labels in the folder, or beside the
-            zip or folder, or in a folder `multilabels` there.
+        labels: `ucmerced21` (the default) or `ucmerced17`. The latter needs the table of multi-labels in the folder, or beside
+            the zip or folder, or in a folder `multilabels` there.
         lists: a folder of split lists.
         seed: of the drawn split.
 
     Raises:
-        BadInput: no images, a folder that is no class, or an image without multi-labels.
+        BadInput: no images, a folder whose name is no class, or an image that the table of multi-labels lacks.
     """
     target = {n.name: n for n in (UCMERCED21, UCMERCED17)}.get(labels or UCMERCED21.name)
     if target is None:
         raise UnknownName("nomenclature of UC Merced", str(labels), (UCMERCED21.name, UCMERCED17.name))
     tables, classes = [], []
-    for given in inputs:
-        path = given[1]
-        table = pd.DataFrame(_members(path), columns=["name", "location", "class"])
+    for split, path in inputs:
+        table = pd.DataFrame(_find_images(path), columns=["name", "location", "class"])
         column = table["class"].to_numpy()
-        table["split"] = choose_splits(table["name"], column, given, lists, seed)
+        table["split"] = choose_splits(table["name"], column, (split, path), lists, seed)
         tables.append(table[["name", "location", "split"]])
         one_hot = np.eye(len(UCMERCED21.classes), dtype=np.uint8)[column]
         classes.append(one_hot if target is UCMERCED21 else _multi_labels(path, table["name"]))
@@ -94,26 +93,28 @@ def survey(
     return Survey(layout, table, np.concatenate(classes), OneByOne(UCMercedReader()), provenance)
 
 
-def _members(path: Path) -> list[tuple[str, str, int]]:
-    """Name, place and class of every image of a folder or zip."""
+def _find_images(path: Path) -> list[tuple[str, str, int]]:
+    """Name, path and class of every image of a folder or zip."""
     found = []
-    for member, where in list_members(path, (".tif",)):
+    for member, location in list_members(path, (".tif",)):
         try:
             (column,) = UCMERCED21.columns([member.parent.name or path.name])
         except UnknownName as error:
-            raise BadInput(where, str(error)) from None
-        found.append((member.stem, where, column))
+            raise BadInput(location, str(error)) from None
+        found.append((member.stem, location, column))
     if not found:
-        raise BadInput(path, "holds no .tif in folders named after classes")
+        raise BadInput(path, "has no .tif in folders named after classes")
     return found
 
 
 def _multi_labels(path: Path, names: pd.Series[str]) -> NDArray[np.uint8]:
-    """The multi-labels (N, 17) of images, by their names."""
-    places = [folder / inner / MULTI_LABELS for folder in (path, path.parent) for inner in ("", "multilabels")]
-    file = next((place for place in places if place.is_file()), None)
+    """The multi-labels (N, 17) of the images called `names`."""
+    candidates = [folder / inner / MULTI_LABELS for folder in (path, path.parent) for inner in ("", "multilabels")]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
-        raise BadInput(path, f"has no {MULTI_LABELS} in it or beside it, which holds the labels of {UCMERCED17.name}")
+        raise BadInput(
+            path, f"has no {MULTI_LABELS} in it or beside it; the labels of {UCMERCED17.name} are in that file"
+        )
     try:
         table = pd.read_csv(file, sep="\t", index_col=0).dropna(axis="columns", how="all")
     except (OSError, ValueError) as error:
