@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Cli
 from landscale.scenes.scene import ScenePixels, open_scene
-from landscale.superres.evaluate import evaluate
+from landscale.superres.evaluate import evaluate_on_scene
 from landscale.superres.planes import ESA_ORDER, GROUPS
 from landscale.superres.superresolver import Superresolver
 
@@ -45,7 +45,7 @@ def test_trained_on_one_scene_and_measured_on_others(
     superresolver = Superresolver.load(tmp_path / "dsen2")
     squares = np.zeros(2)
     for patch in sorted((published("bigearthnet-v2") / "BigEarthNet-S2").glob("*/*"))[::5]:
-        figures = evaluate(superresolver, patch)
+        figures = evaluate_on_scene(superresolver, patch)
         squares += [figures["rmse_20m"] ** 2, figures["bicubic_rmse_20m"] ** 2]
     trained, bicubic = np.sqrt(squares)
     assert trained < 0.6 * bicubic

@@ -1,4 +1,4 @@
-"""DSen2: the figures at the reduced scale, scenes and weights of others, and what is refused."""
+"""DSen2: errors by Wald's protocol, MATLAB scenes, Keras weights, and refused input."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from scipy.ndimage import gaussian_filter
 from conftest import Cli
 from landscale.scenes.matlab import IMAGES
 from landscale.scenes.scene import ScenePixels, open_scene
-from landscale.superres.network import Shape, stack_inputs
-from landscale.superres.planes import ESA_ORDER, GROUPS, mirror
+from landscale.superres.network import NetworkShape, stack_inputs
+from landscale.superres.planes import ESA_ORDER, GROUPS, pad_by_reflection
 from landscale.superres.superresolver import Superresolver
 from landscale.superres.wald import degrade
 from landscale.vocabulary.bands import BANDS
-from sharpening import numbers, write_keras, write_mat, write_scene
+from sharpening import read_bands, write_keras, write_mat, write_scene
 
-pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
+# Of rasterio, in its own affine transforms.
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
 @pytest.mark.parametrize("scale", [2, 6])
@@ -36,16 +37,16 @@ def test_degrading_is_a_gaussian_and_a_block_mean(scale):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_mirror_is_numpys_symmetric_padding():
+def test_reflection_is_symmetric_padding_of_numpy():
     values = np.arange(20).reshape(4, 5)
     for margin in (1, 4, 11):
         expected = np.pad(values, margin, mode="symmetric")
-        np.testing.assert_array_equal(mirror(torch.from_numpy(values), margin).numpy(), expected)
+        np.testing.assert_array_equal(pad_by_reflection(torch.from_numpy(values), margin).numpy(), expected)
 
 
-def test_evaluate_gives_the_papers_figures(cli: Cli, scene: Path, bilinear: Path):
+def test_evaluate_reports_the_errors_of_the_paper(cli: Cli, scene: Path, bilinear: Path):
     figures = cli("superres", "evaluate", bilinear, scene, "--json").json
-    bands = numbers(scene)
+    bands = read_bands(scene)
     for gsd, scale in ((20, 2), (60, 6)):
         side = bands[GROUPS[gsd][0]].shape[0] // scale * scale
         truth = torch.from_numpy(np.stack([bands[b][:side, :side] for b in GROUPS[gsd]]).astype(np.float32))[None]
@@ -63,10 +64,10 @@ def test_evaluate_gives_the_papers_figures(cli: Cli, scene: Path, bilinear: Path
     assert "ERGAS" in cli("superres", "evaluate", bilinear, scene).out
 
 
-def test_figures_by_hand():
-    from landscale.superres.evaluate import Errors
+def test_errors_computed_by_hand():
+    from landscale.superres.evaluate import ErrorSums
 
-    errors = Errors(2)
+    errors = ErrorSums(2)
     truth = torch.tensor([[[[100.0, 0.0]], [[100.0, 0.0]]]])  # the second pixel has no data
     errors.add(truth, truth + torch.tensor([10.0, 0.0]).view(1, 2, 1, 1))
     found = errors.overall(2)
@@ -80,7 +81,8 @@ def test_figures_by_hand():
 
 
 def test_a_matlab_file_is_a_scene(cli: Cli, scene: Path, tmp_path: Path):
-    bands = {band: values[: len(values) // 2] for band, values in numbers(scene).items()}  # not square: axes show
+    # Not square, to detect swapped axes.
+    bands = {band: values[: len(values) // 2] for band, values in read_bands(scene).items()}
     mat = write_mat(tmp_path / "scene.mat", bands)
     opened = open_scene(mat)
     assert (opened.summary()["width"], opened.summary()["height"], opened.summary()["pixel"]) == (240, 120, 10)
@@ -90,7 +92,7 @@ def test_a_matlab_file_is_a_scene(cli: Cli, scene: Path, tmp_path: Path):
             np.testing.assert_array_equal(pixels.read(band, 0, 10_000), values)
 
 
-def test_level_1c_tells_its_offset(scene: Path, tmp_path: Path):
+def test_offset_of_a_level_1c_product(scene: Path, tmp_path: Path):
     product = tmp_path / "product"
     shutil.copytree(scene, product)
     assert open_scene(product).offset == 0
@@ -101,9 +103,10 @@ def test_level_1c_tells_its_offset(scene: Path, tmp_path: Path):
 # ---- Keras
 
 
-def test_keras_weights_give_the_same_numbers(cli: Cli, tmp_path: Path):
+def test_converted_keras_weights_compute_the_same(cli: Cli, tmp_path: Path):
     files = {20: tmp_path / "s2_032.hdf5", 60: tmp_path / "s2_030.hdf5"}
-    layers = {20: write_keras(files[20], 10, 6, 0), 60: write_keras(files[60], 12, 2, 7)}  # conv2d_9 before conv2d_10
+    # Numbers of layers from 7 on: conv2d_9 must come before conv2d_10.
+    layers = {20: write_keras(files[20], 10, 6, 0), 60: write_keras(files[60], 12, 2, 7)}
     answer = cli("superres", "convert", files[60], files[20], tmp_path / "weights", "--json")
     assert answer.code == 0, answer.lines
     assert answer.json["networks"] == ["20m", "60m"]
@@ -123,19 +126,19 @@ def test_keras_weights_give_the_same_numbers(cli: Cli, tmp_path: Path):
 
 def test_inputs_are_upsampled_and_divided():
     planes = {10: torch.full((1, 4, 12, 12), 2000.0), 20: torch.full((1, 6, 6, 6), 4000.0)}
-    stack = stack_inputs(planes, Shape(20))
+    stack = stack_inputs(planes, NetworkShape(20))
     assert stack.shape == (1, 10, 12, 12)
     assert stack[:, :4].unique().tolist() == [1.0]
     assert stack[:, 4:].unique().tolist() == [2.0]
 
 
-# ---- what is refused
+# ---- refused input
 
 
-def bad(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[list[object], str]:
-    """A command that cannot work, and what its one line says."""
+def bad_command(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[list[object], str]:
+    """A command that must fail, and part of its error message."""
     evaluate, apply = ["superres", "evaluate", weights], ["superres", "apply", weights]
-    bands = numbers(scene)
+    bands = read_bands(scene)
     if name == "no scene":
         return [*evaluate, tmp_path / "none"], "no such scene"
     if name == "missing band":
@@ -158,7 +161,7 @@ def bad(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[list[obj
         config = json.loads((weights / "config.json").read_text())
         config["networks"]["20m"]["inputs"].reverse()
         (weights / "config.json").write_text(json.dumps(config))
-        return [*apply, scene, tmp_path / "out"], "describes another"
+        return [*apply, scene, tmp_path / "out"], "cannot build"
     if name == "occupied":
         shutil.copytree(scene, tmp_path / "out")
         return [*apply, scene, tmp_path / "out"], "was not written by superres apply"
@@ -199,7 +202,7 @@ def bad(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[list[obj
      "other keras"],
 )  # fmt: skip
 def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, scene: Path, weights: Path, name: str):
-    words, expected = bad(name, tmp_path, scene, weights)
+    words, expected = bad_command(name, tmp_path, scene, weights)
     answer = cli(*words)
     assert answer.code == 2
     assert len(answer.lines) == 1

@@ -1,8 +1,11 @@
-"""What starts `landscale` on many machines, here on one: dask, torchrun, SLURM and Open MPI; and who is left when it ends."""
+"""Start `landscale` by dask, torchrun, SLURM or Open MPI, or in a process that dies; list the processes that are left."""
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -15,10 +18,15 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = Path(sys.executable).parent
+PRELOAD = [
+    "trainings",
+    "torch.utils.tensorboard",
+    "torch._dynamo",
+]  # imported by the process that the others are forked from
 
 
 def command_of(process: int) -> list[str]:
-    """The words that a process was started with; none if it is gone."""
+    """The command line of a process; empty if the process has ended."""
     with suppress(OSError):
         return Path(f"/proc/{process}/cmdline").read_text().split("\0")
     return []
@@ -36,7 +44,7 @@ def processes() -> list[int]:
 
 
 def session_of(process: int) -> int:
-    """The session of a living process; 0 if it is gone."""
+    """Session ID of a running process; 0 if it has ended."""
     with suppress(OSError):
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return int(fields[3]) if fields[0] != "Z" else 0
@@ -44,7 +52,7 @@ def session_of(process: int) -> int:
 
 
 def members(session: int) -> list[int]:
-    """Living processes of a session: a command and whatever it started."""
+    """Running processes of a session: a command and all processes that it started."""
     return [process for process in processes() if session_of(process) == session]
 
 
@@ -55,7 +63,7 @@ def parent_of(process: int) -> int:
 
 
 def workers_of(session: int) -> list[int]:
-    """The workers of `prepare`, without what they were forked from."""
+    """The workers of `prepare`, without the fork server."""
     forked = [process for process in members(session) if "multiprocessing.forkserver" in " ".join(command_of(process))]
     return [process for process in forked if parent_of(process) in forked]
 
@@ -68,7 +76,7 @@ def wait_until_gone(session: int, seconds: float = 10) -> list[int]:
 
 
 def ranks_at(store: Path) -> dict[int, int]:
-    """The processes of the ranks that prepare this store, by rank, whatever started them."""
+    """Process IDs of the ranks whose command line names this store, by rank, for any launcher."""
     found = {}
     for process in processes():
         if str(store) not in command_of(process):
@@ -80,6 +88,48 @@ def ranks_at(store: Path) -> dict[int, int]:
     return found
 
 
+# ---- a process that kills itself
+
+
+def run_until_killed(words: list[object], function: str, call: int, settings: dict[str, object]) -> int | None:
+    """Run a command in a process that sends itself SIGKILL at the given call, counted from 1, of a function.
+
+    Args:
+        words: of the command.
+        function: to count the calls of, as `module:Class.function`.
+        call: at which the process dies, before the function runs.
+        settings: values to set in the process first, by `module:name`.
+
+    Returns:
+        The exit code of the process, -9 if it was killed.
+    """
+    context = multiprocessing.get_context("forkserver")  # forks in a fraction of the time that imports take
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=_main_until_killed, args=([str(word) for word in words], function, call, settings))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def _main_until_killed(words: list[str], function: str, call: int, settings: dict[str, object]) -> None:
+    from landscale.cli import main
+
+    for name, value in settings.items():
+        module, _, attribute = name.partition(":")
+        setattr(pkgutil.resolve_name(module), attribute, value)
+    owner_name, _, attribute = function.replace(":", ".").rpartition(".")
+    owner = pkgutil.resolve_name(owner_name)
+    true, calls = getattr(owner, attribute), itertools.count(1)
+
+    def counted(*arguments: object, **options: object) -> object:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return true(*arguments, **options)
+
+    setattr(owner, attribute, counted)
+    sys.exit(main(words))
+
+
 # ---- dask
 
 
@@ -89,12 +139,12 @@ class Dask:
     def __init__(self, folder: Path) -> None:
         self._folder, self._file = folder, folder / "scheduler.json"
         self._commands: list[subprocess.Popen[bytes]] = []
-        self._expected = 0  # workers
+        self._expected = 0  # number of workers
         self._begin("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
         end = time.monotonic() + 60
         while not self._file.exists() and time.monotonic() < end:
             time.sleep(0.05)
-        time.sleep(0.1)  # until it is written
+        time.sleep(0.1)  # until the file is complete
         import json
 
         self.address = json.loads(self._file.read_text())["address"]
@@ -110,7 +160,7 @@ class Dask:
         self._commands.append(subprocess.Popen(program, stdout=log, stderr=log, start_new_session=True))
 
     def workers(self) -> list[int]:
-        """The processes that do the work, once all have joined: a nanny whose worker dies while it starts gives up."""
+        """Process IDs of the workers once all have joined, else none: a nanny gives up if its worker dies while starting."""
         from distributed import Client
 
         children = [p for command in self._commands[1:] for p in members(command.pid) if p != command.pid]
@@ -148,7 +198,7 @@ def dask(folder: Path, workers: int, threads: int = 1, *more: str) -> Iterator[D
 
 
 def torchrun(processes: int) -> list[object]:
-    """`--` keeps torchrun from taking our flags for its own."""
+    """`--` ends torchrun's own options."""
     how = ["--standalone", f"--nproc-per-node={processes}"]
     return [sys.executable, "-m", "torch.distributed.run", *how, "-m", "--", "landscale"]
 
@@ -163,7 +213,7 @@ def mpirun(processes: int) -> list[object]:
 
 @contextmanager
 def in_memory(otherwise: Path) -> Iterator[Path]:
-    """A folder in memory, where a sync costs nothing, if this machine has one."""
+    """A folder in /dev/shm, where syncs are fast, or `otherwise` where there is none."""
     if not os.access("/dev/shm", os.W_OK):
         yield otherwise
         return

@@ -1,4 +1,4 @@
-"""What the tests of DSen2 share: a synthetic scene, small networks, and how to write what they read."""
+"""Fixtures and helpers for the tests of DSen2: a synthetic scene, small networks, and writers of the formats they read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from landscale.scenes.matlab import IMAGES
 from landscale.vocabulary.bands import BAND_SETS, BANDS
 
 if TYPE_CHECKING:
-    from landscale.superres.network import DSen2
+    from landscale.superres.network import DSen2, NetworkShape
 
 
 @pytest.fixture(scope="session")
@@ -30,17 +30,17 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """Small networks that change much: what they do is not plain upsampling."""
-    return save(tmp_path / "weights", tail=0.02)
+    """Small networks whose result differs much from plain upsampling."""
+    return save_random(tmp_path / "weights", tail=0.02)
 
 
 @pytest.fixture
 def bilinear(tmp_path: Path) -> Path:
-    """Networks as they are before training."""
-    return save(tmp_path / "bilinear", tail=0.0)
+    """Untrained networks, which upsample bilinearly."""
+    return save_random(tmp_path / "bilinear", tail=0.0)
 
 
-def save(folder: Path, tail: float) -> Path:
+def save_random(folder: Path, tail: float) -> Path:
     from landscale.superres.weights import save_networks
 
     save_networks(folder, random_networks(tail), {})
@@ -48,33 +48,40 @@ def save(folder: Path, tail: float) -> Path:
 
 
 def random_networks(tail: float) -> dict[int, DSen2]:
-    import torch  # which tests that do without it need not wait for
+    import torch  # here, because many tests need no torch
 
-    from landscale.superres.network import DSen2, Shape
+    from landscale.superres.network import DSen2, NetworkShape
 
     torch.manual_seed(1)
-    networks = {gsd: DSen2(Shape(gsd, features=8, blocks=2)) for gsd in (20, 60)}
+    networks = {gsd: DSen2(NetworkShape(gsd, features=8, blocks=2)) for gsd in (20, 60)}
     for network in networks.values():
         torch.nn.init.normal_(network.tail.weight, std=tail)
     return networks
 
 
-def read(path: Path) -> np.ndarray:
+def small_shape(gsd: int, *, deep: bool) -> NetworkShape:
+    """Replaces `network_shape` where a network must train quickly."""
+    from landscale.superres.network import NetworkShape
+
+    return NetworkShape(gsd, 16, 1)
+
+
+def read_raster(path: Path) -> np.ndarray:
     with rasterio.open(path) as file:
         return file.read(1)
 
 
-def numbers(scene: Path) -> dict[str, np.ndarray]:
-    return {band: read(scene / f"{band}.tif") for band in BAND_SETS["s2-12"].names}
+def read_bands(scene: Path) -> dict[str, np.ndarray]:
+    return {band: read_raster(scene / f"{band}.tif") for band in BAND_SETS["s2-12"].names}
 
 
 def write_scene(folder: Path, bands: dict[str, np.ndarray]) -> Path:
     folder.mkdir(parents=True)
     for band, values in bands.items():
         gsd = BANDS[band].gsd
-        about = {"height": values.shape[0], "width": values.shape[1], "count": 1, "dtype": values.dtype}
-        place = {"crs": "EPSG:32633", "transform": from_origin(300_000, 8_400_000, gsd, gsd)}
-        with rasterio.open(folder / f"{band}.tif", "w", driver="GTiff", **about, **place) as file:
+        profile = {"height": values.shape[0], "width": values.shape[1], "count": 1, "dtype": values.dtype}
+        georeference = {"crs": "EPSG:32633", "transform": from_origin(300_000, 8_400_000, gsd, gsd)}
+        with rasterio.open(folder / f"{band}.tif", "w", driver="GTiff", **profile, **georeference) as file:
             file.write(values, 1)
     return folder
 

@@ -75,10 +75,12 @@ def _add_convert(add: AddCommand) -> None:
 def _train(options: argparse.Namespace) -> int:
     seconds_left(options.max_time)  # refuse a malformed time before the slow import of torch
     from landscale.distributed import local_device
-    from landscale.superres.train import train
+    from landscale.superres.train import train_superres
 
     seconds = seconds_left(options.max_time)
-    provenance = train(options.scenes, options.weights, local_device(), seconds, deep=options.deep, seed=options.seed)
+    provenance = train_superres(
+        options.scenes, options.weights, local_device(), seconds, deep=options.deep, seed=options.seed
+    )
     content = {"weights": str(options.weights), **provenance}
     return print_result(
         options, content, lambda: print(f"{options.weights}: trained for {provenance['seconds']:.0f} s")
@@ -87,10 +89,10 @@ def _train(options: argparse.Namespace) -> int:
 
 def _apply(options: argparse.Namespace) -> int:
     from landscale.distributed import local_device
-    from landscale.superres.apply import apply
+    from landscale.superres.apply import sharpen_scene
     from landscale.superres.superresolver import Superresolver
 
-    content = apply(Superresolver.load(options.weights, local_device()), options.scene, options.out)
+    content = sharpen_scene(Superresolver.load(options.weights, local_device()), options.scene, options.out)
 
     def text() -> None:
         print(f"{options.out}: {content['width']}×{content['height']} px, {', '.join(content['bands'])}")
@@ -102,10 +104,10 @@ def _apply(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from landscale.distributed import local_device
-    from landscale.superres.evaluate import evaluate
+    from landscale.superres.evaluate import evaluate_on_scene
     from landscale.superres.superresolver import Superresolver
 
-    figures = evaluate(Superresolver.load(options.weights, local_device()), options.scene)
+    figures = evaluate_on_scene(Superresolver.load(options.weights, local_device()), options.scene)
     return print_result(options, figures, lambda: _table(figures))
 
 
@@ -136,12 +138,12 @@ def _table(figures: dict[str, Any]) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from landscale.superres.keras import convert
+    from landscale.superres.keras import convert_keras
     from landscale.superres.weights import save_networks
 
     if options.weights.exists():
         raise BadInput(options.weights, "exists already, expected a new folder")
-    networks = convert(options.files)
+    networks = convert_keras(options.files)
     provenance = {"converted_from": [str(path) for path in options.files]}
     save_networks(options.weights, networks, provenance)
     content = {"weights": str(options.weights), "networks": [f"{gsd}m" for gsd in networks], **provenance}

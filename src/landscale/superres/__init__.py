@@ -1,1 +1,1 @@
-"""DSen2: every band of a scene at 10 m (Lanaras et al. 2018, ISPRS J. 146:305)."""
+"""DSen2: super-resolution of all bands of a scene to 10 m (Lanaras et al. 2018, ISPRS J. 146:305)."""

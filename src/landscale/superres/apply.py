@@ -1,10 +1,9 @@
-"""A scene → the same scene with every band at 10 m: a folder of GeoTIFFs, whole or absent.
+"""Sharpen a scene: write all its bands at 10 m as a folder of GeoTIFFs, complete or not at all.
 
-The digital numbers stay the product's own: the offset that newer products add is taken off for the network and put back
-after it, bands that are at 10 m are copied, and what has no data (0) has none. `scene.json` in the folder says the offset, so
-that the folder is again a scene for every command. Rows are sharpened strip by strip, each with the margin that the network
-reaches over, so memory does not grow with the height of the scene, and no seam can be seen. Strips that are done stay done if
-the process is killed.
+Digital numbers keep the scale of the product: the offset that processing baseline 04.00 introduced is subtracted before the
+network and added after it, bands at 10 m are copied, and nodata (0) stays nodata. `scene.json` in the folder holds the offset,
+so that every command can read the folder as a scene. Rows are computed in strips, with the margin that the network needs, so
+that memory does not grow with the height of the scene and no seams appear. Finished strips survive if the process is killed.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from landscale.runtime.files import atomic_folder, write_json
 from landscale.runtime.parts import resumable_parts
 from landscale.runtime.progress import progress_bar
 from landscale.scenes.scene import NOTE, ScenePixels, open_scene
-from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of, check_grid, groups_of, read_rows
-from landscale.superres.superresolver import TILE, Superresolver, tiles
+from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of_groups, check_grid, groups_of, read_rows
+from landscale.superres.superresolver import TILE, Superresolver, count_tiles
 
 _PROFILE = {
     "driver": "GTiff",
@@ -40,25 +39,25 @@ _PROFILE = {
 }
 
 
-def apply(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str, Any]:
+def sharpen_scene(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str, Any]:
     """Write all bands of a scene at 10 m.
 
     Args:
-        superresolver: its device does the work.
+        superresolver: computes on the device that it is on.
         scene_path: folder of band rasters, .SAFE, or .mat file, with all bands at 10 and 20 m and both or none at 60 m.
         out: folder of `B01.tif` …; absent, empty, or an earlier result, which is replaced.
 
     Returns:
-        What was written: bands, size, CRS, offset; `left_out` are bands for which the weights have no network.
+        What was written: bands, size, CRS, offset; `left_out` lists bands for which the weights have no network.
 
     Raises:
-        BadInput: the scene lacks bands or cannot be read, or `out` is something else.
+        BadInput: the scene lacks bands or cannot be read, or `out` holds something else.
     """
     if out.exists() and not (out / NOTE).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(out, "exists and was not written by superres apply, expected a new or empty folder")
     scene = open_scene(scene_path)
     groups = tuple(gsd for gsd in groups_of(scene) if gsd == 10 or gsd in superresolver.networks)
-    bands = tuple(band for band in ESA_ORDER if band in bands_of(groups))
+    bands = tuple(band for band in ESA_ORDER if band in bands_of_groups(groups))
     note = {
         "offset": scene.offset,
         "source": str(scene_path),
@@ -69,7 +68,7 @@ def apply(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str
     with (
         rasterio.Env(GDAL_CACHEMAX=1024),
         ScenePixels(scene, bands) as pixels,
-        resumable_parts(out, plan) as done,
+        resumable_parts(out, plan) as finished,
         atomic_folder(out) as temporary,
         ExitStack() as open_files,
     ):
@@ -77,31 +76,32 @@ def apply(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str
         size = {"width": pixels.width, "height": pixels.height}
         files = {}
         for band in bands:
-            place = {"crs": pixels.crs, "transform": pixels.transform, "nodata": pixels.files[band].nodata}
+            georeference = {"crs": pixels.crs, "transform": pixels.transform, "nodata": pixels.files[band].nodata}
             files[band] = open_files.enter_context(
-                rasterio.open(temporary / f"{band}.tif", "w", **_PROFILE, **size, **place)
+                rasterio.open(temporary / f"{band}.tif", "w", **_PROFILE, **size, **georeference)
             )
             files[band].descriptions = (band,)
-        count = sum(tiles(min(TILE, pixels.height - top), pixels.width) for top in range(0, pixels.height, TILE))
-        with progress_bar("superres", count * (len(groups) - 1), "tiles") as advance:
-            for top in range(0, pixels.height, TILE):
+        tops = range(0, pixels.height, TILE)
+        total = sum(count_tiles(min(TILE, pixels.height - top), pixels.width) for top in tops)
+        with progress_bar("superres", total * (len(groups) - 1), "tiles") as advance:
+            for top in tops:
                 rows = min(TILE, pixels.height - top)
                 for band in GROUPS[10]:
                     _write(files[band], pixels.read(band, top, rows), top)
-                sharp = done.get(str(top))
-                if sharp is None:
-                    sharp = _sharpened(superresolver, pixels, groups, scene.offset, top, rows, advance)
-                    done.put(str(top), sharp)
+                strip = finished.get(str(top))
+                if strip is None:
+                    strip = sharpen_strip(superresolver, pixels, groups, scene.offset, top, rows, advance)
+                    finished.put(str(top), strip)
                 else:
-                    advance(tiles(rows, pixels.width) * (len(groups) - 1))
-                for band, values in zip(bands_of(groups[1:]), sharp, strict=True):
+                    advance(count_tiles(rows, pixels.width) * (len(groups) - 1))
+                for band, values in zip(bands_of_groups(groups[1:]), strip, strict=True):
                     _write(files[band], values, top)
         write_json(temporary / NOTE, note)
-    left_out = [band for band in scene.files if band in bands_of(groups_of(scene)) and band not in bands]
+    left_out = [band for band in scene.files if band in bands_of_groups(groups_of(scene)) and band not in bands]
     return {"out": str(out), **note, **size, "crs": str(pixels.crs), "left_out": left_out}
 
 
-def _sharpened(
+def sharpen_strip(
     superresolver: Superresolver,
     pixels: ScenePixels,
     groups: tuple[int, ...],
@@ -110,7 +110,7 @@ def _sharpened(
     rows: int,
     advance: Callable[[int], None],
 ) -> NDArray[np.uint16]:
-    """Rows of all bands that are not at 10 m, in the order of the groups: (bands, rows, width), as the product has them."""
+    """Rows of all bands that are coarser than 10 m, group by group: (bands, rows, width), on the scale of the product."""
     planes = read_rows(pixels, groups, top, -(-rows // 6) * 6, superresolver.margin)
     found = []
     for gsd in groups[1:]:
@@ -127,7 +127,7 @@ def _write(file: Any, values: NDArray[np.uint16], top: int) -> None:
 
 
 def _nodata(pixels: ScenePixels, band: str, ratio: int, top: int, rows: int) -> NDArray[np.bool_]:
-    """Where the band's own pixel has no data, (rows, width); GDAL's cache has these rows still."""
+    """Mask of the pixels at 10 m where the band itself is nodata, (rows, width). GDAL's cache still holds these rows."""
     empty = pixels.read(band, top // ratio, -(-rows // ratio)) == 0
     fine = empty.repeat(ratio, 0).repeat(ratio, 1)
     missing = (max(0, rows - fine.shape[0]), max(0, pixels.width - fine.shape[1]))

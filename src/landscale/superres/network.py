@@ -8,15 +8,15 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from landscale.superres.planes import GROUPS, Planes, bands_of, upsample
+from landscale.superres.planes import GROUPS, Planes, bands_of_groups, upsample
 
-DIVISOR = 2000.0  # of digital numbers, as published
-RESIDUAL = 0.1
+DIVISOR = 2000.0  # digital numbers are divided by it, as published
+RESIDUAL_SCALE = 0.1
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A network: it sharpens the bands at `gsd` (20 or 60 m) and sees those and all finer ones."""
+class NetworkShape:
+    """Size of a network, which takes the bands at `gsd` metres (20 or 60) and all finer ones, and sharpens those at `gsd`."""
 
     gsd: int
     features: int = 128
@@ -28,7 +28,7 @@ class Shape:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return bands_of(self.groups)
+        return bands_of_groups(self.groups)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -40,16 +40,19 @@ class Shape:
 
     @property
     def margin(self) -> int:
-        """Pixels on each side that an output pixel can depend on (its convolutions, the upsampling), in whole 60 m ones."""
+        """Upper bound of the distance, in pixels at 10 m, from which an output pixel depends on the input; a multiple of 6.
+
+        The convolutions reach 2 · blocks + 2 pixels, the upsampling one coarse pixel. 6 pixels at 10 m are one at 60 m.
+        """
         return ceil((2 * self.blocks + 2 + self.scale) / 6) * 6
 
 
-def shape(gsd: int, *, deep: bool) -> Shape:
-    """DSen2's network for 20 or 60 m, or VDSen2's."""
-    return Shape(gsd, 256, 32) if deep else Shape(gsd)
+def network_shape(gsd: int, *, deep: bool) -> NetworkShape:
+    """Shape of the published network for 20 or 60 m: DSen2, or VDSen2 if `deep`."""
+    return NetworkShape(gsd, 256, 32) if deep else NetworkShape(gsd)
 
 
-class Block(nn.Module):
+class ScaledResidualBlock(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(features, features, 3, padding=1)
@@ -57,23 +60,23 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.second(self.first(x).relu())
-        return x + RESIDUAL * change
+        return x + RESIDUAL_SCALE * change
 
 
 class DSen2(nn.Module):
-    """forward: what `stack_inputs` gives → its last bands, sharpened, (n, outputs, h, w) float32."""
+    """forward: output of `stack_inputs` → the bands to sharpen, at 10 m, (n, outputs, h, w) float32."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
         self.shape = shape
         self.head = nn.Conv2d(len(shape.inputs), shape.features, 3, padding=1)
-        self.blocks = nn.Sequential(*(Block(shape.features) for _ in range(shape.blocks)))
+        self.blocks = nn.Sequential(*(ScaledResidualBlock(shape.features) for _ in range(shape.blocks)))
         self.tail = nn.Conv2d(shape.features, len(shape.outputs), 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        nn.init.zeros_(self.tail.weight)  # so that training begins at the upsampled bands, not at noise
+        nn.init.zeros_(self.tail.weight)  # so that an untrained network returns the upsampled bands, not noise
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +84,7 @@ class DSen2(nn.Module):
         return x[:, -len(self.shape.outputs) :] + change.float()
 
 
-def stack_inputs(planes: Planes, shape: Shape) -> Tensor:
-    """What a network of this shape takes: bilinearly upsampled, concatenated, divided by 2000; (n, inputs, h, w)."""
+def stack_inputs(planes: Planes, shape: NetworkShape) -> Tensor:
+    """Input of a network: bands upsampled bilinearly to 10 m, concatenated, divided by 2000; (n, inputs, h, w)."""
     parts = [upsample(planes[gsd], gsd // 10) for gsd in shape.groups]
     return (torch.cat(parts, 1) / DIVISOR).contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""The bands of some ground by their sampling distance: read from a scene, continued over its border, in and out of stores.
+"""Bands grouped by ground sampling distance (GSD): read from a scene, padded by reflection, converted to and from stores.
 
-Here and in the networks, bands are in the order of the authors' files, in which their published weights are too: GDAL lists
-the 10 m bands of a product as B04, B03, B02, B08. Everywhere else a band's place is told by its name.
+In this package the bands of a group are in the order of the published weights, which is GDAL's order: B04, B03, B02, B08 at
+10 m. Elsewhere in landscale a band is found by its name.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ GROUPS = {
 }
 ESA_ORDER = BAND_SETS["s2-12"].names
 
-# Digital numbers by sampling distance, (n, bands of GROUPS, h, w) float32. At a reduced scale "10" is the finest grid still.
+# Digital numbers by GSD in metres, (n, bands of the group, h, w) float32. At a reduced scale, key 10 is still the finest grid.
 Planes = dict[int, Tensor]
 
 
 def groups_of(scene: Scene) -> tuple[int, ...]:
-    """The sampling distances of which a scene has all bands: 10, 20 and perhaps 60.
+    """GSDs in metres of the groups that a scene has: 10, 20 and, if it has both bands, 60.
 
     Raises:
         BadInput: a band at 10 or 20 m is missing, or one of the two at 60 m.
     """
-    needed = [*GROUPS[10], *GROUPS[20]]
+    required = [*GROUPS[10], *GROUPS[20]]
     coarse = [band for band in GROUPS[60] if band in scene.files]
-    if missing := [b for b in (*needed, *(GROUPS[60] if coarse else ())) if b not in scene.files]:
+    if missing := [b for b in (*required, *(GROUPS[60] if coarse else ())) if b not in scene.files]:
         raise BadInput(scene.folder, f"lacks {', '.join(missing)}; it has {', '.join(scene.files)}")
     return (10, 20, 60) if coarse else (10, 20)
 
 
-def bands_of(groups: Sequence[int]) -> tuple[str, ...]:
+def bands_of_groups(groups: Sequence[int]) -> tuple[str, ...]:
     return tuple(band for gsd in groups for band in GROUPS[gsd])
 
 
 def check_grid(scene: Scene, pixels: ScenePixels) -> None:
-    """That bands are at their native resolution.
+    """Check that all bands are at their native resolution.
 
     Raises:
-        BadInput: one is not.
+        BadInput: a band has another resolution.
     """
     for gsd, bands in GROUPS.items():
         for band in bands:
@@ -60,34 +60,34 @@ def check_grid(scene: Scene, pixels: ScenePixels) -> None:
                 raise BadInput(scene.files[band], f"has pixels of {found:g} m, expected {band} at {gsd} m")
 
 
-def mirrored(first: int, last: int, size: int) -> NDArray[np.int64]:
-    """For the places first … last − 1 on an axis of `size` pixels, mirrored without end: the pixel that stands there."""
-    place = np.arange(first, last) % (2 * size)
-    return np.minimum(place, 2 * size - 1 - place)
+def reflected_indices(first: int, last: int, size: int) -> NDArray[np.int64]:
+    """Indices first … last − 1 of an axis of `size` pixels, reflected at both ends into 0 … size − 1."""
+    index = np.arange(first, last) % (2 * size)
+    return np.minimum(index, 2 * size - 1 - index)
 
 
-def mirror(values: Tensor, margin: int) -> Tensor:
-    """(…, h, w) continued on all sides by its mirror image, which begins with the border pixel itself."""
+def pad_by_reflection(values: Tensor, margin: int) -> Tensor:
+    """Pad (…, h, w) on all sides; the border pixel is repeated, as by `numpy.pad(mode="symmetric")`. Any margin is possible."""
     for axis in (-2, -1):
         size = values.shape[axis]
-        there = torch.from_numpy(mirrored(-margin, size + margin, size)).to(values.device)
-        values = values.index_select(axis, there)
+        index = torch.from_numpy(reflected_indices(-margin, size + margin, size)).to(values.device)
+        values = values.index_select(axis, index)
     return values
 
 
 def read_rows(
     pixels: ScenePixels, groups: Sequence[int], top: int, rows: int, margin: int, size: tuple[int, int] | None = None
 ) -> Planes:
-    """Harmonised rows of a scene with a margin on all four sides, mirrored where the scene ends; n = 1.
+    """Read harmonised rows of a scene with a margin on all four sides, reflected where the scene ends; n = 1.
 
     Args:
         pixels: open, with all bands of the groups.
-        groups: sampling distances in metres.
-        top: first row, in pixels at 10 m; a multiple of the coarsest pixel, as are rows and margin.
-        rows: how many; may go beyond the scene.
+        groups: GSDs in metres.
+        top: first row, in pixels at 10 m; a multiple of the coarsest pixel, as are `rows` and `margin`.
+        rows: number of rows; may go beyond the scene.
         margin: pixels at 10 m.
-        size: height and width where the scene is taken to end, whole pixels of the coarsest group. By default at its
-            true ends; the width that comes out is then rounded up to such pixels.
+        size: height and width to which the scene is cut, in pixels at 10 m; multiples of the coarsest pixel. By default the
+            scene is not cut, and the width of the result is rounded up to such a multiple.
     """
     coarsest = max(groups) // 10
     across = size[1] if size else ceil(pixels.width / coarsest) * coarsest
@@ -98,8 +98,8 @@ def read_rows(
         for band in GROUPS[gsd]:
             file = pixels.files[band]
             height, width = (size[0] // ratio, size[1] // ratio) if size else (file.height, file.width)
-            down = mirrored((top - margin) // ratio, (top + rows + margin) // ratio, height)
-            right = mirrored(-margin // ratio, (across + margin) // ratio, width)
+            down = reflected_indices((top - margin) // ratio, (top + rows + margin) // ratio, height)
+            right = reflected_indices(-margin // ratio, (across + margin) // ratio, width)
             first = int(down.min())
             values = pixels.harmonise(pixels.read(band, first, int(down.max()) + 1 - first))
             stack.append(values[down - first][:, right])
@@ -107,8 +107,8 @@ def read_rows(
     return planes
 
 
-def from_native(native: Mapping[tuple[str, ...], Tensor]) -> Planes:
-    """Planes of a store's batch: tensors (n, bands, h, w) by the bands they hold, in any order.
+def group_by_gsd(native: Mapping[tuple[str, ...], Tensor]) -> Planes:
+    """Group the bands of a store's batch: tensors (n, bands, h, w) with the names of their bands, in any order.
 
     Raises:
         LandscaleError: some of the twelve bands are missing.
@@ -125,15 +125,11 @@ def upsample(values: Tensor, scale: int, mode: str = "bilinear") -> Tensor:
 
 
 def interpolate(native: Mapping[tuple[str, ...], Tensor], mode: str) -> Tensor:
-    """All bands at the side of the finest by plain interpolation, "bilinear" or "bicubic"; see `stacked` for the result."""
-    return stacked({gsd: upsample(values, gsd // 10, mode) for gsd, values in from_native(native).items()})
+    """All bands at 10 m by "bilinear" or "bicubic" interpolation; arguments as `group_by_gsd`, result as `in_esa_order`."""
+    return in_esa_order({gsd: upsample(values, gsd // 10, mode) for gsd, values in group_by_gsd(native).items()})
 
 
-def stacked(planes: Planes) -> Tensor:
-    """Planes that are all on one grid → (n, 12, h, w) uint16 in ESA order B01 … B8A, B09, B11, B12, rounded and clipped."""
+def in_esa_order(planes: Planes) -> Tensor:
+    """Planes that are all on one grid → (n, 12, h, w) uint16 in the order B01 … B8A, B09, B11, B12, rounded and clipped."""
     found = {band: planes[gsd][:, k] for gsd, bands in GROUPS.items() for k, band in enumerate(bands)}
-    return digital(torch.stack([found[band] for band in ESA_ORDER], 1))
-
-
-def digital(values: Tensor) -> Tensor:
-    return values.round().clamp(0, 65535).to(torch.uint16)
+    return torch.stack([found[band] for band in ESA_ORDER], 1).round().clamp(0, 65535).to(torch.uint16)

@@ -1,8 +1,9 @@
-"""Training pairs: patches of scenes at the reduced scale and what they should become; a function of (seed, step).
+"""Training samples of DSen2: patches of scenes, degraded by Wald's protocol, and their targets; a function of (seed, step).
 
-One scene shows few kinds of ground, and what a network learned of them by heart may make it worse than bicubic on others. So
-patches get other spectra: every band becomes brighter or darker, as under other haze, and in some patches bands become random
-blends of all bands. How bands hang together must then be read from the patch itself, which is what holds elsewhere too.
+One scene shows few kinds of land cover, and a network that overfits to its spectra can be worse than bicubic interpolation
+elsewhere. So the spectra of patches are augmented: every band becomes brighter or darker, as under other haze, and in a
+fraction of the patches bands become random mixtures of all bands. The network must then derive the relation between bands from
+the patch itself.
 """
 
 from __future__ import annotations
@@ -23,60 +24,62 @@ from landscale.datasets.tiles.quality_masks import CLOUD_VALUES, read_covering_r
 from landscale.errors import BadInput
 from landscale.models.input_stage import turn
 from landscale.scenes.scene import Scene, ScenePixels, open_scene
-from landscale.superres.network import DIVISOR, Shape, stack_inputs
-from landscale.superres.planes import GROUPS, Planes, bands_of, check_grid, groups_of
+from landscale.superres.network import DIVISOR, NetworkShape, stack_inputs
+from landscale.superres.planes import GROUPS, Planes, bands_of_groups, check_grid, groups_of
 from landscale.superres.wald import degrade
 
 
 @dataclass(frozen=True)
-class Ground:
-    """Some ground: digital numbers by sampling distance (bands of GROUPS, h, w), and where clouds hide it, in pixels of 20 m."""
+class TrainingArea:
+    """Part of a scene: digital numbers by GSD (bands of the group, h, w), and a cloud mask with pixels of 20 m."""
 
     bands: dict[int, NDArray[np.uint16]]
     cloud: NDArray[np.bool_]
 
 
-SIDES = {20: 32, 60: 96}  # pixels a side of a patch, as published
-BATCH = {20: 16, 60: 4}
-BLENDED = 0.25  # share of patches with blended bands
-SHIFT = 100.0  # standard deviation of what is added to a band of a patch, digital numbers
-_ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and how many are kept: 75 MB each of a full tile
-_DRAWS = 20  # for a patch without gaps
+PATCH_SIDES = {20: 32, 60: 96}  # pixels of the bands to sharpen, as published
+BATCH_SIZES = {20: 16, 60: 4}
+MIXED_FRACTION = 0.25  # fraction of patches with mixed bands
+OFFSET_STD = 100.0  # standard deviation of the offset added to a band of a patch, digital numbers
+_ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and number of strips; 75 MB each of a full tile
+_MAX_DRAWS = 20  # draws for one patch, to find one without nodata and clouds
 
 
-def read_grounds(paths: Sequence[Path]) -> list[Ground]:
-    """What training sees of the scenes: all of them, or of large ones strips at even distances, as many of each.
+def read_training_areas(paths: Sequence[Path]) -> list[TrainingArea]:
+    """Read small scenes whole, and of large ones strips at equal distances, the same number of each scene.
 
-    All grounds have the groups that every scene has.
+    All areas have the groups of bands that every scene has.
 
     Raises:
-        BadInput: a scene lacks bands, cannot be read, is smaller than a patch, or all of it is cloud.
+        BadInput: a scene lacks bands, cannot be read or is smaller than a patch, or all scenes are covered by clouds.
     """
     scenes = [open_scene(path) for path in paths]
     groups = min((groups_of(scene) for scene in scenes), key=len)
-    unit, most = max(groups) // 10, max(1, _STRIPS // len(scenes))
-    grounds = []
+    unit, max_strips = max(groups) // 10, max(1, _STRIPS // len(scenes))
+    areas = []
     for scene in scenes:
-        with ScenePixels(scene, bands_of(groups)) as pixels:
+        with ScenePixels(scene, bands_of_groups(groups)) as pixels:
             check_grid(scene, pixels)
             width, height = pixels.width // unit * unit, pixels.height // unit * unit
             for gsd in groups[1:]:
-                if (least := 2 * _around(gsd)) > min(width, height) * 10 // gsd:
-                    needed = f"expected at least {least * gsd // 10} a side to train on"
-                    raise BadInput(scene.folder, f"is {pixels.width}×{pixels.height} px, {needed}")
-            cloud = _clouds(scene, pixels, height // 2, width // 2)
+                if (min_side := 2 * _border(gsd)) > min(width, height) * 10 // gsd:
+                    expected = f"expected at least {min_side * gsd // 10} a side to train on"
+                    raise BadInput(scene.folder, f"is {pixels.width}×{pixels.height} px, {expected}")
+            cloud = _cloud_mask(scene, pixels, height // 2, width // 2)
             rows = min(height, _ROWS)
-            tops = np.linspace(0, height - rows, min(most, ceil(height / rows))).astype(int) // unit * unit
+            tops = np.linspace(0, height - rows, min(max_strips, ceil(height / rows))).astype(int) // unit * unit
             for top in tops.tolist():
-                hidden = cloud[top // 2 : (top + rows) // 2]
-                if not hidden.all():
-                    grounds.append(Ground(_read(pixels, groups, top, rows, width), hidden))
-    if not grounds:
+                strip_cloud = cloud[top // 2 : (top + rows) // 2]
+                if not strip_cloud.all():
+                    areas.append(TrainingArea(_read_bands(pixels, groups, top, rows, width), strip_cloud))
+    if not areas:
         raise BadInput(scenes[0].folder, "shows nothing but clouds, by its scene classification")
-    return grounds
+    return areas
 
 
-def _read(pixels: ScenePixels, groups: Sequence[int], top: int, rows: int, width: int) -> dict[int, NDArray[np.uint16]]:
+def _read_bands(
+    pixels: ScenePixels, groups: Sequence[int], top: int, rows: int, width: int
+) -> dict[int, NDArray[np.uint16]]:
     bands = {}
     for gsd in groups:
         r = gsd // 10
@@ -85,94 +88,97 @@ def _read(pixels: ScenePixels, groups: Sequence[int], top: int, rows: int, width
     return bands
 
 
-def _clouds(scene: Scene, pixels: ScenePixels, height: int, width: int) -> NDArray[np.bool_]:
-    """What the product classifies as cloud, in pixels of 20 m; nothing, where it does not tell. The bands see a cloud from
-    different angles, up to 50 m apart: sharpening the one by the other is wrong there, and would be learned.
+def _cloud_mask(scene: Scene, pixels: ScenePixels, height: int, width: int) -> NDArray[np.bool_]:
+    """Clouds by the product's scene classification, in pixels of 20 m; all false if the product has none.
+
+    The bands see a cloud from different angles, displaced by up to 50 m: sharpening one band by another would be wrong there.
     """
     path = scene_classification(scene.folder) if scene.folder.is_dir() else None
     if path is None:
         return np.zeros((height, width), bool)
     classes, gsd = read_covering_raster(path, pixels.transform.c, pixels.transform.f, pixels.width, pixels.height)
-    # It may end less than a pixel of its own before the bands do.
+    # The classification may end up to one of its own pixels before the bands do.
     rows, columns = (
-        np.minimum(np.arange(size) * 20 // int(gsd), most - 1)
-        for size, most in zip((height, width), classes.shape, strict=True)
+        np.minimum(np.arange(size) * 20 // int(gsd), available - 1)
+        for size, available in zip((height, width), classes.shape, strict=True)
     )
     cloud: NDArray[np.bool_] = np.isin(classes[np.ix_(rows, columns)], CLOUD_VALUES)
     return cloud
 
 
-def _around(gsd: int) -> int:
-    """Pixels of a patch that serve only to make the others exact: what the blur and the upsampling reach, on both sides."""
+def _border(gsd: int) -> int:
+    """Pixels of a patch, on both sides together, that only serve the blur and the upsampling of the others."""
     return 2 * gsd // 10
 
 
-def draw(grounds: Sequence[Ground], shape: Shape, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """A batch: what the network takes (n, inputs, side, side), and what it should give, both float32 numbers / 2000.
+def draw_batch(areas: Sequence[TrainingArea], shape: NetworkShape, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """A batch: input of the network (n, inputs, side, side), and its target, both digital numbers / 2000, float32.
 
-    Patches lie anywhere on the grid of their bands, in any of the 8 turns. A ground too small for the side of a patch
-    gives smaller ones.
+    Patches lie anywhere on the grid of their bands, in any of the 8 rotations and reflections. An area smaller than the side
+    of a patch gives smaller patches.
     """
     gsd, scale = shape.gsd, shape.scale
     generator = np.random.default_rng([seed, gsd, step])
-    least = min(min(ground.bands[gsd].shape[1:]) for ground in grounds)
-    side = min(SIDES[gsd] + _around(gsd), least) // scale * scale
-    patches = [_patch(grounds, shape, side, generator) for _ in range(BATCH[gsd])]
+    smallest = min(min(area.bands[gsd].shape[1:]) for area in areas)
+    side = min(PATCH_SIDES[gsd] + _border(gsd), smallest) // scale * scale
+    patches = [draw_patch(areas, shape, side, generator) for _ in range(BATCH_SIZES[gsd])]
     planes: Planes = {g: torch.stack([patch[g] for patch in patches]) for g in shape.groups}
-    sharp = _other_spectra(_on_grid(planes, gsd), generator)
-    inputs = stack_inputs({g: _reduced(values, g, gsd) for g, values in sharp.items()}, shape)
+    sharp = _augment_spectra(_to_one_grid(planes, gsd), generator)
+    inputs = stack_inputs({g: _reduce(values, g, gsd) for g, values in sharp.items()}, shape)
     cut = slice(scale, -scale)
     return inputs[..., cut, cut], sharp[gsd][..., cut, cut] / DIVISOR
 
 
-def _on_grid(planes: Planes, gsd: int) -> Planes:
-    """All bands on the grid of those at `gsd`, finer ones as if seen from so much higher up."""
+def _to_one_grid(planes: Planes, gsd: int) -> Planes:
+    """Degrade all finer bands to the grid of those at `gsd`."""
     return {g: degrade(values, gsd // g) if g < gsd else values for g, values in planes.items()}
 
 
-def _reduced(values: Tensor, g: int, gsd: int) -> Tensor:
-    """Bands of `_on_grid` as coarse as theirs are beside the finest: the reduced scale. The blur stands for a sensor's own."""
+def _reduce(values: Tensor, g: int, gsd: int) -> Tensor:
+    """Degrade bands of `_to_one_grid` to the reduced scale, where they are g / 10 times as coarse as the finest ones."""
     if g == gsd:
         return degrade(values, g // 10)
-    return F.avg_pool2d(values, g // 10)  # they are blurred already
+    return F.avg_pool2d(values, g // 10)  # `_to_one_grid` has blurred them
 
 
-def _other_spectra(planes: Planes, generator: np.random.Generator) -> Planes:
-    """All bands of patches shifted, and in a share of them, around the mean, drawn towards random blends of all bands."""
+def _augment_spectra(planes: Planes, generator: np.random.Generator) -> Planes:
+    """Add an offset to every band of a patch and, in a fraction of the patches, mix bands around their mean with all bands."""
     values = torch.cat(list(planes.values()), 1)
     n, bands = values.shape[:2]
-    chosen = generator.random((n, bands, 1)) < 0.5
-    chosen[: n - round(BLENDED * n)] = False
-    kept = 1 - chosen * generator.random((n, bands, 1))
-    blend = np.eye(bands) * kept + chosen * generator.normal(0, 0.5 / np.sqrt(bands), (n, bands, bands))
-    shift = torch.from_numpy(generator.normal(0, SHIFT, (n, bands, 1, 1)).astype(np.float32))
+    mixed = generator.random((n, bands, 1)) < 0.5
+    mixed[: n - round(MIXED_FRACTION * n)] = False
+    kept = 1 - mixed * generator.random((n, bands, 1))
+    mixture = np.eye(bands) * kept + mixed * generator.normal(0, 0.5 / np.sqrt(bands), (n, bands, bands))
+    offset = torch.from_numpy(generator.normal(0, OFFSET_STD, (n, bands, 1, 1)).astype(np.float32))
     mean = values.mean((2, 3), keepdim=True)
-    mixed = torch.einsum("nij,njhw->nihw", torch.from_numpy(blend.astype(np.float32)), values - mean) + mean + shift
+    augmented = torch.einsum("nij,njhw->nihw", torch.from_numpy(mixture.astype(np.float32)), values - mean)
+    augmented = augmented + mean + offset
     sizes = [part.shape[1] for part in planes.values()]
-    return dict(zip(planes, torch.split(mixed, sizes, 1), strict=True))
+    return dict(zip(planes, torch.split(augmented, sizes, 1), strict=True))
 
 
-def _patch(grounds: Sequence[Ground], shape: Shape, side: int, generator: np.random.Generator) -> Planes:
-    """A patch of `side` pixels of the bands to be sharpened, at native resolution: of some draws, the first without gaps and
-    clouds, or the one with least.
+def draw_patch(areas: Sequence[TrainingArea], shape: NetworkShape, side: int, generator: np.random.Generator) -> Planes:
+    """Draw a patch of `side` pixels of the bands to be sharpened, at native resolution, without a batch axis.
+
+    Of several draws, the first without nodata and clouds is taken, or else the one with the fewest such pixels.
     """
     gsd = shape.gsd
-    areas = np.array([ground.bands[gsd][0].size for ground in grounds], float)
+    sizes = np.array([area.bands[gsd][0].size for area in areas], float)
     best: tuple[float, dict[int, NDArray[np.uint16]]] = np.inf, {}
-    for _ in range(_DRAWS):
-        ground = grounds[generator.choice(len(grounds), p=areas / areas.sum())]
-        top, left = (int(generator.integers(size - side + 1)) for size in ground.bands[gsd].shape[1:])
-        bands = {g: _cut(ground.bands[g], gsd // g, top, left, side) for g in shape.groups}
-        cloud = _cut(ground.cloud, gsd // 20, top, left, side)
-        hidden = float((bands[gsd] == 0).mean() + cloud.mean())
-        if hidden < best[0]:
-            best = hidden, bands
-        if not hidden:
+    for _ in range(_MAX_DRAWS):
+        area = areas[generator.choice(len(areas), p=sizes / sizes.sum())]
+        top, left = (int(generator.integers(size - side + 1)) for size in area.bands[gsd].shape[1:])
+        bands = {g: _crop(area.bands[g], gsd // g, top, left, side) for g in shape.groups}
+        cloud = _crop(area.cloud, gsd // 20, top, left, side)
+        invalid = float((bands[gsd] == 0).mean() + cloud.mean())
+        if invalid < best[0]:
+            best = invalid, bands
+        if not invalid:
             break
     k = int(generator.integers(8))
     return {g: turn(torch.from_numpy(values.astype(np.float32)), k) for g, values in best[1].items()}
 
 
-def _cut(values: NDArray[Any], ratio: int, top: int, left: int, side: int) -> NDArray[Any]:
-    """A square of (…, h, w), told in pixels that are `ratio` times as large."""
+def _crop(values: NDArray[Any], ratio: int, top: int, left: int, side: int) -> NDArray[Any]:
+    """A square of (…, h, w); top, left and side are in pixels that are `ratio` times as large as those of `values`."""
     return values[..., top * ratio : (top + side) * ratio, left * ratio : (left + side) * ratio]

@@ -1,7 +1,7 @@
-"""Training of the networks, one after the other, on scenes without labels, within a time.
+"""Train DSen2's networks, one after the other, on scenes without labels, within a time limit.
 
-The clock drives the schedule: what share of a network's time is gone is what share of its learning is done. So it ends when it
-should on any machine, however busy. The batches are a function of (seed, step).
+The learning rate follows the fraction of the network's time that has passed, so that training ends in time on any machine,
+however busy. Batches are a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -22,54 +22,56 @@ from landscale.errors import BadInput, Diverged
 from landscale.models.classifier import reduced_precision
 from landscale.runtime.progress import console, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals
-from landscale.superres.network import DSen2, shape
-from landscale.superres.samples import BATCH, Ground, draw, read_grounds
+from landscale.superres.network import DSen2, network_shape
+from landscale.superres.samples import BATCH_SIZES, TrainingArea, draw_batch, read_training_areas
 from landscale.superres.weights import read_superres_config, save_networks
 from landscale.training.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
 
-SHARE = 0.9  # of the time that is planned for; the rest is for reading, saving, and a machine that slows down
-ASIDE = 3.0  # seconds that the interpreter takes to start and to end
-TIME = {20: 0.75, 60: 0.25}  # of it for each network
-MOST_STEPS = {20: 60_000, 60: 20_000}  # where there is time for more, they bring nothing
-RATE, WARM_UP = 1e-3, 0.05  # the highest rate, and the share of steps until it is reached
-AVERAGE = 0.998  # decay of the mean weights
+PLANNED_FRACTION = 0.9  # of the time limit; the rest is for reading, saving, and a machine that becomes slower
+START_UP_SECONDS = 3.0  # in which the interpreter starts and ends
+TIME_FRACTIONS = {20: 0.75, 60: 0.25}  # fraction of the time for each network
+MAX_STEPS = {20: 60_000, 60: 20_000}  # more steps do not improve the networks
+MAX_RATE, WARM_UP = 1e-3, 0.05  # highest learning rate, and the fraction of the training until it is reached
+EMA_DECAY = 0.998
 SAVE_EVERY = 60.0  # seconds, or a twentieth of a short training
 
 
 @dataclass
-class Progress:
-    """Of one network: steps done, seconds spent on them, over all sessions."""
+class NetworkProgress:
+    """Steps of one network and the seconds they took, over all sessions."""
 
     steps: int = 0
     seconds: float = 0.0
 
 
 @dataclass
-class State:
-    """What a checkpoint says beside its tensors. `settings` must be the same when the training goes on."""
+class SuperresState:
+    """Content of a checkpoint beside its tensors. A training can only be resumed with the same `settings`."""
 
     settings: dict[str, Any]
-    done: dict[str, Progress] = field(default_factory=dict)
+    done: dict[str, NetworkProgress] = field(default_factory=dict)
 
 
-def train(
+def train_superres(
     scenes: Sequence[Path], weights: Path, device: torch.device, seconds: float, *, deep: bool = False, seed: int = 0
 ) -> dict[str, Any]:
-    """Train on scenes and write the weights; called again after an end by force, go on from the last checkpoint.
+    """Train on scenes and write the weights. After an interruption, the same call resumes from the last checkpoint.
 
     Args:
         scenes: folders, .SAFE or .mat files; the network for 60 m is trained if all of them have its bands.
-        weights: a new folder; until it is there, the state is beside it in `<name>.checkpoint`.
-        device: where to learn.
-        seconds: for all sessions together; the training ends well within.
+        weights: a new folder; until it is complete, the checkpoint is `<name>.checkpoint` beside it.
+        device: where to train.
+        seconds: time limit of all sessions together; training ends well within it.
         deep: VDSen2 instead of DSen2.
-        seed: of first weights and batches.
+        seed: seed of the initial weights and of the batches.
 
     Returns:
-        The weights' provenance.
+        The provenance of the weights.
 
     Raises:
-        BadInput: scenes that cannot be used; a folder or checkpoint of another training. Diverged. Stopped: by a signal.
+        BadInput: a scene cannot be used, or the folder or checkpoint belongs to another training.
+        Diverged: the loss is not finite.
+        Stopped: a signal arrived; the checkpoint is saved.
     """
     begun = time.monotonic()
     settings = {"scenes": [str(path.resolve()) for path in scenes], "deep": deep, "seed": seed}
@@ -77,27 +79,27 @@ def train(
         provenance = read_superres_config(weights)["provenance"]
         if {key: provenance.get(key) for key in settings} != settings:
             raise BadInput(weights, "holds the weights of another training, choose another folder")
-        console.print(f"{weights}: complete already")
+        console.print(f"{weights}: already complete")
         return dict(provenance)
     checkpoint = weights.with_name(f"{weights.name}.checkpoint")
     tensors, state = _resume(checkpoint, settings)
-    grounds = read_grounds(scenes)
-    targets = [gsd for gsd in TIME if gsd in grounds[0].bands]
-    seconds = max(SHARE * (seconds - ASIDE) - (time.monotonic() - begun), 0.0)
+    areas = read_training_areas(scenes)
+    targets = [gsd for gsd in TIME_FRACTIONS if gsd in areas[0].bands]
+    seconds = max(PLANNED_FRACTION * (seconds - START_UP_SECONDS) - (time.monotonic() - begun), 0.0)
     networks = {}
     for gsd in targets:
-        budget = seconds * TIME[gsd] / sum(TIME[g] for g in targets)
-        learner = Learner(gsd, device, budget, seed, deep=deep)
-        learner.load(tensors, state.done.get(str(gsd)))
+        budget = seconds * TIME_FRACTIONS[gsd] / sum(TIME_FRACTIONS[g] for g in targets)
+        trainer = NetworkTrainer(gsd, device, budget, seed, deep=deep)
+        trainer.load(tensors, state.done.get(str(gsd)))
 
-        def save(learner: Learner = learner) -> None:
-            tensors.update(learner.tensors())
-            state.done[str(learner.shape.gsd)] = learner.progress
+        def save(trainer: NetworkTrainer = trainer) -> None:
+            tensors.update(trainer.tensors())
+            state.done[str(trainer.shape.gsd)] = trainer.progress
             weights.parent.mkdir(parents=True, exist_ok=True)
             save_checkpoint(checkpoint, tensors, asdict(state))
 
-        _fit(learner, grounds, save, weights)
-        networks[gsd] = learner.average.module
+        _fit(trainer, areas, save, weights)
+        networks[gsd] = trainer.average.module
     provenance = settings | {f"steps_{gsd}m": state.done[str(gsd)].steps for gsd in targets}
     provenance |= {"seconds": round(sum(done.seconds for done in state.done.values()), 1)}
     save_networks(weights, networks, provenance)
@@ -105,60 +107,62 @@ def train(
     return provenance
 
 
-def _resume(checkpoint: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], State]:
+def _resume(checkpoint: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], SuperresState]:
     if not checkpoint.exists():
-        return {}, State(settings)
+        return {}, SuperresState(settings)
     tensors, saved = load_checkpoint(checkpoint, torch.device("cpu"))
     if saved.get("settings") != settings:
-        raise BadInput(checkpoint, f"is of another training ({saved.get('settings')}); delete it to begin anew")
-    return tensors, State(settings, {gsd: Progress(**done) for gsd, done in saved["done"].items()})
+        raise BadInput(checkpoint, f"belongs to another training ({saved.get('settings')}); delete it to start again")
+    return tensors, SuperresState(settings, {gsd: NetworkProgress(**done) for gsd, done in saved["done"].items()})
 
 
-class Learner:
-    """A network, its optimiser, its mean weights, and how far it is."""
+class NetworkTrainer:
+    """A network, its optimiser, the moving average of its weights, and its progress."""
 
     def __init__(self, gsd: int, device: torch.device, budget: float, seed: int, *, deep: bool) -> None:
         torch.manual_seed(seed)
-        self.shape, self.device, self.budget, self.seed = shape(gsd, deep=deep), device, budget, seed
+        self.shape, self.device, self.budget, self.seed = network_shape(gsd, deep=deep), device, budget, seed
         self.network = DSen2(self.shape).to(device)
-        self.average = ModelEmaV3(self.network, decay=AVERAGE, use_warmup=True)
-        self.optimizer = torch.optim.NAdam(self.network.parameters(), lr=RATE)
+        self.average = ModelEmaV3(self.network, decay=EMA_DECAY, use_warmup=True)
+        self.optimizer = torch.optim.NAdam(self.network.parameters(), lr=MAX_RATE)
         self.reduced = reduced_precision(device.type)
-        self.progress = Progress()
+        self.progress = NetworkProgress()
 
     @property
-    def share(self) -> float:
-        """How much of the training is done, in 0…1. There is at least one step."""
-        steps = self.progress.steps / MOST_STEPS[self.shape.gsd]
+    def completed(self) -> float:
+        """Fraction of the training that is done, in 0…1. It is below 1 before the first step, whatever the time limit."""
+        steps = self.progress.steps / MAX_STEPS[self.shape.gsd]
         return min(1.0, max(steps, self.progress.seconds / max(self.budget, 1e-9))) if self.progress.steps else 0.0
 
-    def learn(self, grounds: Sequence[Ground]) -> float:
+    def train_step(self, areas: Sequence[TrainingArea]) -> float:
         """One step; returns its loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = RATE * rate_factor(self.share)
-        inputs, target = (part.to(self.device) for part in draw(grounds, self.shape, self.seed, self.progress.steps))
+            group["lr"] = MAX_RATE * warm_up_and_cosine(self.completed)
+        batch = draw_batch(areas, self.shape, self.seed, self.progress.steps)
+        inputs, target = (part.to(self.device) for part in batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
             guess = self.network(inputs)
         loss = F.l1_loss(guess, target)
-        number = float(loss.detach())
-        if not math.isfinite(number):
-            raise Diverged(f"superres train: diverged, the loss of step {self.progress.steps + 1} is {number}")
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise Diverged(f"superres train: diverged, the loss of step {self.progress.steps + 1} is {value}")
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.average.update(self.network, step=self.progress.steps)
         self.progress.steps += 1
-        return number
+        return value
 
     def tensors(self) -> dict[str, Tensor]:
+        """Weights, averaged weights and the optimiser's state, for a checkpoint."""
         prefix = f"{self.shape.gsd}m."
         values = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         values |= {f"average.{k}": v for k, v in self.average.module.state_dict().items()}
         values |= pack_optimizer(self.optimizer)[0]
         return {prefix + k: v for k, v in values.items()}
 
-    def load(self, tensors: dict[str, Tensor], progress: Progress | None) -> None:
-        """Take what `tensors` gave, where a checkpoint has it."""
+    def load(self, tensors: dict[str, Tensor], progress: NetworkProgress | None) -> None:
+        """Restore the output of `tensors`; without progress, do nothing."""
         if progress is None:
             return
         prefix = f"{self.shape.gsd}m."
@@ -169,36 +173,36 @@ class Learner:
         self.progress = progress
 
 
-def rate_factor(share: float) -> float:
-    """Share of the highest rate: linear warm-up, then a cosine to 0."""
-    if share < WARM_UP:
-        return max(share / WARM_UP, 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
+def warm_up_and_cosine(completed: float) -> float:
+    """Factor of the learning rate, in 0…1: linear warm-up, then a cosine to 0."""
+    if completed < WARM_UP:
+        return max(completed / WARM_UP, 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (completed - WARM_UP) / (1 - WARM_UP)))
 
 
-def _fit(learner: Learner, grounds: Sequence[Ground], save: Callable[[], None], weights: Path) -> None:
-    """Steps until the learner's time is over, saved at intervals and at the end."""
-    gsd = learner.shape.gsd
-    if learner.share >= 1:
+def _fit(trainer: NetworkTrainer, areas: Sequence[TrainingArea], save: Callable[[], None], weights: Path) -> None:
+    """Train until the network's time is over; save at intervals and at the end."""
+    gsd = trainer.shape.gsd
+    if trainer.completed >= 1:
         return
     console.print(
-        f"[bold]{gsd} m → 10 m[/]: {sum(p.numel() for p in learner.network.parameters()) / 1e6:.2f} M parameters,"
-        f" {'bf16' if learner.reduced else 'fp32'} on {learner.device.type}, {learner.budget - learner.progress.seconds:.0f} s"
+        f"[bold]{gsd} m → 10 m[/]: {sum(p.numel() for p in trainer.network.parameters()) / 1e6:.2f} M parameters,"
+        f" {'bf16' if trainer.reduced else 'fp32'} on {trainer.device.type},"
+        f" {trainer.budget - trainer.progress.seconds:.0f} s"
     )
-    before, begun = learner.progress.seconds, time.monotonic()
+    before, begun = trainer.progress.seconds, time.monotonic()
     saved = begun
-    with deferred_signals(True) as caught, training_bar(MOST_STEPS[gsd], learner.progress.steps, visible=True) as show:
-        while learner.share < 1:
-            loss = learner.learn(grounds)
-            learner.progress.seconds = before + time.monotonic() - begun
-            planned = round(learner.progress.steps / max(learner.share, 1e-9))
-            show(learner.progress.steps, planned, loss, BATCH[gsd])
+    with deferred_signals(True) as caught, training_bar(MAX_STEPS[gsd], trainer.progress.steps, visible=True) as show:
+        while trainer.completed < 1:
+            loss = trainer.train_step(areas)
+            trainer.progress.seconds = before + time.monotonic() - begun
+            planned = round(trainer.progress.steps / max(trainer.completed, 1e-9))
+            show(trainer.progress.steps, planned, loss, BATCH_SIZES[gsd])
             if caught():
                 save()
-                raise Stopped(
-                    f"{weights}: stopped after {learner.progress.steps} steps; the same command goes on", caught()
-                )
-            if time.monotonic() - saved > min(SAVE_EVERY, learner.budget / 20):
+                steps = trainer.progress.steps
+                raise Stopped(f"{weights}: stopped after {steps} steps; run the same command again to resume", caught())
+            if time.monotonic() - saved > min(SAVE_EVERY, trainer.budget / 20):
                 save()
                 saved = time.monotonic()
     save()

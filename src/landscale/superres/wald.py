@@ -1,7 +1,7 @@
-"""The reduced scale (Wald et al. 1997): what the sensor would give from higher up, so that the bands themselves are the answer.
+"""Wald's protocol (Wald et al. 1997): degrade all bands by the same factor, so that the original bands are the ground truth.
 
-Blurred with a Gaussian of σ = 1/scale pixels, cut at 4 σ, the border mirrored (scipy.ndimage.gaussian_filter, which the
-authors use, does the same), then averaged in blocks of scale × scale.
+A Gaussian blur of σ = 1/scale pixels, cut at 4 σ, with a reflected border (as scipy.ndimage.gaussian_filter, which the authors
+of DSen2 use), then the mean of blocks of scale × scale pixels.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from landscale.superres.planes import mirror
+from landscale.superres.planes import pad_by_reflection
 
 
 def degrade(values: Tensor, scale: int) -> Tensor:
@@ -20,8 +20,8 @@ def degrade(values: Tensor, scale: int) -> Tensor:
     offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offsets * scale).square())
     taps = (kernel / kernel.sum()).tolist()
-    values = mirror(values, radius)
-    # Sums of shifted copies, which are four times faster than convolutions of one channel.
+    values = pad_by_reflection(values, radius)
+    # A sum of shifted copies is four times faster than convolutions of one channel.
     values = sum(tap * values[..., k : k + h, :] for k, tap in enumerate(taps))
     values = sum(tap * values[..., k : k + w] for k, tap in enumerate(taps))
     return F.avg_pool2d(values, scale)

@@ -1,4 +1,4 @@
-"""Weights of super-resolution: a folder with `model.safetensors` and `config.json`, loaded without pickle."""
+"""Save and load super-resolution weights: a folder with `model.safetensors` and `config.json`, loaded without pickle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load, save_file
 
 from landscale.errors import BadInput, reason
 from landscale.runtime.files import atomic_folder, read_json, write_json
-from landscale.superres.network import DIVISOR, DSen2, Shape
+from landscale.superres.network import DIVISOR, DSen2, NetworkShape
 from landscale.superres.planes import GROUPS
 
 FORMAT = 1
@@ -20,7 +20,7 @@ KIND = "superres"
 
 
 def save_networks(folder: Path, networks: Mapping[int, DSen2], provenance: dict[str, Any]) -> None:
-    """Write the folder, whole or not at all. `provenance` says from what and how the weights were made."""
+    """Write the folder, complete or not at all. `provenance` records the scenes and settings of the training."""
     tensors = {
         f"{gsd}m.{name}": tensor.detach().cpu().contiguous()
         for gsd, network in networks.items()
@@ -36,13 +36,13 @@ def save_networks(folder: Path, networks: Mapping[int, DSen2], provenance: dict[
             "parameters": sum(tensor.numel() for tensor in tensors.values()),
             "divisor": DIVISOR,
             "upsample": "bilinear",
-            "networks": {f"{gsd}m": _described(network.shape) for gsd, network in networks.items()},
+            "networks": {f"{gsd}m": _shape_to_json(network.shape) for gsd, network in networks.items()},
             "provenance": provenance,
         }
         write_json(temporary / "config.json", content)
 
 
-def _described(shape: Shape) -> dict[str, Any]:
+def _shape_to_json(shape: NetworkShape) -> dict[str, Any]:
     return {
         "inputs": list(shape.inputs),
         "outputs": list(shape.outputs),
@@ -56,38 +56,40 @@ def read_superres_config(folder: Path) -> dict[str, Any]:
     """The content of `config.json`.
 
     Raises:
-        BadInput: there are no weights of super-resolution.
+        BadInput: the folder holds no super-resolution weights, or their format is too new.
     """
     if not (folder / "config.json").is_file():
         raise BadInput(folder, "holds no weights: expected config.json and model.safetensors of superres train")
     content = read_json(folder / "config.json")
     if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise BadInput(folder, "holds no weights of super-resolution")
+        raise BadInput(folder, "holds weights of another kind, expected those of superres train")
     if content.get("landscale_format", 0) > FORMAT:
-        raise BadInput(folder, f"has format {content['landscale_format']}, this program reads up to {FORMAT}")
+        raise BadInput(folder, f"has format {content['landscale_format']}, expected at most {FORMAT}; update landscale")
     return content
 
 
 def load_networks(folder: Path) -> tuple[dict[int, DSen2], dict[str, Any]]:
-    """The networks by the sampling distance they sharpen, and the config.
+    """The networks by the GSD in metres that they sharpen, and the config.
 
     Raises:
-        BadInput: missing, damaged (the digest does not match) or foreign weights, or bands in another order than ours.
+        BadInput: weights are missing or damaged (the digest does not match), or have other bands or another order of bands.
     """
     config = read_superres_config(folder)
     file = folder / "model.safetensors"
     try:
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != config["digest"]:
-            raise BadInput(file, "is damaged: its digest is not the one in config.json")
+            raise BadInput(file, "is damaged: its digest differs from the one in config.json")
         tensors = load(content)
         networks = {}
         for gsd in GROUPS:
-            if (about := config["networks"].get(f"{gsd}m")) is None:
+            if (saved := config["networks"].get(f"{gsd}m")) is None:
                 continue
-            network = DSen2(Shape(gsd, about["features"], about["blocks"]))
-            if _described(network.shape) != about:
-                raise BadInput(folder / "config.json", f"describes another {gsd} m network than this program builds")
+            network = DSen2(NetworkShape(gsd, saved["features"], saved["blocks"]))
+            if _shape_to_json(network.shape) != saved:
+                raise BadInput(
+                    folder / "config.json", f"describes a {gsd} m network that this version of landscale cannot build"
+                )
             prefix = f"{gsd}m."
             network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             networks[gsd] = network
