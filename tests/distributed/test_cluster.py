@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from landscale.cli import main
+from landscale.testing import make_store, rgbn_plane
 from launchers import PROGRAMS, mpirun, srun, torchrun, wait_until_gone
 from slurm import slurm
-from stores import make_store, rgbn_plane
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 

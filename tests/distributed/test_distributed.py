@@ -22,7 +22,7 @@ from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.distributed import ranks as ranks_room
 from landscale.loading import evaluation_steps
-from stores import make_store
+from landscale.testing import make_store
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHERS = ("SLURM_", "OMPI_", "PMI_", "TORCHELASTIC_")

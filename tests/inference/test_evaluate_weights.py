@@ -24,7 +24,7 @@ from landscale.models import classifier as classifier_room
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import find_weights, load_model, read_config, save_weights
 from landscale.store import Plane
-from stores import CLASSES, make_store, sentinel_planes
+from landscale.testing import CLASSES, make_store, sentinel_planes
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 CPU = torch.device("cpu")

@@ -23,10 +23,10 @@ from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import save_weights
 from landscale.scenes.scene import open_scene
 from landscale.store import Plane
+from landscale.testing import make_store
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BANDS
-from stores import make_store
 
 NAMES = ("B02", "B04", "B8A", "B01")  # at 10, 10, 20 and 60 m
 SIDE = 12  # pixels of a window at 10 m: 120 m of ground

@@ -17,8 +17,8 @@ from landscale.distributed import Ranks
 from landscale.errors import BadStore
 from landscale.loading import batches, epoch_order, evaluation_steps, rare_class_weights, targets_by_name, train_steps
 from landscale.store import Plane
+from landscale.testing import CLASSES, make_store, rgbn_plane, sentinel_planes
 from landscale.vocabulary.nomenclatures import BEN19, CLC43
-from stores import CLASSES, make_store, rgbn_plane, sentinel_planes
 
 CPU = torch.device("cpu")
 sizes = st.tuples(st.integers(0, 90), st.integers(1, 17), st.integers(1, 5))

@@ -25,9 +25,9 @@ from landscale.loading.on_device import routes
 from landscale.loading.placement import choose
 from landscale.loading.room import Room, limits, look
 from landscale.store import SUPER, PatchStore, Plane, open_store
+from landscale.testing import make_store, rgbn_plane, sentinel_planes
 from launchers import session_of
 from lmdbs import write as write_lmdb
-from stores import make_store, rgbn_plane, sentinel_planes
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -19,9 +19,9 @@ from landscale.models import create
 from landscale.models.heads import HEADS, HeadedNetwork, QueryHead, create_with_head
 from landscale.models.weights import load_model
 from landscale.store import open_store
+from landscale.testing import make_store, rgbn_plane, sentinel_planes
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe, load_recipe
-from stores import make_store, rgbn_plane, sentinel_planes
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

@@ -13,8 +13,8 @@ from rasterio.warp import Resampling, reproject
 
 from landscale.errors import LandscaleError, UnknownName
 from landscale.models.input_stage import UPSAMPLING, InputStage, measure_statistics, resize, turn
+from landscale.testing import make_store, sentinel_planes
 from landscale.vocabulary.bands import BAND_SETS
-from stores import make_store, sentinel_planes
 from symmetries import symmetries
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine

@@ -22,10 +22,10 @@ from landscale.models.input_stage import turn
 from landscale.models.k_branch import default_gsd
 from landscale.models.weights import load_model
 from landscale.store import open_store
+from landscale.testing import make_store, sentinel_planes
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BAND_SETS, band, band_set
-from stores import make_store, sentinel_planes
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

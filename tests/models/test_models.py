@@ -15,7 +15,7 @@ from landscale.models import ZOO, Scaling, ZooEntry, candidates, create, describ
 from landscale.models.compound import WIDE_RESNET
 from landscale.models.weights import load_model
 from landscale.store import open_store
-from stores import make_store, rgbn_plane
+from landscale.testing import make_store, rgbn_plane
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

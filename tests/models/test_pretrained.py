@@ -28,8 +28,8 @@ from landscale.models.first_convolution import RGB, adapt, channel_names, shares
 from landscale.models.input_stage import SCALES
 from landscale.models.pretrained import begin_from
 from landscale.models.weights import load_model, save_weights
+from landscale.testing import CLASSES, make_store, rgbn_plane
 from landscale.vocabulary.bands import BAND_SETS, BANDS
-from stores import CLASSES, make_store, rgbn_plane
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

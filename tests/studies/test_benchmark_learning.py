@@ -19,8 +19,8 @@ from landscale.studies.zoo import learning
 from landscale.studies.zoo.learning import FALL, TASKS
 from landscale.studies.zoo.learning_page import page, section, table_cells, verdict
 from landscale.studies.zoo.page import page as zoo_page
+from landscale.testing import make_store, sentinel_planes
 from landscale.vocabulary.nomenclatures import CLC43
-from stores import make_store, sentinel_planes
 
 DOCS = Path(__file__).parents[2] / "docs"
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"

@@ -21,10 +21,10 @@ from landscale.errors import LandscaleError
 from landscale.studies.rank_scaling import study as study_module
 from landscale.studies.rank_scaling.launch import TORCHRUN, launcher_command
 from landscale.studies.rank_scaling.study import RankScalingPlan, planned_trainings
+from landscale.testing import make_store, rgbn_plane
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
 from launchers import PROGRAMS, command_of, processes
-from stores import make_store, rgbn_plane
 
 KEYS = ["--model=wide_resnet", "--bands=B02,B03,B04,B08", "--batch=8", "--rate=1e-2", "--precision=fp32"]
 

@@ -28,10 +28,10 @@ from landscale.studies.compound_scaling.plots import COLOURS, compound_scaling_c
 from landscale.studies.compound_scaling.search import AXES, TOLERANCE, along, search, sizes
 from landscale.studies.compound_scaling.study import Plan, study
 from landscale.studies.compound_scaling.tables import markdown
+from landscale.testing import make_store, rgbn_plane
 from landscale.training.recipe import Recipe, load_recipe
 from landscale.training.runs import Run
 from launchers import members, wait_until_gone
-from stores import make_store, rgbn_plane
 
 RECIPE = Recipe(model="wide_resnet", bands="B02,B03,B04,B08", epochs=1, batch=8, rate=1e-2, precision="fp32")
 KEYS = [f"--{key}={getattr(RECIPE, key)}" for key in ("bands", "epochs", "batch", "rate", "precision")]

@@ -18,11 +18,11 @@ import torch
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.runtime import progress
+from landscale.testing import make_store, rgbn_plane
 from landscale.training import checkpoint as checkpoint_room
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
 from landscale.training.training import Trainer, train
-from stores import make_store, rgbn_plane
 
 CPU = torch.device("cpu")
 BANDS = "B02,B03,B04,B08"

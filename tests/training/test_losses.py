@@ -15,9 +15,9 @@ from timm.loss import AsymmetricLossMultiLabel
 from landscale.cli import main
 from landscale.errors import LandscaleError
 from landscale.models.weights import load_model
+from landscale.testing import make_store, rgbn_plane
 from landscale.training.losses import FOCUS, binary_loss, build_loss, class_weights, effective_number, positive_weights
 from landscale.training.recipe import Recipe, load_recipe
-from stores import make_store, rgbn_plane
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

@@ -19,13 +19,13 @@ from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.loading import batches, evaluation_steps
 from landscale.models.weights import load_model
+from landscale.testing import CLASSES, make_store, rgbn_plane, sentinel_planes
 from landscale.training import learner as learner_room
 from landscale.training.build import build_classifier
 from landscale.training.learner import Learnt
 from landscale.training.recipe import load_recipe
 from landscale.training.runs import Run
 from landscale.training.training import Trainer
-from stores import CLASSES, make_store, rgbn_plane, sentinel_planes
 from trainings import BANDS, CPU, PLAIN, TINY, flags, learn, outcome, weights_of
 
 # ---- it learns

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from landscale.testing import make_store, rgbn_plane
 from launchers import members, ranks_at, torchrun, wait_until_gone
-from stores import make_store, rgbn_plane
 from trainings import TINY, ended, flags, outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -20,12 +20,12 @@ from landscale.distributed import Ranks, end_process_group, start_process_group
 from landscale.inference.evaluate import infer
 from landscale.inference.metrics import count
 from landscale.store import open_store
+from landscale.testing import make_store, rgbn_plane
 from landscale.training import gradients
 from landscale.training.build import build_classifier
 from landscale.training.runs import Run
 from landscale.training.training import train
 from launchers import members, ranks_at, torchrun, wait_until_gone
-from stores import make_store, rgbn_plane
 from trainings import CPU, PLAIN, TINY, flags, outcome
 
 SGD = replace(PLAIN, optimizer="sgd", rate=0.05, weight_decay=0.0, warmup_epochs=0.0, turns=False, epochs=2)

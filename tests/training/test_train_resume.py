@@ -21,6 +21,7 @@ from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import Diverged
 from landscale.runtime.signals import Stopped, deferred_signals
+from landscale.testing import make_store, rgbn_plane
 from landscale.training import checkpoint as checkpoint_room
 from landscale.training import learner as learner_room
 from landscale.training.build import build_classifier
@@ -28,7 +29,6 @@ from landscale.training.checkpoint import Writer, load_checkpoint
 from landscale.training.learner import Learner, Learnt
 from landscale.training.runs import Run
 from landscale.training.training import Trainer
-from stores import make_store, rgbn_plane
 from trainings import CPU, PLAIN, TINY, flags, interrupted_learning, learn, outcome
 
 SGD = replace(PLAIN, optimizer="sgd", weight_decay=0.0, warmup_epochs=0.0, turns=False)

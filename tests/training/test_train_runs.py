@@ -13,11 +13,11 @@ from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import BadStore, LandscaleError
 from landscale.store import open_store
+from landscale.testing import make_store, rgbn_plane
 from landscale.training import learner as learner_room
 from landscale.training.build import build_classifier
 from landscale.training.runs import Run
 from landscale.training.training import Trainer
-from stores import make_store, rgbn_plane
 from trainings import CPU, PLAIN, TINY, flags, learn, outcome
 
 # ---- the folder of a run

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import landscale.training.training as room
 from landscale.distributed import Ranks
+from landscale.testing import make_store, rgbn_plane
 from landscale.training import planner
 from landscale.training.build import build_classifier
 from landscale.training.learner import Learnt
 from landscale.training.runs import Run
 from landscale.training.training import Trainer
-from stores import make_store, rgbn_plane
 from trainings import CPU, PLAIN, TINY, flags, learn, outcome
 
 

@@ -1,9 +1,10 @@
-"""Small stores for tests, written through `landscale.store` itself.
+"""Small synthetic stores for tests, written by `StoreWriter`.
 
-What a store holds is a function of the seed, the number of the patch and the *names* of bands and classes, never of their
-places. So two stores that differ in the order of planes, bands or classes hold the same patches.
+Pixels and labels depend on the seed, the number of the patch and the names of bands and classes, not on their order. So two
+stores that differ only in the order of planes, bands or classes hold the same patches.
 
-The classes can be learnt: each raises one band (that of its rank among the sorted names) by a few standard deviations.
+The classes can be learnt: each class raises the values of one band by a few standard deviations. The band is chosen by the
+rank of the class among the sorted class names.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SPLIT_SIZES = {"train": 48, "val": 24, "test": 24}
 
 
 def sentinel_planes(side: int = 24, dtype: str = "uint16") -> tuple[Plane, ...]:
-    """Planes of all L2A bands; `side` pixels at 10 m, a multiple of 6."""
+    """Planes of all level 2A bands. `side` is the number of pixels at 10 m, a multiple of 6."""
     return (
         Plane("data_10m", ("B02", "B03", "B04", "B08"), side, 10, dtype),
         Plane("data_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), side // 2, 20, dtype),
@@ -45,12 +46,12 @@ def sentinel_planes(side: int = 24, dtype: str = "uint16") -> tuple[Plane, ...]:
 
 
 def rgbn_plane(side: int = 24, dtype: str = "uint16") -> tuple[Plane, ...]:
-    """The four bands at 10 m: the cheapest store that can be learnt."""
+    """The four bands at 10 m: the fastest store from which classes can be learnt."""
     return (Plane("data_10m", ("B02", "B03", "B04", "B08"), side, 10, dtype),)
 
 
 def make_store(
-    path: Path,
+    path: str | Path,
     *,
     planes: Sequence[Plane] | None = None,
     classes: Sequence[str] = CLASSES,
@@ -67,11 +68,16 @@ def make_store(
     """Write a store and open it.
 
     Args:
-        splits: how many patches of each, in this order.
-        signal: by how many standard deviations of the noise a class raises its band; 0: nothing can be learnt.
+        path: the HDF5 file; its folder exists.
+        planes: by default the four bands at 10 m.
+        splits: number of patches of each split; the patches of a split are consecutive, in this order.
+        signal: how many standard deviations of the noise a class raises its band; with 0 nothing can be learnt.
         bad: indices of patches whose state is bad, as after `--skip-bad`.
-        labels: (N, C) instead of drawn ones. pixels: by plane's key, instead of drawn ones.
+        labels: (N, C) of 0 and 1, instead of random ones.
+        pixels: by key of a plane (N, bands, side, side), instead of random ones.
+        provenance: fields that are added to the attribute `provenance`.
     """
+    path = Path(path)
     planes = tuple(planes) if planes is not None else rgbn_plane()
     layout = Layout(planes, tuple(classes), nomenclature, multi_label)
     n = sum(splits.values())
