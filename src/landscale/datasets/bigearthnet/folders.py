@@ -1,8 +1,8 @@
-"""BigEarthNet archives, v1 (Sumbul et al. 2019) and v2 (reBEN, Clasen et al. 2024), told apart by what lies in the folder.
+"""BigEarthNet in folders: v1 (Sumbul et al. 2019) or v2 (reBEN, Clasen et al. 2024), distinguished by the folders' names.
 
 v1: `BigEarthNet-v1.0/<patch>/<patch>_B02.tif …` with `<patch>_labels_metadata.json`; splits, snow and cloud in lists.
 v2: `BigEarthNet-S2/<product>/<patch>/<patch>_B02.tif …` with one `metadata.parquet`.
-Where the archive has its Sentinel-1 half too, the patches get it as `data_s1` (`sources.sentinel1`).
+If the Sentinel-1 half is there, too, the store gets it as plane `data_s1` (`bigearthnet.sentinel1`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from landscale.datasets.bigearthnet.reader import BESIDE, BigEarthNetReader
+from landscale.datasets.bigearthnet.reader import SEPARATOR, BigEarthNetReader
 from landscale.datasets.bigearthnet.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, pair_v1, product
 from landscale.datasets.splits import (
     is_listed,
@@ -34,36 +34,36 @@ V1, V2 = ({"source": "bigearthnet", "version": version} for version in ("v1", "v
 
 
 def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None) -> Survey:
-    """Survey one or several archives, each an INPUT or a SPLIT=INPUT that puts all its patches into one split.
+    """Survey one or several folders; one that is given as SPLIT=INPUT puts all its patches into that split.
 
     Args:
-        inputs: split or None, and the folder of an archive: the one that holds `BigEarthNet-v1.0` or `BigEarthNet-S2`,
-            or that folder itself, which leaves out a Sentinel-1 folder beside it.
+        inputs: split or None, and a folder: the one that contains `BigEarthNet-v1.0` or `BigEarthNet-S2`, or that folder
+            itself, in which case a Sentinel-1 folder beside it is not read.
         labels: `clc43` (v1's default) or `ben19` (v2's default and only choice).
-        lists: folder with v1's split, snow and cloud lists; by default `metadata` beside the patches. v2 has no use for it.
+        lists: folder with v1's split, snow and cloud lists; by default `metadata` beside the patches. Refused for v2.
 
     Raises:
-        BadInput: neither kind of archive, or damaged metadata.
+        BadInput: neither version, or damaged metadata.
     """
-    found = [_survey_one(path, labels, lists) for _, path in inputs]
-    for (split, path), one in zip(inputs, found, strict=True):
+    surveys = [_survey_one(path, labels, lists) for _, path in inputs]
+    for (split, path), one in zip(inputs, surveys, strict=True):
         if split is not None:
             one.table["split"] = np.uint8(split_code(split, path))
-    if len({(one.layout, one.classes is None) for one in found}) > 1:
+    if len({(one.layout, one.classes is None) for one in surveys}) > 1:
         raise BadInput(
             inputs[-1][1],
-            f"is another version of BigEarthNet than {inputs[0][1]}, or has other bands; prepare them apart",
+            f"is another version of BigEarthNet than {inputs[0][1]}, or has other bands; prepare each into its own store",
         )
-    table = pd.concat([one.table for one in found], ignore_index=True)
+    table = pd.concat([one.table for one in surveys], ignore_index=True)
     check_names(table, inputs[-1][1])
-    known = [one.classes for one in found if one.classes is not None]
-    first = found[0]
+    classes = [one.classes for one in surveys if one.classes is not None]
+    first = surveys[0]
     provenance = first.provenance | ({"synthetic": True} if any(is_synthetic(path) for _, path in inputs) else {})
-    return Survey(first.layout, table, np.concatenate(known) if known else None, first.read, provenance)
+    return Survey(first.layout, table, np.concatenate(classes) if classes else None, first.read, provenance)
 
 
 def is_synthetic(folder: Path) -> bool:
-    """Whether `sources.synthetic` wrote it: the mark goes wherever the patches go."""
+    """Whether `datasets.synthetic` wrote these patches: a file beside them marks them, and so do stores and models."""
     return (folder / "synthetic.json").exists() or (folder.parent / "synthetic.json").exists()
 
 
@@ -87,7 +87,11 @@ def _survey_one(path: Path, labels: str | None, lists: Path | None) -> Survey:
 
 
 def check_lists(lists: Path | None) -> None:
-    """Refuse a folder that was given for its lists and has none."""
+    """Refuse a folder of lists that has none.
+
+    Raises:
+        BadInput: `lists` is given and holds no list.
+    """
     if lists is not None and not (split_lists(lists) or any(lists.glob("patches_with_*"))):
         raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
 
@@ -100,14 +104,14 @@ def _survey_v1(folder: Path, labels: str | None, lists: Path, radar: Path | None
     locations = [f"{folder}/{name}" for name in names]
     if radar:
         partners = pair_v1(names, radar, lists)
-        locations = [where + BESIDE + partner for where, partner in zip(locations, partners, strict=True)]
+        locations = [where + SEPARATOR + partner for where, partner in zip(locations, partners, strict=True)]
     table["location"] = locations
     reader = OneByOne(BigEarthNetReader(target, labels_in_json=True))
     return Survey(layout(target, radar is not None), table, None, reader, V1)
 
 
 def describe_v1(names: list[str], lists: Path) -> pd.DataFrame:
-    """What the lists and the names themselves tell of patches of v1: `name`, `split`, `snow`, `cloud`, `date`.
+    """The columns of v1's patches that come from lists and names: `name`, `split`, `snow`, `cloud`, `date`.
 
     Raises:
         BadInput: a list that cannot be read, or a patch in two splits.
@@ -128,12 +132,12 @@ def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
     table["location"] = f"{root / FOLDER_S2}/" + table["name"].str.rsplit("_", n=2).str[0] + "/" + table["name"]
     if radar:
         table["location"] += [
-            f"{BESIDE}{radar}/{product(name)}/{name}" if name else BESIDE for name in table["partner"]
+            f"{SEPARATOR}{radar}/{product(name)}/{name}" if name else SEPARATOR for name in table["partner"]
         ]
     reader = OneByOne(BigEarthNetReader(target, labels_in_json=False))
     return Survey(layout(target, radar is not None), table.drop(columns="partner"), classes, reader, V2)
 
 
 def layout(target: Nomenclature, with_radar: bool) -> Layout:
-    """The planes of Sentinel-2, and that of Sentinel-1 if it is there, with the classes of a nomenclature."""
+    """The store's layout: the planes of Sentinel-2, that of Sentinel-1 if it is read, and the classes of a nomenclature."""
     return Layout(SENTINEL2 + ((RADAR,) if with_radar else ()), target.names, target.name, multi_label=True)

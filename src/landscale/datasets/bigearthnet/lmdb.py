@@ -1,4 +1,4 @@
-"""BigEarthNet v2 (reBEN) as it is published in LMDB → patches. `landscale.store.reben` tells the format."""
+"""BigEarthNet v2 (reBEN) as it is published in LMDB environments; `landscale.store.reben` describes the format."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ OPTIONS = (labels_option("ben19, the default and only choice"),)
 
 @dataclass(frozen=True)
 class LmdbReader:
-    """Reads patches whose `where` is the number of an environment and, by instrument, the keys there."""
+    """Reads patches; a location is the number of an environment and, for each of its instruments, the patch's key there."""
 
     environments: tuple[tuple[Instrument, ...], ...]
 
     def __call__(
         self, locations: Sequence[Any], planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
     ) -> list[PatchDetails | LandscaleError]:
-        del classes  # the survey knew them
+        del classes  # the survey has them
         return [
             self._read(environment, keys, {key: plane[i : i + 1] for key, plane in planes.items()})
             for i, (environment, keys) in enumerate(locations)
         ]
 
     def _read(
-        self, environment: int, keys: tuple[bytes, ...], into: Mapping[str, NDArray[np.generic]]
+        self, environment: int, keys: tuple[bytes, ...], planes: Mapping[str, NDArray[np.generic]]
     ) -> PatchDetails | LandscaleError:
         try:
             for instrument, key in zip(self.environments[environment], keys, strict=True):
-                instrument.gather([key], into)
+                instrument.gather([key], planes)
         except LandscaleError as error:
             return error
         return PatchDetails()
 
 
 def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None) -> Survey:
-    """Survey one or several environments, each an INPUT or a SPLIT=INPUT that puts all its patches into one split.
+    """Survey one or several environments; one that is given as SPLIT=INPUT puts all its patches into that split.
 
     Args:
         inputs: split or None, and an environment: a folder with `data.mdb`, or a file.
         labels: `ben19`, v2's default and only choice.
 
     Raises:
-        BadInput: no LMDB environment, or see `open_reben`.
+        BadInput: no LMDB environment, environments with different instruments, or see `open_reben`.
     """
     stores = []
     for _, path in inputs:
@@ -63,7 +63,7 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None) -> 
             raise BadInput(path, "is no LMDB environment: expected a folder with data.mdb, or such a file")
         stores.append(open_reben(path, labels))
     if len({store.layout for store in stores}) > 1:
-        raise BadInput(inputs[-1][1], f"has other instruments than {inputs[0][1]}; prepare them apart")
+        raise BadInput(inputs[-1][1], f"has other instruments than {inputs[0][1]}; prepare each into its own store")
     tables = [_table(k, store) for k, store in enumerate(stores)]
     for (split, path), table in zip(inputs, tables, strict=True):
         if split is not None:
@@ -72,7 +72,7 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None) -> 
     check_names(table, inputs[-1][1])
     provenance: dict[str, Any] = {}
     for store in stores:
-        provenance |= store.attributes["provenance"]  # one that is synthetic marks all
+        provenance |= store.attributes["provenance"]  # the mark of a synthetic one is kept
     reader = LmdbReader(tuple(patch_values(store).instruments for store in stores))
     return Survey(stores[0].layout, table, np.concatenate([store.classes for store in stores]), reader, provenance)
 

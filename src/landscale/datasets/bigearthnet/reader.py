@@ -1,4 +1,4 @@
-"""Reads patches from BigEarthNet's folders. Apart from the survey, so that worker processes start without pandas."""
+"""Reads patches from BigEarthNet's folders. A module of its own, so that worker processes need not import pandas."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from landscale.store import Plane
 from landscale.store.planes import SENTINEL2
 from landscale.vocabulary.nomenclatures import Nomenclature
 
-BESIDE = "\0"  # in a `where`, between the folder of the Sentinel-2 patch and that of its Sentinel-1 patch
+SEPARATOR = "\0"  # in a location, between the folder of the Sentinel-2 patch and that of its Sentinel-1 patch
 
 
 @dataclass(frozen=True)
 class BigEarthNetReader:
-    """Reads the twelve files of a patch folder, in v1 its labels, and where the store has a place for it, its Sentinel-1 half."""
+    """Reads the twelve files of a patch folder; for v1 also its labels; if the store has that plane, also its Sentinel-1 half.
+
+    nomenclature: of the labels. labels_in_json: whether each patch has its labels in a JSON file (v1).
+    """
 
     nomenclature: Nomenclature
     labels_in_json: bool
@@ -34,7 +37,7 @@ class BigEarthNetReader:
     def __call__(
         self, location: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
     ) -> PatchDetails:
-        optical, _, radar = location.partition(BESIDE)
+        optical, _, radar = location.partition(SEPARATOR)
         place = None
         for plane in SENTINEL2:
             place = _read_plane(optical, plane, planes[plane.key], place)
@@ -50,7 +53,7 @@ class BigEarthNetReader:
 
 
 def _read_plane(folder: str, plane: Plane, out: NDArray[np.generic], first: Place | None) -> Place:
-    stem = f"{folder}/{os.path.basename(folder)}"  # noqa: PTH119  twelve Path objects a patch are felt
+    stem = f"{folder}/{os.path.basename(folder)}"  # noqa: PTH119  creating twelve Path objects a patch takes noticeable time
     for band, pixels in zip(plane.bands, out, strict=True):
         path = f"{stem}_{band}.tif"
         first = same_place(path, read_band(path, pixels), first)
@@ -59,10 +62,10 @@ def _read_plane(folder: str, plane: Plane, out: NDArray[np.generic], first: Plac
 
 
 def same_place(path: str, place: Place, first: Place | None) -> Place:
-    """The place of the band at `path`, which is that of the patch's `first` band.
+    """`place`, the place of the band at `path`.
 
     Raises:
-        BadInput: it is not.
+        BadInput: it differs from that of the patch's first band.
     """
     if first is not None and place != first:
         raise BadInput(path, f"lies at {place}, the patch's other bands at {first}")
@@ -70,21 +73,21 @@ def same_place(path: str, place: Place, first: Place | None) -> Place:
 
 
 def read_labels(path: str, content: Any, target: Nomenclature, classes: NDArray[np.uint8]) -> str:
-    """Mark in `classes` (C,) what the labels' JSON of a patch of v1 says; its tile.
+    """Set the classes (C,) of a patch of v1 by the content of its JSON file. Returns its tile ("T33UUP"), or "" if unknown.
 
     Raises:
-        BadInput: it has no labels, or others than the nomenclature's.
+        BadInput: no labels, a label outside the nomenclature, or a tile of another form.
     """
     try:
         labels = content["labels"]
-        tile = str(content.get("tile_source", "")).split("_")
+        parts = str(content.get("tile_source", "")).split("_")
     except (KeyError, TypeError, AttributeError):
         raise BadInput(path, "has no 'labels'") from None
     try:
         classes[target.columns(labels)] = 1
     except (UnknownName, TypeError) as error:
         raise BadInput(path, str(error)) from None
-    found = tile[5] if len(tile) > 5 else ""
-    if found and not re.fullmatch(r"T\d{2}[A-Z]{3}", found):
-        raise BadInput(path, f"has the tile {found!r}, expected one such as T33UUP")
-    return found
+    tile = parts[5] if len(parts) > 5 else ""
+    if tile and not re.fullmatch(r"T\d{2}[A-Z]{3}", tile):
+        raise BadInput(path, f"has the tile {tile!r}, expected one such as T33UUP")
+    return tile

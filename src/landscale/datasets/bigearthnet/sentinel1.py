@@ -1,7 +1,7 @@
-"""BigEarthNet's Sentinel-1 half (Sumbul et al. 2021): VV and VH in dB, a patch for every patch of Sentinel-2.
+"""BigEarthNet's Sentinel-1 half (Sumbul et al. 2021): VV and VH in dB, one patch for every patch of Sentinel-2.
 
-v1: `BigEarthNet-S1-v1.0/<s1 patch>/<s1 patch>_VV.tif …` with `<s1 patch>_labels_metadata.json`; the pairs stand in the second
-column of the lists, or in that JSON. v2: `BigEarthNet-S1/<s1 product>/<s1 patch>/<s1 patch>_VV.tif …`; the pairs stand in
+v1: `BigEarthNet-S1-v1.0/<s1 patch>/<s1 patch>_VV.tif …` with `<s1 patch>_labels_metadata.json`; which patches belong together is
+in the second column of the lists, or in that JSON. v2: `BigEarthNet-S1/<s1 product>/<s1 patch>/<s1 patch>_VV.tif …`; it is in
 `metadata.parquet`.
 """
 
@@ -21,39 +21,39 @@ FOLDER_V1, FOLDER_V2 = "BigEarthNet-S1-v1.0", "BigEarthNet-S1"
 
 
 def product(name: str) -> str:
-    """The folder of v2 that holds a patch: its name without tile, column and row."""
+    """The folder of v2 that contains a Sentinel-1 patch: the patch's name without tile, column and row."""
     return name.rsplit("_", 3)[0]
 
 
 def listed_pairs(lists: Path) -> dict[str, str]:
-    """Sentinel-1 patch by Sentinel-2 patch, from those lists in a folder that have a second column.
+    """Sentinel-1 patch by Sentinel-2 patch, from the lists in a folder that have a second column.
 
     Raises:
         BadInput: a list that cannot be read.
     """
     pairs = {}
     for path in (*split_lists(lists).values(), *sorted(lists.glob("patches_with_*"))):
-        opened = bz2.open if path.suffix == ".bz2" else open
+        open_text = bz2.open if path.suffix == ".bz2" else open
         try:
-            with opened(path, "rt", encoding="utf-8") as file:
+            with open_text(path, "rt", encoding="utf-8") as file:
                 for line in file:
                     name, comma, rest = line.partition(",")
                     if comma:
-                        pairs[_bare(name)] = _bare(rest.partition(",")[0])
+                        pairs[_stripped(name)] = _stripped(rest.partition(",")[0])
         except (OSError, ValueError, EOFError) as error:
             raise BadInput(path, f"is no list of patch names ({reason(error)})") from None
     return pairs
 
 
-def _bare(name: str) -> str:
+def _stripped(name: str) -> str:
     return name.strip().strip('"')
 
 
 def primary_name(path: Path | str, content: Any) -> str:
-    """The Sentinel-2 patch that the labels' JSON of a Sentinel-1 patch of v1 names.
+    """The Sentinel-2 patch of a Sentinel-1 patch of v1, by the content of its JSON file.
 
     Raises:
-        BadInput: it names none.
+        BadInput: the content has no such name; the message names `path`.
     """
     name = content.get("corresponding_s2_patch") if isinstance(content, dict) else None
     if not isinstance(name, str):
@@ -62,16 +62,16 @@ def primary_name(path: Path | str, content: Any) -> str:
 
 
 def pair_v1(names: list[str], folder: Path, lists: Path) -> list[str]:
-    """For each Sentinel-2 patch the folder of its Sentinel-1 patch, or nothing if there is none.
+    """For each Sentinel-2 patch the folder of its Sentinel-1 patch, or "" if it has none.
 
     Raises:
-        BadInput: a list or a JSON that cannot be read.
+        BadInput: a list or a JSON file cannot be read.
     """
     pairs = listed_pairs(lists)
     if not pairs.keys() >= set(names):
-        known = set(pairs.values())
-        for one in sorted(folder.iterdir()):
-            if one.name not in known and one.is_dir():
-                path = one / f"{one.name}_labels_metadata.json"
-                pairs.setdefault(primary_name(path, read_json(path)), one.name)
+        paired = set(pairs.values())
+        for patch in sorted(folder.iterdir()):
+            if patch.name not in paired and patch.is_dir():
+                path = patch / f"{patch.name}_labels_metadata.json"
+                pairs.setdefault(primary_name(path, read_json(path)), patch.name)
     return [f"{folder}/{pairs[name]}" if name in pairs else "" for name in names]
