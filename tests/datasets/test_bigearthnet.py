@@ -1,4 +1,4 @@
-"""BigEarthNet through the command line: every pixel, label, split and flag of its folders stands in the store, by name."""
+"""BigEarthNet by the command line: every pixel, label, split and flag of the folders is in the store, under its name."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from surveys import band_of, dataset, labels, row_of
 Prepared = Callable[..., Path]
 
 
-def told(p: Patch) -> dict[str, object]:
-    """What both versions say of a patch beside its labels, by column."""
+def expected_columns(p: Patch) -> dict[str, object]:
+    """The columns of a patch that both versions have, without its labels."""
     place = {"crs": f"EPSG:{p.epsg}", "origin": list(map(float, p.corner)), "tile": p.tile}
     return place | {"date": p.date, "snow": int(p.snow), "cloud": int(p.cloud)}
 
@@ -65,7 +65,7 @@ def test_the_store_has_the_keys_of_paper_1(v2: Path, prepared: Prepared) -> None
     assert store.summary()["bands"] == list(GSD)
 
 
-def test_v2_says_all_of_a_patch(v2: Path, patches: list[Patch], prepared: Prepared) -> None:
+def test_all_columns_of_v2(v2: Path, patches: list[Patch], prepared: Prepared) -> None:
     store = open_store(prepared("bigearthnet", v2))
     rows = row_of(store)
     assert store.layout.classes == BEN19.names
@@ -75,11 +75,11 @@ def test_v2_says_all_of_a_patch(v2: Path, patches: list[Patch], prepared: Prepar
         assert labels(store, row) == set(p.ben)
         assert store.splits[row] == CODES[p.split]
         said = {key: column[row].tolist() for key, column in columns.items()}
-        assert said == told(p) | {"country": p.country}
+        assert said == expected_columns(p) | {"country": p.country}
 
 
-def test_v1_says_all_of_a_patch(v1: Path, patches: list[Patch], prepared: Prepared) -> None:
-    """Snow and cloud are in no split; the lists are bz2."""
+def test_all_columns_of_v1(v1: Path, patches: list[Patch], prepared: Prepared) -> None:
+    """Patches with snow or cloud are in no split; the lists are bz2 files."""
     store = open_store(prepared("bigearthnet", v1))
     rows = row_of(store)
     assert store.layout.classes == CLC43.names
@@ -89,7 +89,7 @@ def test_v1_says_all_of_a_patch(v1: Path, patches: list[Patch], prepared: Prepar
         assert labels(store, row) == set(p.clc)
         assert store.splits[row] == (0 if p.snow or p.cloud else CODES[p.split])
         said = {key: column[row].tolist() for key, column in columns.items()}
-        assert said == told(p)
+        assert said == expected_columns(p)
     assert store.split_sizes() == {"none": 3, "train": 4, "val": 2, "test": 3}
 
 
@@ -110,7 +110,7 @@ def test_v2_has_no_43_classes(v2: Path, tmp_path: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "txt", "csv.bz2"])
-def test_lists_of_any_kind_anywhere(suffix: str, v1: Path, tmp_path: Path, prepared: Prepared) -> None:
+def test_lists_of_every_format_in_another_folder(suffix: str, v1: Path, tmp_path: Path, prepared: Prepared) -> None:
     names = [Patch(k).v1 for k in range(12)]
     lists = {"train": names[:5], "my-val": names[5:7], "patches_with_seasonal_snow": names[1:2]}
     folder = write_lists(tmp_path / "lists", lists, suffix)
@@ -122,7 +122,7 @@ def test_lists_of_any_kind_anywhere(suffix: str, v1: Path, tmp_path: Path, prepa
 
 
 def test_lists_with_a_second_column(v1: Path, tmp_path: Path, prepared: Prepared) -> None:
-    """The multimodal lists have the Sentinel-1 name beside."""
+    """The multimodal lists have the Sentinel-1 patch in the second column."""
     lines = [f"{Patch(k).v1},S1A_IW_GRDH_{k}" for k in range(4)]
     store = open_store(prepared("bigearthnet", v1, "--lists", write_lists(tmp_path / "lists", {"test": lines}, "csv")))
     assert store.split_sizes() == {"none": 8, "test": 4}
@@ -172,8 +172,8 @@ def test_lists_may_be_empty(v1: Path, tmp_path: Path, prepared: Prepared) -> Non
     assert open_store(prepared("bigearthnet", v1, "--lists", folder)).split_sizes() == {"none": 11, "train": 1}
 
 
-def test_an_archive_with_a_patch_less(tmp_path: Path, prepared: Prepared, cli: Cli) -> None:
-    """v2's metadata lists what should be there; lists of v1 may name more than there is."""
+def test_a_missing_patch(tmp_path: Path, prepared: Prepared, cli: Cli) -> None:
+    """A patch of v2's metadata without folder is damaged; lists of v1 may name patches that are not there."""
     write_v1(tmp_path / "v1", [Patch(0), Patch(1)])
     write_lists(tmp_path / "v1/metadata", {"train": [Patch(0).v1, Patch(1).v1, Patch(9).v1]}, "csv.bz2")
     assert open_store(prepared("bigearthnet", tmp_path / "v1")).split_sizes() == {"train": 2}
@@ -210,7 +210,7 @@ def test_refused(case: str, v1: Path, v2: Path, tmp_path: Path, cli: Cli) -> Non
 
 
 def test_a_name_in_two_lists_is_refused(v1: Path, tmp_path: Path, cli: Cli) -> None:
-    """Test patches in the train split would flatter every score."""
+    """Test patches in the train split would make every score too high."""
     folder = write_lists(tmp_path / "lists", {"train": [Patch(0).v1, Patch(1).v1], "test": [Patch(1).v1]}, "csv")
     answer = cli("prepare", "bigearthnet", v1, tmp_path / "s.h5", "--lists", folder)
     assert answer.code == 2
@@ -253,7 +253,7 @@ def test_metadata_with_other_values(column: str, values: list[object], said: str
 
 
 def test_metadata_of_other_types_and_in_parts(tmp_path: Path, prepared: Prepared) -> None:
-    """Text as categories, several row groups: what other programs make of the same table."""
+    """Text as categories and several row groups, as other programs write the same table."""
     patches = [Patch(i) for i in range(6)]
     write_v2(tmp_path, patches)
     plain = open_store(prepared("bigearthnet", tmp_path))
@@ -265,7 +265,7 @@ def test_metadata_of_other_types_and_in_parts(tmp_path: Path, prepared: Prepared
 
 
 def test_bands_at_another_place_are_refused(tmp_path: Path, cli: Cli) -> None:
-    """A file of another patch under this one's name."""
+    """A file of another patch under the name of this one."""
     write_v2(tmp_path, [Patch(0), Patch(2)])
     where = {k: tmp_path / "BigEarthNet-S2" / Patch(k).product / Patch(k).v2 / f"{Patch(k).v2}_B05.tif" for k in (0, 2)}
     shutil.copy(where[0], where[2])
@@ -274,8 +274,8 @@ def test_bands_at_another_place_are_refused(tmp_path: Path, cli: Cli) -> None:
     assert str(where[2]) in answer.lines[0]
 
 
-def test_compressed_archives_are_the_same_store(tmp_path: Path, prepared: Prepared) -> None:
-    """As people have who recompressed theirs: not the fast road, but the same pixels."""
+def test_compressed_files_give_the_same_store(tmp_path: Path, prepared: Prepared) -> None:
+    """Files that a user compressed are read by rasterio instead of the fast decoder, and give the same pixels."""
     write_v2(tmp_path / "plain", [Patch(0), Patch(1)])
     shutil.copytree(tmp_path / "plain", tmp_path / "packed")
     for path in (tmp_path / "packed").rglob("*_B*.tif"):
@@ -287,7 +287,7 @@ def test_compressed_archives_are_the_same_store(tmp_path: Path, prepared: Prepar
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_in_a_process_of_its_own(v2: Path, tmp_path: Path) -> None:
+def test_the_installed_command(v2: Path, tmp_path: Path) -> None:
     command = [Path(sys.executable).with_name("landscale"), "prepare", "bigearthnet", v2, tmp_path / "s.h5"]
     done = subprocess.run([*map(str, command), "--workers", "2", "--json"], capture_output=True, text=True, check=True)
     content = json.loads(done.stdout)

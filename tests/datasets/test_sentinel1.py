@@ -1,4 +1,4 @@
-"""The Sentinel-1 half of BigEarthNet folders: in the store where it belongs, refused where it does not."""
+"""The Sentinel-1 half of BigEarthNet folders: each patch is stored with its partner, and wrong partners are refused."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def v1(tmp_path: Path) -> Path:
     return write_radar(write_v1(tmp_path / "v1", PATCHES), PATCHES, "v1")
 
 
-def test_the_lists_second_column_pairs(v1: Path, tmp_path: Path, prepared: Callable[..., Path]) -> None:
-    """It goes before what the JSON says, which needs not be there."""
+def test_pairs_from_the_second_column_of_the_lists(v1: Path, tmp_path: Path, prepared: Callable[..., Path]) -> None:
+    """It takes precedence over the JSON files, which need not exist."""
     for path in v1.glob("BigEarthNet-S1-v1.0/*/*.json"):
         path.unlink()
     lines = [f"{p.v1},{radar_name(p, 'v1')}" for p in PATCHES]
@@ -72,7 +72,7 @@ def test_the_lists_second_column_pairs(v1: Path, tmp_path: Path, prepared: Calla
     assert all(np.array_equal(plane[0], decibels(k, "VV")) for k, plane in found.items())
 
 
-def test_a_wrong_pair_is_noticed(v1: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_wrong_pair_is_refused(v1: Path, tmp_path: Path, cli: Cli) -> None:
     lines = [f"{p.v1},{radar_name(q, 'v1')}" for p, q in zip(PATCHES, PATCHES[2:] + PATCHES[:2], strict=True)]
     lists = write_lists(tmp_path / "lists", {"train": lines}, "csv")
     answer = cli("prepare", "bigearthnet", v1, tmp_path / "s.h5", "--lists", lists, "--workers", 1)

@@ -1,4 +1,4 @@
-"""Published archives, streamed into a store: the same patches as from the folders, and nothing but them."""
+"""Stores from published archives have the same patches as stores from the unpacked folders."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tarballs import PACKERS, files, pack, patch_of, shuffled
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
-class TestTheFoldersPatches:
+class TestSameAsFromFolders:
     @pytest.mark.parametrize("suffix", PACKERS)
     @pytest.mark.parametrize("version", S2)
-    def test_packed(
+    def test_every_compression(
         self,
         suffix: str,
         version: str,
@@ -50,7 +50,7 @@ class TestTheFoldersPatches:
 
     @pytest.mark.parametrize("how", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
     @pytest.mark.parametrize("version", S2)
-    def test_headers(
+    def test_every_tar_format(
         self,
         how: int,
         version: str,
@@ -59,7 +59,7 @@ class TestTheFoldersPatches:
         tmp_path: Path,
         prepared: Callable[..., Path],
     ) -> None:
-        """Names of v2 are longer than the 100 bytes of a header."""
+        """Member names of v2 are longer than the 100 bytes that a plain tar header has for them."""
         found = shuffled(files(roots[version], S2[version]))
         assert version == "v1" or max(len(name) for name, _ in found) > 150
         archive = pack(place(roots[version], tmp_path / "a") / "x.tgz", found, how=how, folders=True)
@@ -68,7 +68,7 @@ class TestTheFoldersPatches:
         order = list(dict.fromkeys(patch_of(name) for name, _ in found))
         assert open_store(store).column("name").tolist() == order
 
-    def test_by_tar_itself(
+    def test_an_archive_made_by_tar(
         self,
         roots: dict[str, Path],
         folder_stores: dict[str, PatchStore],
@@ -81,7 +81,7 @@ class TestTheFoldersPatches:
 
     @pytest.mark.parametrize("s1_first", [False, True])
     @pytest.mark.parametrize("version", S2)
-    def test_both_halves(
+    def test_sentinel2_and_sentinel1(
         self,
         version: str,
         s1_first: bool,
@@ -96,7 +96,7 @@ class TestTheFoldersPatches:
         same(prepared("bigearthnet", *([s1, s2] if s1_first else [s2, s1])), folder_stores[f"{version}+s1"])
 
     @pytest.mark.parametrize("with_radar", [False, True])
-    def test_with_all_bands_at_10_m(
+    def test_with_upsampled_bands(
         self, with_radar: bool, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]
     ) -> None:
         folder, root = place(roots["v2"], tmp_path / "a"), roots["v2"]
@@ -106,7 +106,7 @@ class TestTheFoldersPatches:
         expected = prepared("bigearthnet", root if with_radar else root / S2["v2"], name="folders.h5", options=how)
         same(prepared("bigearthnet", *archives, options=how), open_store(expected))
 
-    def test_bands_at_10_m_are_made_once(
+    def test_upsampled_bands_are_not_computed_again_after_an_interruption(
         self,
         roots: dict[str, Path],
         tmp_path: Path,
@@ -114,7 +114,7 @@ class TestTheFoldersPatches:
         cli: Cli,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """What was made before an interruption is in the store; only the rest is made after it."""
+        """The bands of the batches that were written are read back from the store; only the others are computed."""
         from landscale.superres.stored import Upsampling
 
         archive = pack(place(roots["v1"], tmp_path / "a") / "s2.tar", files(roots["v1"], S2["v1"]))
@@ -126,7 +126,7 @@ class TestTheFoldersPatches:
         def make(self: Upsampling, planes: Mapping[str, NDArray[np.generic]]) -> None:
             made.append(len(planes["data_10m"]))
             if made == [4, 4, 1]:
-                time.sleep(0.3)  # the first is written by then, if not both
+                time.sleep(0.3)  # by then the first batch is written, or the first two
                 raise KeyboardInterrupt
             true(self, planes)
 
@@ -137,7 +137,7 @@ class TestTheFoldersPatches:
         assert made[3:] in ([1], [4, 1])
         assert store.read_bytes() == expected.read_bytes()
 
-    def test_files_that_are_not_plain(
+    def test_compressed_tiled_geotiffs(
         self, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]
     ) -> None:
         root = tmp_path / "compressed"
@@ -154,7 +154,7 @@ class TestTheFoldersPatches:
         archive = pack(root / "x.tar.zst", files(root, S2["v2"]))
         same(prepared("bigearthnet", archive), open_store(prepared("bigearthnet", root, name="folders.h5")))
 
-    def test_lists_elsewhere_and_nineteen_classes(
+    def test_lists_in_another_folder_and_nineteen_classes(
         self, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]
     ) -> None:
         for version, lists in (("v1", roots["v1"] / "metadata"), ("v2", roots["v2"])):
@@ -164,19 +164,21 @@ class TestTheFoldersPatches:
             folders = (roots[version] / S2[version], "--labels", "ben19")
             same(store, open_store(prepared("bigearthnet", *folders, name=f"{version}-folders.h5")))
 
-    def test_a_split_of_its_own(self, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]) -> None:
+    def test_one_split_for_all_patches(
+        self, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]
+    ) -> None:
         archive = pack(place(roots["v2"], tmp_path / "a") / "x.tar", files(roots["v2"], S2["v2"]))
         assert open_store(prepared("bigearthnet", f"test={archive}")).split_sizes() == {"test": 9}
 
-    def test_a_store_takes_no_more_space_than_its_data(
+    def test_the_store_takes_no_more_disk_space_than_its_data(
         self, tmp_path: Path, many: Path, prepared: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(plan, "CHUNK", 64)
         assert occupied(prepared("bigearthnet", many)) < 1.01
 
 
-class TestWhatIsThere:
-    def test_patches_that_the_metadata_lack_are_left_out(
+class TestMembers:
+    def test_patches_outside_the_metadata_are_left_out(
         self, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]
     ) -> None:
         folder = place(roots["v2"], tmp_path / "a")
@@ -185,7 +187,7 @@ class TestWhatIsThere:
         archive = pack(folder / "x.tar.gz", files(roots["v2"], S2["v2"]))
         assert sorted(open_store(prepared("bigearthnet", archive)).column("name")) == sorted(table["patch_id"][2:6])
 
-    def test_metadata_may_know_more_than_the_archive(
+    def test_the_metadata_may_list_more_patches_than_the_archive(
         self, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]
     ) -> None:
         folder = place(roots["v2"], tmp_path / "a")
@@ -195,7 +197,7 @@ class TestWhatIsThere:
         assert sorted(store.column("name")) == sorted(some)
         assert len(store) == len(store.states) == 3
 
-    def test_other_files_do_not_matter(
+    def test_other_files_are_ignored(
         self,
         roots: dict[str, Path],
         folder_stores: dict[str, PatchStore],
@@ -211,7 +213,7 @@ class TestWhatIsThere:
         archive = pack(place(roots["v1"], tmp_path / "a") / "x.tar", first + others + rest)
         same(prepared("bigearthnet", archive), folder_stores["v1"])
 
-    def test_there_may_be_more_than_was_expected(
+    def test_more_patches_than_estimated(
         self,
         roots: dict[str, Path],
         folder_stores: dict[str, PatchStore],

@@ -1,4 +1,4 @@
-"""Archives that are none, or damaged: refused in one line that names the member; no wrong patch is accepted."""
+"""Damaged archives and other files are refused in one line that names the member; no wrong patch is accepted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TestRefusals:
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_members(
+    def test_unsafe_members(
         self, extra: tarfile.TarInfo, words: str, roots: dict[str, Path], tmp_path: Path, cli: Cli
     ) -> None:
         archive = pack(tmp_path / "x.tar.gz", files(roots["v1"], S2["v1"]), extra=[extra])
@@ -52,13 +52,13 @@ class TestRefusals:
         assert line.startswith(f"landscale: {archive}: ")
 
     @pytest.mark.parametrize("content", [b"", b"PK\3\4 this is a zip", bytes(10240), b"\x1f\x8b", b"\x28\xb5\x2f\xfd1"])
-    def test_no_tar(self, content: bytes, tmp_path: Path, cli: Cli) -> None:
+    def test_files_that_are_no_tar(self, content: bytes, tmp_path: Path, cli: Cli) -> None:
         (tmp_path / "x.tar.gz").write_bytes(content)
         assert str(tmp_path / "x.tar.gz") in refusal(
             cli("prepare", "bigearthnet", tmp_path / "x.tar.gz", tmp_path / "s")
         )
 
-    def test_other_archives(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
+    def test_archives_of_other_data_or_versions(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
         def run(*archives: Path) -> str:
             return refusal(
                 cli("prepare", "bigearthnet", *archives, tmp_path / "s.h5", "--lists", roots["v1"] / "metadata")
@@ -72,7 +72,7 @@ class TestRefusals:
         assert "one of each kind" in run(v1, v1)
         assert "another version" in run(v1, s1_v2)
 
-    def test_no_metadata(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
+    def test_missing_metadata(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
         archive = pack(tmp_path / "x.tar.gz", files(roots["v2"], S2["v2"]))
         assert "metadata.parquet: no such file" in refusal(cli("prepare", "bigearthnet", archive, tmp_path / "s.h5"))
 
@@ -88,7 +88,7 @@ class TestRefusals:
         archive = pack(tmp_path / "x.tar.gz", found + found[:13])
         assert f"{PATCHES[0].v1} in two places" in refusal(cli("prepare", "bigearthnet", archive, tmp_path / "s.h5"))
 
-    def test_another_store(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
+    def test_a_store_of_another_archive(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
         archive = pack(tmp_path / "x.tar.gz", files(roots["v1"], S2["v1"]))
         assert cli("prepare", "bigearthnet", archive, tmp_path / "s.h5").code == 0
         other = pack(tmp_path / "y.tar.gz", files(roots["v1"], S2["v1"])[:26])
@@ -98,7 +98,7 @@ class TestRefusals:
     def test_truncated_anywhere(self, suffix: str, roots: dict[str, Path], tmp_path: Path) -> None:
         data = pack(tmp_path / f"x{suffix}", files(roots["v1"], S2["v1"])[:30]).read_bytes()
         rng = random.Random(0)
-        end = len(data) if suffix != ".tar" else len(data.rstrip(b"\0")) - 600  # its padding does not matter
+        end = len(data) if suffix != ".tar" else len(data.rstrip(b"\0")) - 600  # a loss in its padding is no damage
         for length in [*range(0, 2000, 61), *rng.sample(range(end), 40), end - 1]:
             path = tmp_path / f"y{suffix}"
             path.write_bytes(data[:length])
@@ -107,7 +107,7 @@ class TestRefusals:
 
 
 def contents(path: Path) -> list[tuple[object, ...]]:
-    """Everything that an archive of v1 says."""
+    """Names, details, pixels and labels of all patches of an archive of v1."""
     found: list[tuple[object, ...]] = []
     with closing(TarPatches(path, SENTINEL2, CLC43)) as patches:
         while True:
@@ -122,7 +122,7 @@ def contents(path: Path) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize(("suffix", "count"), [(".tar.gz", 1000), (".tar", 500), (".tar.zst", 500)])
 def test_mutations(suffix: str, count: int, roots: dict[str, Path], tmp_path: Path) -> None:
-    """No crash, no error of another kind; and where checksums cover the bytes, all or nothing is right."""
+    """One flipped bit: no crash. With gzip, whose checksum covers all bytes, what is accepted is unchanged."""
     path = pack(tmp_path / f"x{suffix}", files(roots["v1"], S2["v1"])[:26])
     data, expected = path.read_bytes(), contents(path)
     rng = random.Random(suffix)
@@ -145,7 +145,7 @@ def test_mutations(suffix: str, count: int, roots: dict[str, Path], tmp_path: Pa
 
 class TestDamagedPatches:
     def run(self, cli: Cli, roots: dict[str, Path], found: Files, tmp_path: Path, name: str) -> tuple[str, PatchStore]:
-        """The refusal, and the store of the same archive with --skip-bad, which lacks the patch `name` only."""
+        """The error line without --skip-bad, and the store with it, in which only the patch `name` is damaged."""
         archive = pack(place(roots["v1"], tmp_path / "a") / "x.tar.gz", found)
         words = ("prepare", "bigearthnet", archive, tmp_path / "s.h5")
         line = refusal(cli(*words))
@@ -191,10 +191,10 @@ class TestDamagedPatches:
         assert f"x.tar.gz: member {S2['v1']}/{name}/{name}_" in line
 
     @pytest.mark.parametrize("version", S2)
-    def test_radar(
+    def test_a_missing_and_a_damaged_partner(
         self, version: str, roots: dict[str, Path], tmp_path: Path, cli: Cli, folder_stores: dict[str, PatchStore]
     ) -> None:
-        """One patch has no partner, another a damaged one."""
+        """One Sentinel-2 patch has no Sentinel-1 partner, another a damaged one."""
         lonely, damaged = (radar_name(PATCHES[k], version) for k in (3, 6))
         found = [f for f in files(roots[version], S1[version]) if patch_of(f[0]) != lonely]
         found = [(n, d[:-1] if n.endswith(f"{damaged}_VH.tif") else d) for n, d in found]
@@ -215,7 +215,7 @@ class TestDamagedPatches:
         expected = dataset(folder_stores[f"{version}+s1"], "checksum")[~bad]
         assert sorted(dataset(store, "checksum")[~bad]) == sorted(expected)
 
-    def test_a_wrong_partner(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
+    def test_a_partner_of_another_place(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
         folder = place(roots["v2"], tmp_path / "a")
         table = pd.read_parquet(folder / "metadata.parquet")
         table["s1_name"] = np.roll(table["s1_name"], 2)

@@ -1,4 +1,4 @@
-"""Streaming is killed, the disk gets full, a journal is torn: the same store comes out."""
+"""After kills, a full disk or a damaged journal, the same command makes the same store."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class TestInterruptions:
         assert answer.code == 0, answer.lines
         assert store.read_bytes() == unbroken
 
-    def test_what_a_damaged_archive_left_is_not_trusted(
+    def test_patches_of_a_damaged_archive_are_replaced(
         self, roots: dict[str, Path], tmp_path: Path, cli: Cli, prepared: Callable[..., Path]
     ) -> None:
-        """gzip's checksum comes last: by then, patches of a damaged archive are in the beginning of the store."""
+        """gzip's checksum is at the end: when it fails, patches of the damaged archive are in the partial store already."""
         found: Files = []
         for k in range(3):
             found += [(n.replace("_MSIL2A_", f"_MSIL2A{k}_"), d) for n, d in files(roots["v1"], S2["v1"])]
@@ -91,15 +91,15 @@ class TestInterruptions:
         assert 0 < answer.json["written"] < 27
         same(tmp_path / "s.h5", open_store(prepared("bigearthnet", archive, name="other.h5")))
 
-    def test_two_at_once(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
+    def test_two_commands_at_once(self, roots: dict[str, Path], tmp_path: Path, cli: Cli) -> None:
         from landscale.runtime.files import exclusive_lock
 
         archive = pack(tmp_path / "x.tar.gz", files(roots["v1"], S2["v1"]))
         with exclusive_lock(tmp_path / "s.h5.partial.s2"):
             assert "another process" in refusal(cli("prepare", "bigearthnet", archive, tmp_path / "s.h5"))
 
-    def test_a_torn_journal(self, many: Path, tmp_path: Path, cli: Cli) -> None:
-        """As after a power failure: what is left of it counts, up to the damage."""
+    def test_a_truncated_or_damaged_journal(self, many: Path, tmp_path: Path, cli: Cli) -> None:
+        """As after a power failure: the records before the damage count."""
         words = ("prepare", "bigearthnet", many, tmp_path / "s.h5")
         assert outcome(command(*words)).code == 0
         whole = (tmp_path / "s.h5").read_bytes()
@@ -116,7 +116,7 @@ class TestInterruptions:
         assert cli(*words).code == 0
         assert (tmp_path / "s.h5").read_bytes() == whole
 
-    def test_the_beginning_of_something_else(
+    def test_the_partial_store_of_another_archive(
         self, many: Path, roots: dict[str, Path], tmp_path: Path, cli: Cli
     ) -> None:
         partial = tmp_path / "s.h5.partial"

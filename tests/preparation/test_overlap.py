@@ -1,4 +1,4 @@
-"""Patches are read while others are written: in order, from memory that is free again, past the page cache."""
+"""Patches are read while others are written: in order, from buffers that are free again, and without the page cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from landscale.store.direct import PAGE, DirectFile, page_aligned_buffers
 
 
 @given(st.integers(0, 12))
-def test_all_parts_are_written_in_order_and_memory_is_free_when_it_is_used_again(parts: int) -> None:
+def test_parts_are_written_in_order_and_before_their_memory_is_reused(parts: int) -> None:
     written: list[int] = []
     threads = {threading.current_thread().name}
 
@@ -46,7 +46,7 @@ def test_all_parts_are_written_in_order_and_memory_is_free_when_it_is_used_again
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_threads_are_as_patient_afterwards_as_before(fails: bool) -> None:
+def test_the_switch_interval_is_restored(fails: bool) -> None:
     before, during = sys.getswitchinterval(), []
 
     def write(_: int) -> None:
@@ -60,7 +60,7 @@ def test_threads_are_as_patient_afterwards_as_before(fails: bool) -> None:
 
 
 @pytest.mark.parametrize("bad", [0, 1, 5])
-def test_after_a_part_that_fails_none_is_written(bad: int) -> None:
+def test_nothing_is_written_after_a_part_that_fails(bad: int) -> None:
     written: list[int] = []
 
     def write(part: int) -> None:
@@ -73,7 +73,7 @@ def test_after_a_part_that_fails_none_is_written(bad: int) -> None:
     assert written == list(range(bad))
 
 
-def test_a_reader_that_fails_leaves_what_was_read_written() -> None:
+def test_parts_before_a_reading_error_are_written() -> None:
     written: list[int] = []
 
     def reading() -> Iterator[int]:
@@ -85,8 +85,8 @@ def test_a_reader_that_fails_leaves_what_was_read_written() -> None:
     assert written == [0]
 
 
-def test_of_two_errors_the_earlier_is_told() -> None:
-    """A full disk, though the reader finds a damaged patch before the disk has told."""
+def test_of_a_writing_and_a_later_reading_error_the_first_is_raised() -> None:
+    """The disk is full, but the reader finds a damaged patch before the write fails."""
     read = threading.Event()
 
     def reading() -> Iterator[int]:
@@ -102,7 +102,7 @@ def test_of_two_errors_the_earlier_is_told() -> None:
         list(write_while_reading(reading(), write))
 
 
-def test_ctrl_c_waits_for_nothing_but_what_is_at_work() -> None:
+def test_ctrl_c_waits_only_for_the_part_being_written() -> None:
     begun, go_on = threading.Event(), threading.Event()
     written: list[int] = []
 
@@ -119,11 +119,11 @@ def test_ctrl_c_waits_for_nothing_but_what_is_at_work() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         list(write_while_reading(reading(), write))
-    assert written == [0]  # the one that was at work; not those that waited
+    assert written == [0]  # the part being written, and none of the queued ones
 
 
-def test_the_collector_goes_on_afterwards() -> None:
-    """It passes over what was there before, but only meanwhile."""
+def test_garbage_collection_is_restored() -> None:
+    """Objects that existed before are frozen, but only until the end."""
     frozen = [gc.get_freeze_count() for _ in write_while_reading(range(1), lambda _: None)]
     assert frozen[0] > 0
     assert gc.get_freeze_count() == 0
@@ -131,7 +131,7 @@ def test_the_collector_goes_on_afterwards() -> None:
 
 @given(data=st.data())
 def test_a_direct_file_holds_what_was_written(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whole pages and parts of them, in any order: the same bytes as in memory."""
+    """Ranges of whole pages and of parts of them, written in any order, give the same bytes as in memory."""
     path = tmp_path_factory.mktemp("direct") / "file"
     plane = Plane("data", ("B02", "B03"), 32, 10)  # 4,096 bytes a patch
     source = page_aligned_buffers(Layout((plane,), ("lake",), "custom", multi_label=True), 4)["data"]
@@ -159,7 +159,7 @@ def test_a_direct_file_holds_what_was_written(data: st.DataObject, tmp_path_fact
 def test_planes_begin_at_pages_and_whole_pages_bypass_the_cache(
     v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """64 patches are whole pages of every plane; if that were lost, nothing else would show it but time."""
+    """64 patches are whole pages of every plane. Without that, preparation would only be slower, which no other test shows."""
     direct: list[int] = []
     true = os.pwrite
 
@@ -177,7 +177,7 @@ def test_planes_begin_at_pages_and_whole_pages_bypass_the_cache(
         places = [file[key].id.get_offset() for key in ("data_10m", "data_20m", "data_60m")]
         sizes = [file[key][0].nbytes for key in ("data_10m", "data_20m", "data_60m")]
     assert all(place % PAGE == 0 for place in places)
-    wanted = sorted(place + 64 * k * size for place, size in zip(places, sizes, strict=True) for k in range(2))
+    expected = sorted(place + 64 * k * size for place, size in zip(places, sizes, strict=True) for k in range(2))
     if not direct:
         pytest.skip("this file system has no direct writes")
-    assert set(wanted) <= set(direct)
+    assert set(expected) <= set(direct)

@@ -1,4 +1,4 @@
-"""Preparation: the same bytes from any number of workers and after any number of kills."""
+"""Preparing folders: the same bytes from any number of workers and after any number of kills."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ PATCHES = 600
 
 @pytest.fixture(scope="module")
 def big(tmp_path_factory: pytest.TempPathFactory, v2: Path) -> Path:
-    """600 patches, links to the twelve of the small archive."""
+    """600 patches, as links to the twelve of the small data set."""
     return link_v2(tmp_path_factory.mktemp("big"), v2, PATCHES)
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, big: Path) -> Path:
-    """What one worker makes of it in one go."""
+    """The store that one worker makes of it without interruption."""
     path = tmp_path_factory.mktemp("unbroken") / "store.h5"
     prepare_survey(bigearthnet.survey([(None, big)]), path, 1)
     return path
@@ -63,7 +63,7 @@ def test_chunks_of_any_size_give_the_same_bytes(v1: Path, tmp_path: Path, monkey
     assert len(contents) == 1
 
 
-def test_the_second_call_is_complete_already(v2: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_second_call_writes_nothing(v2: Path, tmp_path: Path, cli: Cli) -> None:
     words = ("prepare", "bigearthnet", v2, tmp_path / "s.h5", "--workers", 1)
     assert cli(*words, "--json").json["written"] == 12
     before = (tmp_path / "s.h5").stat()
@@ -75,8 +75,8 @@ def test_the_second_call_is_complete_already(v2: Path, tmp_path: Path, cli: Cli)
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_it_goes_on_where_it_was_left(v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupted in the sixth chunk: what is done is not done again, and leaves no trace; what was only read is given up."""
+def test_an_interrupted_preparation_resumes(v2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted in the sixth chunk: chunks that were written are not read again, and the store has the same bytes."""
     monkeypatch.setattr(plan, "CHUNK", 2)
     survey = bigearthnet.survey([(None, v2)])
     prepare_survey(survey, tmp_path / "whole.h5")
@@ -107,7 +107,7 @@ def _with(survey: Survey, read: object) -> Survey:
     return dataclasses.replace(survey, read=read)  # type: ignore[arg-type]
 
 
-def test_a_move_of_the_archive_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+def test_the_folder_may_be_moved_before_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     write_v2(tmp_path / "here", [Patch(0), Patch(1)])
     victim = next((tmp_path / "here").rglob("*_B12.tif"))
     content = victim.read_bytes()
@@ -124,7 +124,7 @@ def test_a_move_of_the_archive_does_not_matter(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("change", ["split", "labels", "patches", "snow", "date"])
-def test_other_content_is_refused(change: str, finished: bool, tmp_path: Path, cli: Cli) -> None:
+def test_resuming_with_other_content_is_refused(change: str, finished: bool, tmp_path: Path, cli: Cli) -> None:
     patches = [Patch(k) for k in range(3)]
     write_v2(tmp_path / "a", patches)
     victim = next((tmp_path / "a").rglob(f"{patches[2].v2}_B12.tif"))
@@ -158,7 +158,7 @@ def test_other_content_is_refused(change: str, finished: bool, tmp_path: Path, c
     assert held.read_bytes() == before
 
 
-def test_another_source_is_refused(v2: Path, tmp_path: Path, cli: Cli) -> None:
+def test_resuming_with_another_data_set_is_refused(v2: Path, tmp_path: Path, cli: Cli) -> None:
     root = write_eurosat(tmp_path / "e", each=1)
     assert cli("prepare", "eurosat", root, tmp_path / "s.h5", "--workers", 1).code == 0
     answer = cli("prepare", "bigearthnet", v2, tmp_path / "s.h5", "--workers", 1)
@@ -171,7 +171,7 @@ def test_another_source_is_refused(v2: Path, tmp_path: Path, cli: Cli) -> None:
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> tuple[Path, str, Path]:
-    """An archive of six patches of which the third is cut off; the reason's file; that file's whole content elsewhere."""
+    """A folder of six patches, the third of which has a truncated file; that file's name; an intact copy of it elsewhere."""
     root = write_v1(tmp_path / "v1", [Patch(k) for k in range(6)])
     victim = root / "BigEarthNet-v1.0" / Patch(2).v1 / f"{Patch(2).v1}_B07.tif"
     spare = Path(shutil.copy(victim, tmp_path / "spare.tif"))
@@ -179,7 +179,9 @@ def damaged(tmp_path: Path) -> tuple[Path, str, Path]:
     return root, str(victim), spare
 
 
-def test_skip_bad_lists_and_leaves_out(damaged: tuple[Path, str, Path], tmp_path: Path, cli: Cli) -> None:
+def test_skip_bad_lists_damaged_patches_and_leaves_them_out(
+    damaged: tuple[Path, str, Path], tmp_path: Path, cli: Cli
+) -> None:
     root, victim, _ = damaged
     store = tmp_path / "s.h5"
     words = ("prepare", "bigearthnet", root, store, "--workers", 1)
@@ -202,7 +204,7 @@ def test_skip_bad_lists_and_leaves_out(damaged: tuple[Path, str, Path], tmp_path
     assert sum(found.split_sizes().values()) == 5
     assert cli("info", store, "--json").json["skipped"] == 1
     assert cli("verify", store).code == 0
-    again = cli(*words, "--skip-bad", "--json")  # and it does not forget
+    again = cli(*words, "--skip-bad", "--json")  # the finished store lists them again
     assert (again.code, again.json["skipped"], again.json["written"]) == (0, [Patch(2).v1], 0)
     assert "5 patches, 1 skipped" in cli(*words, "--skip-bad").out
 
@@ -241,7 +243,7 @@ def test_damaged_patches_do_not_depend_on_workers(big: Path, tmp_path: Path) -> 
     assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
 
 
-def test_an_archive_that_is_all_damaged(tmp_path: Path, cli: Cli) -> None:
+def test_a_folder_of_damaged_patches_only(tmp_path: Path, cli: Cli) -> None:
     write_v2(tmp_path / "a", [Patch(0)])
     next((tmp_path / "a").rglob("*_B01.tif")).unlink()
     answer = cli("prepare", "bigearthnet", tmp_path / "a", tmp_path / "s.h5", "--skip-bad", "--workers", 1)
@@ -254,14 +256,14 @@ def test_an_archive_that_is_all_damaged(tmp_path: Path, cli: Cli) -> None:
 
 
 class Victim:
-    """The real command in a session of its own."""
+    """The real command, in a session of its own, to be killed."""
 
     def __init__(self, big: Path, store: Path) -> None:
         self.process = command("prepare", "bigearthnet", big, store, "--workers", 2)
         self.partial = store.with_name(store.name + ".partial")
 
     def whole(self) -> int:
-        """How many patches count so far."""
+        """Number of patches that are complete so far."""
         try:
             with h5py.File(self.partial, "r", locking=False) as file:
                 return int((file["state"][...] == WHOLE).sum())
@@ -269,7 +271,7 @@ class Victim:
             return 0
 
     def wait_for(self, patches: int, seconds: float = 60) -> bool:
-        """Until so many are in, or for so long; False if the command ended before."""
+        """Wait until so many patches are complete, or for so many seconds; False if the command ended before."""
         end = time.monotonic() + seconds
         while self.process.poll() is None:
             if self.whole() >= patches or time.monotonic() > end:
@@ -278,7 +280,7 @@ class Victim:
         return False
 
     def kill(self, group: bool) -> None:
-        """Kill the command alone or all of its session; then nothing of it may live on."""
+        """Kill the command alone or its whole session; after that no process of it may be alive."""
         if group:
             os.killpg(self.process.pid, signal.SIGKILL)
         else:
@@ -292,12 +294,12 @@ class Victim:
 
 
 def survive(kills: int, seed: int, big: Path, unbroken: Path, store: Path, cli: Cli) -> None:
-    """Kill the command again and again, at random moments of its start and of its work, then let it end."""
+    """Kill the command again and again, at random moments of its start and of its work, then let it finish."""
     rng = random.Random(seed)
     for k in range(kills):
         victim = Victim(big, store)
         before = victim.whole()
-        if before > PATCHES - 200:  # nearly done: once more from the beginning
+        if before > PATCHES - 200:  # nearly complete: start again from nothing
             victim.kill(group=True)
             victim.partial.unlink()
             victim = Victim(big, store)
@@ -306,7 +308,7 @@ def survive(kills: int, seed: int, big: Path, unbroken: Path, store: Path, cli: 
         assert victim.wait_for(before + rng.randrange(1, 150), rng.uniform(0.2, 1.2) if k % 3 == 2 else 60)
         victim.kill(group=k % 2 == 1)
         assert not store.exists()
-        assert victim.whole() >= before  # what counts stays
+        assert victim.whole() >= before  # complete patches stay complete
 
     last = command("prepare", "bigearthnet", big, store, "--workers", 2)
     answer = outcome(last)
@@ -329,8 +331,8 @@ def test_it_survives_20_kills(big: Path, unbroken: Path, tmp_path: Path, cli: Cl
     survive(20, seed, big, unbroken, tmp_path / "out/store.h5", cli)
 
 
-def test_a_killed_worker_is_told_and_the_same_command_goes_on(big: Path, unbroken: Path, tmp_path: Path) -> None:
-    """As by the kernel, when memory runs out."""
+def test_a_killed_worker_is_reported_and_the_same_command_resumes(big: Path, unbroken: Path, tmp_path: Path) -> None:
+    """As the kernel does when memory runs out."""
     victim = Victim(big, tmp_path / "s.h5")
     assert victim.wait_for(1)
     workers = workers_of(victim.process.pid)
@@ -344,8 +346,8 @@ def test_a_killed_worker_is_told_and_the_same_command_goes_on(big: Path, unbroke
 
 
 @pytest.mark.parametrize("done", [0, 1, 100])
-def test_an_interrupt_is_told_in_one_line(done: int, big: Path, tmp_path: Path) -> None:
-    """Ctrl-C goes to the command and its workers at once, be they at work or still starting."""
+def test_an_interrupt_is_reported_in_one_line(done: int, big: Path, tmp_path: Path) -> None:
+    """Ctrl-C goes to the command and its workers at once, whether these are working or still starting."""
     for tries in range(1, 20):
         victim = Victim(big, tmp_path / "s.h5")
         while not victim.partial.exists() and victim.process.poll() is None:
@@ -358,20 +360,20 @@ def test_an_interrupt_is_told_in_one_line(done: int, big: Path, tmp_path: Path) 
         assert wait_until_gone(victim.process.pid) == []
         if answer.code != 0:
             break
-        (tmp_path / "s.h5").unlink()  # it was faster
+        (tmp_path / "s.h5").unlink()  # it finished before the interrupt
     assert (answer.code, answer.lines) == (130, ["landscale: interrupted; run the same command again to resume"])
 
 
-def test_a_worker_whose_parent_is_gone_ends_at_once() -> None:
-    """The kill may come before the worker has asked to be told of it."""
+def test_a_worker_whose_parent_died_exits_at_once() -> None:
+    """The parent may die before the worker begins to watch it."""
     code = "import sys; sys.argv = ['landscale']; import landscale.preparation.pool as p; print('begun', flush=True)"
     call = "p._start_worker(1, None, None); print('lives')"
     done = subprocess.run([sys.executable, "-c", f"{code}; {call}"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "begun\n")
 
 
-def test_two_commands_at_once_do_no_harm(big: Path, unbroken: Path, tmp_path: Path) -> None:
-    """A user's mistake: each ends well or is refused, and the store is right, if need be after one call more."""
+def test_two_commands_on_one_store(big: Path, unbroken: Path, tmp_path: Path) -> None:
+    """A user's mistake: each succeeds or is refused, and the store is right, if need be after a further call."""
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda _: outcome(Victim(big, tmp_path / "s.h5").process), range(2)))
     assert {a.code for a in answers} <= {0, 2}
@@ -380,8 +382,8 @@ def test_two_commands_at_once_do_no_harm(big: Path, unbroken: Path, tmp_path: Pa
     assert (tmp_path / "s.h5").read_bytes() == unbroken.read_bytes()
 
 
-def test_a_store_that_was_replaced_meanwhile_is_not_finished(v2: Path, tmp_path: Path) -> None:
-    """Two commands that began at the same moment: the one must not put its seal on what the other has begun."""
+def test_a_partial_store_that_was_replaced_is_not_finished(v2: Path, tmp_path: Path) -> None:
+    """Two commands that start at the same moment: one must not finish the partial store that the other has just created."""
     survey = bigearthnet.survey([(None, v2)])
     partial = tmp_path / "s.h5.partial"
     first = True
@@ -401,7 +403,7 @@ def test_a_store_that_was_replaced_meanwhile_is_not_finished(v2: Path, tmp_path:
     assert (tmp_path / "s.h5").read_bytes() == (tmp_path / "t.h5").read_bytes()
 
 
-def test_the_splits_are_the_archives(unbroken: Path, patches: list[Patch]) -> None:
+def test_the_splits_are_those_of_the_metadata(unbroken: Path, patches: list[Patch]) -> None:
     splits = open_store(unbroken).splits
     table = np.bincount([CODES[p.split] for p in patches], minlength=4) * (PATCHES // len(patches))
     assert np.bincount(splits, minlength=4).tolist() == table.tolist()

@@ -1,4 +1,4 @@
-"""A disk that fails while a store is written: one line that says which store and why, and nothing is lost or half true."""
+"""A disk that fails while a store is written: one line names the store and the reason, and no patch is lost or half written."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "CHUNK", 8)
 
 
-def counts_only_whole(partial: Path) -> int:
-    """Demand that every patch that counts has the pixels and labels of its checksum; how many there are."""
+def checked_complete(partial: Path) -> int:
+    """Check that every complete patch has the pixels and labels of its checksum. Returns their number."""
     store = open_store(partial, unfinished=True)
     expected = dataset(store, "checksum")
     rows = [i for i, state in enumerate(store.states) if state != PENDING]
@@ -59,7 +59,7 @@ def counts_only_whole(partial: Path) -> int:
 
 
 class Disk:
-    """Stands for `os` where stores are written: from the k-th call on it fails; a failing write may write some."""
+    """Replaces `os` where stores are written: it fails from the k-th call on; a failing write may write some bytes first."""
 
     def __init__(self, k: int, number: int, some: bool = False, call: str = "pwrite") -> None:
         self._left, self._number, self._some, self._call = k, number, some, call
@@ -75,7 +75,7 @@ class Disk:
             self._left -= 1
             if self._left > 0:
                 return true(handle, *arguments)
-            if self._some and self._left == 0:  # first a short write, as a disk that gets full does it
+            if self._some and self._left == 0:  # first a short write, as on a disk that becomes full
                 data, position = arguments
                 return true(handle, data[: max(len(data) // 3, 1)], position)  # type: ignore[index, arg-type]
             raise OSError(self._number, os.strerror(self._number))
@@ -103,7 +103,7 @@ def test_writes_that_fail_at_50_places(
         assert answer.code == 2, place
         assert answer.lines == [f"landscale: {partial}: cannot be written ({os.strerror(why)})"], place
         assert not store.exists()
-        done = counts_only_whole(partial)
+        done = checked_complete(partial)
         monkeypatch.setattr(direct, "os", os)
         again = cli(*words, store, "--workers", 1, "--json")
         assert (again.code, again.json["written"]) == (0, PATCHES - done), place
@@ -117,7 +117,7 @@ def test_writes_that_fail_at_50_places(
 def test_a_sync_that_fails(
     call: str, archive: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
-    """What was not synced does not count: the kernel may have dropped it."""
+    """Patches that were not synced are not complete: the kernel may have dropped their pixels."""
     store = tmp_path / "s.h5"
     partial = tmp_path / "s.h5.partial"
     broken = Disk(3 if call == "fdatasync" else 1, errno.EIO, call=call)
@@ -126,15 +126,15 @@ def test_a_sync_that_fails(
     answer = cli("prepare", "bigearthnet", archive, store, "--workers", 1)
     assert answer.code == 2
     assert answer.lines == [f"landscale: {partial}: cannot be written (Input/output error)"]
-    assert counts_only_whole(partial) == (16 if call == "fdatasync" else PATCHES)
+    assert checked_complete(partial) == (16 if call == "fdatasync" else PATCHES)
     for module in (direct, portability):
         monkeypatch.setattr(module, "os", os)
     assert cli("prepare", "bigearthnet", archive, store, "--workers", 1).code == 0
     assert store.read_bytes() == unbroken.read_bytes()
 
 
-def test_a_limit_that_is_met_by_two_workers(archive: Path, unbroken: Path, tmp_path: Path, cli: Cli) -> None:
-    """A real limit of the kernel: the file is there whole already, and writes behind the limit fail."""
+def test_a_file_size_limit_with_two_workers(archive: Path, unbroken: Path, tmp_path: Path, cli: Cli) -> None:
+    """A limit of the kernel: the file has its full size already, and writes beyond the limit fail."""
     store = tmp_path / "s.h5"
     partial = tmp_path / "s.h5.partial"
     begun = command("prepare", "bigearthnet", archive, store, "--workers", 1)
@@ -147,14 +147,16 @@ def test_a_limit_that_is_met_by_two_workers(archive: Path, unbroken: Path, tmp_p
     answer = outcome(command(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
     assert (answer.code, answer.lines) == (2, [f"landscale: {partial}: cannot be written (File too large)"])
     assert not store.exists()
-    counts_only_whole(partial)
+    checked_complete(partial)
     assert cli("prepare", "bigearthnet", archive, store, "--workers", 1).code == 0
     assert store.read_bytes() == unbroken.read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.h5"]
 
 
-def test_a_chunk_counts_only_once_it_is_synced(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order of calls is what a power cut tests: data, sync, states."""
+def test_states_are_written_after_the_sync_of_pixels(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of calls decides what a power failure leaves: data, sync, states."""
     seen: list[str] = []
     true = writer.StoreWriter._write
 

@@ -1,4 +1,4 @@
-"""SIGKILLs at random moments, of the command, of a worker, of dask's workers: what is done stays, the rest is done."""
+"""SIGKILL at random moments, of the command, a worker or dask's workers: complete patches stay, and the rest follows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
 
 
 def whole(partial: Path) -> int:
-    """How many patches count so far."""
+    """Number of patches that are complete so far."""
     with suppress(OSError, KeyError), h5py.File(partial, "r", locking=False) as file:
         return int((file["state"][...] == WHOLE).sum())
     return 0
@@ -58,7 +58,7 @@ class Proof:
         self.unbroken, self.rng = unbroken, random.Random(seed)
 
     def kill(self, who: str, *how: object) -> bool:
-        """Begin the command and SIGKILL the command, its group, or one of its workers; False if it was done before."""
+        """Start the command and kill it, its process group or one of its workers; False if it finished before."""
         before = whole(self.partial)
         if before > PATCHES - 300:
             self.partial.unlink()
@@ -78,15 +78,15 @@ class Proof:
                 (os.killpg if who == "group" else os.kill)(process.pid, signal.SIGKILL)
             process.communicate()
         assert wait_until_gone(process.pid) == []
-        if self.store.exists():  # it was faster
+        if self.store.exists():  # it finished before the kill
             assert self.store.read_bytes() == self.unbroken.read_bytes()
             self.store.unlink()
             return False
-        assert whole(self.partial) >= before  # what counts stays
+        assert whole(self.partial) >= before  # complete patches stay complete
         return not early
 
     def wait(self, process: object, before: int) -> None:
-        """Until a random moment of the start or of the work."""
+        """Wait until a random moment of the start or of the work."""
         if self.rng.random() < 0.3:
             time.sleep(self.rng.uniform(0.1, 1.5))
             return
@@ -107,7 +107,7 @@ class Proof:
 
 @pytest.mark.parametrize(
     "kills", [2, pytest.param(15, marks=pytest.mark.slow)]
-)  # of each number of workers: 15 × 3 and dask's 15 are 60
+)  # for each number of workers: 15 × 3, and 15 with dask, are 60
 @pytest.mark.parametrize(
     "workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
 )
@@ -124,10 +124,10 @@ def test_kills_of_the_command_and_its_workers(
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_a_lost_dask_worker_is_made_up_for(
+def test_the_jobs_of_a_lost_dask_worker_are_repeated(
     kills: int, cluster: Dask, big: Path, unbroken: Path, tmp_path: Path, cli: Cli, seed: int
 ) -> None:
-    """Workers are killed while one and the same command goes on; their nannies start new ones."""
+    """Workers are killed while one command runs; dask's nannies start new ones."""
     proof = Proof(tmp_path / "out", big, unbroken, seed)
     done = 0
     while done < kills:
@@ -158,7 +158,7 @@ def test_kills_of_the_command_while_dask_works(
     proof.ends_well(cli, "--scheduler", cluster.address)
 
 
-def test_a_lost_scheduler_is_told(big: Path, unbroken: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_lost_scheduler_is_reported(big: Path, unbroken: Path, tmp_path: Path, cli: Cli) -> None:
     proof = Proof(tmp_path / "out", big, unbroken, 1)
     with dask(tmp_path / "dask", 1) as cluster:
         process = command(*proof.words, "--scheduler", cluster.address)

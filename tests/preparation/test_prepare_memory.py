@@ -1,4 +1,4 @@
-"""Ten times the patches take the same memory, but for a line each in the survey's table."""
+"""Ten times as many patches take the same memory, except for one row each in the survey's table."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from archives import link_v2
 from conftest import command, outcome
 from launchers import workers_of
 
-A_LINE = 12_000  # bytes a patch in the survey, of 160,000 of pixels; ever less for more patches (docs/at-scale.md)
+BYTES_A_ROW = 12_000  # bytes a patch in the survey, of 160,000 of pixels; ever less for more patches (docs/at-scale.md)
 
 
 def high_water(process: int) -> float:
-    """The largest resident memory of a living process so far, in MB, by the kernel."""
+    """Peak resident memory of a running process so far, in MB, from the kernel."""
     with suppress(OSError, IndexError):
         return int(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
     return 0.0
 
 
 def peaks(archive: Path, store: Path, workers: int) -> tuple[float, float]:
-    """The largest memory of the command and of its largest worker."""
+    """Peak memory in MB of the command and of its largest worker."""
     process = command("prepare", "bigearthnet", archive, store, "--workers", workers, "--json")
     mine, of_worker = 0.0, 0.0
     while process.poll() is None:
@@ -42,5 +42,5 @@ def test_memory_is_flat(workers: int, v2: Path, tmp_path: Path) -> None:
     found = {n: peaks(link_v2(tmp_path / str(n), v2, n), tmp_path / "s.h5", workers) for n in (least, 10 * least)}
     print(f"{workers} workers, peak MB of the command and of a worker by patches: {found}")
     (few, few_of_worker), (many, many_of_worker) = found[least], found[10 * least]
-    assert many - few < 4 + 9 * least * A_LINE / 1e6
+    assert many - few < 4 + 9 * least * BYTES_A_ROW / 1e6
     assert many_of_worker - few_of_worker < 4

@@ -1,4 +1,4 @@
-"""The same bytes, and the same one line, whoever does the work: processes, dask's workers, ranks of any launcher."""
+"""Processes, dask workers and the ranks of any launcher write the same bytes and report an error in the same line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, big: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory, big: Path) -> tuple[Path, list[Path]]:
-    """Three patches lack a band, so that some rank that is not the first meets one."""
+    """Three patches lack a band, so that a rank other than the first reads one of them."""
     root = tmp_path_factory.mktemp("damaged") / "archive"
     shutil.copytree(big, root, copy_function=os.link)
     folders = sorted((root / "BigEarthNet-S2").glob("*/*"))
@@ -76,7 +76,7 @@ def test_two_dask_workers_give_the_same_bytes(cluster: Dask, big: Path, unbroken
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (1, 2), (2, 1)])
-def test_any_dask_gives_the_same_bytes(workers: int, threads: int, big: Path, unbroken: bytes, tmp_path: Path) -> None:
+def test_more_dask_workers_and_threads(workers: int, threads: int, big: Path, unbroken: bytes, tmp_path: Path) -> None:
     with dask(tmp_path / "dask", workers, threads) as started:
         words = ("prepare", "bigearthnet", big, tmp_path / "s.h5", "--scheduler", started.address)
         assert outcome(command(*words)).code == 0
@@ -97,7 +97,7 @@ def test_a_bad_patch_on_a_dask_worker(
     assert cli("verify", tmp_path / "s.h5").code == 0
 
 
-def test_no_dask_at_the_address(big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+def test_no_dask_scheduler_at_the_address(big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     monkeypatch.setattr("landscale.preparation.cluster._TIMEOUT", 1)
     for address in ("tcp://127.0.0.1:9", "nonsense://"):
         answer = cli("prepare", "bigearthnet", big, tmp_path / "s.h5", "--scheduler", address)
@@ -110,7 +110,7 @@ def test_no_dask_at_the_address(big: Path, tmp_path: Path, monkeypatch: pytest.M
 
 @dataclass(frozen=True)
 class Launcher:
-    """Several ranks by one of the launchers: what comes before `landscale`'s words, and into the environment."""
+    """How a launcher starts several ranks: the words before `landscale`, and environment variables."""
 
     before: Callable[[int], list[object]]
     environment: dict[str, str]
@@ -127,7 +127,7 @@ class Launcher:
         )
 
     def run(self, *words: object, seconds: float = 60) -> tuple[int, str, list[str]]:
-        """Exit code, stdout, and the lines that are ours; nothing may be left running."""
+        """Exit code, stdout, and landscale's own lines on stderr; no process may be left running."""
         process = self.start(*words)
         try:
             out, said = process.communicate(timeout=seconds)
@@ -135,7 +135,7 @@ class Launcher:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         assert wait_until_gone(process.pid) == []
-        assert "landscale/" not in said, said  # no traceback of ours
+        assert "landscale/" not in said, said  # no traceback of landscale
         ours = [line for line in without_bars(said) if line.startswith(("landscale:", "skipped "))]
         return process.returncode, out, ours
 
@@ -161,7 +161,7 @@ def launcher(request: pytest.FixtureRequest) -> Launcher:
 def test_ranks_give_the_same_bytes(launcher: Launcher, big: Path, unbroken: bytes, tmp_path: Path) -> None:
     code, out, lines = launcher.run("prepare", "bigearthnet", big, tmp_path / "s.h5")
     assert (code, lines) == (0, [])
-    assert out.count("400 patches") == 1  # one rank speaks
+    assert out.count("400 patches") == 1  # one rank prints the result
     assert (tmp_path / "s.h5").read_bytes() == unbroken
     assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
 
@@ -179,7 +179,7 @@ def test_bad_patches_over_ranks(launcher: Launcher, damaged: tuple[Path, list[Pa
     code, out, lines = launcher.run("prepare", "bigearthnet", root, store)
     assert code != 0
     assert out == ""
-    assert len(lines) == 1, lines  # of all ranks together
+    assert len(lines) == 1, lines  # from all ranks together
     assert any(str(victim) in lines[0] for victim in victims)
     code, _, lines = launcher.run("prepare", "bigearthnet", root, store, "--skip-bad")
     assert (code, len(lines)) == (0, 3), lines
@@ -191,7 +191,7 @@ def test_bad_patches_over_ranks(launcher: Launcher, damaged: tuple[Path, list[Pa
 
 
 @pytest.mark.slow
-def test_a_survey_that_fails_is_told_once(launcher: Launcher, tmp_path: Path) -> None:
+def test_a_survey_that_fails_is_reported_once(launcher: Launcher, tmp_path: Path) -> None:
     code, out, lines = launcher.run("prepare", "bigearthnet", tmp_path / "nowhere", tmp_path / "s.h5")
     assert code != 0
     assert (out, lines) == ("", [f"landscale: {tmp_path / 'nowhere'}: no such folder"])
@@ -199,7 +199,7 @@ def test_a_survey_that_fails_is_told_once(launcher: Launcher, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_plan_over_ranks_only_shows(big: Path, tmp_path: Path) -> None:
+def test_plan_over_ranks_writes_nothing(big: Path, tmp_path: Path) -> None:
     code, out, _ = Launcher(torchrun, {}).run("prepare", "bigearthnet", big, tmp_path / "s.h5", "--plan")
     assert code == 0
     assert out.count("jobs for 2 workers") == 1
@@ -208,7 +208,7 @@ def test_plan_over_ranks_only_shows(big: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_after_the_loss_of_a_rank_the_same_command_goes_on(
+def test_after_the_loss_of_a_rank_the_same_command_resumes(
     launcher: Launcher, victim: int, big: Path, unbroken: bytes, tmp_path: Path
 ) -> None:
     store = tmp_path / "s.h5"
@@ -231,7 +231,7 @@ def test_after_the_loss_of_a_rank_the_same_command_goes_on(
     assert store.read_bytes() == unbroken
 
 
-def test_a_rank_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joining_ends_when_a_rank_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation_ranks, "_START_TIMEOUT", timedelta(seconds=1))
     for key, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 0}.items():
         monkeypatch.setenv(key, str(value))
@@ -240,7 +240,7 @@ def test_a_rank_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPat
 
 
 class TwoRanks:
-    """Ranks without processes: the others' answers are given."""
+    """Two ranks without processes: the outcomes of the other rank are given."""
 
     def __init__(self, rank: int, others: list[object]) -> None:
         self.rank, self.first, self.world, self._others = rank, rank == 0, 2, others
@@ -252,7 +252,7 @@ class TwoRanks:
         return value if self.first else self._others[0]
 
 
-def test_an_error_of_one_ends_all_and_the_first_tells_it() -> None:
+def test_an_error_of_one_rank_raises_on_all_and_is_reported_by_the_first() -> None:
     def full() -> int:
         raise OSError(28, "No space left on device", "s.h5")
 
@@ -270,7 +270,7 @@ def test_an_error_of_one_ends_all_and_the_first_tells_it() -> None:
 
 
 @pytest.mark.slow
-def test_another_source_gives_the_same_bytes_too(tmp_path: Path) -> None:
+def test_eurosat_gives_the_same_bytes_too(tmp_path: Path) -> None:
     root = write_eurosat(tmp_path / "e", each=12, classes=["Forest", "River", "Pasture"])
     contents = set()
     for workers in (1, 2):
@@ -280,8 +280,8 @@ def test_another_source_gives_the_same_bytes_too(tmp_path: Path) -> None:
     assert len(contents) == 1
 
 
-def test_who_starts_quickly(v2: Path, tmp_path: Path) -> None:
-    """Commands about stores wait for no torch, and workers of a BigEarthNet not even for pandas."""
+def test_commands_about_stores_import_neither_torch_nor_pandas(v2: Path, tmp_path: Path) -> None:
+    """Importing them takes seconds: commands about stores need no torch, and workers of BigEarthNet no pandas either."""
     store = tmp_path / "s.h5"
     told = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     for words in (("prepare", "bigearthnet", v2, store, "--workers", 2), ("info", store), ("verify", store)):

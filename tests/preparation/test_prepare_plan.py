@@ -1,4 +1,4 @@
-"""Who reads what: every patch once, and how far from the best a deal may be."""
+"""Plans: every patch is read once, and the assignment of jobs is close to the best one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def loads(sizes: Sizes, deal: Assignment) -> Sizes:
 
 
 @given(sizes_of_jobs, counts_of_workers)
-def test_every_job_is_dealt_once(sizes: Sizes, workers: int) -> None:
+def test_every_job_is_assigned_once(sizes: Sizes, workers: int) -> None:
     for rule in (back_and_forth, longest_first):
         deal = rule(sizes, workers)
         assert len(deal) == workers
@@ -34,7 +34,7 @@ def test_every_job_is_dealt_once(sizes: Sizes, workers: int) -> None:
 
 @given(sizes_of_jobs, counts_of_workers)
 def test_back_and_forth_is_algorithm_1(sizes: Sizes, workers: int) -> None:
-    """Sorted by patches, dealt in rounds, every other round in reverse: worker w of round r has the job at that place."""
+    """Jobs sorted by size, assigned in rounds, every other round in reverse order of the workers."""
     deal = back_and_forth(sizes, workers)
     ordered = sorted(sizes, reverse=True)
     for worker, hand in enumerate(deal):
@@ -44,8 +44,8 @@ def test_back_and_forth_is_algorithm_1(sizes: Sizes, workers: int) -> None:
         assert [sizes[k] for k in hand] == [ordered[place] for place in places if place < len(sizes)]
 
 
-def test_the_papers_example() -> None:
-    """Nine tiles for four workers, written out by hand."""
+def test_nine_tiles_for_four_workers() -> None:
+    """An example of Algorithm 1 that was worked out by hand."""
     sizes = [10, 90, 30, 70, 50, 60, 40, 80, 20]
     deal = back_and_forth(sizes, 4)
     assert [[sizes[k] for k in hand] for hand in deal] == [[90, 20, 10], [80, 30], [70, 40], [60, 50]]
@@ -53,13 +53,13 @@ def test_the_papers_example() -> None:
 
 
 @given(sizes_of_jobs, counts_of_workers)
-def test_back_and_forth_leaves_no_more_than_the_largest_job_between_two_workers(sizes: Sizes, workers: int) -> None:
+def test_back_and_forth_loads_differ_by_at_most_the_largest_job(sizes: Sizes, workers: int) -> None:
     found = loads(sizes, back_and_forth(sizes, workers))
     assert max(found) - min(found) <= max(sizes, default=0)
 
 
 @given(sizes_of_jobs, counts_of_workers)
-def test_longest_first_gives_each_job_to_who_has_least(sizes: Sizes, workers: int) -> None:
+def test_longest_first_gives_each_job_to_the_least_loaded_worker(sizes: Sizes, workers: int) -> None:
     deal = longest_first(sizes, workers)
     order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
     hand_of = {k: worker for worker, hand in enumerate(deal) for k in hand}
@@ -72,7 +72,7 @@ def test_longest_first_gives_each_job_to_who_has_least(sizes: Sizes, workers: in
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=7), st.integers(1, 3))
 def test_longest_first_is_within_a_third_of_the_best(sizes: Sizes, workers: int) -> None:
-    """Graham's bound, 4/3 − 1/(3m), against every possible deal."""
+    """Graham's bound, 4/3 − 1/(3m), against every possible assignment."""
     best = min(
         max(sum(s for s, w in zip(sizes, places, strict=True) if w == worker) for worker in range(workers))
         for places in product(range(workers), repeat=len(sizes))
@@ -81,7 +81,7 @@ def test_longest_first_is_within_a_third_of_the_best(sizes: Sizes, workers: int)
 
 
 @given(sizes_of_jobs, counts_of_workers)
-def test_imbalance_is_between_nothing_and_all_on_one(sizes: Sizes, workers: int) -> None:
+def test_imbalance_is_largest_if_one_worker_has_all_jobs(sizes: Sizes, workers: int) -> None:
     for rule in (back_and_forth, longest_first):
         found = imbalance(sizes, rule(sizes, workers))
         assert -1e-12 <= found <= workers - 1 + 1e-12
@@ -94,7 +94,7 @@ def test_imbalance_is_between_nothing_and_all_on_one(sizes: Sizes, workers: int)
 
 
 def survey_of(patches: int, of_tiles: list[int] | None = None) -> Survey:
-    """So many patches; `of_tiles`: how many each tile has."""
+    """A survey of so many patches; `of_tiles`: the number in each tile."""
     table = pd.DataFrame({"name": [f"p{k}" for k in range(patches)], "split": np.uint8(1)})
     table["location"] = table["name"] + "/file"
     if of_tiles is not None:
@@ -103,7 +103,7 @@ def survey_of(patches: int, of_tiles: list[int] | None = None) -> Survey:
 
 
 @given(st.data(), st.integers(1, 4), st.booleans())
-def test_jobs_hold_every_patch_that_is_left_once_and_in_order(data: st.DataObject, workers: int, tiled: bool) -> None:
+def test_jobs_have_every_remaining_patch_once_and_in_order(data: st.DataObject, workers: int, tiled: bool) -> None:
     tiles = data.draw(st.lists(st.integers(1, 150), min_size=1, max_size=5))
     survey = survey_of(sum(tiles), tiles if tiled else None)
     left = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=sum(tiles), max_size=sum(tiles))))
@@ -126,7 +126,7 @@ def test_jobs_hold_every_patch_that_is_left_once_and_in_order(data: st.DataObjec
 # ---- the command
 
 
-def test_plan_shows_both_rules_and_does_nothing(v2: Path, tmp_path: Path, cli: Cli) -> None:
+def test_plan_shows_both_rules_and_writes_nothing(v2: Path, tmp_path: Path, cli: Cli) -> None:
     words = ("prepare", "bigearthnet", v2, tmp_path / "s.h5", "--workers", 3, "--plan")
     shown = cli(*words, "--json")
     assert (shown.code, shown.lines) == (0, [])

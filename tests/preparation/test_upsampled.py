@@ -1,4 +1,4 @@
-"""`prepare --upsample`: every band at 10 m beside the native ones, and training from them."""
+"""`prepare --upsample` adds every band at 10 m to the store; training can use them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
 
 
 def test_training_from_stored_bands(v2: Path, tmp_path: Path, cli: Cli) -> None:
-    """Bilinear, stored or done by the model, is the same but for rounding; a store without them says so."""
+    """Bilinear bands from the store and from the model differ by rounding only; a store without them is refused."""
     plain, more = tmp_path / "plain.h5", tmp_path / "more.h5"
     assert cli("prepare", "bigearthnet", v2, plain, "--workers", 1).code == 0
     assert cli("prepare", "bigearthnet", v2, more, "--upsample", "bilinear", "--workers", 1).code == 0
