@@ -74,8 +74,8 @@ def test_all_columns_of_v2(v2: Path, patches: list[Patch], prepared: Prepared) -
         row = rows[p.v2]
         assert labels(store, row) == set(p.ben)
         assert store.splits[row] == CODES[p.split]
-        said = {key: column[row].tolist() for key, column in columns.items()}
-        assert said == expected_columns(p) | {"country": p.country}
+        found = {key: column[row].tolist() for key, column in columns.items()}
+        assert found == expected_columns(p) | {"country": p.country}
 
 
 def test_all_columns_of_v1(v1: Path, patches: list[Patch], prepared: Prepared) -> None:
@@ -88,8 +88,8 @@ def test_all_columns_of_v1(v1: Path, patches: list[Patch], prepared: Prepared) -
         row = rows[p.v1]
         assert labels(store, row) == set(p.clc)
         assert store.splits[row] == (0 if p.snow or p.cloud else CODES[p.split])
-        said = {key: column[row].tolist() for key, column in columns.items()}
-        assert said == expected_columns(p)
+        found = {key: column[row].tolist() for key, column in columns.items()}
+        assert found == expected_columns(p)
     assert store.split_sizes() == {"none": 3, "train": 4, "val": 2, "test": 3}
 
 
@@ -200,12 +200,12 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str, v1: Path, v2: Path, tmp_path: Path, cli: Cli) -> None:
-    words, said = REFUSED[case]
+    words, problem = REFUSED[case]
     inputs, flags = ([word.format(v1=v1, v2=v2) for word in some] for some in words)
     answer = cli("prepare", "bigearthnet", *inputs, tmp_path / "s.h5", *flags)
     assert answer.code == 2
     assert len(answer.lines) == 1
-    assert said in answer.lines[0]
+    assert problem in answer.lines[0]
     assert not (tmp_path / "s.h5").exists()
 
 
@@ -232,7 +232,7 @@ def test_metadata_with_an_empty_field(column: str, tmp_path: Path, cli: Cli) -> 
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "said"),
+    ("column", "values", "problem"),
     [
         ("contains_cloud_or_shadow", ["no", "yes"], "string, expected bool"),
         ("contains_seasonal_snow", [0, 2], "holds int64, expected bool"),
@@ -241,7 +241,7 @@ def test_metadata_with_an_empty_field(column: str, tmp_path: Path, cli: Cli) -> 
         ("patch_id", [Patch(0).v2, None], "patch None: has an empty field: patch_id"),
     ],
 )
-def test_metadata_with_other_values(column: str, values: list[object], said: str, tmp_path: Path, cli: Cli) -> None:
+def test_metadata_with_other_values(column: str, values: list[object], problem: str, tmp_path: Path, cli: Cli) -> None:
     patches = [Patch(0), Patch(1)]
     write_v2(tmp_path, patches)
     metadata(patches).assign(**{column: values}).to_parquet(tmp_path / "metadata.parquet")
@@ -249,7 +249,7 @@ def test_metadata_with_other_values(column: str, values: list[object], said: str
     assert answer.code == 2
     assert len(answer.lines) == 1
     assert f"landscale: {tmp_path}/metadata.parquet: " in answer.lines[0]
-    assert said in answer.lines[0]
+    assert problem in answer.lines[0]
 
 
 def test_metadata_of_other_types_and_in_parts(tmp_path: Path, prepared: Prepared) -> None:

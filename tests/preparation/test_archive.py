@@ -121,14 +121,14 @@ class TestSameAsFromFolders:
         how = ("--upsample", "bilinear")
         expected = prepared("bigearthnet", archive, name="unbroken.h5", options=how)
         made: list[int] = []
-        true = Upsampling.__call__
+        original_call = Upsampling.__call__
 
         def make(self: Upsampling, planes: Mapping[str, NDArray[np.generic]]) -> None:
             made.append(len(planes["data_10m"]))
             if made == [4, 4, 1]:
                 time.sleep(0.3)  # by then the first batch is written, or the first two
                 raise KeyboardInterrupt
-            true(self, planes)
+            original_call(self, planes)
 
         monkeypatch.setattr(Upsampling, "__call__", make)
         assert cli("prepare", "bigearthnet", archive, tmp_path / "s.h5", *how).code == 130

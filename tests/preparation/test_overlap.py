@@ -161,11 +161,11 @@ def test_planes_begin_at_pages_and_whole_pages_bypass_the_cache(
 ) -> None:
     """64 patches are whole pages of every plane. Without that, preparation would only be slower, which no other test shows."""
     direct: list[int] = []
-    true = os.pwrite
+    original_pwrite = os.pwrite
 
     def pwrite(handle: int, content: memoryview, position: int) -> int:
         flags = int(Path(f"/proc/self/fdinfo/{handle}").read_text().split("flags:")[1].split()[0], 8)
-        written = true(handle, content, position)
+        written = original_pwrite(handle, content, position)
         if flags & os.O_DIRECT:
             direct.append(position)
         return written

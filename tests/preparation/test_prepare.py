@@ -108,15 +108,15 @@ def _with(survey: Survey, read: object) -> Survey:
 
 
 def test_the_folder_may_be_moved_before_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
-    write_v2(tmp_path / "here", [Patch(0), Patch(1)])
-    victim = next((tmp_path / "here").rglob("*_B12.tif"))
+    write_v2(tmp_path / "before", [Patch(0), Patch(1)])
+    victim = next((tmp_path / "before").rglob("*_B12.tif"))
     content = victim.read_bytes()
     victim.unlink()
     words = ("--workers", 1)
-    assert cli("prepare", "bigearthnet", tmp_path / "here", tmp_path / "s.h5", *words).code == 2
+    assert cli("prepare", "bigearthnet", tmp_path / "before", tmp_path / "s.h5", *words).code == 2
     victim.write_bytes(content)
-    (tmp_path / "here").rename(tmp_path / "there")
-    assert cli("prepare", "bigearthnet", tmp_path / "there", tmp_path / "s.h5", *words).code == 0
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert cli("prepare", "bigearthnet", tmp_path / "after", tmp_path / "s.h5", *words).code == 0
 
 
 # ---- other content

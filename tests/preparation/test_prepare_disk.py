@@ -66,18 +66,18 @@ class Disk:
         self.calls = 0
 
     def __getattr__(self, name: str) -> object:
-        true: Callable[..., object] = getattr(os, name)
-        return self._failing(true) if name == self._call else true
+        original: Callable[..., object] = getattr(os, name)
+        return self._failing(original) if name == self._call else original
 
-    def _failing(self, true: Callable[..., object]) -> Callable[..., object]:
+    def _failing(self, original: Callable[..., object]) -> Callable[..., object]:
         def call(handle: int, *arguments: object) -> object:
             self.calls += 1
             self._left -= 1
             if self._left > 0:
-                return true(handle, *arguments)
+                return original(handle, *arguments)
             if self._some and self._left == 0:  # first a short write, as on a disk that becomes full
                 data, position = arguments
-                return true(handle, data[: max(len(data) // 3, 1)], position)  # type: ignore[index, arg-type]
+                return original(handle, data[: max(len(data) // 3, 1)], position)  # type: ignore[index, arg-type]
             raise OSError(self._number, os.strerror(self._number))
 
         return call
@@ -158,11 +158,11 @@ def test_states_are_written_after_the_sync_of_pixels(
 ) -> None:
     """The order of calls decides what a power failure leaves: data, sync, states."""
     seen: list[str] = []
-    true = writer.StoreWriter._write
+    original = writer.StoreWriter._write
 
     def write(self: writer.StoreWriter, key: str, *rest: object) -> None:
         seen.append(key)
-        true(self, key, *rest)  # type: ignore[arg-type]
+        original(self, key, *rest)  # type: ignore[arg-type]
 
     class Noting:
         def __getattr__(self, name: str) -> object:

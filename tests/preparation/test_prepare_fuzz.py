@@ -1,7 +1,7 @@
-"""Damaged inputs by the thousand: each is refused in one line that names the file, or what is accepted is right.
+"""Thousands of damaged inputs: each is refused in one line that names the file, or the pixels that are accepted are right.
 
-Mutated pixels of a plain file pass, as nothing in it could tell; everything else about it can.
-The seeds are fixed; a failure names the case, which `mutated(SEED, case, content)` makes again.
+Changed pixels of a plain GeoTIFF are accepted, because it has no checksum; every other change must be noticed.
+The seeds are fixed; a failure names the case, which `mutated(SEED, case, content)` reproduces.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ fewer = pytest.mark.parametrize("count", [20, MANY])  # of what takes a call of 
 
 
 def mutated(seed: int, case: int, content: bytes, header: int = 0) -> bytes:
-    """The content after one to three changes; most of them among its first `header` bytes, if it has so many."""
+    """The content after one to three random changes, most of them in its first `header` bytes."""
     rng = random.Random(f"{seed} {case}")
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
@@ -48,7 +48,7 @@ def mutated(seed: int, case: int, content: bytes, header: int = 0) -> bytes:
             data[at] ^= 1 << rng.randrange(8)
         elif kind == "byte":
             data[at] = rng.randrange(256)
-        elif kind == "word":  # a number that headers are made of
+        elif kind == "word":  # a number, as headers contain them
             data[at : at + 2] = rng.choice((0, 1, 2, 8, 12, 15, 32, 65535, rng.randrange(400))).to_bytes(2, "little")
         elif kind == "cut":
             del data[rng.randrange(len(data)) :]
@@ -93,33 +93,33 @@ def many_patches(
 def prepared(
     root: Path, mutants: list[Mutant], store: Path
 ) -> Iterator[tuple[int, Mutant, PatchStore, int, str | None]]:
-    """Prepare in a process of its own; for each mutant its case, the store, its row, and the line by which it was refused."""
+    """Prepare in another process. Yields for each mutant: case, mutant, store, row, and the problem reported for it, or None."""
     process = command("prepare", "bigearthnet", root, store, "--workers", 1, "--skip-bad")
     try:
-        _, said = process.communicate(timeout=60 + 0.1 * len(mutants))
+        _, stderr = process.communicate(timeout=60 + 0.1 * len(mutants))
     except subprocess.TimeoutExpired:
         process.kill()
         pytest.fail(f"seed {SEED}: it hangs")
-    answer = Answer(process.returncode, "", without_bars(said))
+    answer = Answer(process.returncode, "", without_bars(stderr))
     assert answer.code == 0, f"seed {SEED}: exit code {answer.code}, {answer.lines[-5:]}"
     found = open_store(store)
     rows = {name: row for row, name in enumerate(found.column("name").tolist())}
     refused = {}
     for line in answer.lines:
         assert line.startswith("skipped "), f"seed {SEED}: {line}"
-        name, _, said = line.removeprefix("skipped ").partition(": ")
+        name, _, problem = line.removeprefix("skipped ").partition(": ")
         assert name not in refused
-        refused[name] = said
+        refused[name] = problem
     bad = {name for name, row in rows.items() if found.states[row] == BAD}
     assert bad == set(refused)
     print(f"seed {SEED}: {len(refused)} of {len(mutants)} refused")
     for case, mutant in enumerate(mutants):
         name = mutant[0].parent.name
-        said = refused.get(name)
-        if said is not None:  # where two bands disagree about their place, the other one may be named
-            assert said.startswith((f"{mutant[0]}: ", f"{mutant[0].parent}/")), f"seed {SEED} case {case}: {said}"
-            assert "lies at" in said or said.startswith(f"{mutant[0]}: "), f"seed {SEED} case {case}: {said}"
-        yield case, mutant, found, rows[name], said
+        problem = refused.get(name)
+        if problem is not None:  # if two bands have different places, the message may name the other one
+            assert problem.startswith((f"{mutant[0]}: ", f"{mutant[0].parent}/")), f"seed {SEED} case {case}: {problem}"
+            assert "lies at" in problem or problem.startswith(f"{mutant[0]}: "), f"seed {SEED} case {case}: {problem}"
+        yield case, mutant, found, rows[name], problem
 
 
 def band_of(path: Path) -> str:
@@ -142,30 +142,30 @@ def test_plain_geotiffs(count: int, v1_small: Path, tmp_path: Path) -> None:
     bands = list(GSD)
     mutants = many_patches(tmp_path, v1_small, of, count, lambda k: f"_{bands[k % 12]}.tif", header=500)
     wrong = []
-    for case, (path, before, after), store, row, said in prepared(tmp_path, mutants, tmp_path / "s.h5"):
+    for case, (path, before, after), store, row, problem in prepared(tmp_path, mutants, tmp_path / "s.h5"):
         band = band_of(path)
         begin = len(before) - (1200 // GSD[band]) ** 2 * 2
         same_header = len(after) == len(before) and after[:begin] == before[:begin]
         if same_header:
-            assert said is None, f"seed {SEED} case {case}: {said}"
-        if said is None:
+            assert problem is None, f"seed {SEED} case {case}: {problem}"
+        if problem is None:
             found = read(store, row, band).tobytes()
             right = found == before[begin:] or (len(after) == len(before) and found == after[begin:])
-            if not right or not stands_right(store, row):
+            if not right or not has_right_checksum(store, row):
                 wrong.append(
                     f"case {case}: {path.name} was accepted, header changed at {changes(before, after, begin)}"
                 )
     assert not wrong, f"seed {SEED}:\n" + "\n".join(wrong)
 
 
-def stands_right(store: PatchStore, row: int) -> bool:
+def has_right_checksum(store: PatchStore, row: int) -> bool:
     left, top = Patch(0).corner
     place = (store.column("crs")[row], *store.column("origin")[row].tolist())
     return place == (f"EPSG:{Patch(0).epsg}", left, top)
 
 
 def changes(before: bytes, after: bytes, end: int) -> list[int]:
-    """Where the two differ before `end`; the lengths if those do."""
+    """Positions before `end` at which the two differ; also the lengths if these differ."""
     if len(before) != len(after):
         return [len(before), len(after)]
     return [k for k in range(end) if before[k] != after[k]]
@@ -173,7 +173,7 @@ def changes(before: bytes, after: bytes, end: int) -> list[int]:
 
 @counts
 def test_compressed_tiled_geotiffs(count: int, v1_small: Path, tmp_path: Path) -> None:
-    """LZW has no checksum: after changes in its codes, only a decoder that fails or a file that is too short tells."""
+    """LZW has no checksum: changed codes are noticed only if the decoder fails or the file is too short."""
     model = tmp_path / "model" / Patch(0).v1
     write_patch(model, Patch(0), compress="lzw", tiled=True, blockxsize=64, blockysize=64)
     name = f"{Patch(0).v1}_labels_metadata.json"
@@ -182,8 +182,8 @@ def test_compressed_tiled_geotiffs(count: int, v1_small: Path, tmp_path: Path) -
     bands = list(GSD)
     mutants = many_patches(tmp_path, v1_small, model, count, lambda k: f"_{bands[k % 12]}.tif", header=600)
     wrong = []
-    for case, (path, before, after), store, row, said in prepared(tmp_path, mutants, tmp_path / "s.h5"):
-        if said is not None:
+    for case, (path, before, after), store, row, problem in prepared(tmp_path, mutants, tmp_path / "s.h5"):
+        if problem is not None:
             continue
         band = band_of(path)
         codes = np.zeros(len(before), bool)
@@ -192,7 +192,7 @@ def test_compressed_tiled_geotiffs(count: int, v1_small: Path, tmp_path: Path) -
         kept = len(after) == len(before)
         touched = not kept or any(codes[k] for k in changes(before, after, len(before)))
         right = bool((read(store, row, band) == pixels(0, band)).all())
-        if not stands_right(store, row) or (not right and (len(after) < len(before) or not touched)):
+        if not has_right_checksum(store, row) or (not right and (len(after) < len(before) or not touched)):
             wrong.append(
                 f"case {case}: {path.name} was accepted, header changed at {changes(before, after, len(before))}"
             )
@@ -209,8 +209,8 @@ def blocks_of(path: Path) -> list[tuple[int, int]]:
 def test_label_files(count: int, v1_small: Path, tmp_path: Path) -> None:
     of = v1_small / "BigEarthNet-v1.0" / Patch(0).v1
     mutants = many_patches(tmp_path, v1_small, of, count, lambda _: "_labels_metadata.json", header=0)
-    for case, (_, _, after), store, row, said in prepared(tmp_path, mutants, tmp_path / "s.h5"):
-        if said is not None:
+    for case, (_, _, after), store, row, problem in prepared(tmp_path, mutants, tmp_path / "s.h5"):
+        if problem is not None:
             continue
         content = json.loads(after.decode("utf-8"))
         labels = {CLC43.names[c] for c in np.flatnonzero(store.classes[row])}
@@ -229,17 +229,17 @@ folder, words, victim = Path(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.arg
 for case in range(int(sys.argv[4]), int(sys.argv[5])):
     signal.alarm(20)  # it ends a process that hangs
     victim.write_bytes((folder / f"mutant-{case}").read_bytes())
-    said = io.StringIO()
+    stderr = io.StringIO()
     store = folder / f"{case}.h5"
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             code = main([*words, str(store), "--workers", "1"])
     except BaseException as error:
         code = repr(error)
-    print(json.dumps([case, code, said.getvalue()]), flush=True)
+    print(json.dumps([case, code, stderr.getvalue()]), flush=True)
 """
 
-Case = tuple[int, bytes, str | None]  # its number, the mutant, and the line by which it was refused
+Case = tuple[int, bytes, str | None]  # number, mutant, and the line by which it was refused, or None
 
 
 def one_by_one(folder: Path, words: list[str], victim: Path, count: int) -> Iterator[Case]:
@@ -250,7 +250,7 @@ def one_by_one(folder: Path, words: list[str], victim: Path, count: int) -> Iter
     whole, below = victim.read_bytes(), words[2]
     wrong, refused, case = [], 0, 0
     while case < count:
-        until = min(case + 100, count)  # the stores of so many are there at once
+        until = min(case + 100, count)  # at most so many stores exist at once
         mutants = {k: mutated(SEED, k, whole) for k in range(case, until)}
         for k, mutant in mutants.items():
             (folder / f"mutant-{k}").write_bytes(mutant)
@@ -282,7 +282,7 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 
 def four(folder: Path, version: int) -> Path:
-    patches = [Patch(k) for k in (0, 1, 3, 4)]  # without those whose snow or cloud keeps them from v1's lists
+    patches = [Patch(k) for k in (0, 1, 3, 4)]  # without the two that are in no list of v1 because of snow or cloud
     return (write_v1 if version == 1 else write_v2)(folder / "archive", patches)
 
 
@@ -292,8 +292,8 @@ def test_metadata_of_v2(count: int, memory: Path) -> None:
     root = four(memory, 2)
     table = metadata([Patch(k) for k in (0, 1, 3, 4)])
     victim = root / "metadata.parquet"
-    for case, _, said in one_by_one(memory, ["prepare", "bigearthnet", str(root)], victim, count):
-        if said is None:
+    for case, _, problem in one_by_one(memory, ["prepare", "bigearthnet", str(root)], victim, count):
+        if problem is None:
             store = open_store(memory / f"{case}.h5")
             assert store.column("name").tolist() == table["patch_id"].tolist(), f"seed {SEED} case {case}"
             assert (store.classes.sum(1) > 0).all()
@@ -308,9 +308,9 @@ def test_split_lists(suffix: str, count: int, memory: Path) -> None:
     names = [Patch(k).v1 for k in (0, 1, 3, 4)]
     write_lists(root / "metadata", {"train": names[:3], "val": names[3:]}, suffix)
     victim = root / f"metadata/train.{suffix}"
-    for case, mutant, said in one_by_one(memory, ["prepare", "bigearthnet", str(root)], victim, count):
-        if said is None:
-            text = unpacked(mutant) if suffix == "csv.bz2" else mutant
+    for case, mutant, problem in one_by_one(memory, ["prepare", "bigearthnet", str(root)], victim, count):
+        if problem is None:
+            text = decompressed(mutant) if suffix == "csv.bz2" else mutant
             listed = {
                 line.partition(b",")[0].strip().strip(b'"').decode() for line in text.replace(b"\r", b"\n").split(b"\n")
             }
@@ -319,8 +319,8 @@ def test_split_lists(suffix: str, count: int, memory: Path) -> None:
             assert store.splits.tolist() == expected, f"seed {SEED} case {case}"
 
 
-def unpacked(data: bytes) -> bytes:
-    """Of a bz2 file of one stream that ends where the file does."""
+def decompressed(data: bytes) -> bytes:
+    """The content of a bz2 file with one stream and nothing after it."""
     decompressor = bz2.BZ2Decompressor()
     text = decompressor.decompress(data)
     assert decompressor.eof

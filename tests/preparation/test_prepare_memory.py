@@ -25,15 +25,15 @@ def high_water(process: int) -> float:
 def peaks(archive: Path, store: Path, workers: int) -> tuple[float, float]:
     """Peak memory in MB of the command and of its largest worker."""
     process = command("prepare", "bigearthnet", archive, store, "--workers", workers, "--json")
-    mine, of_worker = 0.0, 0.0
+    of_command, of_worker = 0.0, 0.0
     while process.poll() is None:
-        mine = max(mine, high_water(process.pid))
+        of_command = max(of_command, high_water(process.pid))
         for other in workers_of(process.pid):
             of_worker = max(of_worker, high_water(other))
         time.sleep(0.01)
     assert outcome(process).code == 0
     store.unlink()
-    return mine, of_worker
+    return of_command, of_worker
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])

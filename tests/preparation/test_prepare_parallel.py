@@ -130,13 +130,13 @@ class Launcher:
         """Exit code, stdout, and landscale's own lines on stderr; no process may be left running."""
         process = self.start(*words)
         try:
-            out, said = process.communicate(timeout=seconds)
+            out, stderr = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         assert wait_until_gone(process.pid) == []
-        assert "landscale/" not in said, said  # no traceback of landscale
-        ours = [line for line in without_bars(said) if line.startswith(("landscale:", "skipped "))]
+        assert "landscale/" not in stderr, stderr  # no traceback of landscale
+        ours = [line for line in without_bars(stderr) if line.startswith(("landscale:", "skipped "))]
         return process.returncode, out, ours
 
 
@@ -154,7 +154,7 @@ def launcher(request: pytest.FixtureRequest) -> Launcher:
     if request.param == "srun":
         return request.getfixturevalue("slurm_here")
     if request.param == "mpirun" and shutil.which("mpirun") is None:
-        pytest.skip("no mpirun here (Debian's openmpi-bin has one)")
+        pytest.skip("mpirun is not installed (Debian's openmpi-bin has one)")
     return Launcher({"torchrun": torchrun, "mpirun": mpirun}[request.param], {})
 
 
@@ -218,13 +218,13 @@ def test_after_the_loss_of_a_rank_the_same_command_resumes(
         time.sleep(0.005)
     os.kill(ranks_at(store)[victim], signal.SIGKILL)
     try:
-        _, said = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
     finally:
         for left in [*members(process.pid), *ranks_at(store).values()]:
             os.kill(left, signal.SIGKILL)
     assert process.returncode != 0
-    assert "landscale/" not in said, said
-    ours = [line for line in said.splitlines() if line.startswith("landscale: ")]
+    assert "landscale/" not in stderr, stderr
+    ours = [line for line in stderr.splitlines() if line.startswith("landscale: ")]
     assert all("another rank is gone" in line and "run the same command again" in line for line in ours), ours
     assert not store.exists()
     assert launcher.run("prepare", "bigearthnet", big, store)[0] == 0
@@ -258,9 +258,9 @@ def test_an_error_of_one_rank_raises_on_all_and_is_reported_by_the_first() -> No
 
     whole = (1, None)
     bad = (None, "s.h5: No space left on device")
-    with pytest.raises(LandscaleError, match=r"^s\.h5: No space") as told:
+    with pytest.raises(LandscaleError, match=r"^s\.h5: No space") as caught:
         preparation_ranks.on_all_ranks(TwoRanks(0, [bad]), lambda: 1)  # type: ignore[arg-type]
-    assert not isinstance(told.value, preparation_ranks.ReportedByFirstRank)
+    assert not isinstance(caught.value, preparation_ranks.ReportedByFirstRank)
     with pytest.raises(preparation_ranks.ReportedByFirstRank):
         preparation_ranks.on_all_ranks(TwoRanks(1, [whole]), full)  # type: ignore[arg-type]
     with pytest.raises(preparation_ranks.ReportedByFirstRank):
@@ -283,9 +283,9 @@ def test_eurosat_gives_the_same_bytes_too(tmp_path: Path) -> None:
 def test_commands_about_stores_import_neither_torch_nor_pandas(v2: Path, tmp_path: Path) -> None:
     """Importing them takes seconds: commands about stores need no torch, and workers of BigEarthNet no pandas either."""
     store = tmp_path / "s.h5"
-    told = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     for words in (("prepare", "bigearthnet", v2, store, "--workers", 2), ("info", store), ("verify", store)):
-        process = command(*words, env=told)
+        process = command(*words, env=environment)
         _, imported = process.communicate()
         assert process.returncode == 0
         names = [line.rpartition("|")[2].strip() for line in imported.splitlines() if line.startswith("import time:")]

@@ -20,36 +20,36 @@ sizes_of_jobs = st.lists(st.integers(0, 8_281), max_size=60)  # patches of a til
 counts_of_workers = st.integers(1, 12)
 
 
-def loads(sizes: Sizes, deal: Assignment) -> Sizes:
-    return [sum(sizes[k] for k in hand) for hand in deal]
+def loads(sizes: Sizes, assignment: Assignment) -> Sizes:
+    return [sum(sizes[k] for k in jobs) for jobs in assignment]
 
 
 @given(sizes_of_jobs, counts_of_workers)
 def test_every_job_is_assigned_once(sizes: Sizes, workers: int) -> None:
     for rule in (back_and_forth, longest_first):
-        deal = rule(sizes, workers)
-        assert len(deal) == workers
-        assert sorted(k for hand in deal for k in hand) == list(range(len(sizes)))
+        assignment = rule(sizes, workers)
+        assert len(assignment) == workers
+        assert sorted(k for jobs in assignment for k in jobs) == list(range(len(sizes)))
 
 
 @given(sizes_of_jobs, counts_of_workers)
 def test_back_and_forth_is_algorithm_1(sizes: Sizes, workers: int) -> None:
     """Jobs sorted by size, assigned in rounds, every other round in reverse order of the workers."""
-    deal = back_and_forth(sizes, workers)
+    assignment = back_and_forth(sizes, workers)
     ordered = sorted(sizes, reverse=True)
-    for worker, hand in enumerate(deal):
+    for worker, jobs in enumerate(assignment):
         places = [
             r * workers + (worker if r % 2 == 0 else workers - 1 - worker) for r in range(len(sizes) // workers + 1)
         ]
-        assert [sizes[k] for k in hand] == [ordered[place] for place in places if place < len(sizes)]
+        assert [sizes[k] for k in jobs] == [ordered[place] for place in places if place < len(sizes)]
 
 
 def test_nine_tiles_for_four_workers() -> None:
     """An example of Algorithm 1 that was worked out by hand."""
     sizes = [10, 90, 30, 70, 50, 60, 40, 80, 20]
-    deal = back_and_forth(sizes, 4)
-    assert [[sizes[k] for k in hand] for hand in deal] == [[90, 20, 10], [80, 30], [70, 40], [60, 50]]
-    assert imbalance(sizes, deal) == 120 * 4 / 450 - 1
+    assignment = back_and_forth(sizes, 4)
+    assert [[sizes[k] for k in jobs] for jobs in assignment] == [[90, 20, 10], [80, 30], [70, 40], [60, 50]]
+    assert imbalance(sizes, assignment) == 120 * 4 / 450 - 1
 
 
 @given(sizes_of_jobs, counts_of_workers)
@@ -60,13 +60,13 @@ def test_back_and_forth_loads_differ_by_at_most_the_largest_job(sizes: Sizes, wo
 
 @given(sizes_of_jobs, counts_of_workers)
 def test_longest_first_gives_each_job_to_the_least_loaded_worker(sizes: Sizes, workers: int) -> None:
-    deal = longest_first(sizes, workers)
+    assignment = longest_first(sizes, workers)
     order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
-    hand_of = {k: worker for worker, hand in enumerate(deal) for k in hand}
+    worker_of = {k: worker for worker, jobs in enumerate(assignment) for k in jobs}
     so_far = [0] * workers
     for k in order:
-        assert so_far[hand_of[k]] == min(so_far)
-        so_far[hand_of[k]] += sizes[k]
+        assert so_far[worker_of[k]] == min(so_far)
+        so_far[worker_of[k]] += sizes[k]
     assert max(so_far) <= sum(sizes) / workers + max(sizes, default=0)
 
 

@@ -82,7 +82,7 @@ def test_training_from_stored_bands(v2: Path, tmp_path: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "problem"),
     [
         (["--upsample", "lanczos"], "unknown way of upsampling 'lanczos'"),
         (["--upsample", "dsen2"], "needs --weights"),
@@ -90,10 +90,10 @@ def test_training_from_stored_bands(v2: Path, tmp_path: Path, cli: Cli) -> None:
         (["--upsample", "dsen2", "--weights", "nowhere"], "nowhere"),
     ],
 )
-def test_refusals(words: list[str], said: str, v2: Path, tmp_path: Path, cli: Cli) -> None:
+def test_refusals(words: list[str], problem: str, v2: Path, tmp_path: Path, cli: Cli) -> None:
     answer = cli("prepare", "bigearthnet", v2, tmp_path / "s.h5", *words)
     assert (answer.code, len(answer.lines)) == (2, 1)
-    assert said in answer.lines[0]
+    assert problem in answer.lines[0]
     assert not list(tmp_path.glob("s.h5*"))
 
 
