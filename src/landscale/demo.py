@@ -1,7 +1,8 @@
-"""The whole road on a synthetic landscape: archive, store, training, evaluation, map, report. Minutes on two cores."""
+"""The demonstration: archive, store, training, evaluation, map and report of a synthetic landscape, in minutes on two cores."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from landscale.datasets.bigearthnet import folders as bigearthnet
@@ -11,7 +12,7 @@ from landscale.inference.evaluate import evaluate
 from landscale.inference.predict import predict
 from landscale.models.weights import load_model
 from landscale.preparation import prepare_survey
-from landscale.report.page import report
+from landscale.report.page import write_report
 from landscale.runtime.files import write_json
 from landscale.runtime.portability import usable_cores
 from landscale.runtime.signals import Stopped
@@ -20,67 +21,86 @@ from landscale.training.recipe import load_recipe
 from landscale.training.runs import Run
 from landscale.training.training import train
 
-PATCHES = 900
-UNSEEN = 64  # patches of the second landscape, which is only mapped: no pixel of it was trained on
-STRIDE = 30  # of the map: every pixel is seen by 16 windows
-LONGEST = 150.0  # seconds of training: on a slow machine the plan is shortened
 
-NEXT = """
-Open {page} in a browser. What it shows is synthetic. To go on:
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demonstration computes.
+
+    Args:
+        patches: of the first landscape, which the model is trained and tested on.
+        mapped_patches: of the second landscape, which is only mapped, so that no pixel of the map was trained on.
+        stride: distance between windows of the map in pixels of 10 m; at 30, every pixel is in 16 windows.
+        seconds: time limit of the training, which matters on slow machines.
+        workers: processes that prepare the store; None: one a core.
+        recipe_keys: changes of the recipe `demo`, such as `--epochs=3`.
+    """
+
+    patches: int = 900
+    mapped_patches: int = 64
+    stride: int = 30
+    seconds: float = 150.0
+    workers: int | None = None
+    recipe_keys: tuple[str, ...] = ()
+
+
+FULL_SIZE = DemoSize()
+
+NEXT_STEPS = """
+Open {page} in a browser. What it shows is synthetic. Commands to try next:
   landscale info {store}
   landscale predict {run} {archive}/scene/{product} seen.tif
   landscale prepare bigearthnet FOLDER ben.h5      with BigEarthNet from https://bigearth.net
   landscale train --recipe papoutsis2022 --store ben.h5"""
 
 
-def demo(out: Path) -> Path:
-    """Go the whole road below `out`, by the functions that the commands call; what is there already is not done again.
+def demo(out: Path, size: DemoSize = FULL_SIZE) -> Path:
+    """Run all steps in the folder `out`, by the functions that the commands call. Steps whose output exists are skipped.
 
     Returns:
-        The report.
+        The report, `out/report.html`.
 
     Raises:
-        LandscaleError: `out` holds other things under the names used here.
-        KeyboardInterrupt: stopped; called again, it goes on.
+        LandscaleError: a path in `out` that a step writes contains something else.
+        KeyboardInterrupt: stopped by a signal; call it again to resume.
     """
     archive, unseen, store_path, run = out / "archive", out / "unseen", out / "store.h5", Run(out / "run")
     scene, map_file, page = unseen / "scene" / PRODUCT, out / "map.tif", out / "report.html"
-    tested = run.folder / "scores-test.json"
+    test_scores, training_scores = run.folder / "scores-test.json", run.folder / "scores.json"
 
-    if _step(1, "draw two synthetic landscapes", archive, there=archive.exists() and unseen.exists()):
-        write_archive(archive, PATCHES, seed=0)
-        write_archive(unseen, UNSEEN, seed=1)
+    if _announce(1, "draw two synthetic landscapes", archive, done=archive.exists() and unseen.exists()):
+        write_archive(archive, size.patches, seed=0)
+        write_archive(unseen, size.mapped_patches, seed=1)
 
-    if _step(2, f"prepare a store of {PATCHES} patches", store_path, there=store_path.exists()):
+    if _announce(2, f"prepare a store of {size.patches} patches", store_path, done=store_path.exists()):
         survey = bigearthnet.survey([(None, archive)])
-        prepare_survey(survey, store_path, usable_cores())
+        prepare_survey(survey, store_path, size.workers or usable_cores())
     store = open_store(store_path)
 
-    if _step(3, "train the recipe demo", run.weights, there=run.ended):
+    if _announce(3, "train the recipe demo", run.weights, done=run.ended):
         try:
-            train(load_recipe("demo", []), store, run, Ranks(), local_device(Ranks()), LONGEST)
+            train(load_recipe("demo", list(size.recipe_keys)), store, run, Ranks(), local_device(Ranks()), size.seconds)
         except Stopped as stopped:
             raise KeyboardInterrupt from stopped
-    ended = run.folder / "scores.json"
 
-    if _step(4, "evaluate on the test split", tested, there=_newer(tested, ended)):
-        write_json(tested, evaluate(load_model(run.folder).to(local_device()), store, "test").to_json())
+    if _announce(4, "evaluate on the test split", test_scores, done=_is_newer(test_scores, training_scores)):
+        write_json(test_scores, evaluate(load_model(run.folder).to(local_device()), store, "test").to_json())
 
-    if _step(5, "map the second landscape", map_file, there=_newer(map_file, ended)):
-        predict(load_model(run.folder).to(local_device()), scene, map_file, STRIDE)
+    if _announce(5, "map the second landscape", map_file, done=_is_newer(map_file, training_scores)):
+        predict(load_model(run.folder).to(local_device()), scene, map_file, size.stride)
 
-    if _step(6, "report", page, there=_newer(page, tested) and _newer(page, map_file)):
-        report([run.folder], out, scene, map_file)
-    print(NEXT.format(page=page, store=store_path, run=run.folder, archive=archive, product=PRODUCT), flush=True)
+    done = _is_newer(page, test_scores) and _is_newer(page, map_file)
+    if _announce(6, "write the report", page, done=done):
+        write_report([run.folder], out, scene, map_file)
+    print(NEXT_STEPS.format(page=page, store=store_path, run=run.folder, archive=archive, product=PRODUCT), flush=True)
     return page
 
 
-def _step(number: int, what: str, target: Path, *, there: bool) -> bool:
-    """Announce a step; whether it has to be done."""
-    print(f"{number}/6 {what} → {target}{' (there already)' if there else ''}", flush=True)
-    return not there
+def _announce(number: int, step: str, target: Path, *, done: bool) -> bool:
+    """Print a step and return whether it has to be done."""
+    print(f"{number}/6 {step} → {target}{' (exists)' if done else ''}", flush=True)
+    return not done
 
 
-def _newer(path: Path, source: Path) -> bool:
-    """Whether `path` is there and was made after `source`."""
+def _is_newer(path: Path, source: Path) -> bool:
+    """Whether `path` exists and is at least as new as `source`."""
     return path.exists() and path.stat().st_mtime >= source.stat().st_mtime

@@ -18,8 +18,8 @@ from rasterio.transform import from_origin
 from landscale.errors import BadInput
 from landscale.inference.metrics import compute_scores
 from landscale.models.classifier import Description
-from landscale.report.maps import view
-from landscale.report.page import report
+from landscale.report.map_view import render_map_view
+from landscale.report.page import write_report
 from landscale.runtime.files import write_json
 from landscale.training.recipe import Recipe, as_yaml
 from landscale.vocabulary.nomenclatures import BEN19, EUROSAT10
@@ -101,7 +101,7 @@ def read(path: Path) -> dict:
 
 def test_a_run_tells_what_was_done_and_every_figure(tmp_path):
     run = make_run(tmp_path / "eca-12")
-    page = Page(report([run], tmp_path / "out"))
+    page = Page(write_report([run], tmp_path / "out"))
     for words in ("eca-12", "wide_resnet_eca", "305,889 parameters", "57×57", "B02, B03, B04, B8A", "stores/made.h5"):
         assert words in page.words
     for words in ("1,234 train", "An Imagined 9000", "24 cores", "5 min 08 s", "rate 0.0123", "torch 2.6.1"):
@@ -119,7 +119,7 @@ def test_a_run_tells_what_was_done_and_every_figure(tmp_path):
 
 
 def test_classes_stand_in_order_with_their_colours_and_none_invents_a_figure(tmp_path):
-    page = Page(report([make_run(tmp_path / "run", test=False)], tmp_path))
+    page = Page(write_report([make_run(tmp_path / "run", test=False)], tmp_path))
     places = [page.words.index(f" {name} ") for name in BEN19.names]
     assert places == sorted(places)
     assert all(c.hex in page.source for c in BEN19.classes)
@@ -129,7 +129,7 @@ def test_classes_stand_in_order_with_their_colours_and_none_invents_a_figure(tmp
 
 
 def test_charts_of_a_run_hold_every_evaluated_epoch(tmp_path):
-    page = report([make_run(tmp_path / "run")], tmp_path).read_text()
+    page = write_report([make_run(tmp_path / "run")], tmp_path).read_text()
     charts = {m[1]: m[0] for m in re.finditer(r"<svg.*?<title>(.*?)</title>.*?</svg>", page, re.DOTALL)}
     assert list(charts) == ["Training loss", "Validation", "Learning rate"]
     markers = len(re.findall(r"<use [^>]*fill: #", charts["Validation"]))
@@ -142,34 +142,34 @@ def test_charts_of_a_run_hold_every_evaluated_epoch(tmp_path):
 def test_several_runs_are_compared_first(tmp_path):
     runs = [make_run(tmp_path / place / "run", seed=k) for k, place in enumerate("ab")]
     make_run(tmp_path / "c", seed=7, test=False)
-    page = Page(report(runs, tmp_path))
+    page = Page(write_report(runs, tmp_path))
     comparison = page.source[: page.source.index("<section")]
     for k, run in enumerate(runs):
         assert f'<a href="#run-{k}">{run}</a>' in comparison  # both are called "run": their paths tell them apart
         assert f"{read(run / 'scores-test.json')['macro_f1']:.4f}" in comparison
-    assert "figures on test" in comparison
+    assert "scores on test" in comparison
     assert "different stores" not in comparison
     write_json(tmp_path / "c" / "run.json", {"store": "other.h5", "plan": "q"})
-    page = report([runs[0], tmp_path / "c"], tmp_path).read_text()
-    assert "figures on val" in page  # the only split that both were scored on
+    page = write_report([runs[0], tmp_path / "c"], tmp_path).read_text()
+    assert "scores on val" in page  # the only split that both were scored on
     assert "different stores" in page
 
 
 def test_synthetic_data_is_said_at_the_top_and_beside_the_figures(tmp_path):
     made, real = make_run(tmp_path / "made", synthetic=True), make_run(tmp_path / "real", seed=1)
-    page = report([made], tmp_path).read_text()
+    page = write_report([made], tmp_path).read_text()
     assert 'class="banner"' in page.split("<section")[0]
     assert page.count("<mark>") >= 3
-    assert "<mark>" not in report([real], tmp_path).read_text()
-    assert 'class="banner"' not in report([real], tmp_path).read_text()
-    both = report([made, real], tmp_path).read_text()
+    assert "<mark>" not in write_report([real], tmp_path).read_text()
+    assert 'class="banner"' not in write_report([real], tmp_path).read_text()
+    both = write_report([made, real], tmp_path).read_text()
     assert 'class="banner"' in both
     assert "<mark>" not in both[both.index('id="run-1"') :]
 
 
 def test_a_single_label_run_shows_its_accuracy_and_no_thresholds(tmp_path):
     run = make_run(tmp_path / "run", classes=EUROSAT10.names, multi_label=False)
-    page = Page(report([run], tmp_path))
+    page = Page(write_report([run], tmp_path))
     assert f"{read(run / 'scores-test.json')['accuracy']:.3f}" in page.words
     assert "<th>threshold" not in page.source
 
@@ -179,10 +179,10 @@ def test_a_run_without_a_validation_split_says_so(tmp_path):
     write_json(run / "scores.json", {})
     history = [",".join(line.split(",")[:5]) for line in (run / "metrics.csv").read_text().splitlines()]
     (run / "metrics.csv").write_text("\n".join(history))
-    page = report([run], tmp_path).read_text()
+    page = write_report([run], tmp_path).read_text()
     assert "no validation split" in page
     assert "Training loss" in page
-    assert "no split that all" in report([run, run], tmp_path).read_text()
+    assert "no split on which all" in write_report([run, run], tmp_path).read_text()
 
 
 # ---- what the page is
@@ -200,7 +200,7 @@ def assert_harmless_and_alone(page: Page) -> None:
 
 def test_the_page_loads_nothing(tmp_path):
     runs = [make_run(tmp_path / name, seed=k, synthetic=True) for k, name in enumerate("abc")]
-    page = Page(report(runs, tmp_path))
+    page = Page(write_report(runs, tmp_path))
     assert_harmless_and_alone(page)
     assert "http://" not in page.source
     assert "https://" not in page.source
@@ -211,7 +211,7 @@ def test_hostile_names_stay_text(tmp_path):
     run = make_run(folder, classes=[HOSTILE, "Pastures", "</title></style>"], name=HOSTILE, synthetic=True)
     environment = read(run / "environment.json") | {"command": HOSTILE, "processor": HOSTILE, "gpu": HOSTILE}
     write_json(run / "environment.json", environment)
-    page = Page(report([run, make_run(tmp_path / "b", seed=1)], tmp_path))
+    page = Page(write_report([run, make_run(tmp_path / "b", seed=1)], tmp_path))
     assert_harmless_and_alone(page)
     assert page.words.count(HOSTILE) >= 4
     assert not page.all("img")
@@ -220,13 +220,13 @@ def test_hostile_names_stay_text(tmp_path):
 @pytest.mark.parametrize(
     "file, content, says",
     [
-        ("run.json", None, "is no run"),
-        ("scores.json", None, "has not ended"),
+        ("run.json", None, "is not a run"),
+        ("scores.json", None, "has not finished"),
         ("recipe.yaml", "a: [", "not valid YAML"),
-        ("recipe.yaml", "name: only", "does not write"),
-        ("metrics.csv", "", "no table of epochs"),
+        ("recipe.yaml", "name: only", "did not write"),
+        ("metrics.csv", "", "is not a table of epochs"),
         ("metrics.csv", "epoch,loss\n1,2\n", "lacks rate, seconds"),
-        ("metrics.csv", "epoch,seconds,rate,loss\n1,2,3,broken\n", "does not write"),
+        ("metrics.csv", "epoch,seconds,rate,loss\n1,2,3,broken\n", "did not write"),
         ("scores.json", "{", "not valid JSON"),
         ("scores.json", "[1]", "holds no scores"),
         ("scores.json", '{"patches": 3}', "found scores without averages, without counts"),
@@ -241,15 +241,15 @@ def test_a_damaged_run_is_refused_in_one_line_and_nothing_is_written(tmp_path, f
     else:
         (run / file).write_text(content)
     with pytest.raises(BadInput, match=says) as refusal:
-        report([run], tmp_path / "out")
+        write_report([run], tmp_path / "out")
     assert str(run) in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_run_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="nowhere: is no run"):
-        report([tmp_path / "nowhere"], tmp_path)
+    with pytest.raises(BadInput, match="nowhere: is not a run"):
+        write_report([tmp_path / "nowhere"], tmp_path)
 
 
 def test_chromium_shows_the_page_without_a_complaint(tmp_path):
@@ -258,7 +258,7 @@ def test_chromium_shows_the_page_without_a_complaint(tmp_path):
         pytest.skip("no Chromium on PATH to render the page with")
     scene, chart = make_scene(tmp_path / "scene")
     runs = [make_run(tmp_path / name, seed=k, name=HOSTILE, synthetic=True) for k, name in enumerate("ab")]
-    page = report(runs, tmp_path, scene, chart)
+    page = write_report(runs, tmp_path, scene, chart)
     flags = [
         "--headless",
         "--no-sandbox",
@@ -309,14 +309,14 @@ def pixels(uri: str):
 
 
 def test_a_map_is_the_most_probable_class_in_its_colour(tmp_path):
-    seen = view(*make_scene(tmp_path / "S2A_one"))
-    chart = pixels(seen.chart)
+    seen = render_map_view(*make_scene(tmp_path / "S2A_one"))
+    chart = pixels(seen.class_map)
     assert chart.shape == (240, 240, 4)
     assert (chart[:24, :, 3] == 0).all()
     colours = {c.name: c.colour for c in BEN19.classes}
     assert (chart[24:, :120] == [*colours["Pastures"], 255]).all()
     assert (chart[24:, 120:] == [*colours["Marine waters"], 255]).all()
-    assert {row.name: row.share for row in seen.legend} == {"Pastures": 0.5, "Marine waters": 0.5}
+    assert {row.name: row.fraction for row in seen.legend} == {"Pastures": 0.5, "Marine waters": 0.5}
     assert seen.size == "2.4 × 2.4 km at 10 m, EPSG:32633"
 
 
@@ -324,15 +324,15 @@ def test_a_scene_is_shown_red_green_blue(tmp_path):
     scene, chart = make_scene(tmp_path / "scene")
     with rasterio.open(scene / "B04.tif", "r+") as file:
         file.write(np.where(np.arange(240) < 120, 3000, 200)[None].repeat(240, 0).astype(np.uint16), 1)
-    picture = pixels(view(scene, chart).picture)
+    picture = pixels(render_map_view(scene, chart).picture)
     assert (picture[:, :120, 0] == 255).all()
     assert (picture[:, 120:, 0] == 0).all()
     assert (np.diff(picture[:, 50, 2].astype(int)) >= 0).all()
 
 
 def test_a_large_map_is_shown_smaller(tmp_path):
-    seen = view(*make_scene(tmp_path / "scene", side=2400))
-    assert pixels(seen.chart).shape == (1000, 1000, 4)
+    seen = render_map_view(*make_scene(tmp_path / "scene", side=2400))
+    assert pixels(seen.class_map).shape == (1000, 1000, 4)
     assert pixels(seen.picture).shape == (1000, 1000, 3)
 
 
@@ -340,7 +340,7 @@ def test_the_page_shows_scene_and_map(tmp_path):
     scene, chart = make_scene(tmp_path / "S2A_two")
     with rasterio.open(scene / "B04.tif", "r+") as file:
         file.update_tags(TIFFTAG_IMAGEDESCRIPTION="synthetic")
-    page = Page(report([make_run(tmp_path / "run")], tmp_path, scene, chart))
+    page = Page(write_report([make_run(tmp_path / "run")], tmp_path, scene, chart))
     assert_harmless_and_alone(page)
     assert len(page.all("img")) == 2
     assert "S2A_two" in page.words
@@ -351,23 +351,23 @@ def test_the_page_shows_scene_and_map(tmp_path):
 def test_a_map_of_another_place_is_refused(tmp_path):
     scene, _ = make_scene(tmp_path / "here")
     _, chart = make_scene(tmp_path / "there", left=400_000)
-    with pytest.raises(BadInput, match="lies elsewhere"):
-        view(scene, chart)
+    with pytest.raises(BadInput, match="bounds or coordinate systems differ"):
+        render_map_view(scene, chart)
 
 
 def test_a_raster_that_is_no_map_is_refused(tmp_path):
     scene, chart = make_scene(tmp_path / "scene")
     with pytest.raises(BadInput, match="without a name"):
-        view(scene, scene / "B02.tif")
+        render_map_view(scene, scene / "B02.tif")
     chart.write_bytes(b"no raster")
     with pytest.raises(BadInput, match="cannot be read"):
-        view(scene, chart)
+        render_map_view(scene, chart)
 
 
 def test_names_of_a_map_are_escaped(tmp_path):
     scene, chart = make_scene(tmp_path / "scene")
     with rasterio.open(chart, "r+") as file:
         file.descriptions = ("Marine waters", HOSTILE, "Urban fabric")
-    page = Page(report([make_run(tmp_path / "run")], tmp_path, scene, chart))
+    page = Page(write_report([make_run(tmp_path / "run")], tmp_path, scene, chart))
     assert_harmless_and_alone(page)
     assert html.escape(HOSTILE, quote=False).split("&gt;")[0] in page.source

@@ -22,7 +22,7 @@ def add_command(add: AddCommand) -> None:
 
 
 def _write_report(options: argparse.Namespace) -> int:
-    from landscale.report.page import report
+    from landscale.report.page import write_report
 
-    print(report(options.runs, options.out, options.scene, options.map))
+    print(write_report(options.runs, options.out, options.scene, options.map))
     return 0

@@ -1,1 +1,1 @@
-"""Pages for people: what a run did, how well, and what its map looks like."""
+"""The HTML report about finished runs, and the charts of all pages."""

@@ -1,4 +1,4 @@
-"""One HTML page about runs that needs nothing but itself: figures, curves and maps are in it, and it loads nothing."""
+"""The HTML report: one file with tables, charts and images that loads nothing else."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from markupsafe import Markup
 
 from landscale.errors import BadInput
 from landscale.report.charts import COLOURS, Chart, ChartLine, svg_element
-from landscale.report.facts import Facts, read_runs
-from landscale.report.maps import view
+from landscale.report.finished_run import FinishedRun, read_finished_runs
+from landscale.report.map_view import render_map_view
 from landscale.runtime.files import write_text
 from landscale.vocabulary.headline import HEADLINE_NAMES
 from landscale.vocabulary.nomenclatures import colours
 
 
-def report(runs: Sequence[Path], out: Path, scene: Path | None = None, map_file: Path | None = None) -> Path:
+def write_report(runs: Sequence[Path], out: Path, scene: Path | None = None, map_file: Path | None = None) -> Path:
     """Write `out/report.html`.
 
     Args:
-        runs: folders of finished runs; several are compared.
+        runs: folders of finished runs. Several runs are also compared with each other.
         out: folder of the page.
-        scene: folder of a scene that is shown in true colour beside its map.
+        scene: folder of a scene to show in true colour next to its map.
         map_file: the GeoTIFF that `predict` made of `scene`.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        BadInput: a run is missing, unfinished or damaged, or the map is not of the scene; nothing is written.
+        BadInput: a run is missing, unfinished or damaged, or the map is not of the scene. Nothing is written then.
     """
-    facts = read_runs(list(runs))
+    finished = read_finished_runs(list(runs))
     templates = _templates()
-    sections = [_section(templates, one, k) for k, one in enumerate(facts)]
+    sections = [_section(templates, run, number) for number, run in enumerate(finished)]
     text = templates.get_template("page.html.j2").render(
-        title=facts[0].name if len(facts) == 1 else f"{len(facts)} runs",
-        runs=facts,
+        title=finished[0].name if len(finished) == 1 else f"{len(finished)} runs",
+        runs=finished,
         sections=sections,
-        comparison=_comparison(facts) if len(facts) > 1 else None,
-        view=view(scene, map_file) if scene and map_file else None,
+        comparison=_comparison(finished) if len(finished) > 1 else None,
+        view=render_map_view(scene, map_file) if scene and map_file else None,
     )
     page = out / "report.html"
     write_text(page, text)
@@ -52,24 +52,24 @@ def report(runs: Sequence[Path], out: Path, scene: Path | None = None, map_file:
 def _templates() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names of classes, recipes and folders are other people's
+        autoescape=True,  # names of classes, recipes and folders may contain markup
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "duration": _duration, "colour": lambda name: colours([name])[0]}
+    environment.filters |= {"number": _number, "duration": _duration, "colour": lambda name: colours([name])[0]}
     environment.globals |= {"names": HEADLINE_NAMES, "line_colours": COLOURS}
     return environment
 
 
-def _section(templates: Environment, facts: Facts, number: int) -> Markup:
-    """What the page says of one run."""
+def _section(templates: Environment, run: FinishedRun, number: int) -> Markup:
+    """The section of the page about one run."""
     try:
         text = templates.get_template("run.html.j2").render(
-            run=facts, number=number, charts=_training_charts(facts.history)
+            run=run, number=number, charts=_training_charts(run.history)
         )
     except (UndefinedError, AttributeError, TypeError, ValueError) as error:
-        raise BadInput(facts.folder, f"has files that `landscale train` does not write ({error})") from None
+        raise BadInput(run.folder, f"contains files that `landscale train` did not write ({error})") from None
     return Markup(text)  # rendered with autoescape
 
 
@@ -95,8 +95,8 @@ def _chart(title: str, lines: dict[str, pd.Series[float]]) -> Markup:
     return svg_element(Chart(title, "epoch", drawn, whole_x=True, last_values=True))
 
 
-def _comparison(runs: Sequence[Facts]) -> dict[str, Any]:
-    """The split that all runs have scores of, the figures they share on it, and charts with a line a run."""
+def _comparison(runs: Sequence[FinishedRun]) -> dict[str, Any]:
+    """The split that all runs have scores on, the kinds of score they all have, and charts with one line a run."""
     split = next((s for s in ("test", "val") if all(s in run.scores for run in runs)), None)
     figures = [run.scores[split].headline() for run in runs] if split else []
     keys = [key for key in figures[0] if all(key in others for others in figures)] if figures else []
@@ -110,7 +110,7 @@ def _comparison(runs: Sequence[Facts]) -> dict[str, Any]:
     return {"split": split, "keys": keys, "charts": charts, "stores": len({run.data.get("plan") for run in runs})}
 
 
-def _figure(value: float | None, digits: int = 3) -> str:
+def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 

@@ -1,1 +1,1 @@
-"""Compound scaling as an experiment: which (α, β, γ) is best at φ = 1, and what the sizes that it gives are worth."""
+"""Compound scaling: search the (α, β, γ) that score best at φ = 1, and train the network sizes that they give."""

@@ -1,4 +1,4 @@
-"""What a scaling makes of a network: options, input side, parameters and FLOPs as they are after rounding."""
+"""Scaled networks: their options, input side, parameters and FLOPs, all of them after rounding."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ from landscale.vocabulary.nomenclatures import nomenclature
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network at a scaling. `options` are those that the scaling sets; `flops` as `registry.describe` counts them."""
+class ScaledNetwork:
+    """A network at one scaling.
+
+    Args:
+        options: the options of the network that scaling sets, such as depth and width.
+        side: input side in pixels.
+        flops: of the forward pass of one patch, as `registry.describe` counts them.
+    """
 
     scaling: Scaling
     options: Mapping[str, Any]
@@ -30,24 +36,25 @@ class Network:
 
     @property
     def name(self) -> str:
-        """Fit for a file: `depth-16_width-2.2_70px`."""
+        """A name that a file can have, such as `depth-16_width-2.2_70px`."""
         values = {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in sorted(self.options.items())}
         return re.sub(r"[^\w.-]+", "-", "_".join([*(f"{k}-{v}" for k, v in values.items()), f"{self.side}px"]))
 
     @property
     def key(self) -> tuple[int, int, int]:
-        """Equal for those of a family that round to the same layers, whatever their options."""
+        """Equal for two scalings of a network that round to the same layers, even if their options differ."""
         return self.side, self.parameters, self.flops
 
 
 @dataclass(frozen=True)
-class Base:
-    """A network that can be scaled, trained by `recipe` on a store of `ground` pixels a patch.
+class ScalableNetwork:
+    """A network that can be scaled.
 
     Args:
-        recipe: its model is the network; it sets neither `side` nor an option that scaling sets.
-        bands: input channels. classes: outputs.
-        ground: side of the store's patches in pixels at 10 m; an input is resampled in proportion, as in training.
+        recipe: trains the network `recipe.model`; sets neither `side` nor an option that scaling sets.
+        bands: number of input channels.
+        classes: number of outputs.
+        ground: side of the store's patches in pixels at 10 m. The input side is scaled in proportion, as in training.
     """
 
     recipe: Recipe
@@ -57,14 +64,15 @@ class Base:
     _described: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
-    def unscaled(self) -> Network:
+    def unscaled(self) -> ScaledNetwork:
         return self.network(Scaling())
 
-    def network(self, scaling: Scaling) -> Network:
+    def network(self, scaling: Scaling) -> ScaledNetwork:
+        """The network at a scaling. Parameters and FLOPs are counted once for each set of options and side."""
         scaled = ZOO[self.recipe.model].scaled
         assert scaled is not None
         options, side = scaled(scaling)
-        bare = Network(scaling, options, max(1, round(side * self.ground / PATCH_SIDE)), 0, 0)
+        bare = ScaledNetwork(scaling, options, max(1, round(side * self.ground / PATCH_SIDE)), 0, 0)
         if bare.name not in self._described:
             all_options = self.recipe.options | options
             described = describe(self.recipe.model, self.bands, self.classes, bare.side, **all_options)
@@ -72,36 +80,37 @@ class Base:
         parameters, flops = self._described[bare.name]
         return replace(bare, parameters=parameters, flops=flops)
 
-    def recipe_of(self, network: Network, seed: int) -> Recipe:
+    def recipe_of(self, network: ScaledNetwork, seed: int) -> Recipe:
         """The recipe that trains `network`."""
         options = self.recipe.options | dict(network.options)
         return replace(self.recipe, options=options, side=network.side, seed=seed)
 
 
-def base(recipe: Recipe, store: PatchStore) -> Base:
-    """The recipe's network as something to scale.
+def scalable_network(recipe: Recipe, store: PatchStore) -> ScalableNetwork:
+    """The network of a recipe, to be scaled and trained on a store.
 
     Raises:
-        UnknownName: no such network. LandscaleError: it cannot be scaled, or the recipe sets what scaling sets.
+        UnknownName: there is no such network.
+        LandscaleError: the network cannot be scaled, or the recipe sets what scaling sets.
         BadStore: the store has no train or val split, or lacks a band.
     """
-    able = [entry.name for entry in ZOO.values() if entry.scaled is not None]
+    scalable = [entry.name for entry in ZOO.values() if entry.scaled is not None]
     entry = ZOO.get(recipe.model)
     if entry is None:
-        raise UnknownName("network that can be scaled", recipe.model, able)
+        raise UnknownName("network that can be scaled", recipe.model, scalable)
     if entry.scaled is None:
-        raise LandscaleError(f"'{recipe.model}' cannot be scaled; those that can: {', '.join(able)}")
+        raise LandscaleError(f"'{recipe.model}' cannot be scaled; those that can: {', '.join(scalable)}")
     if recipe.progressive:
         raise LandscaleError(
-            "--progressive: gives sides in pixels, but the side is what scaling changes; expected none"
+            "--progressive: sets input sides in pixels, which scaling changes; expected a recipe without it"
         )
-    # dropout may grow with the size, which then takes precedence
+    # networks whose dropout grows with their size override the recipe's dropout
     if taken := (recipe.options.keys() & entry.scaled(Scaling())[0].keys()) - {"drop_rate"}:
-        raise LandscaleError(f"--options: sets {min(taken)}, which is what scaling sets")
+        raise LandscaleError(f"--options: sets {min(taken)}, which compound scaling sets itself")
     store.patches("train")
     store.patches("val")
     bands = band_set(recipe.bands).names
     store.planes_for(bands, recipe.upsample == "stored")
     classes = store.layout.classes if recipe.labels is None else nomenclature(recipe.labels).names
     channels = len(bands) * (2 if recipe.scale == "both" else 1)
-    return Base(replace(recipe, side=None), channels, len(classes), store.layout.side)
+    return ScalableNetwork(replace(recipe, side=None), channels, len(classes), store.layout.side)

@@ -1,4 +1,4 @@
-"""A finished run's folder, read for the report."""
+"""Read the folder of a finished run for the report."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ from landscale.training.runs import Run
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a run's files say. `scores` are by split, test first; `history` is a row an epoch."""
+class FinishedRun:
+    """The content of a run's files.
+
+    Args:
+        data: `run.json`: the store, its plan and the patches of its splits.
+        config: of the weights.
+        history: `metrics.csv`, one row an epoch.
+        scores: by split, test first.
+    """
 
     name: str
     folder: Path
@@ -35,7 +42,7 @@ class Facts:
 
     @property
     def patches(self) -> dict[str, int]:
-        """By split: those of the store it was trained on, or else those that were scored."""
+        """Number of patches by split: of the store it was trained on, or, if that is not recorded, of the scores."""
         splits: dict[str, int] = self.data.get("splits") or {s: scores.patches for s, scores in self.scores.items()}
         return splits
 
@@ -48,11 +55,11 @@ class Facts:
         return float(self.history["seconds"].iloc[-1])
 
 
-def read_runs(folders: list[Path]) -> list[Facts]:
-    """The facts of finished runs, in order, under names that tell them apart.
+def read_finished_runs(folders: list[Path]) -> list[FinishedRun]:
+    """Read runs, in order, and name them by their folder, or by its path if two folders have the same name.
 
     Raises:
-        BadInput: no run, one that has not ended, or files that are missing or damaged.
+        BadInput: a folder is not a run, a run has not finished, or files are missing or damaged.
     """
     names = [folder.resolve().name for folder in folders]
     return [
@@ -61,14 +68,16 @@ def read_runs(folders: list[Path]) -> list[Facts]:
     ]
 
 
-def _read_run(folder: Path, name: str) -> Facts:
+def _read_run(folder: Path, name: str) -> FinishedRun:
     if not (folder / "run.json").is_file():
-        raise BadInput(folder, "is no run: expected a folder that `landscale train` wrote, with run.json")
+        raise BadInput(folder, "is not a run: expected a folder that `landscale train` wrote, with run.json")
     if not Run(folder).ended:
-        raise BadInput(folder, "holds a run that has not ended; the same `landscale train` goes on with it")
+        raise BadInput(
+            folder, "contains a run that has not finished; run the same `landscale train` again to resume it"
+        )
     files = {"test": folder / "scores-test.json", "val": folder / "scores.json"}
     known = {split: read_scores(path) for split, path in files.items() if path.exists()}
-    return Facts(
+    return FinishedRun(
         name=name,
         folder=folder,
         recipe=_mapping(folder / "recipe.yaml", _read_yaml(folder / "recipe.yaml")),
@@ -82,7 +91,7 @@ def _read_run(folder: Path, name: str) -> Facts:
 
 def _mapping(path: Path, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise BadInput(path, "holds no keys and values")
+        raise BadInput(path, "does not contain keys and values")
     return content
 
 
@@ -97,8 +106,8 @@ def _read_history(path: Path) -> pd.DataFrame:
     try:
         history = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise BadInput(path, f"is no table of epochs ({reason(error)})") from None
+        raise BadInput(path, f"is not a table of epochs ({reason(error)})") from None
     missing = {"epoch", "seconds", "rate", "loss"} - set(history)
     if missing or history.empty:
-        raise BadInput(path, f"is no table of epochs: it lacks {', '.join(sorted(missing)) or 'rows'}")
+        raise BadInput(path, f"is not a table of epochs: it lacks {', '.join(sorted(missing)) or 'rows'}")
     return history

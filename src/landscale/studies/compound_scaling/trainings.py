@@ -1,4 +1,4 @@
-"""Several trainings at once, each in a process of its own; one that fails, or dies, does not stop the others."""
+"""Several trainings at a time, each in its own process. If one fails or its process dies, the others continue."""
 
 from __future__ import annotations
 
@@ -26,13 +26,20 @@ from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
 from landscale.training.training import train
 
-LOOK = 0.25  # seconds between two looks at signals
+POLL = 0.25  # seconds between two checks for signals
 Pipe = connection.Connection
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training. seconds: its share of the time, if that is limited; ends: when on the monotonic clock all has to end."""
+class TrainingJob:
+    """One training.
+
+    Args:
+        store: file of the patch store.
+        run: folder of the run.
+        seconds: time limit of this training, or None.
+        ends: time on the monotonic clock at which all trainings must have ended, or None.
+    """
 
     recipe: Recipe
     store: Path
@@ -41,33 +48,33 @@ class Job:
     ends: float | None = None
 
 
-def work(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, str | None], None, None]:
-    """Train, in this order, `workers` at a time; each as it ends comes out with what went wrong, or None.
+def run_trainings(jobs: Sequence[TrainingJob], workers: int) -> Generator[tuple[TrainingJob, str | None], None, None]:
+    """Run trainings in the order of `jobs`, `workers` at a time, and yield each when it ends, with its error or None.
 
-    The processes share the cores evenly; with GPUs, each takes the next one.
+    The processes share the cores evenly. If there are GPUs, process k uses GPU k modulo their number.
 
     Raises:
-        Stopped: by a signal, after the trainings have saved their state.
+        Stopped: a signal came; the trainings have saved their state.
     """
-    resource_tracker.ensure_running()  # by ourselves, as starting it lifts the block of signals below
+    resource_tracker.ensure_running()  # start it here, because its start would unblock the signals blocked below
     workers = min(workers, len(jobs))
     threads = max(1, min(torch.get_num_threads(), usable_cores() // max(workers, 1)))
     waiting = list(reversed(jobs))
     idle: list[tuple[int, SpawnProcess, Pipe]] = []
-    busy: dict[Pipe, tuple[int, SpawnProcess, Job]] = {}
+    busy: dict[Pipe, tuple[int, SpawnProcess, TrainingJob]] = {}
     with deferred_signals(True) as caught:
         try:
             for number in range(workers):
-                idle.append(_start(number, threads))  # noqa: PERF401  those that have begun are ended if one cannot
+                idle.append(_start(number, threads))  # noqa: PERF401  if one cannot start, `finally` ends those before it
             while waiting or busy:
                 while waiting and idle:
                     number, process, pipe = idle.pop()
                     job = waiting.pop()
                     busy[pipe] = (number, process, job)
                     pipe.send(job)
-                ready = connection.wait(list(busy), LOOK)
+                ready = connection.wait(list(busy), POLL)
                 if caught():
-                    raise Stopped("stopped; the same command goes on", caught())
+                    raise Stopped("stopped; run the same command again to resume", caught())
                 for pipe in [pipe for pipe in busy if pipe in ready]:
                     number, process, job = busy.pop(pipe)
                     try:
@@ -81,49 +88,50 @@ def work(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, str | None],
         finally:
             running = [*idle, *((number, process, pipe) for pipe, (number, process, _) in busy.items())]
             for _, process, pipe in running:
-                process.terminate()  # a training saves its state first
-                pipe.close()  # one that has just ended its training would wait for the next
+                process.terminate()  # a training saves its state before it ends
+                pipe.close()  # a process that has just finished its training would otherwise wait for the next one
             for _, process, _ in running:
                 process.join()
 
 
 def _start(number: int, threads: int) -> tuple[int, SpawnProcess, Pipe]:
-    context = multiprocessing.get_context("spawn")  # no inherited threads, locks or CUDA
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, os.getpid(), number, threads), daemon=True)
+    context = multiprocessing.get_context("spawn")  # inherits no threads, locks or CUDA context
+    pipe, pipe_of_child = context.Pipe()
+    process = context.Process(target=_serve, args=(pipe_of_child, os.getpid(), number, threads), daemon=True)
     with interrupts_left_to_parent():
         process.start()
-    theirs.close()  # so that the death of the process closes the pipe
-    return number, process, ours
+    pipe_of_child.close()  # so that the pipe closes when the process dies
+    return number, process, pipe
 
 
 def _serve(pipe: Pipe, parent: int, number: int, threads: int) -> None:
-    signal_when_parent_ends(signal.SIGKILL)  # two must not write one run after the parent is killed
+    # end with the parent, so that after a restart no two processes write the same run
+    signal_when_parent_ends(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     torch.set_num_threads(threads)
-    where = local_device(Ranks(local=number % max(1, torch.cuda.device_count())))
+    place = local_device(Ranks(local=number % max(1, torch.cuda.device_count())))
     while True:
         try:
-            pipe.send(_train(pipe.recv(), where))
+            pipe.send(_train(pipe.recv(), place))
         except (EOFError, OSError, Stopped):
             return
 
 
-def _train(job: Job, where: torch.device) -> str | None:
-    """Train; what it says goes to a log beside the run."""
+def _train(job: TrainingJob, place: torch.device) -> str | None:
+    """Run one training, with its output in a log file next to the run's folder. Returns its error, or None."""
     seconds = job.seconds
     if seconds is not None and job.ends is not None:
         seconds = max(1.0, min(seconds, job.ends - time.monotonic()))
     job.run.parent.mkdir(parents=True, exist_ok=True)
     with job.run.with_name(f"{job.run.name}.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
         try:
-            train(job.recipe, open_store(job.store), Run(job.run), Ranks(), where, seconds)
+            train(job.recipe, open_store(job.store), Run(job.run), Ranks(), place, seconds)
         except Stopped:
             raise
         except LandscaleError as error:
             return str(error)
-        except Exception as error:  # whatever it is, the others go on
+        except Exception as error:  # the other trainings continue
             traceback.print_exc()
             return f"{job.run}: {type(error).__name__}: {reason(error)}"
     return None

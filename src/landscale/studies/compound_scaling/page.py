@@ -1,4 +1,4 @@
-"""What a study found, as tables: for the terminal and as Markdown."""
+"""The results of a compound-scaling study as tables for the terminal, and as a page in Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Table(NamedTuple):
+class StudyTable(NamedTuple):
+    """A table of texts."""
+
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -16,37 +18,37 @@ SHAPE = ("depth", "width", "resolution", "side", "parameters", "GFLOPs")
 RESULT = ("micro F1", "macro F1", "steps", "seconds")
 
 
-def tables(content: dict[str, Any]) -> list[Table]:
-    """Candidates, the best first once they are trained, and, once there are any, the sizes."""
+def compound_scaling_tables(content: dict[str, Any]) -> list[StudyTable]:
+    """The candidates and, after the training, the sizes. Trained candidates are sorted by micro F1, the best first."""
     title = f"{content['base']} at φ = 1: {content['budget'] / 1e9:.3g} GFLOPs (unscaled {_giga(content['unscaled'])})"
     rows = content["candidates"]
     if "best" not in content:
-        return [Table(title, SHAPE, [_shape(row) for row in rows])]
+        return [StudyTable(title, SHAPE, [_shape(row) for row in rows])]
     ranked = sorted(rows, key=lambda row: -row.get("micro_f1", -1.0))
-    search = Table(title, (*SHAPE, *RESULT), [[*_shape(row), *_result(row)] for row in ranked])
+    search = StudyTable(title, (*SHAPE, *RESULT), [[*_shape(row), *_result(row)] for row in ranked])
     unscaled = ["0", "unscaled", *_shape(content["unscaled"]), *_result(content["unscaled"])]
     grown = [[f"{row['phi']:g}", row["axis"], *_shape(row), *_result(row)] for row in content["sizes"]]
-    return [search, Table("sizes", ("φ", "axis", *SHAPE, *RESULT), [unscaled, *grown])]
+    return [search, StudyTable("Sizes", ("φ", "axis", *SHAPE, *RESULT), [unscaled, *grown])]
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """The page of a study."""
+def compound_scaling_page(content: dict[str, Any]) -> str:
+    """The page of a study, which shows `compound-scaling.svg`."""
     seeds, best = content["seeds"], content["best"]
     recipe = content["recipe"]["name"]
     over = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean ± standard deviation over {len(seeds)} seeds"
     parts = [
         f"# Compound scaling of {content['base']}",
-        f"Recipe {recipe}; figures on the val split, {over}.",
+        f"Recipe {recipe}; scores on the val split, {over}.",
         f"Best at φ = 1: α = {best['depth']:g}, β = {best['width']:g}, γ = {best['resolution']:g}.",
-        *(_markdown(table) for table in tables(content)),
-        "![F1 against FLOPs and parameters](scaling.svg)",
+        *(_markdown(table) for table in compound_scaling_tables(content)),
+        "![F1 against FLOPs and parameters](compound-scaling.svg)",
         "```python\n" + "\n".join(content["registration"]) + "\n```",
         *(f"- failed: {problem}" for problem in content["failed"].values()),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: StudyTable) -> str:
     rule = ["---" if column == "axis" else "---:" for column in table.columns]
     lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, rule, *table.rows)]
     return f"## {table.title}\n\n" + "\n".join(lines)

@@ -1,4 +1,8 @@
-"""landscale scale: the candidates are all that meet the budget, the study survives whatever happens, its rows are true."""
+"""`landscale scale`: which networks are candidates, that a study survives kills and failures, and what its results say.
+
+Most tests run the trainings in the process of the test (`in_this_process`), because starting processes that import torch takes
+longer than the trainings. Two tests run the real command with worker processes; the slow ones do so with more signals.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,31 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import command, outcome
+from landscale.cli import main
+from landscale.distributed import local_device
 from landscale.inference.scores import Scores
 from landscale.models import ZOO, describe
 from landscale.models.compound import Scaling, candidates
 from landscale.runtime.files import write_json
 from landscale.store import open_store
-from landscale.studies.compound_scaling import study as room
-from landscale.studies.compound_scaling.networks import Base, base
+from landscale.studies.compound_scaling import study as study_module
+from landscale.studies.compound_scaling import trainings
+from landscale.studies.compound_scaling.networks import ScalableNetwork, scalable_network
+from landscale.studies.compound_scaling.page import compound_scaling_page
 from landscale.studies.compound_scaling.plots import COLOURS, compound_scaling_charts, compound_scaling_svg
-from landscale.studies.compound_scaling.search import AXES, TOLERANCE, along, search, sizes
-from landscale.studies.compound_scaling.study import Plan, study
-from landscale.studies.compound_scaling.tables import markdown
+from landscale.studies.compound_scaling.search import (
+    AXES,
+    TOLERANCE,
+    network_along_axis,
+    networks_of_sizes,
+    search_candidates,
+)
+from landscale.studies.compound_scaling.study import CompoundScalingPlan, run_compound_scaling
 from landscale.testing import make_store, rgbn_plane
 from landscale.training.recipe import Recipe, load_recipe
 from landscale.training.runs import Run
@@ -35,12 +49,13 @@ from launchers import members, wait_until_gone
 
 RECIPE = Recipe(model="wide_resnet", bands="B02,B03,B04,B08", epochs=1, batch=8, rate=1e-2, precision="fp32")
 KEYS = [f"--{key}={getattr(RECIPE, key)}" for key in ("bands", "epochs", "batch", "rate", "precision")]
-COARSE = ["--step=0.5", "--phi=1"]  # few networks
+NETWORK = ScalableNetwork(RECIPE, 4, 4, 12)  # shared, because it remembers the networks that it has counted
+COARSE = ["--step=0.5", "--phi=1"]  # two candidates and two further sizes
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Patches of 12 px: scaled inputs have 6 px and more."""
+    """Patches of 12 px, so that scaled networks see 6 px and more."""
     folder = tmp_path_factory.mktemp("scaling")
     make_store(folder / "s.h5", planes=rgbn_plane(12), splits={"train": 40, "val": 16}, seed=1, signal=0.5)
     return folder / "s.h5"
@@ -50,8 +65,8 @@ def words(store, out, *more):
     return ["scale", "wide_resnet", "--store", store, "--out", out, *COARSE, *KEYS, *more, "--json"]
 
 
-def table(content):
-    """What must not depend on the clock, the folder or the number of processes."""
+def without_seconds(content):
+    """The part of the results that does not depend on the clock, the folder or the number of processes."""
     text = json.loads(json.dumps(content))
     for row in [text["unscaled"], *text["candidates"], *text["sizes"]]:
         for figures in (row, *row["runs"]):
@@ -60,19 +75,34 @@ def table(content):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(store, tmp_path_factory):
-    """A study of one process to which nothing happens: its folder and what it said."""
+def in_this_process():
+    """Run the trainings one after the other in this process, with one thread as in the worker processes of tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def run_here(jobs, workers):
+        for job in jobs:
+            yield job, trainings._train(job, local_device())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_module, "run_trainings", run_here)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(store, tmp_path_factory, in_this_process):
+    """A study that was not interrupted: its folder and its results."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    answer = outcome(command(*words(store, out)))
-    assert answer.code == 0, answer.lines
-    return out, answer.json
+    assert main([str(word) for word in words(store, out)]) == 0
+    return out, json.loads((out / "compound-scaling.json").read_text())
 
 
 # ---- which networks
 
 
 def base_of(store, name="wide_resnet", **recipe):
-    return base(replace(RECIPE, model=name, **recipe), open_store(store))
+    return scalable_network(replace(RECIPE, model=name, **recipe), open_store(store))
 
 
 @pytest.mark.parametrize("cost,step", [(2.0, 0.1), (2.0, 0.5), (3.7, 0.5), (1.3, 0.1)])
@@ -80,7 +110,7 @@ def test_candidates_are_all_within_the_budget(store, cost, step):
     root = base_of(store)
     plain = describe("wide_resnet", 4, 4, 6)
     assert (root.unscaled.flops, root.unscaled.parameters) == (plain["flops"], plain["parameters"])
-    found = search(root, cost * plain["flops"], step)
+    found = search_candidates(root, cost * plain["flops"], step)
     assert len({network.key for network in found}) == len(found)
     grid = [round(1 + k * step, 10) for k in range(int(1.25 * cost / step) + 1)]
     every = [Scaling(*factors) for factors in itertools.product(grid, repeat=3)]
@@ -108,11 +138,11 @@ def test_the_grid_leaves_nothing_out(cost, tolerance, step):
 @given(
     st.floats(1, 1.3), st.floats(1, 1.3), st.floats(1, 1.2), st.sampled_from([0.5, 1.2]), st.sampled_from([0.3, 0.5])
 )
-@settings(max_examples=5)
-def test_each_axis_alone_costs_what_all_together_do(depth, width, resolution, phi, step):
-    root = Base(RECIPE, 4, 4, 12)
+@settings(max_examples=4)
+def test_each_axis_alone_has_the_flops_of_the_compound_network(depth, width, resolution, phi, step):
+    root = NETWORK
     best = Scaling(round(depth, 1), round(width, 1), round(resolution, 1))
-    rows = sizes(root, best, [phi], step)
+    rows = networks_of_sizes(root, best, [phi], step)
     assert [axis for _, axis, _ in rows] == [*AXES, "compound"]
     grown = rows[-1][2]
     for _, axis, network in rows[:-1]:
@@ -125,9 +155,9 @@ def test_each_axis_alone_costs_what_all_together_do(depth, width, resolution, ph
 
 
 def test_a_network_that_grows_nowhere_ends_the_walk():
-    root = Base(RECIPE, 4, 4, 120)
+    root = ScalableNetwork(RECIPE, 4, 4, 120)
     for axis in AXES:
-        assert along(root, axis, root.unscaled.flops, 0.1) == root.unscaled
+        assert network_along_axis(root, axis, root.unscaled.flops, 0.1) == root.unscaled
 
 
 def test_the_recipe_of_a_network_builds_it(store):
@@ -144,23 +174,21 @@ def test_the_recipe_of_a_network_builds_it(store):
 
 
 def test_the_plan_trains_nothing(cli, store, tmp_path):
-    answer = cli("scale", "wide_resnet", "--store", store, "--plan", "--out", tmp_path / "out", *KEYS, "--json")
+    plan = ["scale", "wide_resnet", "--store", store, "--plan", "--step=0.2", *KEYS]
+    answer = cli(*plan, "--out", tmp_path / "out", "--json")
     assert answer.code == 0
     rows = answer.json["candidates"]
-    assert len(rows) > 4
+    assert len(rows) >= 3
     assert all(abs(row["flops"] - answer.json["budget"]) <= TOLERANCE * answer.json["budget"] for row in rows)
     assert not (tmp_path / "out").exists()
-    absolute = cli(
-        "scale", "wide_resnet", "--store", store, "--plan", f"--flops={answer.json['budget']:.0f}", *KEYS, "--json"
-    )
+    absolute = cli(*plan, f"--flops={answer.json['budget']:.0f}", "--json")
     assert absolute.json["candidates"] == rows
-    shown = cli("scale", "wide_resnet", "--store", store, "--plan", *KEYS)
-    assert all(f"{row['parameters']:,}" in shown.out for row in rows)
+    assert all(f"{row['parameters']:,}" in cli(*plan).out for row in rows[:1])
 
 
 def test_a_study_and_what_it_leaves(undisturbed):
     out, content = undisturbed
-    assert json.loads((out / "scaling.json").read_text()) == content
+    assert json.loads((out / "compound-scaling.json").read_text()) == content
     assert len(content["candidates"]) > 1
     for row in [content["unscaled"], *content["candidates"], *content["sizes"]]:
         (run,) = row["runs"]
@@ -177,10 +205,10 @@ def test_a_study_and_what_it_leaves(undisturbed):
     size, scaling = eval("{" + content["registration"][0] + "}", {"Scaling": Scaling}).popitem()
     assert size == "b1"
     assert asdict(scaling) == content["best"]
-    page = (out / "scaling.md").read_text()
+    page = (out / "compound-scaling.md").read_text()
     assert all(line in page for line in content["registration"])
     assert all(f"{row['micro_f1']:.4f}" in page for row in content["candidates"])
-    assert ET.parse(out / "scaling.svg").getroot().tag.endswith("svg")
+    assert ET.parse(out / "compound-scaling.svg").getroot().tag.endswith("svg")
 
 
 def test_a_second_call_trains_nothing(undisturbed, store, cli):
@@ -194,7 +222,7 @@ def test_a_second_call_trains_nothing(undisturbed, store, cli):
 def test_two_processes_find_the_same(undisturbed, store, tmp_path):
     answer = outcome(command(*words(store, tmp_path / "out", "--workers", 2)))
     assert answer.code == 0, answer.lines
-    assert table(answer.json) == table(undisturbed[1])
+    assert without_seconds(answer.json) == without_seconds(undisturbed[1])
 
 
 @pytest.mark.parametrize(
@@ -205,8 +233,8 @@ def test_two_processes_find_the_same(undisturbed, store, tmp_path):
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_killed_and_called_again(undisturbed, store, tmp_path, number):
-    """Whenever it comes, nobody is left behind, and the next call ends where an undisturbed one does."""
+def test_a_killed_study_is_resumed(undisturbed, store, tmp_path, cli, number):
+    """No process is left, and the next call has the results of a study that was not killed."""
     out = tmp_path / "out"
     running = command(*words(store, out, "--workers", 2))
     deadline = time.monotonic() + 200
@@ -215,14 +243,14 @@ def test_killed_and_called_again(undisturbed, store, tmp_path, number):
     assert running.poll() is None
     os.kill(running.pid, number)
     answer = outcome(running)
-    assert answer.code == (-number if number == signal.SIGKILL else 130)
+    assert answer.code == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75, signal.SIGINT: 130}[number]
     if number != signal.SIGKILL:
-        assert answer.lines[-1:] == ["landscale: stopped; the same command goes on"]
+        assert answer.lines[-1:] == ["landscale: stopped; run the same command again to resume"]
     assert wait_until_gone(running.pid) == []
     ended = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/scores.json")}
-    again = outcome(command(*words(store, out)))
+    again = cli(*words(store, out))
     assert again.code == 0, again.lines
-    assert table(again.json) == table(undisturbed[1])
+    assert without_seconds(again.json) == without_seconds(undisturbed[1])
     assert {path: path.stat().st_mtime_ns for path in ended} == ended
 
 
@@ -250,7 +278,7 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(undisturbed, store, 
     out = tmp_path / "out"
     last = undisturbed[1]["candidates"][-1]["runs"][0]["run"]
     write_json(
-        out / "scaling.json",
+        out / "compound-scaling.json",
         {k: v for k, v in undisturbed[1].items() if k in ("base", "data", "budget", "step", "recipe")},
     )
     (out / "runs" / last).mkdir(parents=True)
@@ -263,7 +291,7 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(undisturbed, store, 
     assert [bool(row["runs"]) for row in answer.json["candidates"]] == [True] * (len(answer.json["candidates"]) - 1) + [
         False
     ]
-    assert "failed" in (out / "scaling.md").read_text()
+    assert "failed" in (out / "compound-scaling.md").read_text()
 
 
 def test_all_diverge(store, tmp_path, cli):
@@ -279,18 +307,18 @@ BAD = [
     (["wide_resnet", "--flops", "1x"], "--flops: found '1x'"),
     (["wide_resnet", "--flops", "many"], "--flops: found 'many'"),
     (["wide_resnet", "--flops", "5"], "--flops: found 5, expected more than"),
-    (["wide_resnet", "--flops", "1.5x", "--step", "1"], "no network of"),
-    (["wide_resnet", "--flops", "1.25x", "--step", "0.5"], "the nearest has"),
+    (["wide_resnet", "--flops", "1.5x", "--step", "1"], "no network within 15% of"),
+    (["wide_resnet", "--flops", "1.25x", "--step", "0.5"], "the nearest network has"),
     (["wide_resnet", "--max-time", "21s"], "--max-time: leaves"),
     (["wide_resnet", "--step", "0"], "--step: found 0"),
     (["wide_resnet", "--step", "nan"], "--step: found nan"),
     (["wide_resnet", "--phi", "1,x"], "--phi: found '1,x'"),
     (["wide_resnet", "--phi", "0"], "--phi: found '0'"),
     (["wide_resnet", "--seeds", "1.5"], "--seeds: found '1.5'"),
-    (["wide_resnet", "--seeds", "1", "--seed=2"], "--seed: found beside --seeds"),
+    (["wide_resnet", "--seeds", "1", "--seed=2"], "--seed: found together with --seeds"),
     (["wide_resnet", "--workers", "0"], "--workers: found 0"),
     (["wide_resnet", "--max-time", "soon"], "--max-time: found 'soon'"),
-    (["wide_resnet", "--side=60"], "--side: scale sets it itself"),
+    (["wide_resnet", "--side=60"], "--side: the study sets it itself"),
     (["wide_resnet", "--options={width: 3}"], "--options: sets width"),
     (["wide_resnet", "--progressive=[[0.5, 8]]"], "--progressive"),
     (["wide_resnet", "--epochz=3"], "did you mean epochs"),
@@ -314,14 +342,13 @@ def test_bad_folders_and_stores(cli, store, undisturbed, tmp_path):
         assert (answer.code, len(answer.lines)) == (2, 1), answer.lines
         return answer.lines[0]
 
-    assert "holds a study with step 0.5, not 0.25" in refused(*words(store, out, "--step=0.25"))
-    assert "holds a study with epochs 1, not 2" in refused(*words(store, out, "--epochs=2"))
+    assert "contains a study with step 0.5, not 0.25" in refused(*words(store, out, "--step=0.25"))
+    assert "contains a study with epochs 1, not 2" in refused(*words(store, out, "--epochs=2"))
     other = make_store(tmp_path / "t.h5", planes=rgbn_plane(12), splits={"train": 16, "val": 8})
-    assert "holds a study on another store" in refused(*words(other.path, out))
-    assert "is neither empty nor a scaling study" in refused(*words(store, tmp_path))
+    assert "contains a study on another store" in refused(*words(other.path, out))
+    assert "is neither empty nor the folder of a compound-scaling study" in refused(*words(store, tmp_path))
     without = make_store(tmp_path / "v.h5", planes=rgbn_plane(12), splits={"train": 16})
     assert "val" in refused(*words(without.path, tmp_path / "new"))
-    assert "--out" in refused("scale", "wide_resnet", "--store", store, *KEYS)
     assert not (tmp_path / "new").exists()
 
 
@@ -340,7 +367,7 @@ def pretended(monkeypatch):
     def score(job):
         return 0.5
 
-    def work(todo, workers):
+    def pretend(todo, workers):
         for job in todo:
             jobs.append(job)
             figure = state["score"](job)
@@ -352,32 +379,32 @@ def pretended(monkeypatch):
             yield job, None
 
     state = {"jobs": jobs, "score": score}
-    monkeypatch.setattr(room, "work", work)
+    monkeypatch.setattr(study_module, "run_trainings", pretend)
     return state
 
 
 def test_the_best_is_by_the_mean_over_seeds(store, tmp_path, pretended):
     """One lucky seed is not enough, and who lacks a seed does not count."""
-    plan = Plan(RECIPE, step=0.25, phis=(1.0, 2.0), seeds=(1, 2))
-    found = search(base_of(store), 2 * base_of(store).unscaled.flops, 0.25)
+    plan = CompoundScalingPlan(RECIPE, step=0.25, phis=(1.0, 2.0), seeds=(1, 2))
+    found = search_candidates(base_of(store), 2 * base_of(store).unscaled.flops, 0.25)
     steady, lucky, lame = found[1], found[0], found[2]
     by_side = {n.name: scores for n, scores in ((steady, (0.7, 0.72)), (lucky, (0.9, 0.2)), (lame, (0.99, None)))}
     pretended["score"] = lambda job: by_side.get(job.run.name.rsplit("_seed-", 1)[0], (0.1, 0.2))[job.recipe.seed - 1]
-    content = study(plan, open_store(store), tmp_path / "out")
+    content = run_compound_scaling(plan, open_store(store), tmp_path / "out")
     assert content["best"] == asdict(steady.scaling)
     row = next(row for row in content["candidates"] if row["options"] == steady.options and row["side"] == steady.side)
     assert row["micro_f1"] == pytest.approx(0.71)
     assert row["micro_f1_deviation"] == pytest.approx(0.02 / 2**0.5)
     assert row["macro_f1"] == pytest.approx(0.355)
     assert list(content["failed"].values()) == ["pretended to fail"]
-    assert "0.7100 ± 0.0141" in markdown(content)
+    assert "0.7100 ± 0.0141" in compound_scaling_page(content)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_time_is_divided_by_flops(store, tmp_path, pretended, workers):
     """Whatever takes the whole of its share, all of them end in time; and a FLOP gets the same time everywhere."""
-    plan = Plan(RECIPE, seeds=(0, 1))
-    study(plan, open_store(store), tmp_path / "out", workers, seconds=1000.0)
+    plan = CompoundScalingPlan(RECIPE, seeds=(0, 1))
+    run_compound_scaling(plan, open_store(store), tmp_path / "out", workers, seconds=1000.0)
     root = base_of(store)
     rates, ends = [], [0.0] * workers
     for job in pretended["jobs"]:
@@ -385,7 +412,7 @@ def test_time_is_divided_by_flops(store, tmp_path, pretended, workers):
         rates.append(job.seconds / network.flops)
         first = ends.index(min(ends))
         ends[first] += job.seconds
-    searched = 2 * len(search(root, 2 * root.unscaled.flops, 0.1))
+    searched = 2 * len(search_candidates(root, 2 * root.unscaled.flops, 0.1))
     assert max(rates[:searched]) == pytest.approx(min(rates[:searched]))
     assert max(rates[searched:]) == pytest.approx(min(rates[searched:]))
     assert max(ends) <= 1000.0 + 1e-6
@@ -393,16 +420,16 @@ def test_time_is_divided_by_flops(store, tmp_path, pretended, workers):
 
 
 def everything(root, out):
-    content = json.loads((out / "scaling.json").read_text())
+    content = json.loads((out / "compound-scaling.json").read_text())
     rows = [content["unscaled"], *content["candidates"], *content["sizes"]]
     return [root.network(Scaling(*(row[axis] for axis in AXES))) for row in rows]
 
 
 def test_sizes_may_be_added(store, tmp_path, pretended):
-    plan = Plan(RECIPE, step=0.5, phis=(1.0,))
-    study(plan, open_store(store), tmp_path / "out")
+    plan = CompoundScalingPlan(RECIPE, step=0.5, phis=(1.0,))
+    run_compound_scaling(plan, open_store(store), tmp_path / "out")
     before = len(pretended["jobs"])
-    content = study(replace(plan, phis=(1.0, 2.0)), open_store(store), tmp_path / "out")
+    content = run_compound_scaling(replace(plan, phis=(1.0, 2.0)), open_store(store), tmp_path / "out")
     added = pretended["jobs"][before:]
     assert 0 < len(added) <= 4
     assert [line.split(":")[0] for line in content["registration"]] == ['"b1"', '"b2"']

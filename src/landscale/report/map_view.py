@@ -1,4 +1,4 @@
-"""A scene in true colour and, beside it, its map in the official colours; both as PNG inside the page."""
+"""A scene in true colour and its map in the official class colours, as PNG images inside the page."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from landscale.errors import BadInput, reason
 from landscale.scenes.scene import ScenePixels, open_scene
 from landscale.vocabulary.nomenclatures import colours
 
-LONGEST = 1000  # pixels of an image's longer side
-BRIGHTNESS = 0.7  # exponent on 0…1
+LONGEST_SIDE = 1000  # pixels; larger images are reduced
+GAMMA = 0.7  # exponent of values from 0 to 1; below 1, dark forests stay visible next to bright clouds
 
 
 @dataclass(frozen=True)
-class Legend:
-    """A class that occurs in a map: its colour `#rrggbb` and its share of the mapped area."""
+class MapLegendEntry:
+    """A class that occurs in a map: its colour `#rrggbb` and its fraction of the mapped area."""
 
     name: str
     colour: str
-    share: float
+    fraction: float
 
 
 @dataclass(frozen=True)
 class MapView:
-    """What the page shows of a scene and its map. `picture` and `chart` are data URIs."""
+    """A scene and its map as the page shows them. `picture` and `class_map` are data URIs of PNG images."""
 
     scene: str
     size: str
     synthetic: bool
     picture: str
-    chart: str
-    legend: list[Legend]
+    class_map: str
+    legend: list[MapLegendEntry]
 
 
-def view(scene_folder: Path, map_file: Path) -> MapView:
+def render_map_view(scene_folder: Path, map_file: Path) -> MapView:
     """Render a scene and the map that was predicted from it.
 
     Raises:
-        BadInput: either cannot be read, or the map is not of this scene.
+        BadInput: one of them cannot be read, or the map is not of this scene.
     """
     with ScenePixels(open_scene(scene_folder), ("B04", "B03", "B02")) as pixels:
         with _readable(scene_folder):
             picture = true_colour(list(pixels.files.values()))
         with _readable(map_file), rasterio.open(map_file) as file:
             if file.crs != pixels.crs or not np.allclose(file.bounds, pixels.bounds, atol=pixels.gsd):
-                raise BadInput(map_file, f"is no map of {scene_folder}: it lies elsewhere")
-            chart, legend = class_map(map_file, file)
+                raise BadInput(map_file, f"is not a map of {scene_folder}: their bounds or coordinate systems differ")
+            classes, legend = class_map(map_file, file)
         kilometres = [f"{side * pixels.gsd / 1000:g}" for side in (pixels.width, pixels.height)]
         size = f"{' × '.join(kilometres)} km at {pixels.gsd:g} m, {pixels.crs}"
-        said = pixels.files["B04"].tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
-    return MapView(scene_folder.resolve().name, size, said == "synthetic", _png(picture), _png(chart), legend)
+        synthetic = pixels.files["B04"].tags().get("TIFFTAG_IMAGEDESCRIPTION", "") == "synthetic"
+    return MapView(scene_folder.resolve().name, size, synthetic, _png(picture), _png(classes), legend)
 
 
 @contextmanager
@@ -74,37 +74,45 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def true_colour(bands: list[Any]) -> Image.Image:
-    """Red, green and blue from open rasters, each stretched from its 2nd to its 98th percentile, then brightened so that
-    forests show beside clouds; black where there is no data.
+    """An RGB image of three open rasters. Each is stretched from its 2nd to its 98th percentile, then brightened. Pixels
+    without data are black.
     """
     channels = []
     for band in bands:
         values = band.read(1, out_shape=_shape(bands[0]), resampling=Resampling.average).astype(np.float32)
         low, high = np.percentile(values[values > 0], (2, 98)) if (values > 0).any() else (0, 1)
-        channels.append(255 * np.clip((values - low) / max(high - low, 1), 0, 1) ** BRIGHTNESS)
+        channels.append(255 * np.clip((values - low) / max(high - low, 1), 0, 1) ** GAMMA)
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
 
 
-def class_map(path: Path, file: Any) -> tuple[Image.Image, list[Legend]]:
-    """The most probable class of each pixel, transparent where there is no data, and the classes that occur, largest first."""
+def class_map(path: Path, file: Any) -> tuple[Image.Image, list[MapLegendEntry]]:
+    """The most probable class of each pixel, transparent without data, and the classes that occur, the largest first.
+
+    Raises:
+        BadInput: a band of the map has no class name.
+    """
     names = [name or "" for name in file.descriptions]
     if not all(names):
-        raise BadInput(path, "has bands without a name, expected one band a class")
+        raise BadInput(path, "has bands without a name, expected one named band for each class")
     best = np.full(_shape(file), -np.inf, np.float32)
-    winner = np.full(best.shape, len(names))  # a colour of its own: none
-    for k in range(len(names)):  # band by band: a map of 43 classes is large
+    winner = np.full(best.shape, len(names))  # the index after the last class stands for no data
+    for k in range(len(names)):  # one band at a time, because a map of 43 classes is large
         values: NDArray[np.float32] = file.read(k + 1, out_shape=best.shape, resampling=Resampling.average)
-        better = values > best  # never where it is NaN
+        better = values > best  # false where a value is NaN
         winner[better], best[better] = k, values[better]
     palette = colours(names)
     rgba = np.array([[*bytes.fromhex(colour[1:]), 255] for colour in palette] + [[0, 0, 0, 0]], np.uint8)
     areas = np.bincount(winner.ravel(), minlength=len(names) + 1)[:-1]
-    rows = [Legend(names[k], palette[k], areas[k] / areas.sum()) for k in np.argsort(-areas, kind="stable") if areas[k]]
+    rows = [
+        MapLegendEntry(names[k], palette[k], areas[k] / areas.sum())
+        for k in np.argsort(-areas, kind="stable")
+        if areas[k]
+    ]
     return Image.fromarray(rgba[winner]), rows
 
 
 def _shape(file: Any) -> tuple[int, int]:
-    scale = min(1.0, LONGEST / max(file.height, file.width))
+    scale = min(1.0, LONGEST_SIDE / max(file.height, file.width))
     return max(1, round(file.height * scale)), max(1, round(file.width * scale))
 
 
