@@ -1,4 +1,4 @@
-"""landscale benchmark scaling: every training is a process group, none is done twice, and the figures are those of its epochs."""
+"""`landscale benchmark scaling`: each training is a process group of its own and runs once; rows are those of its epochs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import command, outcome
+from landscale.cli import _command_line
 from landscale.errors import LandscaleError
 from landscale.studies.rank_scaling import study as study_module
 from landscale.studies.rank_scaling.launch import TORCHRUN, launcher_command
@@ -28,25 +29,25 @@ from launchers import PROGRAMS, command_of, processes
 
 KEYS = ["--model=wide_resnet", "--bands=B02,B03,B04,B08", "--batch=8", "--rate=1e-2", "--precision=fp32"]
 
-# A launcher that starts nothing: it writes what a training would leave. Its orders are in a file beside it.
-PRETEND = """
+# A launcher that starts no process: it writes the files of a training. What it does is set in fake.json beside it.
+FAKE_LAUNCHER = """
 import json, os, pathlib, sys, time, yaml
-here = pathlib.Path(__file__).parent
+folder = pathlib.Path(__file__).parent
 ranks, words = int(sys.argv[1]), sys.argv[2:]
 flags = dict(word[2:].split("=", 1) for word in words if "=" in word)
-orders = json.loads((here / "orders.json").read_text()) if (here / "orders.json").exists() else {}
+behaviour = json.loads((folder / "fake.json").read_text()) if (folder / "fake.json").exists() else {}
 if words[0] == "benchmark":
-    if ranks in orders.get("silent", []):
+    if ranks in behaviour.get("no_network", []):
         sys.exit("no network")
-    about = {"ranks": orders.get("ranks", ranks), "nodes": 1, "threads": 1, "cores": 4, "device": "cpu", "backend": "gloo"}
+    about = {"ranks": behaviour.get("ranks", ranks), "nodes": 1, "threads": 1, "cores": 4, "device": "cpu", "backend": "gloo"}
     about |= {"small": 1e-4, "large": 1e-2, "bytes": 25 * 2**20} if ranks > 1 else {}
     pathlib.Path(flags["out"]).write_text(json.dumps(about))
     sys.exit()
 run = pathlib.Path(flags["run-dir"])
-with open(here / "order", "a") as order:
-    print(run.name, flags["batch"], flags["seed"], file=order)
-if run.name in orders.get("fail", []):
-    sys.exit("landscale: the GPU is on fire")
+with open(folder / "trained", "a") as trained:
+    print(run.name, flags["batch"], flags["seed"], file=trained)
+if run.name in behaviour.get("fail", []):
+    sys.exit("landscale: the GPU is broken")
 run.mkdir(exist_ok=True)
 table, recipe = run / "metrics.csv", yaml.safe_load(open(flags["recipe"]))
 lines = table.read_text().splitlines() if table.exists() else ["epoch,step,train_seconds"]
@@ -54,8 +55,8 @@ patches = int(flags["batch"]) * ranks
 for epoch in range(len(lines), recipe["epochs"] + 1):
     lines.append(f"{epoch},{epoch * (48 // patches)},{10 / ranks + epoch}")
     table.write_text("\\n".join(lines) + "\\n")
-    if orders.get("hang") == [run.name, epoch]:
-        (here / "hangs").touch()
+    if behaviour.get("hang") == [run.name, epoch]:
+        (folder / "hangs").touch()
         time.sleep(60)
 figures = ("micro_f1", "macro_f1", "macro_f1_at_half", "micro_ap", "macro_ap", "subset_accuracy", "hamming_loss")
 scores = dict.fromkeys(figures, 0.4) | {"split": "val", "patches": 16, "averages": {}, "counts": []}
@@ -71,43 +72,49 @@ def store(tmp_path_factory):
     return folder / "s.h5"
 
 
-def words(store, out, *more):
+def arguments(store, out, *more):
     return ["benchmark", "scaling", "--store", store, "--out", out, *KEYS, *more, "--json"]
 
 
-class Pretend:
-    """A study by the launcher that starts nothing, at `folder / out`."""
+class FakeStudy:
+    """A study with the fake launcher, in `folder / out`."""
 
     def __init__(self, folder, store):
         self.folder, self.store, self.out = folder, store, folder / "out"
-        (folder / "pretend.py").write_text(PRETEND)
-        self.launch = f"{{python}} {folder / 'pretend.py'} {{ranks}}"
+        (folder / "fake.py").write_text(FAKE_LAUNCHER)
+        self.launch = f"{{python}} {folder / 'fake.py'} {{ranks}}"
 
-    def words(self, *more):
-        return words(self.store, self.out, f"--launch={self.launch}", *more)
+    def arguments(self, *more):
+        return arguments(self.store, self.out, f"--launch={self.launch}", *more)
 
-    def orders(self, **orders):
-        (self.folder / "orders.json").write_text(json.dumps(orders))
+    def behave(self, **behaviour):
+        (self.folder / "fake.json").write_text(json.dumps(behaviour))
+
+    @property
+    def batch_and_seed(self):
+        """By name of the trainings that were started, the last start of each."""
+        lines = [line.split() for line in (self.folder / "trained").read_text().splitlines()]
+        return {name: rest for name, *rest in lines}
 
     @property
     def trained(self):
-        """The trainings that were started, in this order."""
-        return [line.split()[0] for line in (self.folder / "order").read_text().splitlines()]
+        """Names of the trainings that were started, in this order."""
+        return [line.split()[0] for line in (self.folder / "trained").read_text().splitlines()]
 
 
 @pytest.fixture
-def pretend(tmp_path, store):
-    return Pretend(tmp_path, store)
+def fake(tmp_path, store):
+    return FakeStudy(tmp_path, store)
 
 
 # ---- the command
 
 
 def test_one_rank_is_trained_and_timed(cli, store, tmp_path):
-    """The real thing without a launcher's seconds: what is told is what the run's own files say."""
+    """A real training, without the start-up time of a launcher: the results are those of the run's files."""
     launch = f"--launch=env RANKS={{ranks}} {PROGRAMS / 'landscale'}"
-    asked = words(store, tmp_path / "out", "--ranks=1", "--repeats=1", "--epochs=2", launch)
-    answer = cli(*asked)
+    words = arguments(store, tmp_path / "out", "--ranks=1", "--repeats=1", "--epochs=2", launch)
+    answer = cli(*words)
     assert answer.code == 0, answer.lines
     (row,) = answer.json["rows"]
     run = tmp_path / "out" / "weak-1-r1"
@@ -115,11 +122,11 @@ def test_one_rank_is_trained_and_timed(cli, store, tmp_path):
     assert (row["epochs"], row["steps"]) == (1, 6)
     assert row["seconds"] == epochs["train_seconds"][1] > 0
     assert row["micro_f1"] == json.loads((run / "scores.json").read_text())["micro_f1_at_half"]
-    (known,) = answer.json["all_reduce"]
-    assert (known["ranks"], known["nodes"], known["device"]) == (1, 1, "cpu")
+    (all_reduce,) = answer.json["all_reduce"]
+    assert (all_reduce["ranks"], all_reduce["nodes"], all_reduce["device"]) == (1, 1, "cpu")
     assert json.loads((tmp_path / "out" / "rank-scaling.json").read_text()) == answer.json
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    again = cli(*asked)
+    again = cli(*words)
     assert again.json == answer.json
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
@@ -127,7 +134,7 @@ def test_one_rank_is_trained_and_timed(cli, store, tmp_path):
 @pytest.mark.slow
 def test_two_ranks_by_torchrun(store, tmp_path):
     out = tmp_path / "out"
-    answer = outcome(command(*words(store, out, "--ranks=1,2", "--repeats=1", "--epochs=2")))
+    answer = outcome(command(*arguments(store, out, "--ranks=1,2", "--repeats=1", "--epochs=2")))
     assert answer.code == 0, answer.lines
     content = answer.json
     assert [t["name"] for t in content["trainings"]] == ["weak-1-r1", "weak-2-r1", "strong-2-r1"]
@@ -149,8 +156,8 @@ def test_two_ranks_by_torchrun(store, tmp_path):
     assert "## Strong scaling" in (out / "rank-scaling.md").read_text()
 
 
-def left_of(folder):
-    """Processes that were started for a folder."""
+def processes_of(folder):
+    """Processes whose command line contains a folder."""
     return [p for p in processes() if any(str(folder) in word for word in command_of(p))]
 
 
@@ -162,16 +169,16 @@ def wait_until(condition, seconds=120.0):
 
 
 @pytest.mark.slow
-def test_killed_while_two_ranks_train(store, tmp_path):
-    """The launcher and its ranks end with the command; the next call keeps what has ended and finishes the rest."""
-    asked = words(store, tmp_path / "out", "--ranks=1,2", "--repeats=1", "--epochs=6", "--weak")
-    running = command(*asked)
+def test_killed_study_is_resumed(store, tmp_path):
+    """The launcher and its ranks end with the command; the next call keeps ended trainings and finishes the others."""
+    words = arguments(store, tmp_path / "out", "--ranks=1,2", "--repeats=1", "--epochs=6", "--weak")
+    running = command(*words)
     wait_until((tmp_path / "out" / "weak-2-r1" / "metrics.csv").exists)
     os.kill(running.pid, signal.SIGKILL)
     outcome(running)
-    wait_until(lambda: not left_of(tmp_path), 60)
+    wait_until(lambda: not processes_of(tmp_path), 60)
     ended = (tmp_path / "out" / "weak-1-r1" / "scores.json").stat().st_mtime_ns
-    again = outcome(command(*asked))
+    again = outcome(command(*words))
     assert again.code == 0, again.lines
     assert (tmp_path / "out" / "weak-1-r1" / "scores.json").stat().st_mtime_ns == ended
     assert [row["ranks"] for row in again.json["rows"]] == [1, 2]
@@ -180,72 +187,71 @@ def test_killed_while_two_ranks_train(store, tmp_path):
     assert [epoch["counts"] for epoch in two["epochs"]] == [k not in two["starts"] for k in range(1, 7)]
 
 
-# ---- the order of the study, and what can go wrong; the trainings are pretended
+# ---- the order of trainings, and failures; with the fake launcher
 
 
-def test_all_numbers_of_ranks_in_each_repeat(cli, pretend):
-    answer = cli(*pretend.words("--ranks=4,1,2", "--repeats=2", "--seed=7"))
+def test_each_repeat_covers_all_numbers_of_ranks(cli, fake):
+    answer = cli(*fake.arguments("--ranks=4,1,2", "--repeats=2", "--seed=7"))
     assert answer.code == 0, answer.lines
     once = ["weak-1", "weak-2", "strong-2", "weak-4", "strong-4"]
-    assert pretend.trained == [f"{name}-r{repeat}" for repeat in (1, 2) for name in once]
-    told = {line.split()[0]: line.split()[1:] for line in (pretend.folder / "order").read_text().splitlines()}
-    assert told["weak-4-r1"] == ["8", "7"]
-    assert told["strong-4-r2"] == ["2", "8"]
+    assert fake.trained == [f"{name}-r{repeat}" for repeat in (1, 2) for name in once]
+    assert fake.batch_and_seed["weak-4-r1"] == ["8", "7"]
+    assert fake.batch_and_seed["strong-4-r2"] == ["2", "8"]
     rows = {(row["kind"], row["ranks"]): row for row in answer.json["rows"]}
     assert list(rows) == [(kind, k) for kind in ("weak", "strong") for k in (1, 2, 4)]
     times = [10 / 4 + epoch for epoch in (2, 3)] * 2
     assert rows["weak", 4]["seconds"] == pytest.approx(statistics.fmean(times))
     assert rows["weak", 4]["seconds_deviation"] == pytest.approx(statistics.stdev(times))
     assert rows["weak", 4]["micro_f1"] == pytest.approx(0.5475)
-    assert rows["weak", 4]["rate"] == pytest.approx(32 / 5.0)  # 16 of the 48 patches fill no step
+    assert rows["weak", 4]["rate"] == pytest.approx(32 / 5.0)  # 16 of the 48 patches do not fill a step
     assert rows["strong", 4]["rate"] == pytest.approx(48 / 5.0)
     assert rows["strong", 1]["efficiency"] == 1
     assert rows["strong", 4]["efficiency"] == pytest.approx(48 / 5.0 / (48 / 12.5) / 4)
 
 
-def test_a_kind_alone(cli, pretend):
-    assert cli(*pretend.words("--ranks=1,2", "--repeats=1", "--strong")).code == 0
-    assert pretend.trained == ["weak-1-r1", "strong-2-r1"]  # on one rank they are the same
+def test_one_kind_alone(cli, fake):
+    assert cli(*fake.arguments("--ranks=1,2", "--repeats=1", "--strong")).code == 0
+    assert fake.trained == ["weak-1-r1", "strong-2-r1"]  # on one rank both kinds are the same
 
 
-def test_more_ranks_and_repeats_may_be_added(cli, pretend):
-    cli(*pretend.words("--ranks=1,2", "--repeats=1", "--weak"))
-    before = len(pretend.trained)
-    answer = cli(*pretend.words("--ranks=1,2,4", "--repeats=2"))
+def test_ranks_and_repeats_can_be_added(cli, fake):
+    cli(*fake.arguments("--ranks=1,2", "--repeats=1", "--weak"))
+    before = len(fake.trained)
+    answer = cli(*fake.arguments("--ranks=1,2,4", "--repeats=2"))
     assert answer.code == 0
-    assert pretend.trained[before:] == [
+    assert fake.trained[before:] == [
         *("strong-2-r1", "weak-4-r1", "strong-4-r1"),
         *("weak-1-r2", "weak-2-r2", "strong-2-r2", "weak-4-r2", "strong-4-r2"),
     ]
-    assert cli(*pretend.words("--ranks=1", "--repeats=1")).json["rows"] == answer.json["rows"]
+    assert cli(*fake.arguments("--ranks=1", "--repeats=1")).json["rows"] == answer.json["rows"]
 
 
-def test_a_training_that_fails_is_named_and_the_others_go_on(cli, pretend):
-    pretend.orders(fail=["weak-2-r1"])
-    answer = cli(*pretend.words("--ranks=1,2,4", "--repeats=1", "--weak"))
+def test_failed_training_is_named_and_the_others_run(cli, fake):
+    fake.behave(fail=["weak-2-r1"])
+    answer = cli(*fake.arguments("--ranks=1,2,4", "--repeats=1", "--weak"))
     assert answer.code == 1
-    log = pretend.out / "weak-2-r1.log"
-    assert f"{log}: weak-2-r1 ended with exit code 1: the GPU is on fire" in answer.lines[-1]
+    log = fake.out / "weak-2-r1.log"
+    assert f"{log}: weak-2-r1 ended with exit code 1: the GPU is broken" in answer.lines[-1]
     assert [row["ranks"] for row in answer.json["rows"]] == [1, 4]
-    assert "- failed: " in (pretend.out / "rank-scaling.md").read_text()
-    pretend.orders()
-    before = len(pretend.trained)
-    again = cli(*pretend.words("--ranks=1,2,4", "--repeats=1", "--weak"))
-    assert (again.code, pretend.trained[before:]) == (0, ["weak-2-r1"])
+    assert "- failed: " in (fake.out / "rank-scaling.md").read_text()
+    fake.behave()
+    before = len(fake.trained)
+    again = cli(*fake.arguments("--ranks=1,2,4", "--repeats=1", "--weak"))
+    assert (again.code, fake.trained[before:]) == (0, ["weak-2-r1"])
     assert [row["ranks"] for row in again.json["rows"]] == [1, 2, 4]
 
 
-def test_ranks_that_cannot_talk_are_not_trained(cli, pretend):
-    pretend.orders(silent=[2])
-    answer = cli(*pretend.words("--ranks=1,2", "--repeats=1"))
+def test_ranks_whose_all_reduce_fails_are_not_trained(cli, fake):
+    fake.behave(no_network=[2])
+    answer = cli(*fake.arguments("--ranks=1,2", "--repeats=1"))
     assert answer.code == 1
-    assert pretend.trained == ["weak-1-r1"]
+    assert fake.trained == ["weak-1-r1"]
     assert "an all-reduce on 2 ranks ended with exit code 1: no network" in answer.lines[-1]
 
 
-def test_a_launcher_that_starts_another_number(cli, pretend):
-    pretend.orders(ranks=1)
-    answer = cli(*pretend.words("--ranks=2"))
+def test_launcher_that_starts_another_number_of_ranks_is_refused(cli, fake):
+    fake.behave(ranks=1)
+    answer = cli(*fake.arguments("--ranks=2"))
     assert answer.code == 2
     assert "--launch: found 1 ranks, expected 2 from" in answer.lines[0]
 
@@ -258,25 +264,25 @@ def test_a_launcher_that_starts_another_number(cli, pretend):
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
     ],
 )
-def test_stopped_and_called_again(cli, pretend, number, code):
-    """No launcher outlives the command, and the epoch in which a session begins does not count."""
-    pretend.orders(hang=["weak-2-r1", 2])
-    asked = pretend.words("--ranks=1,2", "--repeats=1", "--weak", "--epochs=4")
-    running = command(*asked)
-    wait_until((pretend.folder / "hangs").exists, 60)
+def test_stopped_study_is_resumed(cli, fake, number, code):
+    """No launcher outlives the command, and the first epoch of each session is not timed."""
+    fake.behave(hang=["weak-2-r1", 2])
+    words = fake.arguments("--ranks=1,2", "--repeats=1", "--weak", "--epochs=4")
+    running = command(*words)
+    wait_until((fake.folder / "hangs").exists, 60)
     os.kill(running.pid, number)
     answer = outcome(running)
     assert answer.code == code
-    wait_until(lambda: not left_of(pretend.folder), 10)
-    pretend.orders()
-    again = cli(*asked)
-    assert (again.code, pretend.trained) == (0, ["weak-1-r1", "weak-2-r1", "weak-2-r1"])
+    wait_until(lambda: not processes_of(fake.folder), 10)
+    fake.behave()
+    again = cli(*words)
+    assert (again.code, fake.trained) == (0, ["weak-1-r1", "weak-2-r1", "weak-2-r1"])
     two = again.json["trainings"][1]
     assert two["starts"] == [1, 3]
     assert [epoch["counts"] for epoch in two["epochs"]] == [False, True, False, True]
 
 
-def test_where_no_epoch_would_count_it_begins_anew(tmp_path):
+def test_run_without_an_epoch_to_time_begins_anew(tmp_path):
     run, row = Run(tmp_path / "run"), {}
     for done, starts in [(0, [1]), (0, [1]), (1, [1, 2]), (1, [1, 2]), (2, [1])]:
         run.folder.mkdir(exist_ok=True)
@@ -305,41 +311,56 @@ BAD = [
 
 
 @pytest.mark.parametrize("more,line", BAD, ids=[" ".join(more) for more, _ in BAD])
-def test_bad_input_is_one_line(cli, store, tmp_path, more, line):
-    answer = cli(*words(store, tmp_path / "out", *more))
+def test_bad_input_ends_with_one_line(cli, store, tmp_path, more, line):
+    answer = cli(*arguments(store, tmp_path / "out", *more))
     assert (answer.code, len(answer.lines)) == (2, 1), answer.lines
     assert line in answer.lines[0]
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_folders(cli, pretend, store, tmp_path):
-    asked = ["--ranks=1", "--repeats=1"]
-    assert cli(*pretend.words(*asked)).code == 0
+def test_folder_of_another_study_is_refused(cli, fake, store, tmp_path):
+    words = ["--ranks=1", "--repeats=1"]
+    assert cli(*fake.arguments(*words)).code == 0
 
     def refused(*arguments):
         answer = cli(*arguments)
         assert (answer.code, len(answer.lines)) == (2, 1), answer.lines
         return answer.lines[0]
 
-    assert "epochs 3, not 4" in refused(*pretend.words(*asked, "--epochs=4"))
-    assert "batch 8, not 16" in refused(*pretend.words(*asked, "--batch=16"))
-    assert "launch" in refused(*words(store, pretend.out, *asked))
-    assert "is neither empty nor a rank-scaling study" in refused(*words(store, tmp_path, *asked))
-    assert (pretend.out / "recipe.yaml").read_text().count("epochs: 3") == 1
+    assert "epochs 3, not 4" in refused(*fake.arguments(*words, "--epochs=4"))
+    assert "batch 8, not 16" in refused(*fake.arguments(*words, "--batch=16"))
+    assert "launch" in refused(*arguments(store, fake.out, *words))
+    assert "is neither empty nor a rank-scaling study" in refused(*arguments(store, tmp_path, *words))
+    assert (fake.out / "recipe.yaml").read_text().count("epochs: 3") == 1
 
 
-def test_a_run_without_the_seconds_of_its_steps(cli, pretend):
-    (pretend.folder / "pretend.py").write_text(PRETEND.replace("train_seconds", "seconds"))
-    answer = cli(*pretend.words("--ranks=1", "--repeats=1"))
+def test_run_without_the_time_of_its_steps_is_refused(cli, fake):
+    (fake.folder / "fake.py").write_text(FAKE_LAUNCHER.replace("train_seconds", "seconds"))
+    answer = cli(*fake.arguments("--ranks=1", "--repeats=1"))
     assert answer.code == 2
     assert "metrics.csv: has no column train_seconds" in answer.lines[-1]
+
+
+def test_files_of_a_study_are_named_after_rank_scaling(cli, fake):
+    """The default folder and the file names differ from those of compound scaling and of the other benchmarks."""
+    assert cli(*fake.arguments("--ranks=1", "--repeats=1")).code == 0
+    files = {path.name for path in fake.out.iterdir() if path.is_file()}
+    assert files == {
+        *("rank-scaling.json", "rank-scaling.md", "rank-scaling.svg", "recipe.yaml"),
+        *("all-reduce-1.json", "all-reduce-1.log", "weak-1-r1.log"),
+    }
+    words = {kind: ["benchmark", kind, "--store=s.h5"] for kind in ("scaling", "learning")} | {
+        "zoo": ["benchmark", "zoo"]
+    }
+    defaults = {kind: str(_command_line().parse_args(line).out) for kind, line in words.items()}
+    assert defaults == {"scaling": "rank-scaling", "learning": "learning.json", "zoo": "zoo.json"}
 
 
 # ---- the plan
 
 
 @given(st.sets(st.sampled_from([1, 2, 4, 8]), min_size=1), st.integers(1, 3), st.integers(0, 5))
-def test_only_what_is_studied_differs(ranks, repeats, seed):
+def test_trainings_differ_only_in_ranks_batch_and_seed(ranks, repeats, seed):
     plan = RankScalingPlan(Recipe(batch=16, seed=seed), tuple(sorted(ranks)), repeats)
     found = planned_trainings(plan)
     assert len({t.name for t in found}) == len(found) == repeats * sum(1 if k == 1 else 2 for k in ranks)
@@ -349,7 +370,7 @@ def test_only_what_is_studied_differs(ranks, repeats, seed):
     assert [t.repeat for t in found] == sorted(t.repeat for t in found)
 
 
-def test_every_rank_has_as_many_threads_at_every_number(monkeypatch):
+def test_threads_per_rank_do_not_depend_on_the_number_of_ranks(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     plan = RankScalingPlan(Recipe())
     assert [
@@ -358,7 +379,7 @@ def test_every_rank_has_as_many_threads_at_every_number(monkeypatch):
     assert study_module._threads_per_rank(replace(plan, launch="srun -n {ranks} landscale")) is None
 
 
-def test_the_launchers_words():
+def test_launcher_command_replaces_ranks_and_python():
     assert launcher_command(TORCHRUN, 3)[:2] == [sys.executable, "-m"]
     assert "--nproc-per-node=3" in launcher_command(TORCHRUN, 3)
     assert launcher_command("env A='b c' N={ranks} x", 2) == ["env", "A=b c", "N=2", "x"]
