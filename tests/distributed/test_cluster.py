@@ -1,4 +1,4 @@
-"""Training by real launchers: torchrun, SLURM and Open MPI; a job that is preempted and started again."""
+"""Training under real launchers: torchrun, SLURM and Open MPI; and a SLURM job that is preempted and requeued."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def slurm_here(tmp_path_factory):
+def slurm_environment(tmp_path_factory):
     with slurm(tmp_path_factory.mktemp("slurm") / "slurm") as environment:
         yield environment
 
@@ -41,18 +41,18 @@ def train_words(store, run, epochs=2):
     return ["train", "--store", store, "--run-dir", run, f"--epochs={epochs}", *TINY]
 
 
-def launched(before, words, more=None, seconds=240):
+def run_under(launcher, words, more=None, seconds=240):
     process = subprocess.Popen(
-        [str(word) for word in (*before, *words)],
+        [str(word) for word in (*launcher, *words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env=os.environ | (more or {}),
     )
-    out, said = process.communicate(timeout=seconds)
+    out, errors = process.communicate(timeout=seconds)
     assert wait_until_gone(process.pid) == []
-    assert process.returncode == 0, said
+    assert process.returncode == 0, errors
     return out
 
 
@@ -60,17 +60,17 @@ def counts(figures):
     return [[row[key] for key in ("name", "tp", "fp", "fn", "tn")] for row in figures["counts"]]
 
 
-def check(before, store, folder, capsys, more=None):
-    """Trained by several ranks, its scores are those of its weights, by one process and by several."""
-    answer = json.loads(launched(before, [*train_words(store, folder / "run"), "--json"], more))
+def check(launcher, store, folder, capsys, more=None):
+    """The scores of a training on several ranks are those of its weights, evaluated on one rank and on several."""
+    answer = json.loads(run_under(launcher, [*train_words(store, folder / "run"), "--json"], more))
     assert answer["scores"]["patches"] == 21
     capsys.readouterr()
     for split in ("val", "test"):
         words = ["evaluate", folder / "run", store, "--split", split, "--json"]
-        together = json.loads(launched(before, words, more))
+        on_ranks = json.loads(run_under(launcher, words, more))
         assert main([str(word) for word in words]) == 0
-        alone = json.loads(capsys.readouterr().out)
-        assert counts(together) == counts(alone)
+        on_one = json.loads(capsys.readouterr().out)
+        assert counts(on_ranks) == counts(on_one)
     assert counts(json.loads((folder / "run" / "scores.json").read_text())) == counts(answer["scores"])
 
 
@@ -79,18 +79,18 @@ def test_torchrun(ranks, store, tmp_path, capsys):
     check(torchrun(ranks), store, tmp_path, capsys)
 
 
-def test_srun(store, tmp_path, capsys, slurm_here):
-    check(srun(2), store, tmp_path, capsys, slurm_here)
+def test_srun(store, tmp_path, capsys, slurm_environment):
+    check(srun(2), store, tmp_path, capsys, slurm_environment)
 
 
 def test_mpirun(store, tmp_path, capsys):
     if shutil.which("mpirun") is None:
-        pytest.skip("no mpirun here (Debian's openmpi-bin has one); see make test-cluster")
+        pytest.skip("no mpirun on this machine (Debian: openmpi-bin); see make test-cluster")
     check(mpirun(2), store, tmp_path, capsys)
 
 
 def script(store, run, epochs):
-    """The example's, with this machine's resources."""
+    """The example script, with the resources of this machine."""
     lines = EXAMPLE.read_text().splitlines()
     kept = [
         line
@@ -103,14 +103,14 @@ def script(store, run, epochs):
 
 
 def state(job, environment):
-    about = subprocess.run(
+    shown = subprocess.run(
         ["scontrol", "show", "job", job], env=os.environ | environment, capture_output=True, text=True, check=True
     ).stdout
-    return re.search(r"JobState=(\w+)", about)[1], int(re.search(r"Restarts=(\d+)", about)[1])
+    return re.search(r"JobState=(\w+)", shown)[1], int(re.search(r"Restarts=(\d+)", shown)[1])
 
 
 def submit(environment, folder, *words):
-    said = subprocess.run(
+    submitted = subprocess.run(
         ["sbatch", "--parsable", "--output", folder / "job-%j.txt", *words],
         env=os.environ | environment,
         capture_output=True,
@@ -118,13 +118,13 @@ def submit(environment, folder, *words):
         check=True,
         cwd=folder,
     )
-    return said.stdout.strip().split(";")[0]
+    return submitted.stdout.strip().split(";")[0]
 
 
 def wait(seconds, until):
     end = time.monotonic() + seconds
     while not until():
-        assert time.monotonic() < end, "it takes too long"
+        assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.25)
 
 
@@ -136,35 +136,36 @@ EPOCHS = 150
 
 
 @pytest.fixture(scope="module")
-def undisturbed(store, tmp_path_factory, slurm_here):
+def undisturbed(store, tmp_path_factory, slurm_environment):
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    launched(srun(2), train_words(store, run, EPOCHS), slurm_here)
+    run_under(srun(2), train_words(store, run, EPOCHS), slurm_environment)
     return weights(run)
 
 
 @pytest.mark.parametrize("how", ["preempted", "warned"])
-def test_a_job_is_started_again(how, store, tmp_path, slurm_here, undisturbed):
-    """By a job of higher priority, which needs the whole node, or by the warning before its time is over."""
+def test_requeued_job_ends_with_the_weights_of_an_undisturbed_one(how, store, tmp_path, slurm_environment, undisturbed):
+    """Preempted by a job of higher priority that needs the whole node, or warned by a signal before its time limit."""
     run, log = tmp_path / "run", tmp_path
     (tmp_path / "train.sbatch").write_text(script(store, run, EPOCHS))
-    job = submit(slurm_here, log, "--partition=low", "--ntasks=2", tmp_path / "train.sbatch")
-    wait(60, (run / "metrics.csv").exists)  # an epoch is done
+    job = submit(slurm_environment, log, "--partition=low", "--ntasks=2", tmp_path / "train.sbatch")
+    wait(60, (run / "metrics.csv").exists)  # after the first epoch
     if how == "preempted":
-        submit(slurm_here, log, "--partition=high", "--exclusive", "--wrap=sleep 3")
+        submit(slurm_environment, log, "--partition=high", "--exclusive", "--wrap=sleep 3")
     else:
-        subprocess.run(["scancel", "--signal=USR1", job], env=os.environ | slurm_here, check=True)
-    wait(60, lambda: state(job, slurm_here) in (("PENDING", 1), ("RUNNING", 1)))
-    time.sleep(3)  # a job that SLURM starts again in the second in which it ended has "credential revoked"
+        subprocess.run(["scancel", "--signal=USR1", job], env=os.environ | slurm_environment, check=True)
+    wait(60, lambda: state(job, slurm_environment) in (("PENDING", 1), ("RUNNING", 1)))
+    time.sleep(3)  # SLURM revokes the credential of a job that it restarts within the second in which it ended
 
     def ended():
-        now = ["scontrol", "update", f"JobId={job}", "StartTime=now"]  # SLURM would let two minutes pass
-        subprocess.run(now, env=os.environ | slurm_here, capture_output=True, check=False)
-        return state(job, slurm_here)[0] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
+        now = ["scontrol", "update", f"JobId={job}", "StartTime=now"]  # otherwise SLURM waits for two minutes
+        subprocess.run(now, env=os.environ | slurm_environment, capture_output=True, check=False)
+        return state(job, slurm_environment)[0] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
 
     wait(180, ended)
-    said = (log / f"job-{job}.txt").read_text()
-    assert state(job, slurm_here) == ("COMPLETED", 1), said
-    assert said.count("stopped after step") == 1, said
-    stopped, went_on = (int(re.search(rf"{words} step (\d+)", said)[1]) for words in ("stopped after", "goes on at"))
-    assert went_on == stopped > 0
+    output = (log / f"job-{job}.txt").read_text()
+    assert state(job, slurm_environment) == ("COMPLETED", 1), output
+    assert output.count("stopped after step") == 1, output
+    stopped = int(re.search(r"stopped after step (\d+)", output)[1])
+    resumed = int(re.search(r"(?:goes on|resumes|resumed) at step (\d+)", output)[1])
+    assert resumed == stopped > 0
     assert weights(run) == undisturbed

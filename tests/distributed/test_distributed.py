@@ -1,4 +1,4 @@
-"""Several processes: who is who, the same patches once, the same weights, and nobody waits for ever."""
+"""Several ranks: their numbers under each launcher, time-outs, and trainings that equal those of one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from landscale import distributed
 from landscale.cli import main
 from landscale.distributed import Ranks
-from landscale.distributed import ranks as ranks_room
+from landscale.distributed import ranks as ranks_module
 from landscale.loading import evaluation_steps
 from landscale.testing import make_store
 
@@ -28,16 +28,16 @@ ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHERS = ("SLURM_", "OMPI_", "PMI_", "TORCHELASTIC_")
 
 
-# ---- who am I
+# ---- the numbers of a rank
 
 
 @pytest.fixture
-def nobody(monkeypatch):
-    """An environment without any launcher's variables; what `_from_environment` adds goes away again."""
+def no_launcher(monkeypatch):
+    """An environment without the variables of a launcher; those that `_from_environment` adds are removed again."""
     for key in list(os.environ):
         if key in ENVIRONMENT or key.startswith(LAUNCHERS):
             monkeypatch.delenv(key)
-    for key in ("MASTER_ADDR", "MASTER_PORT"):  # so that monkeypatch knows them and takes them away
+    for key in ("MASTER_ADDR", "MASTER_PORT"):  # so that monkeypatch restores them
         monkeypatch.setenv(key, "")
         monkeypatch.delenv(key)
     return monkeypatch
@@ -46,60 +46,69 @@ def nobody(monkeypatch):
 def announce(monkeypatch, **variables):
     for key, value in variables.items():
         monkeypatch.setenv(key, str(value))
-    return ranks_room._from_environment()
+    return ranks_module._from_environment()
 
 
-def test_alone(nobody):
-    assert ranks_room._from_environment() == Ranks(0, 1, 0)
+def test_without_a_launcher_there_is_one_rank(no_launcher):
+    assert ranks_module._from_environment() == Ranks(0, 1, 0)
     ranks = distributed.start_process_group()
     assert ranks.first
     assert not torch.distributed.is_initialized()
     assert ranks.gather({"a": 1}) == [{"a": 1}]
     assert ranks.broadcast("x") == "x"
-    distributed.end_process_group()  # nothing to stop
+    assert ranks.begin_sum(torch.tensor([2.0, 3.0]))() == [2.0, 3.0]
+    weights = torch.ones(2)
+    ranks.broadcast_tensors([weights])
+    assert weights.tolist() == [1.0, 1.0]
+    ranks.report_progress(3)
+    with distributed.process_group(1.0) as ranks:
+        assert (ranks.rank, ranks.world, ranks.local) == (0, 1, 0)
+        ranks.report_progress(0)
+    assert distributed.local_device(Ranks(local=0)).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    distributed.end_process_group()  # has no effect
 
 
-def test_torchrun(nobody):
-    assert announce(nobody, RANK=5, WORLD_SIZE=8, LOCAL_RANK=1) == Ranks(5, 8, 1)
+def test_torchrun(no_launcher):
+    assert announce(no_launcher, RANK=5, WORLD_SIZE=8, LOCAL_RANK=1) == Ranks(5, 8, 1)
     assert not Ranks(5, 8, 1).first
 
 
-def test_torchrun_inside_a_slurm_step_has_the_last_word(nobody):
+def test_torchrun_inside_a_slurm_step_takes_precedence(no_launcher):
     slurm = {"SLURM_STEP_NUM_TASKS": 2, "SLURM_PROCID": 1, "SLURM_LOCALID": 0, "SLURM_JOB_ID": 7}
-    assert announce(nobody, RANK=3, WORLD_SIZE=4, LOCAL_RANK=3, **slurm) == Ranks(3, 4, 3)
+    assert announce(no_launcher, RANK=3, WORLD_SIZE=4, LOCAL_RANK=3, **slurm) == Ranks(3, 4, 3)
 
 
-def test_slurm(nobody, tmp_path):
-    """The first host of the step is asked of scontrol; the port follows from the job, so that jobs do not meet."""
+def test_slurm(no_launcher, tmp_path):
+    """scontrol lists the hosts of the step; the port depends on the job, so that two jobs on a host use different ones."""
     fake = tmp_path / "scontrol"
     fake.write_text('#!/bin/sh\n[ "$*" = "show hostnames node[03-04]" ] && printf "node03\\nnode04\\n"\n')
     fake.chmod(0o755)
-    nobody.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    no_launcher.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     step = {"SLURM_JOB_ID": 123_456, "SLURM_STEP_NODELIST": "node[03-04]", "SLURM_STEP_NUM_TASKS": 8}
-    assert announce(nobody, **step, SLURM_PROCID=6, SLURM_LOCALID=2) == Ranks(6, 8, 2)
+    assert announce(no_launcher, **step, SLURM_PROCID=6, SLURM_LOCALID=2) == Ranks(6, 8, 2)
     assert os.environ["MASTER_ADDR"] == "node03"
     assert 1024 < int(os.environ["MASTER_PORT"]) < 65_536
     port = os.environ.pop("MASTER_PORT")
-    assert announce(nobody, SLURM_PROCID=0, SLURM_LOCALID=0) == Ranks(0, 8, 0)
+    assert announce(no_launcher, SLURM_PROCID=0, SLURM_LOCALID=0) == Ranks(0, 8, 0)
     assert os.environ.pop("MASTER_PORT") == port  # the same in every process of a job
-    announce(nobody, SLURM_JOB_ID=123_457)
+    announce(no_launcher, SLURM_JOB_ID=123_457)
     assert os.environ["MASTER_PORT"] != port
 
 
-def test_a_batch_script_alone_is_one_process(nobody):
-    """Inside sbatch, SLURM tells of all the tasks that a step could have; there is no step."""
-    assert announce(nobody, SLURM_JOB_ID=9, SLURM_NTASKS=16, SLURM_PROCID=0, SLURM_LOCALID=0) == Ranks()
-    assert announce(nobody, SLURM_STEP_NUM_TASKS=1) == Ranks()
+def test_batch_script_without_srun_is_one_process(no_launcher):
+    """Inside sbatch, SLURM sets the number of tasks that a step could have, but there is no step."""
+    assert announce(no_launcher, SLURM_JOB_ID=9, SLURM_NTASKS=16, SLURM_PROCID=0, SLURM_LOCALID=0) == Ranks()
+    assert announce(no_launcher, SLURM_STEP_NUM_TASKS=1) == Ranks()
     assert "MASTER_ADDR" not in os.environ
 
 
-def test_open_mpi(nobody):
+def test_open_mpi(no_launcher):
     mpi = {"OMPI_COMM_WORLD_SIZE": 4, "OMPI_COMM_WORLD_RANK": 2, "OMPI_COMM_WORLD_LOCAL_RANK": 0}
-    nobody.setenv("MASTER_ADDR", "node07")  # as `mpirun -x MASTER_ADDR` gives it
-    assert announce(nobody, **mpi) == Ranks(2, 4, 0)
+    no_launcher.setenv("MASTER_ADDR", "node07")  # as `mpirun -x MASTER_ADDR` gives it
+    assert announce(no_launcher, **mpi) == Ranks(2, 4, 0)
     assert os.environ["MASTER_ADDR"] == "node07"
     assert os.environ["MASTER_PORT"]
-    assert announce(nobody, OMPI_COMM_WORLD_SIZE=1) == Ranks()
+    assert announce(no_launcher, OMPI_COMM_WORLD_SIZE=1) == Ranks()
 
 
 # ---- time-outs of the process group
@@ -169,7 +178,7 @@ def test_a_rank_that_dies_just_after_its_arrival_ends_the_others(tmp_path):
     assert "another rank did not connect within 12 s" in errors[0]
 
 
-# ---- two processes
+# ---- two ranks
 
 BANDS = "B02,B03,B04,B08"
 COMMON = [f"--bands={BANDS}", "--rate=1e-2", "--precision=fp32", "--seed=1", "--thresholds=one"]
@@ -193,7 +202,7 @@ def store(tmp_path_factory):
 
 
 def torchrun(*words, processes=2, seconds=150):
-    """`--` keeps torchrun from taking our `--run` for an abbreviation of its `--run-path`."""
+    """`--` keeps torchrun from reading landscale's `--run` as an abbreviation of its own `--run-path`."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=seconds, check=False)
 
@@ -204,28 +213,28 @@ def evaluated(run, store, split, capsys):
     return json.loads(capsys.readouterr().out)
 
 
-def test_two_processes_are_one_with_twice_the_batch(store, tmp_path, capsys):
+def test_two_ranks_train_like_one_process_with_twice_the_batch(store, tmp_path, capsys):
     both = tmp_path / "both"
     words = ["train", f"--store={store.path}", "--json", *LAYER_NORM]
     ended = torchrun("-m", "--", "landscale", *words, "--batch=4", f"--run={both}")
     assert ended.returncode == 0, ended.stderr
-    answer = json.loads(ended.stdout)  # one object: the first process alone speaks
+    answer = json.loads(ended.stdout)  # one object: only the first rank prints
     assert answer["run"] == str(both)
     assert main([*words, "--batch=8", f"--run={tmp_path / 'alone'}"]) == 0
     alone = json.loads(capsys.readouterr().out)
 
-    mine, theirs = (load_file(run / "weights" / "model.safetensors") for run in (tmp_path / "alone", both))
+    one, two = (load_file(run / "weights" / "model.safetensors") for run in (tmp_path / "alone", both))
     start = fresh_weights(store)
-    moved = sum(float((mine[k] - start[k]).square().sum()) for k in mine) ** 0.5
-    apart = sum(float((mine[k] - theirs[k]).square().sum()) for k in mine) ** 0.5
+    moved = sum(float((one[k] - start[k]).square().sum()) for k in one) ** 0.5
+    apart = sum(float((one[k] - two[k]).square().sum()) for k in one) ** 0.5
     assert moved > 0.1
     assert apart < 1e-3 * moved
     first, second = (pd.read_csv(run / "metrics.csv") for run in (tmp_path / "alone", both))
     assert list(first["step"]) == list(second["step"]) == [4, 8]
     assert list(first["rate"]) == pytest.approx(list(second["rate"]))
-    assert np.allclose(first["loss"], second["loss"], rtol=1e-4), "the loss is that of one process alone"
+    assert np.allclose(first["loss"], second["loss"], rtol=1e-4), "the loss is that of one process"
 
-    # every patch was scored once, and the figures are those of a single process
+    # every patch was scored once, and the scores are those of a single process
     for split, patches in (("val", 17), ("test", 7)):
         figures = evaluated(both, store, split, capsys)
         assert figures["patches"] == patches
@@ -253,7 +262,7 @@ import time
 from pathlib import Path
 import torch
 import landscale.training.checkpoint as checkpoint
-import landscale.training.training as room
+import landscale.training.training as training
 from landscale.distributed import start_process_group, end_process_group
 from landscale.training.recipe import load_recipe
 from landscale.training.runs import Run
@@ -262,26 +271,26 @@ from landscale.store import open_store
 torch.set_num_threads(1)
 path, folder, words = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 ranks, store = start_process_group(), open_store(path)
-true = checkpoint.save_checkpoint
+save_checkpoint = checkpoint.save_checkpoint
 
-def slow(*arguments):  # the first process writes, and the others must not run ahead
+def slow(*arguments):  # the other ranks must wait until the first one has written it
     time.sleep(0.3)
-    true(*arguments)
+    save_checkpoint(*arguments)
 
 checkpoint.save_checkpoint = slow
-about = load_recipe(None, [*words, "--select=micro_ap"]), store, Run(folder / "run"), ranks, torch.device("cpu")
-scores = room.train(*about)
+arguments = load_recipe(None, [*words, "--select=micro_ap"]), store, Run(folder / "run"), ranks, torch.device("cpu")
+scores = training.train(*arguments)
 (folder / f"figures-{ranks.rank}.json").write_text(json.dumps(scores.to_json()))
-assert room.train(*about) == scores  # a run that has ended tells what it found
+assert training.train(*arguments) == scores  # a run that has ended returns its scores again
 for several in (ranks.gather(ranks.rank), [ranks.broadcast(5 + ranks.rank)] * 2):
     assert several in ([0, 1], [5, 5]), several
 end_process_group()
 """
 
 
-def test_the_scores_of_a_run_are_those_of_its_weights(store, tmp_path, capsys):
-    """Norms see another half of the batch in each process, and averaged weights follow them; the first one's are kept.
-    Whatever process scored a patch, the figures must be those of the weights on disk.
+def test_scores_of_a_run_are_those_of_its_weights(store, tmp_path, capsys):
+    """Batch statistics differ between ranks, and so do averaged weights; those of the first rank are saved. Whichever rank
+    scored a patch, the scores must be those of the saved weights.
     """
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
@@ -293,36 +302,37 @@ def test_the_scores_of_a_run_are_those_of_its_weights(store, tmp_path, capsys):
     assert figures["micro_ap"] == pytest.approx(first["micro_ap"], abs=1e-6)
     assert counts(figures) == counts(first)
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
-    assert figures["micro_ap"] == pytest.approx(table["val_micro_ap"].max(), abs=1e-6)  # the best epoch's are kept
+    best = table["val_micro_ap"].max()  # whose weights are kept
+    assert figures["micro_ap"] == pytest.approx(best, abs=1e-6)
 
 
-def test_nobody_waits_for_one_that_has_failed(store, tmp_path):
-    """Bad input in all processes: it ends at once, with the line that says why."""
+def test_bad_input_on_all_ranks_ends_with_one_line(store, tmp_path):
+    """All ranks end at once, without a traceback."""
     missing = tmp_path / "no.h5"
     ended = torchrun("-m", "--", "landscale", "train", f"--store={missing}", *LAYER_NORM, seconds=60)
     assert ended.returncode != 0
     assert f"landscale: {missing}: no such store" in ended.stderr
-    assert "landscale/commands" not in ended.stderr  # no traceback of ours
+    assert "landscale/commands" not in ended.stderr  # no traceback
     assert "landscale/cli.py" not in ended.stderr
 
 
-def test_the_gathered_order_is_that_of_the_patches(store, monkeypatch):
-    """Ranks have whole batches; put together they are in the order asked for (more ranks than batches, too)."""
+def test_gathered_probabilities_are_in_the_order_of_the_patches(store, monkeypatch):
+    """Each rank evaluates whole batches; gathered, they are in the requested order, also with more ranks than batches."""
     from landscale.inference.evaluate import infer
     from landscale.training.build import build_classifier
     from landscale.training.recipe import load_recipe
 
     classifier = build_classifier(load_recipe(None, BATCH_NORM), store).eval()
     patches = store.patches("val")[::-1].copy()
-    straight = infer(classifier, store, patches, Ranks(), 4, show=False)
+    expected = infer(classifier, store, patches, Ranks(), 4, show=False)
     for world in (2, 3, 9):
         parts = []
         for rank in range(world):
-            mine = [np.empty(0, np.int64), *evaluation_steps(patches, 4, rank, world)]
-            parts.append(infer(classifier, store, np.concatenate(mine), Ranks(), 4, show=False))
+            own = [np.empty(0, np.int64), *evaluation_steps(patches, 4, rank, world)]
+            parts.append(infer(classifier, store, np.concatenate(own), Ranks(), 4, show=False))
         assert sum(map(len, parts)) == len(patches)
         monkeypatch.setattr(Ranks, "gather", lambda self, value, parts=parts: parts if self.world > 1 else [value])
         for rank in range(world):
-            together = infer(classifier, store, patches, replace(Ranks(), rank=rank, world=world), 4, show=False)
-            assert np.array_equal(together, straight)
+            gathered = infer(classifier, store, patches, replace(Ranks(), rank=rank, world=world), 4, show=False)
+            assert np.array_equal(gathered, expected)
         monkeypatch.undo()
