@@ -13,7 +13,7 @@ from landscale.inference.predict import predict
 from landscale.models.weights import load_model
 from landscale.preparation import prepare_survey
 from landscale.report.page import write_report
-from landscale.runtime.files import write_json
+from landscale.runtime.documents import write_json
 from landscale.runtime.portability import usable_cores
 from landscale.runtime.signals import Stopped
 from landscale.store import open_store

@@ -11,7 +11,7 @@ import rasterio
 
 import landscale.demo
 from landscale.demo import DemoSize, demo
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json
 from landscale.runtime.signals import Stopped
 from landscale.store import open_store
 

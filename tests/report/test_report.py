@@ -20,7 +20,7 @@ from landscale.inference.metrics import compute_scores
 from landscale.models.classifier import Description
 from landscale.report.map_view import render_map_view
 from landscale.report.page import write_report
-from landscale.runtime.files import write_json
+from landscale.runtime.documents import write_json
 from landscale.training.recipe import Recipe, as_yaml
 from landscale.vocabulary.nomenclatures import BEN19, EUROSAT10
 

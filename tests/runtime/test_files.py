@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from landscale.errors import BadInput
-from landscale.runtime.files import atomic_file, atomic_folder, read_json, write_json
+from landscale.runtime.files import atomic_file, atomic_folder
 from landscale.runtime.parts import resumable_parts
 
 
@@ -74,20 +74,6 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_older(tmp_path: Path, mo
         (temporary / "model").write_text("two")
     assert (path / "model").read_text() == "one"
     assert names(tmp_path) == ["weights"]
-
-
-def test_json_is_read_as_it_was_written_or_refused_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    write_json(path, {"name": "Wälder", "count": 3})
-    assert read_json(path) == {"name": "Wälder", "count": 3}
-    for content in (b"", b"{", b"\xff\xfe"):
-        path.write_bytes(content)
-        with pytest.raises(BadInput, match=r"a\.json: is not valid JSON") as caught:
-            read_json(path)
-        assert "\n" not in str(caught.value)
-    for missing in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(BadInput, match="cannot be read"):
-            read_json(missing)
 
 
 def test_parts_are_there_until_the_whole_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from landscale.distributed import local_device
 from landscale.inference.scores import Scores
 from landscale.models import ZOO, describe
 from landscale.models.compound import Scaling, candidates
-from landscale.runtime.files import write_json
+from landscale.runtime.documents import write_json
 from landscale.store import open_store
 from landscale.studies.compound_scaling import study as study_module
 from landscale.studies.compound_scaling import trainings

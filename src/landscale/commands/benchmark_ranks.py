@@ -89,7 +89,7 @@ def _show_page(page: str, out: Path) -> None:
 
 def _all_reduce(options: argparse.Namespace) -> int:
     from landscale.distributed import end_process_group, local_device, start_process_group
-    from landscale.runtime.files import write_json
+    from landscale.runtime.documents import write_json
     from landscale.studies.rank_scaling.all_reduce import measure_all_reduce
 
     ranks = start_process_group()

@@ -30,13 +30,14 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.inference.evaluate import evaluate
     from landscale.inference.scores_table import show_scores
     from landscale.models.weights import load_model
-    from landscale.runtime.files import check_replaceable, write_json
+    from landscale.runtime.documents import write_json
+    from landscale.runtime.outputs import check_output
     from landscale.store import open_store
 
     if options.batch < 1:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")
     if options.out:
-        check_replaceable(options.out, (b"{",), "a file of scores")
+        check_output(options.out, (b"{",), "a file of scores")
     store = open_store(options.store)
     store.patches(options.split)
     model = load_model(options.model)

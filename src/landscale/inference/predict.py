@@ -23,7 +23,8 @@ from rasterio.windows import Window
 
 from landscale.loading import Native
 from landscale.models.classifier import Classifier
-from landscale.runtime.files import atomic_file, check_replaceable
+from landscale.runtime.files import atomic_file
+from landscale.runtime.outputs import check_output
 from landscale.runtime.parts import Parts, resumable_parts
 from landscale.runtime.progress import progress_bar
 from landscale.scenes.scene import ScenePixels, open_scene
@@ -64,7 +65,7 @@ def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int |
     Raises:
         BadInput: the scene lacks bands or cannot be read, or `out` is something else than a map; it stays as it is.
     """
-    check_replaceable(out, (b"II", b"MM"), "a GeoTIFF")
+    check_output(out, (b"II", b"MM"), "a GeoTIFF")
     d = classifier.description
     scene = open_scene(scene_folder)
     with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(scene, d.bands) as pixels, ExitStack() as stack:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from landscale.errors import BadInput
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json
 from landscale.vocabulary.headline import headline
 
 

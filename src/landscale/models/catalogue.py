@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscale.errors import LandscaleError, UnknownName, reason
-from landscale.runtime.files import read_json, write_text
+from landscale.runtime.documents import read_json
+from landscale.runtime.files import write_text
 from landscale.runtime.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from landscale.errors import BadInput, LandscaleError, reason
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json
 
 IMAGENET = "imagenet"
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from landscale.errors import BadInput, reason
 from landscale.models.classifier import Classifier, Description
-from landscale.runtime.files import atomic_folder, read_json, write_json
+from landscale.runtime.documents import read_json_object, write_json
+from landscale.runtime.files import atomic_folder
 from landscale.vocabulary.headline import headline
 
 FORMAT = 1
@@ -51,9 +52,8 @@ def find_weights(path: Path) -> Path:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The content of the `config.json` of a run or weights."""
-    content = read_json(find_weights(path) / "config.json")
-    if not isinstance(content, dict) or "landscale_format" not in content:
-        raise BadInput(find_weights(path) / "config.json", "is no description of landscale weights")
+    file = find_weights(path) / "config.json"
+    content = read_json_object(file, "a description of landscale weights", ("landscale_format",))
     if content["landscale_format"] > FORMAT:
         raise BadInput(path, f"has format {content['landscale_format']}, this program reads up to {FORMAT}")
     return content

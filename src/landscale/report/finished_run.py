@@ -12,7 +12,7 @@ import yaml
 from landscale.errors import BadInput, reason
 from landscale.inference.scores import Scores, read_scores
 from landscale.models.weights import read_config
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json_object
 from landscale.training.runs import Run
 
 
@@ -81,8 +81,8 @@ def _read_run(folder: Path, name: str) -> FinishedRun:
         name=name,
         folder=folder,
         recipe=_mapping(folder / "recipe.yaml", _read_yaml(folder / "recipe.yaml")),
-        environment=_mapping(folder / "environment.json", read_json(folder / "environment.json")),
-        data=_mapping(folder / "run.json", read_json(folder / "run.json")),
+        environment=read_json_object(folder / "environment.json", "a description of a run's environment"),
+        data=read_json_object(folder / "run.json", "a description of a run"),
         config=read_config(folder),
         history=_read_history(folder / "metrics.csv"),
         scores={split: scores for split, scores in known.items() if scores},  # the store may have no val split

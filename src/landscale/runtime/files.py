@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from landscale.errors import BadInput
 
@@ -36,21 +34,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def check_replaceable(path: Path, begins: tuple[bytes, ...], what: str) -> None:
-    """That a result may be written to `path`: what is there, if anything, is an older one, or empty.
-
-    Raises:
-        BadInput: it is a folder, or a file that begins otherwise: perhaps the data that the result comes from.
-    """
-    if path.is_dir():
-        raise BadInput(path, f"is a folder, expected the name of {what}")
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(4)
-        if start and not start.startswith(begins):
-            raise BadInput(path, f"exists and is not {what}; choose another name or remove it")
 
 
 @contextmanager
@@ -111,21 +94,3 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        BadInput: missing, unreadable or no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(path, f"cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(path, f"is not valid JSON ({error})") from None

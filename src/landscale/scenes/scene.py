@@ -22,7 +22,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json_object
 from landscale.scenes.matlab import matlab_bands, open_matlab_band
 from landscale.vocabulary.bands import ALIASES, BANDS
 
@@ -131,9 +131,7 @@ def _said_offset(folder: Path) -> int | None:
 
 
 def _noted_offset(path: Path) -> int:
-    content = read_json(path)
-    offset = content.get("offset") if isinstance(content, dict) else None
-    return _checked(path, offset)
+    return _checked(path, read_json_object(path, "a note on a scene", ("offset",))["offset"])
 
 
 def _checked(path: Path, offset: object) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput
-from landscale.runtime.files import read_json, write_json
+from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import progress_bar
 from landscale.store.layout import Layout, moments

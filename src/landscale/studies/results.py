@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from landscale.errors import BadInput
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json_object
 from landscale.training.runs import environment
 
 Figures = dict[str, Any]
@@ -38,8 +38,8 @@ def read_results(path: Path, kind: str = "zoo") -> Figures:
     Raises:
         BadInput: the file is missing or something else.
     """
-    content = read_json(path)
-    if not (isinstance(content, dict) and content.get("benchmark") == kind):
+    content = read_json_object(path, f"a file of figures of `landscale benchmark {kind}`")
+    if content.get("benchmark") != kind:
         raise BadInput(path, f"holds no figures of `landscale benchmark {kind}`")
     return content
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from landscale.errors import BadInput
-from landscale.runtime.files import atomic_folder, write_json
+from landscale.runtime.documents import write_json
+from landscale.runtime.files import atomic_folder
 from landscale.runtime.parts import resumable_parts
 from landscale.runtime.progress import progress_bar
 from landscale.scenes.scene import NOTE, ScenePixels, open_scene

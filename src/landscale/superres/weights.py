@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from landscale.errors import BadInput, reason
-from landscale.runtime.files import atomic_folder, read_json, write_json
+from landscale.runtime.documents import read_json_object, write_json
+from landscale.runtime.files import atomic_folder
 from landscale.superres.network import DIVISOR, DSen2, NetworkShape
 from landscale.superres.planes import GROUPS
 
@@ -60,8 +61,8 @@ def read_superres_config(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "config.json").is_file():
         raise BadInput(folder, "holds no weights: expected config.json and model.safetensors of superres train")
-    content = read_json(folder / "config.json")
-    if not isinstance(content, dict) or content.get("kind") != KIND:
+    content = read_json_object(folder / "config.json", "a description of super-resolution weights")
+    if content.get("kind") != KIND:
         raise BadInput(folder, "holds weights of another kind, expected those of superres train")
     if content.get("landscale_format", 0) > FORMAT:
         raise BadInput(folder, f"has format {content['landscale_format']}, expected at most {FORMAT}; update landscale")

@@ -16,7 +16,8 @@ import yaml
 
 from landscale.errors import BadInput
 from landscale.inference.scores import Scores, read_scores
-from landscale.runtime.files import read_json, write_json, write_text
+from landscale.runtime.documents import read_json, write_json
+from landscale.runtime.files import write_text
 from landscale.runtime.portability import usable_cores
 from landscale.store import PatchStore
 from landscale.training.recipe import CONDUCT, Recipe, as_yaml

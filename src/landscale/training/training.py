@@ -35,7 +35,7 @@ from landscale.loading import (
 from landscale.models.classifier import Classifier
 from landscale.models.pretrained import begin_from
 from landscale.models.weights import save_weights
-from landscale.runtime.files import read_json, write_json
+from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.progress import console, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals, ignore_scheduler_signals
 from landscale.store import PatchStore

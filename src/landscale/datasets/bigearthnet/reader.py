@@ -16,7 +16,7 @@ from landscale.datasets.bigearthnet.sentinel1 import RADAR
 from landscale.datasets.survey import PatchDetails
 from landscale.errors import BadInput, UnknownName
 from landscale.formats.geotiff import Place, read_band
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json
 from landscale.store import Plane
 from landscale.store.planes import SENTINEL2
 from landscale.vocabulary.nomenclatures import Nomenclature

@@ -13,7 +13,7 @@ from typing import Any
 
 from landscale.datasets.splits import split_lists
 from landscale.errors import BadInput, reason
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json
 from landscale.store.planes import SENTINEL1
 
 (RADAR,) = SENTINEL1

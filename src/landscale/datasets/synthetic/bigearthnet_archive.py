@@ -30,7 +30,7 @@ from landscale.datasets.survey import Survey
 from landscale.datasets.synthetic.land_use import BANDS, CODES
 from landscale.datasets.synthetic.landscape import STRIP_HEIGHT, Landscape, LandscapeStrip
 from landscale.errors import BadInput, UnknownName
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json
 from landscale.vocabulary.nomenclatures import BEN19, CLC43
 
 Numbers = npt.NDArray[np.uint16]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from landscale.datasets.bigearthnet.folders import describe_v1
 from landscale.datasets.splits import read_list, split_code
 from landscale.errors import BadInput, LandscaleError, UnknownName, reason
-from landscale.runtime.files import read_json
+from landscale.runtime.documents import read_json
 from landscale.scenes.tile import GRID, SIDE, Tile, product_name
 from landscale.store import SPLITS
 from landscale.vocabulary.nomenclatures import Nomenclature

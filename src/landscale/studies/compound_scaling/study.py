@@ -15,7 +15,7 @@ import pandas as pd
 from landscale.errors import BadInput, LandscaleError
 from landscale.models.compound import Scaling
 from landscale.preparation.plan import longest_first
-from landscale.runtime.files import read_json, write_json
+from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.progress import console, progress_bar
 from landscale.store import PatchStore
 from landscale.studies.compound_scaling.networks import ScalableNetwork, ScaledNetwork, scalable_network

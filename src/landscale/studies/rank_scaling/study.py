@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from landscale.errors import BadInput, LandscaleError
-from landscale.runtime.files import read_json, write_json, write_text
+from landscale.runtime.documents import read_json, write_json
+from landscale.runtime.files import write_text
 from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import console, progress_bar
 from landscale.runtime.signals import deferred_signals

@@ -26,7 +26,7 @@ from landscale.loading import batches, epoch_order, targets_by_name
 from landscale.models.classifier import reduced_precision
 from landscale.models.registry import ZooEntry, zoo
 from landscale.preparation import prepare_survey
-from landscale.runtime.files import write_json
+from landscale.runtime.documents import write_json
 from landscale.runtime.progress import progress_bar
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.store import PatchStore, open_store

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from landscale.models.registry import PATCH_SIDE, zoo
-from landscale.runtime.files import write_json
+from landscale.runtime.documents import write_json
 from landscale.runtime.progress import progress_bar
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.studies.results import Figures, begin, missing, put

@@ -1,0 +1,49 @@
+"""Read and write JSON files; what is read comes from users and is not trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from landscale.errors import BadInput
+from landscale.runtime.files import write_text
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file atomically, indented, with non-ASCII characters as they are."""
+    write_text(Path(path), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        BadInput: the file is missing or unreadable, or is not valid JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(path, f"cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(path, f"is not valid JSON ({error})") from None
+
+
+def read_json_object(path: str | Path, expected: str, fields: Iterable[str] = ()) -> dict[str, Any]:
+    """The content of a JSON file that holds an object.
+
+    Args:
+        path: the file.
+        expected: what the file should be, for the error message, such as "a description of landscale weights".
+        fields: keys that the object must have.
+
+    Raises:
+        BadInput: as `read_json`; or it is not an object, or lacks a field.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise BadInput(path, f"is not {expected}: found JSON of type {type(content).__name__}, expected an object")
+    if missing := [field for field in fields if field not in content]:
+        raise BadInput(path, f"is not {expected}: it lacks {', '.join(missing)}")
+    return content
