@@ -204,3 +204,12 @@ def test_h100_section_is_marked_as_an_estimate():
 @pytest.mark.parametrize("section", [sedona_section, h100_section])
 def test_docs_repeat_the_sections_of_the_cost_model(section):
     assert "\n\n".join(section()) in DOCS.read_text(encoding="utf-8")
+
+
+def test_docs_have_the_columns_and_sentences_of_the_page():
+    docs = DOCS.read_text(encoding="utf-8")
+    content = results({("weak", 1): 3.0, ("weak", 2): 2.0, ("strong", 2): 2.0}, batch=32, rate_batch=None)
+    lines = rank_scaling_page(content).splitlines()
+    assert [line for line in lines if line.startswith(("| ranks", "| kind")) and line not in docs] == []
+    fixed = ("Each rank has 32", "The global batch is", "`studies/rank_scaling")
+    assert [line for line in lines if line.startswith(fixed) and line not in docs] == []

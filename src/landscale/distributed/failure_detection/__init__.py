@@ -4,8 +4,9 @@ A rank that waits in a collective (an all-reduce, a broadcast) waits for all oth
 rest would wait for ever, and the job would hold its nodes until the scheduler's time limit. What launchers and PyTorch offer
 covers a part of this:
 
-- **torchrun** ends or restarts the whole group when a process of it *exits*. It does not see a process that hangs. srun
-  (with `--kill-on-bad-exit`) and mpirun end the job in the same case. None of them says what the training had done so far.
+- **Launchers.** torchrun ends or restarts the whole group when one of its processes *exits*; srun (with
+  `--kill-on-bad-exit`) and mpirun end the job. None of them sees a process that hangs or is suspended, and they print an
+  exit code or a signal, each in its own form, but neither the step nor, under srun and mpirun, what went wrong.
 - **The process group's time-out** ends a collective after a fixed limit, 10 minutes for NCCL and 30 for gloo. It cannot
   tell a hanging rank from one that legitimately takes longer (the first rank writing a checkpoint, an evaluation on one
   rank), it names neither rank nor host, and with NCCL it ends the process at once. So the group's limit is set to days
