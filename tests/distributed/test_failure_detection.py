@@ -1,15 +1,13 @@
-"""If a rank dies, is stopped, hangs or fails, all others end in time, and one line names the rank and its host."""
+"""If a rank dies, is stopped, hangs or fails, all others end in time, and one line names it and its host: real processes."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,23 +15,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
-from hypothesis import given
-from hypothesis import strategies as st
 
-from landscale.distributed import Ranks
-from landscale.distributed.failure_detection import ProgressCounter, detect_failures, liveness, messages, rules
-from landscale.distributed.failure_detection.detector import FailureDetector
-from landscale.distributed.failure_detection.heartbeat import HeartbeatThread
-from landscale.distributed.failure_detection.liveness import start_time
-from landscale.distributed.failure_detection.records import (
-    Diagnosis,
-    Heartbeat,
-    Observation,
-    RankProcess,
-    RankProgress,
-)
-from landscale.errors import LostRank
 from launchers import members, session_of, wait_until_gone
 
 TIMEOUT = 3.0
@@ -332,195 +314,3 @@ def test_cancelled_job_prints_nothing(run_ranks):
     assert "landscale: " not in outcome.output
     assert outcome.codes == [128 + 15] * 3
     assert outcome.seconds < TIMEOUT
-
-
-# ---- many ranks, as threads that share a store in memory
-
-
-class ThreadRanks:
-    """Ranks that have a heartbeat thread and a failure detector each, but share one process."""
-
-    def __init__(self, hosts: list[str], timeout: float) -> None:
-        store, world = dist.HashStore(), len(hosts)
-        processes = [RankProcess(host, os.getpid()) for host in hosts]
-        self.outputs = [io.StringIO() for _ in hosts]
-        self.counters = [ProgressCounter() for _ in hosts]
-        self.heartbeats = [
-            HeartbeatThread(store, Ranks(r, world), self.counters[r], timeout / 10) for r in range(world)
-        ]
-        self.detectors = [
-            FailureDetector(self.heartbeats[r], processes, timeout, self.outputs[r]) for r in range(world)
-        ]
-        for heartbeats in self.heartbeats:
-            heartbeats.write_first()
-
-    def lines(self) -> list[str]:
-        return [line for output in self.outputs for line in output.getvalue().splitlines()]
-
-
-def test_all_ranks_of_a_dead_host_are_named_once():
-    """Five of twenty ranks are silent: each of the others ends with the same message, and one has written it."""
-    ranks = ThreadRanks([f"node{rank // 5}" for rank in range(20)], timeout=2)
-    alive = [rank for rank in range(20) if rank // 5 != 2]
-    errors: dict[int, Exception] = {}
-
-    def end(rank):
-        errors[rank] = ranks.detectors[rank].replacement_for(RuntimeError("gloo: Connection closed by peer"))
-        ranks.detectors[rank].stop()
-
-    for rank in alive:
-        ranks.counters[rank].report(7)
-        ranks.detectors[rank].start()
-    threads = [threading.Thread(target=end, args=(rank,)) for rank in alive]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    (line,) = ranks.lines()
-    assert line.startswith("landscale: ranks 10, 11, 12, 13, 14 on host node2 died or became unreachable at step 7; ")
-    assert sorted(errors) == alive
-    assert all(isinstance(error, LostRank) and f"landscale: {error}" == line for error in errors.values())
-
-
-class StoreWithoutDiagnosis:
-    """A store in which the diagnosis of another rank appears just after it was read."""
-
-    def __init__(self, store):
-        self._store = store
-
-    def __getattr__(self, name):
-        return getattr(self._store, name)
-
-    def multi_get(self, keys):
-        values = zip(keys, self._store.multi_get(keys), strict=True)
-        return [b"" if key == "diagnosis" else value for key, value in values]
-
-
-def test_first_proposed_diagnosis_is_final():
-    ranks = ThreadRanks(["a", "a"], timeout=10.0)
-    for rank, heartbeats in enumerate(ranks.heartbeats):
-        heartbeats.store, heartbeats.proposal = StoreWithoutDiagnosis(heartbeats.store), Diagnosis(rank, f"by {rank}")
-        heartbeats._exchange()
-    assert [heartbeats.diagnosis[:2] for heartbeats in ranks.heartbeats] == [(0, "by 0")] * 2
-
-
-progress = st.tuples(st.integers(-1, 3), st.integers(0, 2))
-rank_states = st.tuples(progress, st.sampled_from(["runs", "silent", "ended"]), st.sampled_from(["a", "b"]))
-
-
-@given(st.lists(rank_states, min_size=2, max_size=9))
-def test_who_is_named_when_no_rank_makes_progress(states):
-    """The silent ranks; otherwise those that are furthest behind; otherwise none. Never one that ended well."""
-    states[0] = (states[0][0], "runs", states[0][2])  # the one that searches
-    ranks = ThreadRanks([host for _, _, host in states], timeout=10.0)
-    heartbeats, detector = ranks.heartbeats[0], ranks.detectors[0]
-    for rank, ((step, calls), state, _) in enumerate(states):
-        heartbeat = Heartbeat(1, RankProgress(9, step, step + 1, calls), "" if state == "ended" else None)
-        unchanged_since, readings = (90.0, 9) if state == "silent" else (99.9, 1)
-        heartbeats.observations[rank] = Observation(heartbeat, 99.9, unchanged_since, readings)
-    heartbeats.last_exchange = 100.0
-    detector._search(100.0, searched=5.0, hangs=True)
-    message = heartbeats.proposal.message if heartbeats.proposal else None
-    running = {rank: reached for rank, (reached, state, _) in enumerate(states) if state != "ended"}
-    expected = [rank for rank in running if states[rank][1] == "silent"]
-    if len(running) == 1:
-        assert message is None
-        return
-    if expected:
-        assert heartbeats.proposal.hanging == expected
-    elif len(set(running.values())) > 1:
-        expected = [rank for rank in running if running[rank] == min(running.values())]
-    named = set(map(int, re.search(r"^ranks? ([\d, ]+) on", message)[1].split(", "))) if expected else set()
-    assert named == set(expected)
-    hosts = {states[rank][2] for rank in expected or running}
-    assert all(re.search(rf"hosts? [ab, ]*\b{host}\b", message) for host in hosts)
-    assert ("is unknown" in message) == (not expected)
-
-
-def test_one_rank_starts_no_threads():
-    before = threading.active_count()
-    with detect_failures(Ranks(), 1.0) as counter:
-        counter.report(1)
-        counter.report(1)
-        counter.report(2)
-        assert threading.active_count() == before
-        counter.report(-1)
-    assert counter.progress == RankProgress(calls=4, step=2, steps_begun=2, calls_in_step=1)
-
-
-# ---- single rules
-
-
-def observe(*heartbeats: Heartbeat, interval: float = 1.0) -> Observation:
-    """An observation after one reading of each heartbeat."""
-    observation = Observation(Heartbeat(0), 0.0, 0.0)
-    for k, heartbeat in enumerate(heartbeats, 1):
-        observation = observation.updated(heartbeat, k * interval - 0.1, k * interval)
-    return observation
-
-
-def test_rank_is_silent_only_after_three_intervals_and_readings():
-    unchanged = observe(*[Heartbeat(5)] * 4)
-    assert unchanged.unchanged_since == 1.0
-    assert not rules.is_silent(unchanged, 4.0, 1.0)
-    assert rules.is_silent(unchanged, 4.1, 1.0)
-    assert not rules.is_silent(observe(*[Heartbeat(5)] * 3), 100.0, 1.0), "this rank itself was paused"
-    assert not rules.is_silent(observe(*map(Heartbeat, range(1, 9))), 8.5, 1.0)
-
-
-def test_rank_that_ended_first_is_named():
-    processes = [RankProcess("a", 1), RankProcess("b", 2), RankProcess("c", 3)]
-    late, early = (Heartbeat(n, end_reason=reason) for n, reason in ((3, "disk full"), (2, "SIGTERM")))
-    observations = {0: observe(Heartbeat(1)), 1: observe(Heartbeat(1), Heartbeat(2), late), 2: observe(early, early)}
-    message = rules.explain_without_silent_ranks(observations, 0, processes, "broken", hangs=False)
-    assert message == "rank 2 on host c (process 3) ended: SIGTERM"
-    well = {**observations, 2: observe(Heartbeat(2, end_reason=""))}
-    assert "rank 1 on host b" in str(rules.explain_without_silent_ranks(well, 0, processes, "broken", hangs=False))
-
-
-def test_heartbeat_survives_json():
-    heartbeat = Heartbeat(7, RankProgress(4, 3, 2, 1), "s.h5: “full”")
-    assert Heartbeat.from_json(heartbeat.to_json().encode()) == heartbeat
-
-
-def test_messages_name_ranks_hosts_and_step():
-    processes = [RankProcess(f"node{rank // 4}", 100 + rank) for rank in range(20)]
-    assert messages.dead([5], -1, processes).startswith(
-        "rank 5 on host node1 (process 105) died or became unreachable before"
-    )
-    assert messages.silent([1], 7, processes).startswith(
-        "rank 1 on host node0 (process 101) has not responded since step 7"
-    )
-    assert messages.silent([3, 4], -1, processes).startswith(
-        "ranks 3, 4 on hosts node0, node1 have not responded since before the first step; "
-    )
-    assert "14, 15 and 4 more on hosts node0, node1, node2, node3, node4 make no" in messages.behind(
-        range(20), 1, 2, processes
-    )
-    assert "unknown (no progress for 3 s; host node2); run" in messages.all_stalled(
-        [8, 9], 1, "no progress for 3 s", processes
-    )
-    assert messages.torchrun_dead(2, processes).startswith("torchrun on host node0, where rank 0 ran, ")
-
-
-def test_start_time_distinguishes_processes():
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    first = start_time(child.pid)
-    assert first == start_time(child.pid)
-    assert first > start_time(os.getpid()) > 0
-    child.kill()
-    wait_until(lambda: start_time(child.pid) is None, 10)  # a zombie until it is waited for
-    child.wait()
-    assert start_time(child.pid) is None
-
-
-def test_without_proc_a_process_is_alive_while_its_number_exists(monkeypatch, tmp_path):
-    """As on macOS."""
-    monkeypatch.setattr(liveness, "_PROC", tmp_path)
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert start_time(child.pid) == start_time(os.getpid()) == 0
-    child.kill()
-    child.wait()
-    assert start_time(child.pid) is None
-    monkeypatch.setattr(os, "kill", lambda pid, number: (_ for _ in ()).throw(PermissionError))  # another user's
-    assert start_time(child.pid) == 0

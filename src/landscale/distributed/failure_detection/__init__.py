@@ -5,8 +5,8 @@ rest would wait for ever, and the job would hold its nodes until the scheduler's
 covers a part of this:
 
 - **Launchers.** torchrun ends or restarts the whole group when one of its processes *exits*; srun (with
-  `--kill-on-bad-exit`) and mpirun end the job. None of them sees a process that hangs or is suspended, and they print an
-  exit code or a signal, each in its own form, but neither the step nor, under srun and mpirun, what went wrong.
+  `--kill-on-bad-exit`) and mpirun end the job. None of them sees a process that hangs or is suspended, and what they print
+  (an exit code or a signal, each in its own form) does not contain the step that the training had reached.
 - **The process group's time-out** ends a collective after a fixed limit, 10 minutes for NCCL and 30 for gloo. It cannot
   tell a hanging rank from one that legitimately takes longer (the first rank writing a checkpoint, an evaluation on one
   rank), it names neither rank nor host, and with NCCL it ends the process at once. So the group's limit is set to days
