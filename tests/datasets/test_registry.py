@@ -13,7 +13,7 @@ import pytest
 
 import landscale.datasets
 from conftest import Cli
-from landscale.datasets import dataset_names, load_dataset, register
+from landscale.datasets import dataset_names, load_dataset, register_dataset
 from landscale.errors import LandscaleError
 from landscale.preparation import prepare
 from landscale.store import open_store
@@ -72,7 +72,7 @@ def constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_data_set_from_outside_by_the_command(constant: Path, tmp_path: Path, cli: Cli) -> None:
-    register("constant", "constant_patches")
+    register_dataset("constant", "constant_patches")
     words = ("prepare", "constant", f"test={constant}", "--added", 5, tmp_path / "s.h5", "--workers", 1)
     answer = cli(*words)
     assert answer.code == 0, answer.lines
@@ -92,7 +92,7 @@ def test_a_data_set_from_outside_by_the_command(constant: Path, tmp_path: Path, 
 
 
 def test_a_data_set_from_outside_by_python(constant: Path, tmp_path: Path) -> None:
-    register("constant", "constant_patches")
+    register_dataset("constant", "constant_patches")
     result = prepare("constant", {"val": str(constant)}, str(tmp_path / "s.h5"), added=1, seed=None)
     assert (result.store, result.patches, result.written, result.skipped) == (tmp_path / "s.h5", 3, 3, [])
     assert np.array_equal(np.sort(open_store(result.store).pixels("data_10m", range(3))[:, 0, 3, 3]), [8, 21, 301])
@@ -113,16 +113,16 @@ def test_installed_packages_register_by_entry_points(monkeypatch: pytest.MonkeyP
 
 
 def test_names_are_registered_once(constant: Path) -> None:
-    register("constant", "constant_patches")
-    register("constant", "constant_patches")
+    register_dataset("constant", "constant_patches")
+    register_dataset("constant", "constant_patches")
     with pytest.raises(LandscaleError, match="is registered already, as constant_patches"):
-        register("constant", "other_patches")
+        register_dataset("constant", "other_patches")
     assert dataset_names().count("constant") == 1
 
 
 def test_modules_that_are_no_data_sets(constant: Path) -> None:
     for name, module in (("missing", "there.is.no.such"), ("json", "json")):
-        register(name, module)
+        register_dataset(name, module)
         with pytest.raises(LandscaleError, match=f"data set {name}: module {module} cannot be used"):
             load_dataset(name)
 

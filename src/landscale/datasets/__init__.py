@@ -6,7 +6,7 @@ A data set is a module with `OPTIONS`, the options that it takes (`datasets.opti
 that are read in file order also has `is_sequential(inputs)`.
 
 To add one, write such a module and add its line to `_MODULES`. A package outside landscale registers its own, either by an
-entry point (`[project.entry-points."landscale.datasets"]`, `NAME = "package.module"`) or by calling `register`.
+entry point (`[project.entry-points."landscale.datasets"]`, `NAME = "package.module"`) or by calling `register_dataset`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # a data set's module is imported when it is used
     from landscale.datasets.sequential import SequentialSurvey
     from landscale.datasets.survey import Survey
 
-Inputs = Sequence[tuple[str | None, Path]]
+SplitInputs = Sequence[tuple[str | None, Path]]
 ENTRY_POINTS = "landscale.datasets"
 _MODULES = {
     "bigearthnet": "landscale.datasets.bigearthnet.dataset",
@@ -50,13 +50,13 @@ class Dataset:
     name: str
     options: tuple[Option, ...]
     _survey: Callable[..., Survey | SequentialSurvey]
-    _is_sequential: Callable[[Inputs], bool]
+    _is_sequential: Callable[[SplitInputs], bool]
 
-    def is_sequential(self, inputs: Inputs) -> bool:
+    def is_sequential(self, inputs: SplitInputs) -> bool:
         """Whether these inputs are read once, in file order, by one process."""
         return self._is_sequential(inputs)
 
-    def survey(self, inputs: Inputs, workers: int, options: Mapping[str, Any]) -> Survey | SequentialSurvey:
+    def survey(self, inputs: SplitInputs, workers: int, options: Mapping[str, Any]) -> Survey | SequentialSurvey:
         """Survey the inputs.
 
         Args:
@@ -76,7 +76,7 @@ class Dataset:
         return self._survey(list(inputs), **given)
 
 
-def register(name: str, module: str) -> None:
+def register_dataset(name: str, module: str) -> None:
     """Make the data set of an importable module known under a name.
 
     Raises:

@@ -113,6 +113,7 @@ class SequentialSurvey:
     layout: planes and classes of the store.
     split: code of the split of all patches; None if each has its own.
     derive: fills the planes that are in no archive; called with all planes (n, bands, side, side) of some patches by key.
+    derived: keys of those planes.
     """
 
     layout: Layout
@@ -121,6 +122,7 @@ class SequentialSurvey:
     split: int | None
     provenance: dict[str, Any]
     derive: Callable[[Mapping[str, NDArray[np.generic]]], None] | None = None
+    derived: tuple[str, ...] = ()
 
     def describe(self, names: list[str]) -> pd.DataFrame:
         """The columns of a `Survey`'s table for these patches, without `where` and `job`."""

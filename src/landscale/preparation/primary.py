@@ -12,7 +12,7 @@ from landscale.preparation.damage import DamageLog
 from landscale.preparation.extract import PatchColumns
 from landscale.preparation.journal import Journal
 from landscale.preparation.records import NAME_BYTES, primary_record
-from landscale.store import SUPER, Layout
+from landscale.store import Layout
 from landscale.store.growing import GrowingStore
 
 
@@ -36,7 +36,8 @@ def read_primary(
 
     def summarise(batch: PatchBatch) -> NDArray[np.void]:
         if derive and batch.end <= len(journal.kept):  # derived by an earlier call, if the patches are the same
-            store.get(SUPER, batch.first, batch.planes[SUPER])
+            for key in survey.derived:
+                store.get(key, batch.first, batch.planes[key])
             records = _records(batch)
             if is_kept(batch, records):
                 return records

@@ -90,7 +90,7 @@ def with_upsampled(survey: S, method: str, weights: str | Path | None = None) ->
         BadInput: the weights are damaged.
     """
     upsampling = _upsampling(survey.layout, method, Path(weights) if weights else None)
-    filled: dict[str, Any] = {"derive": upsampling}
+    filled: dict[str, Any] = {"derive": upsampling, "derived": (SUPER,)}
     if isinstance(survey, Survey):
         filled = {"read": UpsampledReader(survey.read, upsampling)}
     provenance = survey.provenance | upsampling.provenance
