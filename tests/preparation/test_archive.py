@@ -19,7 +19,7 @@ from landscale.datasets.bigearthnet.archive import OpticalArchiveV2
 from landscale.preparation import plan
 from landscale.store import PatchStore, open_store
 from streamed import PATCHES, S1, S2, occupied, place, same
-from tarballs import PACKERS, files, pack, patch_of, shuffled
+from tarballs import PACKERS, files, pack, patch_of, radar_name, shuffled
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
@@ -196,6 +196,28 @@ class TestMembers:
         store = open_store(prepared("bigearthnet", pack(folder / "x.tar.gz", found)))
         assert sorted(store.column("name")) == sorted(some)
         assert len(store) == len(store.states) == 3
+
+    @pytest.mark.parametrize("halves", [1, 2])
+    def test_an_archive_of_one_patch(
+        self,
+        halves: int,
+        roots: dict[str, Path],
+        folder_stores: dict[str, PatchStore],
+        tmp_path: Path,
+        prepared: Callable[..., Path],
+    ) -> None:
+        """Its smallest plane has fewer bytes than the blocks in which HDF5 places small datasets."""
+        names = {S2["v1"]: PATCHES[2].v1, S1["v1"]: radar_name(PATCHES[2], "v1")}
+        folder, archives = place(roots["v1"], tmp_path / "a"), []
+        for half in (S2["v1"], S1["v1"])[:halves]:
+            one = [f for f in files(roots["v1"], half) if patch_of(f[0]) == names[half]]
+            archives.append(pack(folder / f"{half}.tar", one))
+        store = open_store(prepared("bigearthnet", *archives))
+        assert store.column("name").tolist() == [PATCHES[2].v1]
+        expected = folder_stores["v1+s1" if halves == 2 else "v1"]
+        row = expected.column("name").tolist().index(PATCHES[2].v1)
+        assert store.column("checksum")[0] == expected.column("checksum")[row]
+        assert not any(damaged for _, damaged in store.damaged())
 
     def test_other_files_are_ignored(
         self,

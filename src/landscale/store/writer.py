@@ -115,8 +115,12 @@ def write_structure(
     with h5py.File(path, "w", **how) as file:
         gaps = []  # datasets without a name: they keep their place free as long as the file is open
         for key, (shape, dtype) in shapes.items():
-            if gap := max(0, places.get(key, 0) - file.id.get_filesize()):
+            end = file.id.get_filesize()
+            while (gap := places.get(key, 0) - end) > 0 and len(gaps) < 2 * len(places):
                 gaps.append(_allocate(file, None, (gap,), np.uint8))
+                end = (
+                    gaps[-1].get_offset() + gap
+                )  # short of the place if HDF5 used the rest of a block of small datasets
             made = _allocate(file, key, shape, dtype)
             if key in places and made.get_offset() != places[key]:
                 raise RuntimeError(f"HDF5 put {key} at {made.get_offset()}, expected {places[key]}")
