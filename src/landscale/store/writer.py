@@ -113,7 +113,9 @@ def write_structure(
     if not places:
         how |= {"alignment_threshold": PAGE, "alignment_interval": PAGE}
     with h5py.File(path, "w", **how) as file:
-        gaps = []  # datasets without a name: they keep their place free as long as the file is open
+        gaps: list[
+            h5py.h5d.DatasetID
+        ] = []  # datasets without a name: they keep their place free as long as the file is open
         for key, (shape, dtype) in shapes.items():
             end = file.id.get_filesize()
             while (gap := places.get(key, 0) - end) > 0 and len(gaps) < 2 * len(places):
