@@ -1,9 +1,9 @@
-"""An archive streamed into a store, against the time in which this machine decompresses it to nothing.
+"""Prepare a store from a compressed archive, against decompressing the archive without using its content.
 
     python benchmarks/archive.py
 
-The archives are synthetic, as BigEarthNet was published: v1 as `.tar.gz`, v2 as `.tar.zst`; 24,000 patches with as much to
-compress as the real ones have (a ratio of about 1.5). `igzip` is the decompressor that landscale itself uses.
+The archives are synthetic and packed as BigEarthNet was published: v1 as `.tar.gz`, v2 as `.tar.zst`. They hold 24,000 patches
+with the compression ratio of the real ones (about 1.5). `igzip` is the decompressor that landscale uses for gzip.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROUNDS = 5
 
 
 def _packed(root: Path, packer: Literal["gzip", "zstd"]) -> tuple[Path, int, Path]:
-    """An archive, its size before it was compressed, and the folder of what is known of its patches."""
+    """Write an archive; returns its path, its size before compression, and the folder with the metadata of its patches."""
     patches = write_days(root, PATCHES, DAYS, "v1" if packer == "gzip" else "v2")
     plain, packed = root / "x.tar", root / ("x.tar.gz" if packer == "gzip" else "x.tar.zst")
     subprocess.run(["tar", "cf", plain, "--hard-dereference", "-C", patches.parent, patches.name], check=True)
@@ -47,7 +47,7 @@ def main() -> None:
 
         store = root / "store.h5"
 
-        def streamed(path: Path, lists: Path) -> Callable[[], int]:
+        def prepare_from(path: Path, lists: Path) -> Callable[[], int]:
             def work() -> int:
                 return prepare_survey(survey_archives([(None, path)], lists=lists), store).patches
 
@@ -55,7 +55,7 @@ def main() -> None:
 
         block = memoryview(bytearray(1 << 20))
 
-        def drained(opened: Callable[[], Any]) -> Callable[[], int]:
+        def decompress(opened: Callable[[], Any]) -> Callable[[], int]:
             def work() -> int:
                 with opened() as file:
                     while file.readinto(block):
@@ -72,12 +72,12 @@ def main() -> None:
             return work
 
         def two_at_once() -> int:
-            """What a core gives when the others are at work too."""
+            """Speed of one core while another core decompresses as well."""
             with subprocess.Popen(["zstd", "-dcq", zstd], stdout=subprocess.DEVNULL):
                 return program("zstd", "-dcq", zstd)()
 
-        def ready() -> None:
-            """No store, and both archives in the page cache, from which some systems drop what was not read for a while."""
+        def reset() -> None:
+            """Remove the store, and read both archives, so that they are in the page cache."""
             store.unlink(missing_ok=True)
             for path in (packed, zstd):
                 with path.open("rb", buffering=0) as file:
@@ -86,16 +86,16 @@ def main() -> None:
 
         rates = interleaved(
             {
-                "stream_tar_gz": streamed(packed, v1 / "metadata"),
-                "igzip": drained(partial(igzip.open, packed)),
-                "python_gzip": drained(partial(gzip.open, packed)),
+                "stream_tar_gz": prepare_from(packed, v1 / "metadata"),
+                "igzip": decompress(partial(igzip.open, packed)),
+                "python_gzip": decompress(partial(gzip.open, packed)),
                 "gzip_dc": program("gzip", "-dc", packed),
-                "stream_tar_zst": streamed(zstd, v2),
+                "stream_tar_zst": prepare_from(zstd, v2),
                 "zstd_dc": program("zstd", "-dcq", zstd),
                 "zstd_dc_beside_another": two_at_once,
             },
             ROUNDS,
-            before=ready,
+            before=reset,
         )
         sizes = {".tar.gz": (plain, packed.stat().st_size), ".tar.zst": (plain_v2, zstd.stat().st_size)}
     ratios = {

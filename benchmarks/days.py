@@ -1,4 +1,4 @@
-"""A synthetic BigEarthNet on several days: as many patches as one likes, whose files are drawn and stored once."""
+"""Write a large synthetic BigEarthNet quickly: the patches of several days, whose files are hard links to those of one day."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pandas as pd
 
 from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 
-DAY = "20990101"  # of the synthetic archive
+DAY = "20990101"  # date in the names of the synthetic archive
 
 
 def write_days(root: Path, patches: int, days: int, layout: Literal["v1", "v2"]) -> Path:
-    """The archive in `root/days`, with its metadata; `patches` a day, further days are hard links. Its folder of patches."""
+    """Write an archive of `days` times `patches` patches with its metadata to `root/days`; returns its folder of patches."""
     one, many = root / "one", root / "days"
     synthetic.write_archive(one, patches, layout=layout)
     top = "BigEarthNet-v1.0" if layout == "v1" else "BigEarthNet-S2"
     names = [f"209901{day:02d}" for day in range(1, days + 1)]
     for folder, _, files in os.walk(one / top):
         for name in names:
-            place = Path(str(many / Path(folder).relative_to(one)).replace(DAY, name))
-            place.mkdir(parents=True, exist_ok=True)
+            copy = Path(str(many / Path(folder).relative_to(one)).replace(DAY, name))
+            copy.mkdir(parents=True, exist_ok=True)
             for file in files:
-                os.link(Path(folder) / file, place / file.replace(DAY, name))
+                os.link(Path(folder) / file, copy / file.replace(DAY, name))
     if layout == "v1":
         (many / "metadata").mkdir()
         for path in (one / "metadata").iterdir():

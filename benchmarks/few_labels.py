@@ -1,4 +1,4 @@
-"""What classical classifiers reach on a small store: statistics of the bands, learnt on train, scored on val at 0.5.
+"""Scores of classical classifiers on statistics of the bands: trained on train, scored on val at threshold 0.5.
 
 python benchmarks/few_labels.py STORE.h5
 """
@@ -43,7 +43,7 @@ def main(path: Path) -> None:
     for name, model in (("random_forest", forest), ("logistic_regression", logistic)):
         model.fit(x, y[:, seen])
         given = model.predict_proba(statistics(store, val))
-        if isinstance(given, list):  # a forest answers class by class
+        if isinstance(given, list):  # a random forest returns one array a class
             given = np.stack([part[:, 1] for part in given], axis=1)
         probabilities = np.zeros((len(val), y.shape[1]))
         probabilities[:, seen] = given

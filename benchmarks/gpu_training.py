@@ -1,10 +1,10 @@
-"""Training on a GPU: patches a second with every placement, eager and compiled, beside the floors; unattended, under 8 minutes.
+"""Training on a GPU: patches a second for each placement, eager and compiled, in less than 8 minutes.
 
     python benchmarks/gpu_training.py
 
-A store of random patches (a slice of BigEarthNet's 269,695 to train on) is written first. Each network is trained in bf16 by
-the real Trainer: store, input stage at 12×120×120, augmentation, step, checks. The share of time that a step waits for its
-batch is measured on the host. On a machine without a GPU the same road is gone with `--patches 64 --batch 4 --seconds 1`.
+A store of random patches (fewer than BigEarthNet's 269,695 to train on) is written first. Each network is trained in bf16 by the
+Trainer of `landscale train`: store, input stage at 12×120×120, augmentation, step, checks. The fraction of time in which a step
+waits for its batch is measured on the host. To try the script without a GPU: `--patches 64 --batch 4 --seconds 1`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from rounds import record
 
-from landscale import distributed
-from landscale.distributed import Ranks
+from landscale.distributed import Ranks, local_device
 from landscale.loading import Batch, place, train_steps
 from landscale.store import SPLITS, WHOLE, Layout, PatchStore, Plane, StoreWriter, create_store, moments, open_store
 from landscale.training.build import build_classifier
@@ -33,10 +32,10 @@ from landscale.training.training import Trainer
 from landscale.vocabulary.bands import band
 from landscale.vocabulary.nomenclatures import nomenclature
 
-MODELS = {"resnet50": 120, "wide_resnet_eca_b4": 90}  # and the side that it sees
+MODELS = {"resnet50": 120, "wide_resnet_eca_b4": 90}  # and the side of its input in pixels
 PLACEMENTS = ("disk", "memory", "device")
 TRAIN = 269_695  # patches of BigEarthNet v1's official list
-LIMIT = 420.0  # seconds after which nothing new is begun
+LIMIT = 420.0  # seconds after which no measurement is started
 FLOORS = {
     "resnet50 memory-bound, unfused, H200 at 4.3 TB/s": 46_700,
     "resnet50 at 790 TFLOP/s (7.89 GFLOP forward and backward)": 790e12 / 7.89e9,
@@ -50,7 +49,7 @@ PLANES = (
 
 
 def write_store(path: Path, patches: int) -> PatchStore:
-    """Random numbers, the same thousand patches again and again; a tenth of all labels."""
+    """Write a store that repeats the same thousand random patches; a tenth of all labels are set."""
     classes = nomenclature("ben19").names
     layout = Layout(PLANES, classes, "ben19", multi_label=True)
     rng = np.random.default_rng(0)
@@ -80,7 +79,7 @@ def write_store(path: Path, patches: int) -> PatchStore:
 
 
 class Waiting:
-    """Passes batches on and adds up how long each was waited for."""
+    """Iterates over batches and sums the seconds spent waiting for them."""
 
     def __init__(self, incoming: Iterator[Batch]) -> None:
         self.incoming, self.seconds = incoming, 0.0
@@ -96,14 +95,14 @@ class Waiting:
 
 
 def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
-    """Patches a second over steps of about so many seconds, after a few that are not counted."""
+    """Patches a second in about this many seconds, after a few steps that are not counted."""
     device, size = trainer.device, trainer.step_size
     order = np.random.default_rng(1).permutation(trainer.patches)
     steps = train_steps(np.concatenate([order] * (1 + 3000 * size // len(order))), size)
     incoming = Waiting(trainer.batches(steps))
     upcoming = iter(steps)
 
-    def some(most: int, until: float) -> int:
+    def train_for(most: int, until: float) -> int:
         done = 0
         while done < most and time.perf_counter() < until:
             trainer.learn([next(upcoming)], incoming)  # type: ignore[arg-type]
@@ -114,30 +113,30 @@ def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
         return done
 
     begun = time.perf_counter()
-    some(5, float("inf"))  # libraries choose kernels, graphs are compiled
+    train_for(5, float("inf"))  # warm-up: libraries choose kernels, graphs are compiled
     set_up = time.perf_counter() - begun
     incoming.seconds, begun = 0.0, time.perf_counter()
-    done = some(len(steps) - 5, begun + seconds)
+    done = train_for(len(steps) - 5, begun + seconds)
     took = time.perf_counter() - begun
     rate = done * size / took
     return {
         "patches_per_second": rate,
-        "waiting_share": incoming.seconds / took,
+        "waiting_fraction": incoming.seconds / took,
         "set_up_seconds": set_up,
         "seconds_of_100_epochs": 100 * TRAIN / rate,
     }
 
 
 def bare_step(trainer: Trainer, side: int, batch: int, seconds: float) -> float:
-    """Patches a second of forward, backward and update alone, on one batch that lies on the device."""
+    """Patches a second of forward, backward and update alone, on one batch on the device."""
     device, learner = trainer.device, trainer.learner
     values = torch.randn(batch, 12, side, side, device=device).contiguous(memory_format=torch.channels_last)
-    wanted = (torch.rand(batch, 19, device=device) < 0.1).float()
+    targets = (torch.rand(batch, 19, device=device) < 0.1).float()
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=learner.speed.reduced):
             logits = learner.guess(values)
-        learner.loss(logits, wanted).backward()
+        learner.loss(logits, targets).backward()
         learner.optimizer.step()
         learner.optimizer.zero_grad()
 
@@ -160,12 +159,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--patches", type=int, default=24_000)
     parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds of each measurement")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--eager-only", action="store_true")
     options = parser.parse_args()
     begun = time.monotonic()
-    device = distributed.device()
+    device = local_device()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         store = write_store(Path(name) / "store.h5", options.patches)
@@ -195,7 +194,7 @@ def main() -> None:
     if device.type == "cuda":
         record("gpu_training", results)
     else:
-        print(json.dumps(results, indent=1))  # shows that it runs; it measures nothing
+        print(json.dumps(results, indent=1))  # on a CPU, results are not recorded
 
 
 if __name__ == "__main__":

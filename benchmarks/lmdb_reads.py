@@ -1,9 +1,9 @@
-"""Random reads of the published LMDB of BigEarthNet v2: read as a store against `safetensors.load` of each value.
+"""Random reads of the published LMDB of BigEarthNet v2: as a store, against `safetensors.load` of each value.
 
     python benchmarks/lmdb_reads.py
 
-All fill the same batch arrays with all twelve bands of 256 patches. The values are synthetic and of real size; the pages
-are warm.
+All fill the same arrays with all twelve bands of 256 patches. The values are synthetic, of the size of real ones, and in the page
+cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PATCHES, BATCH = 4000, 256
 
 
 def write(folder: Path) -> None:
-    """An environment as rico-hdl writes it, of noise, and its metadata."""
+    """Write an environment of random pixels, as rico-hdl does, and its metadata."""
     from landscale.store.planes import SENTINEL2
 
     rng = np.random.default_rng(0)
@@ -50,37 +50,37 @@ def measure(store: PatchStore, folder: Path) -> None:
     rng = np.random.default_rng(1)
     steps = [rng.integers(0, PATCHES, BATCH) for _ in range(60)]
     planes = store.layout.planes
-    into = store.layout.buffers(BATCH)
+    buffers = store.layout.buffers(BATCH)
     keys = [name.encode() for name in store.column("name")]
-    nothing = np.empty((PATCHES, 0), np.uint8)
-    second = folder / "second"  # LMDB opens a file once in a process
+    no_labels = np.empty((PATCHES, 0), np.uint8)
+    second = folder / "second"  # a process can open an LMDB file only once
     second.mkdir()
     (second / "data.mdb").write_bytes((folder / "data.mdb").read_bytes())
-    theirs = lmdb.open(str(second), readonly=True, lock=False, readahead=False)
+    environment = lmdb.open(str(second), readonly=True, lock=False, readahead=False)
 
     def gather() -> int:
         for rows in steps:
-            store.gather(rows, into)
+            store.gather(rows, buffers)
         return len(steps) * BATCH
 
     def loader() -> int:
-        return sum(len(b.rows) for b in batches(store, store.layout.bands, nothing, steps, torch.device("cpu")))
+        return sum(len(b.rows) for b in batches(store, store.layout.bands, no_labels, steps, torch.device("cpu")))
 
     def by_numpy() -> int:
         for rows in steps:
-            with theirs.begin() as transaction:
+            with environment.begin() as transaction:
                 for i, row in enumerate(rows):
                     bands = safetensors.numpy.load(transaction.get(keys[row]))
                     for plane in planes:
                         for k, band in enumerate(plane.bands):
-                            into[plane.key][i, k] = bands[band]
+                            buffers[plane.key][i, k] = bands[band]
         return len(steps) * BATCH
 
-    tensors = {key: torch.from_numpy(plane) for key, plane in into.items()}
+    tensors = {key: torch.from_numpy(plane) for key, plane in buffers.items()}
 
     def by_torch() -> int:
         for rows in steps:
-            with theirs.begin() as transaction:
+            with environment.begin() as transaction:
                 for i, row in enumerate(rows):
                     bands = safetensors.torch.load(transaction.get(keys[row]))
                     for plane in planes:
@@ -92,9 +92,9 @@ def measure(store: PatchStore, folder: Path) -> None:
         {"gather": gather, "batches": loader, "safetensors_numpy": by_numpy, "safetensors_torch": by_torch}
     )
     ratios = {
-        f"{ours}_over_{theirs}": rates[ours] / rates[theirs]
-        for ours in ("gather", "batches")
-        for theirs in ("safetensors_numpy", "safetensors_torch")
+        f"{reader}_over_{reference}": rates[reader] / rates[reference]
+        for reader in ("gather", "batches")
+        for reference in ("safetensors_numpy", "safetensors_torch")
     }
     record("lmdb_reads", {"patches": PATCHES, "batch": BATCH, "patches_per_second": rates, "ratios": ratios})
 

@@ -1,11 +1,11 @@
-"""Preparing a store from BigEarthNet's folders against reading them with rasterio, twelve files a patch.
+"""Prepare a store from BigEarthNet's folders, against reading the twelve files of each patch with rasterio.
 
     python benchmarks/prepare.py [PATCHES] [FOLDER]
 
-Synthetic archives of v1 and v2, with PATCHES on each of DAYS, and the stores are written below FOLDER (a temporary folder
-by default), files warm.
-A preparation is all of it: survey, creating the store, reading, checksums, moments, writing, syncing, seals; a command
-also starts Python, and its workers. Seconds of the CPU are recorded beside the clock's: on a disk the clock is the disk's.
+Synthetic archives of v1 and v2, with PATCHES on each of DAYS, and the stores are written below FOLDER (a temporary folder by
+default). The files are in the page cache. A preparation includes survey, creating the store, reading, checksums, moments,
+writing, syncing and sealing; a command also starts Python and its workers. CPU seconds are recorded too, because wall-clock
+time depends on the disk.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DAYS = 5
 
 
 def main(patches: int, parent: Path | None) -> None:
-    from rounds import interleaved, record  # here, as workers import this file again, and need no torch
+    from rounds import interleaved, record  # here, because workers import this file, and need no torch
 
     cpu: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(dir=parent) as name:
@@ -46,11 +46,11 @@ def main(patches: int, parent: Path | None) -> None:
             contenders[f"{layout}_prepare"] = preparation(archive, store)
             for workers in (1, 2):
                 contenders[f"{layout}_command_{workers}"] = command(archive, store, workers)
-            contenders[f"{layout}_reading"] = reading(bigearthnet.survey([(None, archive)]))
+            contenders[f"{layout}_reading"] = read_all(bigearthnet.survey([(None, archive)]))
             contenders[f"{layout}_twelve_rasterio"] = twelve_rasterio(archive)
         measured = {name: timed(work, cpu.setdefault(name, [])) for name, work in contenders.items()}
         rates = interleaved(measured, ROUNDS, before=lambda: store.unlink(missing_ok=True))
-        of_cpu = {name: statistics.median(found[1:]) for name, found in cpu.items() if "command" not in name}
+        cpu_rates = {name: statistics.median(found[1:]) for name, found in cpu.items() if "command" not in name}
         ratios = {
             f"{layout}_{way}_over_rasterio": rates[f"{layout}_{way}"] / rates[f"{layout}_twelve_rasterio"]
             for layout in ("v1", "v2")
@@ -60,16 +60,17 @@ def main(patches: int, parent: Path | None) -> None:
             rates[f"{layout}_command_2"] / rates[f"{layout}_command_1"] for layout in ("v1", "v2")
         )
         ratios |= {
-            f"{layout}_{way}_over_rasterio_by_cpu": of_cpu[f"{layout}_{way}"] / of_cpu[f"{layout}_twelve_rasterio"]
+            f"{layout}_{way}_over_rasterio_by_cpu": cpu_rates[f"{layout}_{way}"]
+            / cpu_rates[f"{layout}_twelve_rasterio"]
             for layout in ("v1", "v2")
             for way in ("prepare", "reading")
         }
-        figures = {"patches_per_second": rates, "patches_per_cpu_second": of_cpu, "ratios": ratios}
+        figures = {"patches_per_second": rates, "patches_per_cpu_second": cpu_rates, "ratios": ratios}
         record("prepare", {"patches": patches * DAYS, "folder": str(parent or "temporary"), **figures})
 
 
 def timed(work: Callable[[], int], rates: list[float]) -> Callable[[], int]:
-    """The same work; its items a second of this process's CPU are kept."""
+    """The same work, which also appends its items per CPU second of this process to `rates`."""
 
     def run() -> int:
         begun = time.process_time()
@@ -97,20 +98,20 @@ def command(archive: Path, store: Path, workers: int) -> Callable[[], int]:
     return work
 
 
-def reading(survey: Survey) -> Callable[[], int]:
-    """What a worker reads, and its checksums; nothing is written."""
+def read_all(survey: Survey) -> Callable[[], int]:
+    """Read all patches and compute their checksums, as a worker does, without writing."""
     buffers = survey.layout.buffers(64)
-    wheres = list(survey.table["location"])
+    locations = list(survey.table["location"])
 
     def work() -> int:
         classes = np.zeros((64, len(survey.layout.classes)), np.uint8)
-        for start in range(0, len(wheres), 64):
-            part = wheres[start : start + 64]
+        for start in range(0, len(locations), 64):
+            part = locations[start : start + 64]
             planes = {key: buffer[: len(part)] for key, buffer in buffers.items()}
             for i, found in enumerate(survey.read(part, planes, classes[: len(part)])):
                 assert not isinstance(found, Exception)
                 checksum([planes[plane.key][i] for plane in survey.layout.planes], classes[i])
-        return len(wheres)
+        return len(locations)
 
     return work
 

@@ -1,4 +1,4 @@
-"""Measuring as ratios: the contenders take turns, the medians of the rounds are compared, the machine is recorded."""
+"""Compare contenders, which take turns in several rounds, and record the results with a description of the machine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from landscale.training.runs import environment
 def interleaved(
     contenders: dict[str, Callable[[], int]], rounds: int = 5, before: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Items a second of each contender: the median of `rounds`, in which they take turns, after one uncounted round.
+    """Items a second of each contender: the median over the rounds, of which a first one is not counted.
 
-    A contender does its work and returns the number of items; `before` clears away what the one before it has left.
+    Args:
+        contenders: functions that do some work and return the number of items; they take turns in every round.
+        rounds: number of rounds that count.
+        before: is called before each contender, to restore the initial state.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
@@ -34,7 +37,7 @@ def interleaved(
 
 
 def record(name: str, results: dict[str, Any]) -> None:
-    """Print the results and keep them, with the machine, in `benchmarks/results`."""
+    """Print the results and write them, with a description of the machine, to `benchmarks/results`."""
     content = {"benchmark": name, **results, "environment": environment()}
     text = json.dumps(content, indent=1)
     print(text)

@@ -1,4 +1,4 @@
-"""Random native-resolution reads: the store against a memcpy of the same bytes and against rasterio on the files.
+"""Random reads at native resolution: the store, against a memcpy of the same bytes, and against rasterio on the files.
 
     python benchmarks/store_reads.py [ARCHIVE]
 
@@ -39,43 +39,43 @@ def main(archive: Path | None) -> None:
         rng = np.random.default_rng(0)
         steps = [rng.integers(0, n, BATCH) for _ in range(40)]
         bands = band_set("s2-12").names
-        nothing = np.empty((n, 0), np.uint8)
-        planes = list(store._maps.values())  # the mapped file itself, for the floor
-        into = [np.zeros((BATCH, *p.shape[1:]), p.dtype) for p in planes]
+        no_labels = np.empty((n, 0), np.uint8)
+        planes = list(store._maps.values())  # the memory-mapped planes, for the memcpy that is the upper limit
+        buffers = [np.zeros((BATCH, *p.shape[1:]), p.dtype) for p in planes]
         source = [np.array(p[:BATCH] if n >= BATCH else np.resize(p, (BATCH, *p.shape[1:]))) for p in planes]
-        wheres = list(survey.table["location"])
+        locations = list(survey.table["location"])
 
         def memcpy() -> int:
             for _ in steps:
-                for a, b in zip(source, into, strict=True):
+                for a, b in zip(source, buffers, strict=True):
                     np.copyto(b, a)
             return len(steps) * BATCH
 
         def one_thread() -> int:
             for rows in steps:
-                for plane, out in zip(planes, into, strict=True):
+                for plane, out in zip(planes, buffers, strict=True):
                     np.take(plane, rows, axis=0, out=out, mode="clip")
             return len(steps) * BATCH
 
         def loader() -> int:
-            return sum(len(b.rows) for b in batches(store, bands, nothing, steps, torch.device("cpu")))
+            return sum(len(b.rows) for b in batches(store, bands, no_labels, steps, torch.device("cpu")))
 
         def twelve_rasterio() -> int:
             for row in steps[0][:64]:
-                where = Path(wheres[row])
+                folder = Path(locations[row])
                 for band in bands:
-                    with rasterio.open(where / f"{where.name}_{band}.tif") as file:
+                    with rasterio.open(folder / f"{folder.name}_{band}.tif") as file:
                         file.read(1)
             return 64
 
-        buffers = survey.layout.buffers(1)
+        patch_buffers = survey.layout.buffers(1)
 
         def plain_files() -> int:
             for row in steps[0]:
-                where = Path(wheres[row])
+                folder = Path(locations[row])
                 for plane in survey.layout.planes:
-                    for band, out in zip(plane.bands, buffers[plane.key][0], strict=True):
-                        read_band(f"{where}/{where.name}_{band}.tif", out)
+                    for band, out in zip(plane.bands, patch_buffers[plane.key][0], strict=True):
+                        read_band(f"{folder}/{folder.name}_{band}.tif", out)
             return BATCH
 
         contenders = {

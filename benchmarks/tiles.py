@@ -1,10 +1,10 @@
-"""A country of JPEG 2000 tiles → store, against decoding the same bands once, by 1 and by 2 processes.
+"""Prepare a store from JPEG 2000 tiles, against decoding the same bands once, with 1 and with 2 processes.
 
     python benchmarks/tiles.py [FOLDER]
 
-Countries of 6 and of 12 tiles of 2,400×2,400 px are kept in FOLDER, and made where they are not there (a minute for 6); by
-default in a temporary one. The command is measured whole, from the start of its process. The floor is a pool of
-processes that have started already and read each band with rasterio.
+6 and 12 synthetic tiles of 2,400×2,400 px are written to FOLDER unless they are there (a minute for 6); by default to a temporary
+folder. The command is measured from the start of its process. The lower limit is a pool of running processes that read each
+band with rasterio.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def decode(path: Path) -> None:
         file.read(1)
 
 
-def main(kept: Path | None) -> None:
+def main(root: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         before = os.getloadavg()[0]
-        countries = {tiles: (kept or Path(folder)) / f"country{tiles}" for tiles in SIZES}
+        countries = {tiles: (root or Path(folder)) / f"country{tiles}" for tiles in SIZES}
         figures = {f"{tiles}_tiles": measure(path, tiles, Path(folder)) for tiles, path in countries.items()}
         record("tiles", {**figures, "load": {"before": before, "after": os.getloadavg()[0]}})
 
@@ -46,7 +46,7 @@ def measure(country: Path, tiles: int, folder: Path) -> dict[str, Any]:
     store = folder / "store.h5"
     bands = sorted(country.rglob("*_B*.jp2"), key=lambda path: -path.stat().st_size)
 
-    def floor(pool: ProcessPoolExecutor) -> Callable[[], int]:
+    def decode_all(pool: ProcessPoolExecutor) -> Callable[[], int]:
         def work() -> int:
             list(pool.map(decode, bands))
             return tiles
@@ -66,7 +66,12 @@ def measure(country: Path, tiles: int, folder: Path) -> dict[str, Any]:
 
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn) as one, ProcessPoolExecutor(2, spawn) as two:
-        contenders = {"decode_1": floor(one), "prepare_1": prepare(1), "decode_2": floor(two), "prepare_2": prepare(2)}
+        contenders = {
+            "decode_1": decode_all(one),
+            "prepare_1": prepare(1),
+            "decode_2": decode_all(two),
+            "prepare_2": prepare(2),
+        }
         seconds = {name: tiles / rate for name, rate in interleaved(contenders, ROUNDS).items()}
     ratios = {
         "prepare_over_decoding_1": seconds["prepare_1"] / seconds["decode_1"],

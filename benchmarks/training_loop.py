@@ -1,10 +1,10 @@
-"""The whole training loop (store, input stage, step, progress) against the bare step on one fixed batch, and against eager fp32.
+"""The training loop (store, input stage, step, progress), against the bare step on one fixed batch, and against eager fp32.
 
     python benchmarks/training_loop.py
 
-ResNet-50, 12 bands at 120 px, 19 classes, batches of 32 and of 128 (the default), on whatever device is there. The bare step
-runs in the process of the loop and so under its settings (malloc keeps what is freed, cuDNN searches); eager fp32 has a
-process of its own, as it came.
+ResNet-50, 12 bands at 120 px, 19 classes, batches of 32 and of 128 (the default), on the GPU if there is one. The bare step runs
+in the process of the loop, with its settings (memory that malloc keeps, cuDNN's benchmark mode); eager fp32 runs with default
+settings in another process.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ import torch
 import torch.nn.functional as F
 from rounds import interleaved, record
 
-from landscale import distributed
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.synthetic import bigearthnet_archive as synthetic
-from landscale.distributed import Ranks
+from landscale.distributed import Ranks, local_device
 from landscale.loading import epoch_order, train_steps
 from landscale.preparation import prepare_survey
 from landscale.store import open_store
@@ -34,16 +33,16 @@ from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
 from landscale.training.training import Trainer
 
-BATCHES, PATCHES = (32, 128), 512  # PATCHES: of a turn
+BATCHES, PATCHES = (32, 128), 512  # PATCHES: patches of one turn
 
 
 def main() -> None:
-    own = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    with own, tempfile.TemporaryDirectory() as name:
+    other_process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with other_process, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         synthetic.write_archive(folder / "archive", patches=3 * PATCHES)
         prepare_survey(bigearthnet.survey([("train", folder / "archive")]), folder / "store.h5", workers=2)
-        device = distributed.device()
+        device = local_device()
         contenders: dict[str, Callable[[], int]] = {}
         for batch in BATCHES:
             trainer = training(folder, batch, device)
@@ -51,7 +50,7 @@ def main() -> None:
             contenders |= {
                 f"loop_{batch}": partial(loop, trainer, iter(range(10**6))),
                 f"bare_step_{batch}": partial(bare_steps, batch, torch.channels_last, speed.reduced),
-                f"eager_fp32_{batch}": partial(in_process, own, batch),
+                f"eager_fp32_{batch}": partial(in_process, other_process, batch),
             }
         rates = interleaved(contenders, rounds=5)
     ratios = {
@@ -84,22 +83,22 @@ def in_process(process: ProcessPoolExecutor, batch: int) -> int:
 
 
 def bare_steps(batch: int, memory: torch.memory_format, reduced: bool) -> int:
-    """Steps without landscale, on one batch; the patches they learnt from."""
-    learn = bare_step(batch, memory, reduced)
+    """Train without landscale on one fixed batch; returns the number of patches."""
+    step = bare_step(batch, memory, reduced)
     for _ in range(PATCHES // batch):
-        learn()
+        step()
     return PATCHES
 
 
 @cache
 def bare_step(batch: int, memory: torch.memory_format, reduced: bool) -> Callable[[], None]:
-    device = distributed.device()
+    device = local_device()
     x = torch.randn(batch, 12, 120, 120, device=device).contiguous(memory_format=memory)
     y = torch.rand(batch, 19, device=device).round()
     net = timm.create_model("resnet50", in_chans=12, num_classes=19).to(device, memory_format=memory)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
 
-    def learn() -> None:
+    def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
             logits = net(x)
         loss = F.binary_cross_entropy_with_logits(logits.float(), y)
@@ -108,7 +107,7 @@ def bare_step(batch: int, memory: torch.memory_format, reduced: bool) -> Callabl
         loss.backward()
         optimizer.step()
 
-    return learn
+    return step
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two gloo ranks of one thread each against one process with two threads: the whole training loop, the same global batch.
+"""The training loop on two gloo ranks of one thread each, against one process with two threads and the same global batch.
 
     python benchmarks/two_ranks.py
 
@@ -36,8 +36,8 @@ BATCH, STEPS, ROUNDS = 64, 3, 5  # patches of a step over all ranks; steps of a 
 CONTENDERS = {"one_process": (1, "none"), "two_ranks": (2, "none"), "two_ranks_bf16": (2, "bf16")}
 
 
-def work(path: Path, compress: str) -> None:
-    """A rank: does as many steps as the first one reads from stdin."""
+def run_rank(path: Path, compress: str) -> None:
+    """Run one rank, which trains for the number of steps that rank 0 reads from stdin, until that is 0."""
     ranks = start_process_group()
     torch.set_num_threads(2 // ranks.world)
     store, device = open_store(path), torch.device("cpu")
@@ -60,17 +60,17 @@ def work(path: Path, compress: str) -> None:
     end_process_group()
 
 
-def started(path: Path, ranks: int, compress: str, stack: ExitStack) -> Callable[[], int]:
-    """A contender; the value lets it do a turn."""
+def start(path: Path, ranks: int, compress: str, stack: ExitStack) -> Callable[[], int]:
+    """Start the processes of a contender; returns a function that does one turn."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(ranks)}
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(ranks)}
     command = [sys.executable, __file__, str(path), compress]
     processes = [
         stack.enter_context(
             subprocess.Popen(
                 command,
-                env=os.environ | meet | {"RANK": str(rank), "OMP_NUM_THREADS": str(2 // ranks)},
+                env=os.environ | rendezvous | {"RANK": str(rank), "OMP_NUM_THREADS": str(2 // ranks)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -80,7 +80,7 @@ def started(path: Path, ranks: int, compress: str, stack: ExitStack) -> Callable
     ]
     first = processes[0]
     assert first.stdin is not None
-    stack.callback(first.stdin.close)  # which ends all its ranks, before any of them is waited for
+    stack.callback(first.stdin.close)  # ends all ranks, before any of them is waited for
 
     def turn() -> int:
         assert first.stdin is not None
@@ -98,7 +98,7 @@ def main() -> None:
         folder = Path(name)
         prepare_survey(synthetic.survey([(None, folder / "archive")], 600), folder / "store.h5", workers=2)
         turns = {
-            contender: started(folder / "store.h5", ranks, compress, stack)
+            contender: start(folder / "store.h5", ranks, compress, stack)
             for contender, (ranks, compress) in CONTENDERS.items()
         }
         rates = interleaved(turns, ROUNDS)
@@ -108,6 +108,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        work(Path(sys.argv[1]), sys.argv[2])
+        run_rank(Path(sys.argv[1]), sys.argv[2])
     else:
         main()

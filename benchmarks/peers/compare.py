@@ -1,13 +1,13 @@
-"""landscale's training loop against TorchGeo's with Lightning, on the same patches and networks: patches a second.
+"""Patches a second of landscale's training loop, against TorchGeo's with Lightning, on the same patches and networks.
 
     python -m venv peer
     peer/bin/pip install -r benchmarks/peers/requirements.txt -c constraints.txt
     python benchmarks/peers/compare.py --peer-python peer/bin/python
 
-12 bands at 120×120, 19 classes, multi-label, AdamW, on the CPU. landscale trains from its store on the disk, at the precision
-it chooses, with its input stage and augmentation; the peer in fp32, which is Lightning's default, without either: from the
-GeoTIFFs (`files`) and from tensors in memory (`memory`). Its bare fp32 step (`bare`) is there for orientation. A contender
-is stopped (SIGSTOP, with its workers) while the others have their turns, so that nothing is read ahead for free.
+12 bands at 120×120, 19 classes, multi-label, AdamW, on the CPU. landscale trains from its store on the disk, at its default
+precision, with its input stage and augmentation. The peer trains in fp32, Lightning's default, without either, from the GeoTIFFs
+(`files`) and from tensors in memory (`memory`); its bare fp32 step (`bare`) is an upper limit. A contender and its workers are
+stopped (SIGSTOP) while the others have their turns, so that they cannot read ahead.
 """
 
 from __future__ import annotations
@@ -36,43 +36,45 @@ def main() -> None:
     p.add_argument("--peer-python", type=Path, help="Python of the environment that has TorchGeo and Lightning")
     p.add_argument("--models", default="resnet50,resnet18", help="names of timm, separated by commas")
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--steps", type=int, default=4, help="of a turn")
-    p.add_argument("--batch", type=int, default=64, help="by default that of TorchGeo's data module")
+    p.add_argument("--steps", type=int, default=4, help="steps of one turn")
+    p.add_argument(
+        "--batch", type=int, default=64, help="patches a step; the default is that of TorchGeo's data module"
+    )
     args = p.parse_args()
     if args.peer_python is None or not args.peer_python.is_file():
         found = args.peer_python or "nothing"
         give_up(f"--peer-python: found {found}, expected the Python that has TorchGeo and Lightning (see {p.prog})")
 
-    from rounds import interleaved, record  # here, as workers that prepare the store import this file again
+    from rounds import interleaved, record  # here, because the workers of prepare import this file
 
     rates: dict[str, dict[str, float]] = {}
-    about: dict[str, dict[str, Any]] = {}
+    descriptions: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_patches(folder)
         for model in args.models.split(","):
-            ours = [sys.executable, HERE / "landscale_loop.py", folder / "store.h5", model, args.batch]
+            landscale = [sys.executable, HERE / "landscale_loop.py", folder / "store.h5", model, args.batch]
             script = [args.peer_python.absolute(), HERE / "lightning_torchgeo.py"]
-            theirs = [*script, folder / "archive", model, args.batch]
+            peer_words = [*script, folder / "archive", model, args.batch]
             with ExitStack() as stack:
                 turns = {}
-                for contender, words in [("landscale", ours), *((peer, [*theirs, peer]) for peer in PEERS)]:
-                    about[contender], turn = stack.enter_context(running(words, folder / f"{contender}.log"))
+                for contender, words in [("landscale", landscale), *((peer, [*peer_words, peer]) for peer in PEERS)]:
+                    descriptions[contender], turn = stack.enter_context(running(words, folder / f"{contender}.log"))
                     turns[contender] = counted(turn, args.steps, args.batch)
                 rates[model] = interleaved(turns, args.rounds)
-    if len({(one["patches"], one["labels"]) for one in about.values()}) > 1:
-        give_up(f"the contenders do not train on the same patches: {about}")
+    if len({(one["patches"], one["labels"]) for one in descriptions.values()}) > 1:
+        give_up(f"the contenders do not train on the same patches: {descriptions}")
     ratios = {
         model: {f"landscale_over_{peer}": found["landscale"] / found[peer] for peer in PEERS}
         for model, found in rates.items()
     }
-    how = {"batch": args.batch, "steps_of_a_turn": args.steps, "rounds": args.rounds}
-    record("peers", {"patches_per_second": rates, "ratios": ratios, **how, "contenders": about})
+    settings = {"batch": args.batch, "steps_of_a_turn": args.steps, "rounds": args.rounds}
+    record("peers", {"patches_per_second": rates, "ratios": ratios, **settings, "contenders": descriptions})
     print_table(rates, ratios)
 
 
 def write_patches(folder: Path) -> None:
-    """A synthetic BigEarthNet v1 with the lists that TorchGeo wants, and the store that is prepared from it."""
+    """Write a synthetic BigEarthNet v1 with the lists that TorchGeo reads, and prepare a store from it."""
     from landscale.datasets.bigearthnet import folders as bigearthnet
     from landscale.datasets.synthetic import bigearthnet_archive as synthetic
     from landscale.preparation import prepare_survey
@@ -81,14 +83,14 @@ def write_patches(folder: Path) -> None:
     synthetic.write_archive(archive, PATCHES, layout="v1")
     prepare_survey(bigearthnet.survey([(None, archive)], labels="ben19"), folder / "store.h5", workers=2)
     names = (archive / "metadata" / "train.csv").read_text().split()
-    pairs = "".join(f"{name},{name}\n" for name in names)  # the second is of Sentinel-1, which is not read
+    pairs = "".join(f"{name},{name}\n" for name in names)  # the second name is of Sentinel-1, which is not read
     for split in ("train", "val", "test"):
         (archive / f"bigearthnet-{split}.csv").write_text(pairs if split == "train" else "")
 
 
 @contextmanager
 def running(words: list[object], log: Path) -> Iterator[tuple[dict[str, Any], Callable[[int], None]]]:
-    """A contender after its warm-up, stopped: what it says of itself, and what lets it do a number of steps."""
+    """Start a contender, and stop it after its warm-up; yields its description and a function that lets it do some steps."""
     with (
         log.open("w") as errors,
         subprocess.Popen(
@@ -98,7 +100,7 @@ def running(words: list[object], log: Path) -> Iterator[tuple[dict[str, Any], Ca
             stderr=errors,
             text=True,
             cwd=log.parent,
-            process_group=0,  # its workers are stopped with it; were we killed, the kernel would end the stopped group
+            process_group=0,  # SIGSTOP reaches its workers as well
         ) as process,
     ):
         requests, answers = process.stdin, process.stdout
@@ -108,7 +110,7 @@ def running(words: list[object], log: Path) -> Iterator[tuple[dict[str, Any], Ca
         def answer() -> Any:
             line = answers.readline()
             if not line:
-                give_up(f"a contender ended: {(log.read_text().strip().splitlines() or ['without a word'])[-1]}")
+                give_up(f"a contender ended: {(log.read_text().strip().splitlines() or ['without output'])[-1]}")
             os.killpg(process.pid, signal.SIGSTOP)
             return json.loads(line)
 

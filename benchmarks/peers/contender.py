@@ -1,4 +1,4 @@
-"""A contender is a process that trains in turns with others; it may live in any environment, this file needs Python alone."""
+"""A contender: a process that trains in turns with others. This file needs only Python, so that any environment can run it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 WARM_UP = 2  # steps
 
 
-def turns(about: dict[str, Any]) -> Iterator[None]:
-    """Yield before every step. After the warm-up `about` is answered, then a `done` for every line N, after N steps.
+def turns(description: dict[str, Any]) -> Iterator[None]:
+    """Yield before every step; after the warm-up, write `description`, then read a number N of steps, do them and write "done".
 
-    Answers are lines of JSON on stdout; whatever else is printed from now on goes to stderr.
+    These are lines of JSON on stdin and stdout; all other output is redirected to stderr.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -22,7 +22,7 @@ def turns(about: dict[str, Any]) -> Iterator[None]:
     def steps() -> Iterator[None]:
         for _ in range(WARM_UP):
             yield
-        print(json.dumps(about), file=answers)
+        print(json.dumps(description), file=answers)
         for line in sys.stdin:
             for _ in range(int(line)):
                 yield

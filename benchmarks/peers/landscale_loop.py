@@ -1,4 +1,4 @@
-"""landscale's side: the loop of `landscale train` on a CPU (store on the disk, input stage, augmentation, step, checks).
+"""The contender landscale: the loop of `landscale train` on a CPU (store on the disk, input stage, augmentation, step, checks).
 
 landscale_loop.py STORE MODEL BATCH
 """
@@ -31,13 +31,13 @@ def main(path: Path, model: str, batch: int) -> None:
     orders = [epoch_order(trainer.patches, recipe.seed, epoch) for epoch in range(EPOCHS)]
     steps = train_steps(np.concatenate(orders), batch)
     incoming = trainer.batches(steps)
-    about = {
+    description = {
         "patches": len(trainer.patches),
         "labels": int(trainer.targets[trainer.patches].sum()),
         "precision": trainer.learner.speed.told,
         "threads": torch.get_num_threads(),
     }
-    for rows, _ in zip(steps, turns(about), strict=False):
+    for rows, _ in zip(steps, turns(description), strict=False):
         trainer.learn([rows], incoming)
         trainer.state.step += 1
 

@@ -1,10 +1,10 @@
-"""The peer's side: TorchGeo's BigEarthNet and ClassificationTask in Lightning's Trainer, fp32 on a CPU, their defaults.
+"""The peer: TorchGeo's BigEarthNet and ClassificationTask in Lightning's Trainer, fp32 on a CPU, with their defaults.
 
     lightning_torchgeo.py ROOT MODEL BATCH files|memory|bare
 
-files: 12 GeoTIFFs a patch, read by two workers of a DataLoader. memory: the same patches as float32 tensors, whole batches
-indexed. bare: not Lightning, the step of the task's network on one fixed batch. Of the batches nothing is changed: the task
-itself makes the integer labels floats for `bce`. Numbers are not normalised and nothing is augmented.
+files: 12 GeoTIFFs a patch, read by two workers of a DataLoader. memory: the same patches as float32 tensors, indexed by batch.
+bare: the step of the task's network on one fixed batch, without Lightning. Digital numbers are not normalised and nothing is
+augmented.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from torchgeo.datasets import BigEarthNet
 from torchgeo.trainers import ClassificationTask
 
-ENDLESS = 10**7  # patches: no epoch ends while it is measured
+ENDLESS = 10**7  # patches of an epoch, so that none ends during the measurement
 PACKAGES = ("torchgeo", "lightning", "torch", "timm", "numpy", "rasterio")
 
 
 class Turns(Callback):
-    """Waits between two batches, and adds nothing else."""
+    """Waits for its turn between two batches."""
 
     def __init__(self, turns: Iterator[None]) -> None:
         self.turns = turns
@@ -41,7 +41,7 @@ class Turns(Callback):
 
 
 class InMemory(Dataset[dict[str, Tensor]]):
-    """Indexed by the rows of a batch."""
+    """A dataset whose index is the list of rows of a batch."""
 
     def __init__(self, samples: dict[str, Tensor]) -> None:
         self.samples = samples
