@@ -19,6 +19,7 @@ lint: install  ## style, spelling, types, and the direction of the imports
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/mypy --follow-imports=silent benchmarks/*.py examples/*.py
 	$(BIN)/lint-imports
 
 test: lint  ## the tests that need neither published data nor long; two processes of one thread each

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from rounds import record
 
 from landscale.distributed import Ranks, local_device
 from landscale.loading import Batch, place, train_steps
+from landscale.loading.placement import Placement
 from landscale.store import SPLITS, WHOLE, Layout, PatchStore, Plane, StoreWriter, create_store, moments, open_store
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
@@ -33,7 +34,8 @@ from landscale.vocabulary.bands import band
 from landscale.vocabulary.nomenclatures import nomenclature
 
 MODELS = {"resnet50": 120, "wide_resnet_eca_b4": 90}  # and the side of its input in pixels
-PLACEMENTS = ("disk", "memory", "device")
+PLACEMENTS: tuple[Placement, ...] = ("disk", "memory", "device")
+COMPILED: tuple[Literal["off", "on"], ...] = ("off", "on")
 TRAIN = 269_695  # patches of BigEarthNet v1's official list
 LIMIT = 420.0  # seconds after which no measurement is started
 FLOORS = {
@@ -67,7 +69,7 @@ def write_store(path: Path, patches: int) -> PatchStore:
     writer = StoreWriter(path)
     for start in range(0, patches, part):
         n = min(part, patches - start)
-        more = {
+        more: dict[str, Any] = {
             "classes": (rng.random((n, len(classes))) < 0.1).astype(np.uint8),
             "moments": sums[:n],
             "state": np.full(n, WHOLE, np.uint8),
@@ -136,7 +138,7 @@ def bare_step(trainer: Trainer, side: int, batch: int, seconds: float) -> float:
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=learner.speed.reduced):
             logits = learner.guess(values)
-        learner.loss(logits, targets).backward()
+        learner.loss(logits, targets).backward()  # type: ignore[no-untyped-call]
         learner.optimizer.step()
         learner.optimizer.zero_grad()
 
@@ -170,7 +172,7 @@ def main() -> None:
         store = write_store(Path(name) / "store.h5", options.patches)
         for model in options.models.split(","):
             side = MODELS.get(model, 120)
-            for compiled in ("off",) if options.eager_only else ("off", "on"):
+            for compiled in COMPILED[:1] if options.eager_only else COMPILED:
                 if time.monotonic() - begun > LIMIT:
                     break
                 recipe = replace(Recipe(), model=model, side=side, batch=options.batch, epochs=1000, compile=compiled)

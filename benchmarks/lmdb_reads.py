@@ -70,7 +70,7 @@ def measure(store: PatchStore, folder: Path) -> None:
         for rows in steps:
             with environment.begin() as transaction:
                 for i, row in enumerate(rows):
-                    bands = safetensors.numpy.load(transaction.get(keys[row]))
+                    bands = safetensors.numpy.load(transaction.get(keys[row]) or b"")
                     for plane in planes:
                         for k, band in enumerate(plane.bands):
                             buffers[plane.key][i, k] = bands[band]
@@ -82,7 +82,7 @@ def measure(store: PatchStore, folder: Path) -> None:
         for rows in steps:
             with environment.begin() as transaction:
                 for i, row in enumerate(rows):
-                    bands = safetensors.torch.load(transaction.get(keys[row]))
+                    bands = safetensors.torch.load(transaction.get(keys[row]) or b"")
                     for plane in planes:
                         for k, band in enumerate(plane.bands):
                             tensors[plane.key][i, k] = bands[band]

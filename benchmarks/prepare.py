@@ -89,7 +89,14 @@ def preparation(archive: Path, store: Path) -> Callable[[], int]:
 
 
 def command(archive: Path, store: Path, workers: int) -> Callable[[], int]:
-    words = [Path(sys.executable).with_name("landscale"), "prepare", "bigearthnet", archive, store, "--json"]
+    words: list[str | Path] = [
+        Path(sys.executable).with_name("landscale"),
+        "prepare",
+        "bigearthnet",
+        archive,
+        store,
+        "--json",
+    ]
 
     def work() -> int:
         done = subprocess.run([*words, "--workers", str(workers)], capture_output=True, check=True)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import rasterio
 import torch
@@ -21,10 +23,17 @@ from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 from landscale.formats.geotiff import read_band
 from landscale.loading import batches
 from landscale.preparation import prepare_survey
-from landscale.store import open_store
+from landscale.store import PatchStore, open_store
 from landscale.vocabulary.bands import band_set
 
 BATCH = 256
+
+
+def memory_maps(store: PatchStore) -> list[np.memmap[Any, Any]]:
+    """The planes of a store, which are contiguous in its HDF5 file, without the package's reader."""
+    with h5py.File(store.path) as file:
+        datasets = [file[plane.key] for plane in store.layout.planes]
+        return [np.memmap(store.path, d.dtype, "r", d.id.get_offset(), d.shape) for d in datasets]
 
 
 def main(archive: Path | None) -> None:
@@ -40,7 +49,7 @@ def main(archive: Path | None) -> None:
         steps = [rng.integers(0, n, BATCH) for _ in range(40)]
         bands = band_set("s2-12").names
         no_labels = np.empty((n, 0), np.uint8)
-        planes = list(store._maps.values())  # the memory-mapped planes, for the memcpy that is the upper limit
+        planes = memory_maps(store)
         buffers = [np.zeros((BATCH, *p.shape[1:]), p.dtype) for p in planes]
         source = [np.array(p[:BATCH] if n >= BATCH else np.resize(p, (BATCH, *p.shape[1:]))) for p in planes]
         locations = list(survey.table["location"])

@@ -95,7 +95,8 @@ def bare_step(batch: int, memory: torch.memory_format, reduced: bool) -> Callabl
     device = local_device()
     x = torch.randn(batch, 12, 120, 120, device=device).contiguous(memory_format=memory)
     y = torch.rand(batch, 19, device=device).round()
-    net = timm.create_model("resnet50", in_chans=12, num_classes=19).to(device, memory_format=memory)
+    net = timm.create_model("resnet50", in_chans=12, num_classes=19).to(device)
+    net = net.to(memory_format=memory)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
 
     def step() -> None:
@@ -104,7 +105,7 @@ def bare_step(batch: int, memory: torch.memory_format, reduced: bool) -> Callabl
         loss = F.binary_cross_entropy_with_logits(logits.float(), y)
         loss.item()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

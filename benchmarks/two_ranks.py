@@ -41,7 +41,8 @@ def run_rank(path: Path, compress: str) -> None:
     ranks = start_process_group()
     torch.set_num_threads(2 // ranks.world)
     store, device = open_store(path), torch.device("cpu")
-    recipe = replace(Recipe(), model="resnet50", batch=BATCH // ranks.world, epochs=1000, compress=compress)
+    recipe = replace(Recipe(), model="resnet50", batch=BATCH // ranks.world, epochs=1000)
+    recipe = replace(recipe, compress=compress)  # type: ignore[arg-type]  # one of CONTENDERS
     trainer = Trainer(recipe, store, Run(path.with_name("run")), ranks, build_classifier(recipe, store), device)
     steps = train_steps(np.concatenate([epoch_order(trainer.patches, 0, e) for e in range(1000)]), BATCH)
     incoming, upcoming = trainer.batches(steps), iter(steps)

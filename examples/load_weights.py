@@ -20,5 +20,5 @@ for name, row in zip(store.column("name"), model.probabilities(planes), strict=F
     print(name, *(f"{label} {probability:.2f}" for probability, label in likely), sep="\n  ")
 
 # The features before the classification head, by timm's method of that name.
-features = model.network.forward_features(model.inputs(planes))
+features = model.network.forward_features(model.inputs(planes))  # type: ignore[operator]
 print("features", tuple(features.shape))
