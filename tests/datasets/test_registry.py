@@ -130,7 +130,7 @@ def test_modules_that_are_no_data_sets(constant: Path) -> None:
 @pytest.mark.parametrize("name", dataset_names())
 def test_declared_options_are_the_arguments_of_the_survey(name: str) -> None:
     dataset = load_dataset(name)
-    arguments = set(inspect.signature(dataset._survey).parameters) - {"inputs", "workers"}
+    arguments = set(inspect.signature(dataset.survey_function).parameters) - {"inputs", "workers"}
     assert {option.name for option in dataset.options} == arguments
 
 

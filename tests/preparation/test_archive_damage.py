@@ -92,7 +92,7 @@ class TestRefusals:
         archive = pack(tmp_path / "x.tar.gz", files(roots["v1"], S2["v1"]))
         assert cli("prepare", "bigearthnet", archive, tmp_path / "s.h5").code == 0
         other = pack(tmp_path / "y.tar.gz", files(roots["v1"], S2["v1"])[:26])
-        assert "prepared from something else" in refusal(cli("prepare", "bigearthnet", other, tmp_path / "s.h5"))
+        assert "prepared from other data" in refusal(cli("prepare", "bigearthnet", other, tmp_path / "s.h5"))
 
     @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.zst"])
     def test_truncated_anywhere(self, suffix: str, roots: dict[str, Path], tmp_path: Path) -> None:

@@ -122,6 +122,6 @@ class TestInterruptions:
         partial = tmp_path / "s.h5.partial"
         partial.write_bytes(b"something")
         words = ("prepare", "bigearthnet", many, tmp_path / "s.h5")
-        assert "is the beginning of another preparation" in refusal(cli(*words))
+        assert "belongs to a preparation of other data" in refusal(cli(*words))
         (tmp_path / "s.h5.partial.s2").write_bytes(b"x" * 1000)
-        assert "is the beginning of another preparation" in refusal(cli(*words))
+        assert "belongs to a preparation of other data" in refusal(cli(*words))

@@ -163,7 +163,7 @@ def test_resuming_with_another_data_set_is_refused(v2: Path, tmp_path: Path, cli
     assert cli("prepare", "eurosat", root, tmp_path / "s.h5", "--workers", 1).code == 0
     answer = cli("prepare", "bigearthnet", v2, tmp_path / "s.h5", "--workers", 1)
     assert answer.code == 2
-    assert "was prepared from something else" in answer.lines[0]
+    assert "was prepared from other data" in answer.lines[0]
 
 
 # ---- damaged patches

@@ -218,7 +218,7 @@ def test_other_archives_are_not_resumed(archives: SequentialSurvey, tmp_path: Pa
     prepared(archives, tmp_path)
     assert archives.partner is not None
     archives.partner.path.write_bytes(b"radar.Bin")
-    with pytest.raises(LandscaleError, match="was prepared from something else"):
+    with pytest.raises(LandscaleError, match="was prepared from other data"):
         prepared(archives, tmp_path)
 
 

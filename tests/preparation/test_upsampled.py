@@ -84,7 +84,7 @@ def test_training_from_stored_bands(v2: Path, tmp_path: Path, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--upsample", "lanczos"], "unknown way of upsampling 'lanczos'"),
+        (["--upsample", "lanczos"], "unknown upsampling method 'lanczos'"),
         (["--upsample", "dsen2"], "needs --weights"),
         (["--upsample", "bilinear", "--weights", "x"], "takes no --weights"),
         (["--upsample", "dsen2", "--weights", "nowhere"], "nowhere"),
@@ -100,4 +100,4 @@ def test_refusals(words: list[str], problem: str, v2: Path, tmp_path: Path, cli:
 def test_eurosat_lacks_bands(eurosat: Path, tmp_path: Path, cli: Cli) -> None:
     answer = cli("prepare", "eurosat", eurosat, tmp_path / "s.h5", "--upsample", "bilinear")
     assert (answer.code, len(answer.lines)) == (2, 1)
-    assert "the source lacks B01" in answer.lines[0]
+    assert "the data set lacks B01" in answer.lines[0]

@@ -45,16 +45,16 @@ _MODULES = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """A registered data set."""
+    """A registered data set: its name, its options, and its module's functions `survey` and `is_sequential`."""
 
     name: str
     options: tuple[Option, ...]
-    _survey: Callable[..., Survey | SequentialSurvey]
-    _is_sequential: Callable[[SplitInputs], bool]
+    survey_function: Callable[..., Survey | SequentialSurvey]
+    sequential_function: Callable[[SplitInputs], bool]
 
     def is_sequential(self, inputs: SplitInputs) -> bool:
         """Whether these inputs are read once, in file order, by one process."""
-        return self._is_sequential(inputs)
+        return self.sequential_function(inputs)
 
     def survey(self, inputs: SplitInputs, workers: int, options: Mapping[str, Any]) -> Survey | SequentialSurvey:
         """Survey the inputs.
@@ -71,9 +71,9 @@ class Dataset:
         if foreign := [name for name in options if name not in known]:
             raise LandscaleError(f"prepare {self.name}: takes no --{foreign[0].replace('_', '-')}")
         given = dict(options)
-        if "workers" in inspect.signature(self._survey).parameters:
+        if "workers" in inspect.signature(self.survey_function).parameters:
             given["workers"] = workers
-        return self._survey(list(inputs), **given)
+        return self.survey_function(list(inputs), **given)
 
 
 def register_dataset(name: str, module: str) -> None:

@@ -62,7 +62,7 @@ def run_on_cluster(task: ExtractionTask, jobs: list[ReadJob], scheduler: str) ->
                 except KilledWorker as killed:
                     if number == _MAX_TRIES:
                         raise LandscaleError(
-                            f"--scheduler {scheduler}: the workers that are given one job die, {_MAX_TRIES} times now ({killed})"
+                            f"--scheduler {scheduler}: workers died in all {_MAX_TRIES} tries of the same job ({killed})"
                         ) from None
                     running.add(submit(job, number + 1))
                 except (CancelledError, CommClosedError):  # not cancelled by this process

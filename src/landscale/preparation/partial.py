@@ -21,7 +21,9 @@ def finished_result(path: Path, digest: str) -> PreparationResult:
     """
     store = open_store(path)
     if store.attributes["plan"] != digest:
-        raise BadStore(path, "exists and was prepared from something else; remove it or choose another name")
+        raise BadStore(
+            path, "exists and was prepared from other data or with other options; remove it or choose another name"
+        )
     names = store.column("name")[store.states == BAD]
     skipped = [(str(name), f"was damaged when {path} was made") for name in names]
     return PreparationResult(path, len(store.states), 0, skipped)
@@ -29,4 +31,4 @@ def finished_result(path: Path, digest: str) -> PreparationResult:
 
 def another_preparation(partial: Path) -> BadStore:
     """The error for a partial store that belongs to other data or options."""
-    return BadStore(partial, "is the beginning of another preparation; remove it to start anew")
+    return BadStore(partial, "belongs to a preparation of other data or with other options; remove it to start again")

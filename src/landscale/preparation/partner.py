@@ -130,7 +130,7 @@ class _BothHalves:
         planes = [self._buffers[plane.key] for plane in self._primary.planes]
         if checksum(planes, record["classes"]) != int(record["checksum"]):
             name = record["name"].decode()
-            raise BadStore(self._path, f"patch {name}: is damaged; remove the file to start anew")
+            raise BadStore(self._path, f"patch {name}: is damaged; remove the file to start again")
         by_key = self._buffers | partner
         return checksum([by_key[plane.key] for plane in self._layout.planes], record["classes"])
 

@@ -62,7 +62,7 @@ def read_primary(
         patch = sequence.read(planes, classes)
         if patch is not None:
             if len(patch.name.encode()) > NAME_BYTES:
-                problem = f"patch {patch.name}: has a name of more than {NAME_BYTES} characters"
+                problem = f"patch {patch.name}: has a name of more than {NAME_BYTES} bytes"
                 raise BadInput(archive.path, problem)
             if isinstance(patch.found, LandscaleError):
                 damage.add(patch.name, str(patch.found))

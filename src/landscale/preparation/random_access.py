@@ -119,7 +119,9 @@ def _finish(path: Path, skipped: DamagedPatches) -> None:
     if len(skipped) == len(states):
         raise LandscaleError(f"none of {len(skipped)} patches can be read: {skipped[0][1]}")
     if (states == PENDING).any():
-        raise BadStore(partial, "was replaced meanwhile, as by another prepare of it; run the same command again")
+        raise BadStore(
+            partial, "was replaced while it was being filled, perhaps by another prepare; run the same command again"
+        )
     with closing(StoreWriter(partial)) as writer:
         writer.finish()
     partial.rename(path)

@@ -86,7 +86,7 @@ def _exchange(collective: Callable[[Any], Any], outcome: Any) -> Any:
     try:
         return collective(outcome)
     except RuntimeError as error:  # gloo's connections end with a killed process
-        raise LandscaleError(f"another rank is gone ({reason(error)}); run the same command again") from None
+        raise LandscaleError(f"another rank is gone ({reason(error)}); run the same command again to resume") from None
 
 
 def _values(ranks: Ranks, outcomes: list[tuple[Any, str | None]]) -> list[Any]:

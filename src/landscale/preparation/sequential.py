@@ -102,7 +102,7 @@ class _SequentialRun:
                 read_primary(survey, primary, store, first, self._damage, advance)
             records = first.records()
             if not len(records):
-                raise BadInput(survey.primary.path, "holds no patch that its lists or metadata know")
+                raise BadInput(survey.primary.path, "holds no patch that is in its lists or metadata")
             if survey.partner:
                 second = Journal(self._journals[1], partner_record(survey.partner.planes), self._digest, 0)
                 stack.enter_context(closing(second))

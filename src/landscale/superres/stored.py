@@ -99,7 +99,7 @@ def with_upsampled(survey: S, method: str, weights: str | Path | None = None) ->
 
 def _upsampling(layout: Layout, method: str, weights: Path | None) -> Upsampling:
     if method not in METHODS:
-        raise UnknownName("way of upsampling", method, METHODS)
+        raise UnknownName("upsampling method", method, METHODS)
     if method == "dsen2" and weights is None:
         raise LandscaleError("--upsample dsen2: needs --weights, which `landscale superres train` makes")
     if method != "dsen2" and weights is not None:

@@ -136,7 +136,7 @@ def survey_archives(
         archives[is_radar] = path, folder
         given_split = given_split if split is None else split_code(split, path)
     if False not in archives:
-        raise BadInput(inputs[0][1], "holds the Sentinel-1 half only, expected the archive of Sentinel-2 beside it")
+        raise BadInput(inputs[0][1], "is the Sentinel-1 half only; give the archive of the Sentinel-2 half, too")
     path, folder = archives[False]
     version = V2 if folder == FOLDER_S2 else V1
     optical = _optical_v1(path, labels, lists) if version == V1 else _optical_v2(path, labels, lists)

@@ -60,7 +60,7 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None) -> 
     stores = []
     for _, path in inputs:
         if not is_environment(path):
-            raise BadInput(path, "is no LMDB environment: expected a folder with data.mdb, or such a file")
+            raise BadInput(path, "is no LMDB environment: expected a folder that contains data.mdb, or that file")
         stores.append(open_reben(path, labels))
     if len({store.layout for store in stores}) > 1:
         raise BadInput(inputs[-1][1], f"has other instruments than {inputs[0][1]}; prepare each into its own store")
