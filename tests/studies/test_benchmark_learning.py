@@ -17,8 +17,8 @@ from conftest import Cli
 from landscale.models import ZOO, describe
 from landscale.studies.zoo import learning
 from landscale.studies.zoo.learning import FALL, TASKS
-from landscale.studies.zoo.learning_page import page, section, table_cells, verdict
-from landscale.studies.zoo.page import page as zoo_page
+from landscale.studies.zoo.learning_page import learning_page, learning_rows, learning_section, learning_summary
+from landscale.studies.zoo.page import zoo_page
 from landscale.testing import make_store, sentinel_planes
 from landscale.vocabulary.nomenclatures import CLC43
 
@@ -83,7 +83,7 @@ def test_networks_learn_and_an_interrupted_table_goes_on(cli: Cli, tmp_path: Pat
     refused = cli(*words, "--steps", 8)
     assert (refused.code, refused.lines) == (
         2,
-        [f"landscale: {out}: holds figures with steps 12, not 8; choose another --out"],
+        [f"landscale: {out}: contains results with steps 12, not 8; choose another --out"],
     )
 
 
@@ -200,16 +200,16 @@ CONTENT: dict[str, Any] = {
 
 
 def test_the_page_of_fixed_figures(cli: Cli, tmp_path: Path):
-    assert table_cells(CONTENT) == [
+    assert learning_rows(CONTENT) == [
         ["`one`", "0.700 → **0.300**", "0.700 → 0.300", "0.001", "2.5", "yes"],
         ["`two`", "0.700 → 0.650", "out of memory", "0.001", "1.2", "no"],
         ["`three`", "0.700 → **0.350**", "", "0.001", "1.2", "no"],
     ]
-    assert verdict(CONTENT) == [
-        "10 bands, 19 classes: 2 of 3 networks learn, 2 tell the patches apart;"
-        " an answer that is the same for every patch has 0.400 at least.",
-        "12 bands, 43 classes: 1 of 2 networks learn, 0 tell the patches apart;"
-        " an answer that is the same for every patch has 0.200 at least.",
+    assert learning_summary(CONTENT) == [
+        "10 bands, 19 classes: 2 of 3 networks learn, 2 distinguish the patches;"
+        " a prediction that is the same for all patches has a loss of at least 0.400.",
+        "12 bands, 43 classes: 1 of 2 networks learn, 0 distinguish the patches;"
+        " a prediction that is the same for all patches has a loss of at least 0.200.",
     ]
     results, written = tmp_path / "learning.json", tmp_path / "page.md"
     results.write_text(json.dumps(CONTENT))
@@ -217,9 +217,9 @@ def test_the_page_of_fixed_figures(cli: Cli, tmp_path: Path):
     assert (answer.code, answer.json) == (0, {"page": str(written), "results": str(results)})
     text = written.read_text()
     command = f"landscale benchmark learning --out {results} --markdown {written}"
-    assert text == page(CONTENT, command)
+    assert text == learning_page(CONTENT, command)
     assert command in text
-    assert section(CONTENT) in text
+    assert learning_section(CONTENT) in text
     assert "| `one` | 0.700 → **0.300** | 0.700 → 0.300 | 0.001 | 2.5 | yes |" in text
 
 
@@ -227,8 +227,8 @@ def test_the_page_of_fixed_figures(cli: Cli, tmp_path: Path):
 def test_the_order_of_the_rows_does_not_matter(order):
     """A network that failed and was tried again comes last."""
     shuffled = copy.copy(CONTENT) | {"models": [CONTENT["models"][k] for k in order]}
-    assert sorted(verdict(shuffled)) == verdict(CONTENT)
-    assert {cells[0] for cells in table_cells(shuffled)} == {"`one`", "`two`", "`three`"}
+    assert sorted(learning_summary(shuffled)) == learning_summary(CONTENT)
+    assert {cells[0] for cells in learning_rows(shuffled)} == {"`one`", "`two`", "`three`"}
 
 
 def test_the_zoo_page_takes_it_in(cli: Cli, tmp_path: Path, monkeypatch):
@@ -242,7 +242,7 @@ def test_the_zoo_page_takes_it_in(cli: Cli, tmp_path: Path, monkeypatch):
     words = ["benchmark", "zoo", "--out", RESULTS / "zoo.json"]
     assert cli(*words, "--learning", results, "--markdown", written).code == 0
     text = written.read_text()
-    assert section(CONTENT) in text
+    assert learning_section(CONTENT) in text
     assert f"--learning {results} --markdown {written}" in text
     assert cli(*words, "--learning", results).lines == [
         "landscale: --learning: found without --markdown, expected both: it adds a section to that page"
@@ -252,7 +252,7 @@ def test_the_zoo_page_takes_it_in(cli: Cli, tmp_path: Path, monkeypatch):
 
 def test_the_documented_table_is_the_measured_one():
     content = json.loads((RESULTS / "learning.json").read_text())
-    assert section(content) in (DOCS / "zoo.md").read_text(encoding="utf-8")
+    assert learning_section(content) in (DOCS / "zoo.md").read_text(encoding="utf-8")
     assert {(row["name"], row["bands"], row["classes"]) for row in content["models"]} == {
         (name, *sizes) for name in ZOO for sizes in SIZES
     }

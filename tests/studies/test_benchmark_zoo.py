@@ -21,7 +21,7 @@ from landscale.studies.zoo import page
 from landscale.studies.zoo import speed as zoo
 from landscale.studies.zoo.measure import OUT_OF_MEMORY, Job, outcome
 from landscale.studies.zoo.page import COLUMNS
-from landscale.studies.zoo.speed import LARGE, SMALL, verdict
+from landscale.studies.zoo.speed import LARGE, SMALL, comparison_sentences
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUICK = ["--device", "cpu", "--batch", "2", "--seconds", "0.05"]
@@ -141,13 +141,13 @@ def test_a_killed_benchmark_goes_on(tmp_path, capsys, monkeypatch):
 
     # what is there is not measured again, what failed is
     again = []
-    monkeypatch.setattr(zoo, "in_a_process", lambda job: again.append(job.name) or {"failed": OUT_OF_MEMORY})
+    monkeypatch.setattr(zoo, "measure_in_process", lambda job: again.append(job.name) or {"failed": OUT_OF_MEMORY})
     assert main(words) == 0
     assert main(words) == 0
     assert again == [WRONG_SIDE]
     capsys.readouterr()
     assert refusal(capsys, *words, "--batch", "3") == (
-        f"landscale: {out}: holds figures with batch 2, not 3; choose another --out"
+        f"landscale: {out}: contains results with batch 2, not 3; choose another --out"
     )
 
     written = tmp_path / "zoo.md"
@@ -204,7 +204,7 @@ def test_the_benchmark_refuses(tmp_path, capsys, monkeypatch, words, line):
 def test_another_file_is_not_overwritten(tmp_path, capsys):
     out = tmp_path / "other.json"
     out.write_text('{"benchmark": "tiles"}')
-    assert "holds no figures of `landscale benchmark zoo`" in refusal(
+    assert "contains no results of `landscale benchmark zoo`" in refusal(
         capsys, "benchmark", "zoo", "resnet18", "--out", str(out)
     )
     assert out.read_text() == '{"benchmark": "tiles"}'
@@ -229,7 +229,7 @@ def rounds(small: float, at_120: float, large: float) -> list[dict]:
 
 @given(*[st.floats(0.1, 1e5)] * 3)
 def test_the_verdict_gives_our_ratios_whichever_way_they_come_out(small, at_120, large):
-    lines = verdict({"comparison": rounds(small, at_120, large), "settings": {"batch": 2}})
+    lines = comparison_sentences({"comparison": rounds(small, at_120, large), "settings": {"batch": 2}})
     assert "10.0 times fewer" in lines[0]
     for line, where, speed in zip(lines[1:], ("Each at its own side", "Both at 120 px"), (small, at_120), strict=True):
         assert line.startswith(where)
@@ -237,19 +237,19 @@ def test_the_verdict_gives_our_ratios_whichever_way_they_come_out(small, at_120,
 
 
 def test_no_verdict_without_figures():
-    assert verdict({"comparison": [], "settings": {"batch": 2}}) == []
+    assert comparison_sentences({"comparison": [], "settings": {"batch": 2}}) == []
     failed = [{"name": LARGE, "side": 120, "round": 0, "failed": "out of memory"}]
-    assert verdict({"comparison": failed, "settings": {"batch": 2}}) == []
+    assert comparison_sentences({"comparison": failed, "settings": {"batch": 2}}) == []
 
 
 def test_the_comparison_takes_turns(tmp_path, monkeypatch):
     jobs = []
     figures = {"training": 1.0, "inference": 1.0, "peak_memory": None, "parameters": 1, "flops": 1}
-    monkeypatch.setattr(zoo, "in_a_process", lambda job: jobs.append((job.name, job.side)) or figures)
+    monkeypatch.setattr(zoo, "measure_in_process", lambda job: jobs.append((job.name, job.side)) or figures)
     content = zoo.measure_zoo([SMALL, LARGE], tmp_path / "zoo.json", "cpu", 2, 1.0, ("B02",), 19)
     assert jobs == [(SMALL, 90), (LARGE, 120), *[(SMALL, 90), (SMALL, 120), (LARGE, 120)] * 3]
     assert [row["round"] for row in content["comparison"]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert "nan of the memory" in verdict(content)[1]
+    assert "nan of the memory" in comparison_sentences(content)[1]
 
 
 # ---- the page

@@ -49,7 +49,6 @@ from launchers import members, wait_until_gone
 
 RECIPE = Recipe(model="wide_resnet", bands="B02,B03,B04,B08", epochs=1, batch=8, rate=1e-2, precision="fp32")
 KEYS = [f"--{key}={getattr(RECIPE, key)}" for key in ("bands", "epochs", "batch", "rate", "precision")]
-NETWORK = ScalableNetwork(RECIPE, 4, 4, 12)  # shared, because it remembers the networks that it has counted
 COARSE = ["--step=0.5", "--phi=1"]  # two candidates and two further sizes
 
 
@@ -120,14 +119,14 @@ def test_candidates_are_all_within_the_budget(store, cost, step):
         if abs(network.flops / plain["flops"] - cost) <= TOLERANCE * cost:
             fit.setdefault(network.key, []).append(scaling)
     assert {network.key for network in found} == set(fit)
-    for network in found:  # of all that give the network, the one that is nearest to the budget by α·β²·γ²
+    for network in found:  # the (α, β, γ) of this network whose α·β²·γ² is nearest to the budget
         assert network.scaling in fit[network.key]
         nearest = min(abs(scaling.cost - cost) for scaling in fit[network.key])
         assert abs(network.scaling.cost - cost) == pytest.approx(nearest)
 
 
 @pytest.mark.parametrize("cost,tolerance,step", [(2.0, 0.1, 0.1), (2.0, 0.5, 0.5), (8.0, 2.0, 0.25)])
-def test_the_grid_leaves_nothing_out(cost, tolerance, step):
+def test_the_grid_has_every_scaling_within_the_tolerance(cost, tolerance, step):
     grid = [round(1 + k * step, 10) for k in range(int((cost + tolerance) / step) + 1)]
     expected = [
         s for s in itertools.starmap(Scaling, itertools.product(grid, repeat=3)) if abs(s.cost - cost) <= tolerance
@@ -140,7 +139,7 @@ def test_the_grid_leaves_nothing_out(cost, tolerance, step):
 )
 @settings(max_examples=4)
 def test_each_axis_alone_has_the_flops_of_the_compound_network(depth, width, resolution, phi, step):
-    root = NETWORK
+    root = ScalableNetwork(RECIPE, 4, 4, 12)
     best = Scaling(round(depth, 1), round(width, 1), round(resolution, 1))
     rows = networks_of_sizes(root, best, [phi], step)
     assert [axis for _, axis, _ in rows] == [*AXES, "compound"]
@@ -154,7 +153,7 @@ def test_each_axis_alone_has_the_flops_of_the_compound_network(depth, width, res
         assert abs(network.flops - grown.flops) == nearest
 
 
-def test_a_network_that_grows_nowhere_ends_the_walk():
+def test_the_unscaled_network_is_nearest_to_its_own_flops():
     root = ScalableNetwork(RECIPE, 4, 4, 120)
     for axis in AXES:
         assert network_along_axis(root, axis, root.unscaled.flops, 0.1) == root.unscaled
@@ -186,7 +185,7 @@ def test_the_plan_trains_nothing(cli, store, tmp_path):
     assert all(f"{row['parameters']:,}" in cli(*plan).out for row in rows[:1])
 
 
-def test_a_study_and_what_it_leaves(undisturbed):
+def test_results_pages_and_runs_agree(undisturbed):
     out, content = undisturbed
     assert json.loads((out / "compound-scaling.json").read_text()) == content
     assert len(content["candidates"]) > 1
@@ -201,7 +200,7 @@ def test_a_study_and_what_it_leaves(undisturbed):
     top = max(content["candidates"], key=lambda row: row["micro_f1"])
     assert content["best"] == {axis: top[axis] for axis in AXES}
     (grown,) = [row for row in content["sizes"] if row["axis"] == "compound"]
-    assert grown["runs"] == top["runs"]  # met again, trained once
+    assert grown["runs"] == top["runs"]  # a candidate that is also a size is trained once
     size, scaling = eval("{" + content["registration"][0] + "}", {"Scaling": Scaling}).popitem()
     assert size == "b1"
     assert asdict(scaling) == content["best"]
@@ -219,12 +218,6 @@ def test_a_second_call_trains_nothing(undisturbed, store, cli):
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
 
 
-def test_two_processes_find_the_same(undisturbed, store, tmp_path):
-    answer = outcome(command(*words(store, tmp_path / "out", "--workers", 2)))
-    assert answer.code == 0, answer.lines
-    assert without_seconds(answer.json) == without_seconds(undisturbed[1])
-
-
 @pytest.mark.parametrize(
     "number",
     [
@@ -233,8 +226,8 @@ def test_two_processes_find_the_same(undisturbed, store, tmp_path):
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_study_is_resumed(undisturbed, store, tmp_path, cli, number):
-    """No process is left, and the next call has the results of a study that was not killed."""
+def test_a_killed_study_is_resumed(undisturbed, store, tmp_path, number):
+    """No process is left, and the same command ends with the results of one process that was not killed."""
     out = tmp_path / "out"
     running = command(*words(store, out, "--workers", 2))
     deadline = time.monotonic() + 200
@@ -248,14 +241,14 @@ def test_a_killed_study_is_resumed(undisturbed, store, tmp_path, cli, number):
         assert answer.lines[-1:] == ["landscale: stopped; run the same command again to resume"]
     assert wait_until_gone(running.pid) == []
     ended = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/scores.json")}
-    again = cli(*words(store, out))
+    again = outcome(command(*words(store, out, "--workers", 2)))
     assert again.code == 0, again.lines
     assert without_seconds(again.json) == without_seconds(undisturbed[1])
     assert {path: path.stat().st_mtime_ns for path in ended} == ended
 
 
 @pytest.mark.slow
-def test_a_training_that_dies_is_told_and_the_others_go_on(undisturbed, store, tmp_path):
+def test_a_dead_training_process_is_reported_and_the_others_continue(undisturbed, store, tmp_path):
     out = tmp_path / "out"
     running = command(*words(store, out, "--epochs=40"))
     deadline = time.monotonic() + 200
@@ -274,7 +267,7 @@ def test_a_training_that_dies_is_told_and_the_others_go_on(undisturbed, store, t
     assert len(others) == len(undisturbed[1]["candidates"]) - 1
 
 
-def test_a_training_that_fails_is_told_and_the_others_go_on(undisturbed, store, tmp_path, cli):
+def test_a_failed_training_is_reported_and_the_others_continue(undisturbed, store, tmp_path, cli):
     out = tmp_path / "out"
     last = undisturbed[1]["candidates"][-1]["runs"][0]["run"]
     write_json(
@@ -282,7 +275,7 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(undisturbed, store, 
         {k: v for k, v in undisturbed[1].items() if k in ("base", "data", "budget", "step", "recipe")},
     )
     (out / "runs" / last).mkdir(parents=True)
-    (out / "runs" / last / "mine").write_text("not a run")
+    (out / "runs" / last / "notes.txt").write_text("not a run")
     answer = cli(*words(store, out))
     assert answer.code == 1
     assert answer.json["failed"].keys() == {last}
@@ -294,7 +287,7 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(undisturbed, store, 
     assert "failed" in (out / "compound-scaling.md").read_text()
 
 
-def test_all_diverge(store, tmp_path, cli):
+def test_a_search_in_which_all_trainings_diverge_ends_with_an_error(store, tmp_path, cli):
     answer = cli(*words(store, tmp_path / "out", "--rate=1e30", "--optimizer=sgd"))
     assert answer.code == 2
     assert all("diverged" in line for line in answer.lines)
@@ -327,14 +320,14 @@ BAD = [
 
 
 @pytest.mark.parametrize("more,line", BAD, ids=[" ".join(more) for more, _ in BAD])
-def test_bad_input_is_one_line(cli, store, tmp_path, more, line):
+def test_wrong_arguments_are_reported_in_one_line(cli, store, tmp_path, more, line):
     answer = cli("scale", *more, "--store", store, "--out", tmp_path / "out", *KEYS)
     assert (answer.code, len(answer.lines)) == (2, 1), answer.lines
     assert line in answer.lines[0]
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_bad_folders_and_stores(cli, store, undisturbed, tmp_path):
+def test_other_folders_and_stores_are_refused(cli, store, undisturbed, tmp_path):
     out, _ = undisturbed
 
     def refused(*arguments):
@@ -352,7 +345,7 @@ def test_bad_folders_and_stores(cli, store, undisturbed, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-# ---- what is done with the runs; the trainings are pretended
+# ---- the study with pretended trainings
 
 
 def made_scores(micro_f1, macro_f1):
@@ -361,7 +354,7 @@ def made_scores(micro_f1, macro_f1):
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """`work` that writes a score for each run at once; the value notes the jobs and gives the scores."""
+    """Replace the trainings by a function that writes a score for each run. The value records jobs and sets the scores."""
     jobs = []
 
     def score(job):
@@ -383,12 +376,14 @@ def pretended(monkeypatch):
     return state
 
 
-def test_the_best_is_by_the_mean_over_seeds(store, tmp_path, pretended):
-    """One lucky seed is not enough, and who lacks a seed does not count."""
+def test_the_best_candidate_has_the_highest_mean_over_all_seeds(store, tmp_path, pretended):
+    """One high score is not enough, and a candidate without the score of a seed is not considered."""
     plan = CompoundScalingPlan(RECIPE, step=0.25, phis=(1.0, 2.0), seeds=(1, 2))
     found = search_candidates(base_of(store), 2 * base_of(store).unscaled.flops, 0.25)
-    steady, lucky, lame = found[1], found[0], found[2]
-    by_side = {n.name: scores for n, scores in ((steady, (0.7, 0.72)), (lucky, (0.9, 0.2)), (lame, (0.99, None)))}
+    steady, varying, incomplete = found[1], found[0], found[2]
+    by_side = {
+        n.name: scores for n, scores in ((steady, (0.7, 0.72)), (varying, (0.9, 0.2)), (incomplete, (0.99, None)))
+    }
     pretended["score"] = lambda job: by_side.get(job.run.name.rsplit("_seed-", 1)[0], (0.1, 0.2))[job.recipe.seed - 1]
     content = run_compound_scaling(plan, open_store(store), tmp_path / "out")
     assert content["best"] == asdict(steady.scaling)
@@ -402,30 +397,31 @@ def test_the_best_is_by_the_mean_over_seeds(store, tmp_path, pretended):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_time_is_divided_by_flops(store, tmp_path, pretended, workers):
-    """Whatever takes the whole of its share, all of them end in time; and a FLOP gets the same time everywhere."""
-    plan = CompoundScalingPlan(RECIPE, seeds=(0, 1))
+    """If every training takes all of its time, the study ends in time; and a FLOP gets the same time in all networks."""
+    plan = CompoundScalingPlan(RECIPE, step=0.25, phis=(1.0, 2.0), seeds=(0, 1))
     run_compound_scaling(plan, open_store(store), tmp_path / "out", workers, seconds=1000.0)
     root = base_of(store)
+    networks = networks_of_study(root, tmp_path / "out")
     rates, ends = [], [0.0] * workers
     for job in pretended["jobs"]:
-        network = next(n for n in everything(root, tmp_path / "out") if job.run.name.startswith(n.name + "_"))
+        network = next(n for n in networks if job.run.name.startswith(n.name + "_"))
         rates.append(job.seconds / network.flops)
         first = ends.index(min(ends))
         ends[first] += job.seconds
-    searched = 2 * len(search_candidates(root, 2 * root.unscaled.flops, 0.1))
+    searched = 2 * len(search_candidates(root, 2 * root.unscaled.flops, plan.step))
     assert max(rates[:searched]) == pytest.approx(min(rates[:searched]))
     assert max(rates[searched:]) == pytest.approx(min(rates[searched:]))
     assert max(ends) <= 1000.0 + 1e-6
     assert max(ends) > 700.0
 
 
-def everything(root, out):
+def networks_of_study(root, out):
     content = json.loads((out / "compound-scaling.json").read_text())
     rows = [content["unscaled"], *content["candidates"], *content["sizes"]]
     return [root.network(Scaling(*(row[axis] for axis in AXES))) for row in rows]
 
 
-def test_sizes_may_be_added(store, tmp_path, pretended):
+def test_added_sizes_are_trained_and_the_others_kept(store, tmp_path, pretended):
     plan = CompoundScalingPlan(RECIPE, step=0.5, phis=(1.0,))
     run_compound_scaling(plan, open_store(store), tmp_path / "out")
     before = len(pretended["jobs"])
@@ -478,7 +474,7 @@ def test_the_charts_of_a_study_as_svg():
 
 @pytest.mark.slow
 def test_max_time_is_kept(store, tmp_path):
-    """Epochs without end: the time ends them, and all networks of a search have had theirs."""
+    """With more epochs than fit, the time limit ends each training, and all networks are trained."""
     begun = time.monotonic()
     answer = outcome(command(*words(store, tmp_path / "out", "--epochs=100000", "--max-time=60s")))
     assert time.monotonic() - begun < 60

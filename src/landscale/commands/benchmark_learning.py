@@ -46,13 +46,13 @@ def _measure_learning(options: argparse.Namespace) -> int:
     from landscale.runtime.files import write_text
     from landscale.studies.results import read_results
     from landscale.studies.zoo.learning import LEAST_STEPS, measure_learning
-    from landscale.studies.zoo.learning_page import page
+    from landscale.studies.zoo.learning_page import learning_page
 
     if options.steps < LEAST_STEPS:
         raise LandscaleError(f"--steps: found {options.steps}, expected at least {LEAST_STEPS}")
     if options.markdown is not None:
         command = f"landscale benchmark learning --out {options.out} --markdown {options.markdown}"
-        write_text(options.markdown, page(read_results(options.out, "learning"), command))
+        write_text(options.markdown, learning_page(read_results(options.out, "learning"), command))
         written = {"page": str(options.markdown), "results": str(options.out)}
         return print_result(options, written, lambda: print(options.markdown))
     content = measure_learning(chosen_networks(options), options.out, options.store, options.steps, options.batch)
@@ -69,12 +69,12 @@ def _show_learning(content: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from landscale.studies.zoo.learning_page import columns, table_cells, verdict
+    from landscale.studies.zoo.learning_page import learning_columns, learning_rows, learning_summary
 
     console = Console(width=None if sys.stdout.isatty() else 140)
-    table = Table(*columns(content))
-    for cells in table_cells(content):
+    table = Table(*learning_columns(content))
+    for cells in learning_rows(content):
         table.add_row(*(cell.replace("*", "").strip("`") for cell in cells))
     console.print(table)
-    for line in [*verdict(content), f"{out}: contains all results"]:
+    for line in [*learning_summary(content), f"{out}: contains all results"]:
         console.print(line, highlight=False)

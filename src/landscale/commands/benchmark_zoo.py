@@ -104,13 +104,13 @@ def chosen_networks(options: argparse.Namespace) -> list[str]:
 def _write_page(options: argparse.Namespace) -> int:
     from landscale.runtime.files import write_text
     from landscale.studies.results import read_results
-    from landscale.studies.zoo.page import page
+    from landscale.studies.zoo.page import zoo_page
 
     content = read_results(options.out)
     learning = read_results(options.learning, "learning") if options.learning else None
     also = f" --learning {options.learning}" if options.learning else ""
     command = f"landscale benchmark zoo --out {options.out}{also} --markdown {options.markdown}"
-    write_text(options.markdown, page(content, command, learning))
+    write_text(options.markdown, zoo_page(content, command, learning))
     written = {"page": str(options.markdown), "results": str(options.out)}
     return print_result(options, written, lambda: print(options.markdown))
 
@@ -120,7 +120,7 @@ def _show_speeds(content: dict[str, Any], out: Path) -> None:
     from rich.table import Table
 
     from landscale.studies.zoo.page import speed_cells
-    from landscale.studies.zoo.speed import verdict
+    from landscale.studies.zoo.speed import comparison_sentences
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     s, e = content["settings"], content["environment"]
@@ -132,6 +132,6 @@ def _show_speeds(content: dict[str, Any], out: Path) -> None:
         sizes = ["", ""] if "failed" in row else [f"{row['parameters']:,}", f"{row['flops'] / 1e9:.3g}"]
         table.add_row(row["name"], row["family"], *sizes, str(row["side"]), *speed_cells(row))
     console.print(table)
-    for line in verdict(content):
+    for line in comparison_sentences(content):
         console.print(line, highlight=False)
     console.print(f"{out}: contains all results", highlight=False)

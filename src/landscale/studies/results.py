@@ -1,4 +1,4 @@
-"""The figures of a benchmark as one JSON file, which the same command completes."""
+"""The results of a study as one JSON file, written row by row, so that the same command can complete it."""
 
 from __future__ import annotations
 
@@ -10,53 +10,62 @@ from landscale.errors import BadInput
 from landscale.runtime.documents import read_json_object
 from landscale.training.runs import environment
 
-Figures = dict[str, Any]
+Results = dict[str, Any]
 
 
-def begin(out: Path, kind: str, settings: Figures, parts: Sequence[str]) -> Figures:
-    """What `landscale benchmark KIND` has written to `out` before, or the beginning of it: `parts` without rows.
+def open_results(out: Path, benchmark: str, settings: Results, tables: Sequence[str]) -> Results:
+    """Read the results that `landscale benchmark BENCHMARK` wrote to `out`. If there is no file, begin new results.
+
+    Args:
+        settings: of the benchmark; results of other settings are refused.
+        tables: keys of the lists of rows, which are empty in new results.
 
     Raises:
-        BadInput: `out` holds something else, or figures of other settings or of another machine.
+        BadInput: `out` contains something else, or results of other settings or of another machine.
     """
     machine = environment()
     if not out.exists():
-        empty: Figures = {part: [] for part in parts}
-        return {"benchmark": kind, "settings": settings, "environment": machine} | empty
-    content = read_results(out, kind)
-    for part, now in (("settings", settings), ("environment", machine)):
-        for key, value in now.items():
+        empty: Results = {table: [] for table in tables}
+        return {"benchmark": benchmark, "settings": settings, "environment": machine} | empty
+    content = read_results(out, benchmark)
+    for part, current in (("settings", settings), ("environment", machine)):
+        for key, value in current.items():
             if key != "command" and content[part].get(key) != value:
-                found = f"holds figures with {key} {content[part].get(key)}, not {value}"
+                found = f"contains results with {key} {content[part].get(key)}, not {value}"
                 raise BadInput(out, f"{found}; choose another --out")
     return content
 
 
-def read_results(path: Path, kind: str = "zoo") -> Figures:
-    """The figures that `landscale benchmark KIND` has written.
+def read_results(path: Path, benchmark: str = "zoo") -> Results:
+    """Read the results that `landscale benchmark BENCHMARK` wrote.
 
     Raises:
-        BadInput: the file is missing or something else.
+        BadInput: the file is missing or contains something else.
     """
-    content = read_json_object(path, f"a file of figures of `landscale benchmark {kind}`")
-    if content.get("benchmark") != kind:
-        raise BadInput(path, f"holds no figures of `landscale benchmark {kind}`")
+    content = read_json_object(path, f"a file of results of `landscale benchmark {benchmark}`")
+    if content.get("benchmark") != benchmark:
+        raise BadInput(path, f"contains no results of `landscale benchmark {benchmark}`")
     return content
 
 
-def missing(rows: list[Figures], key: Figures, final: Collection[str] = ()) -> bool:
-    """Whether there is no row of `key`, or it `failed` for a reason that is not `final`."""
-    row = _row(rows, key)
+def needs_row(rows: list[Results], key: Results, final: Collection[str] = ()) -> bool:
+    """Whether the row of `key` is missing, or has `failed` for a reason other than those in `final`."""
+    row = _find_row(rows, key)
     return row is None or ("failed" in row and row["failed"] not in final)
 
 
-def put(rows: list[Figures], key: Figures, figures: Figures) -> None:
-    """Add the row of `key`, instead of one that failed."""
-    before = _row(rows, key)
+def put_row(rows: list[Results], key: Results, values: Results) -> None:
+    """Append the row of `key`. A row of the same key, which has failed, is removed."""
+    before = _find_row(rows, key)
     if before is not None:
         rows.remove(before)
-    rows.append(key | figures)
+    rows.append(key | values)
 
 
-def _row(rows: list[Figures], key: Figures) -> Figures | None:
+def rows_with_values(rows: Sequence[Results]) -> list[Results]:
+    """The rows that have not failed."""
+    return [row for row in rows if "failed" not in row]
+
+
+def _find_row(rows: list[Results], key: Results) -> Results | None:
     return next((row for row in rows if key.items() <= row.items()), None)

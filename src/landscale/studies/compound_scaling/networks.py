@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 from landscale.errors import LandscaleError, UnknownName
@@ -61,29 +62,32 @@ class ScalableNetwork:
     bands: int
     classes: int
     ground: int
-    _described: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def unscaled(self) -> ScaledNetwork:
         return self.network(Scaling())
 
     def network(self, scaling: Scaling) -> ScaledNetwork:
-        """The network at a scaling. Parameters and FLOPs are counted once for each set of options and side."""
+        """The network at a scaling."""
         scaled = ZOO[self.recipe.model].scaled
         assert scaled is not None
         options, side = scaled(scaling)
-        bare = ScaledNetwork(scaling, options, max(1, round(side * self.ground / PATCH_SIDE)), 0, 0)
-        if bare.name not in self._described:
-            all_options = self.recipe.options | options
-            described = describe(self.recipe.model, self.bands, self.classes, bare.side, **all_options)
-            self._described[bare.name] = described["parameters"], described["flops"]
-        parameters, flops = self._described[bare.name]
-        return replace(bare, parameters=parameters, flops=flops)
+        side = max(1, round(side * self.ground / PATCH_SIDE))
+        all_options = json.dumps(self.recipe.options | options, sort_keys=True)
+        parameters, flops = _count(self.recipe.model, self.bands, self.classes, side, all_options)
+        return ScaledNetwork(scaling, options, side, parameters, flops)
 
     def recipe_of(self, network: ScaledNetwork, seed: int) -> Recipe:
         """The recipe that trains `network`."""
         options = self.recipe.options | dict(network.options)
         return replace(self.recipe, options=options, side=network.side, seed=seed)
+
+
+@cache  # a grid has many scalings that round to the same options
+def _count(model: str, bands: int, classes: int, side: int, options: str) -> tuple[int, int]:
+    """Parameters and FLOPs of a network. `options` is JSON, because arguments of a cached function must be hashable."""
+    described = describe(model, bands, classes, side, **json.loads(options))
+    return described["parameters"], described["flops"]
 
 
 def scalable_network(recipe: Recipe, store: PatchStore) -> ScalableNetwork:

@@ -24,7 +24,7 @@ from landscale.runtime.signals import deferred_signals
 from landscale.store import PatchStore
 from landscale.studies.rank_scaling.launch import TORCHRUN, last_error, launcher_command, run_to_end
 from landscale.studies.rank_scaling.rows import rank_scaling_rows
-from landscale.studies.results import begin
+from landscale.studies.results import open_results
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe, as_yaml
 from landscale.training.runs import Run
@@ -144,7 +144,7 @@ def _begin(plan: RankScalingPlan, store: PatchStore, out: Path) -> Figures:
         "launch": plan.launch,
         "threads": _threads_per_rank(plan),
     }
-    content = begin(results, "scaling", settings, ("all_reduce", "trainings"))
+    content = open_results(results, "scaling", settings, ("all_reduce", "trainings"))
     write_text(out / "recipe.yaml", as_yaml(plan.recipe))
     _write(results, content)
     return content

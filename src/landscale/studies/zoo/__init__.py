@@ -1,1 +1,1 @@
-"""The networks compared on one machine: speed, and whether they learn."""
+"""All networks compared on one machine: their speed and memory, and whether they learn."""

@@ -30,7 +30,7 @@ from landscale.runtime.documents import write_json
 from landscale.runtime.progress import progress_bar
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.store import PatchStore, open_store
-from landscale.studies.results import Figures, begin, missing, put
+from landscale.studies.results import Results, needs_row, open_results, put_row
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import band_set
@@ -51,7 +51,7 @@ class Lesson:
     steps: int
 
 
-def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: int, batch: int) -> Figures:
+def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: int, batch: int) -> Results:
     """Let every network learn what is not in `out` yet, at both `TASKS`. Returns all that `out` holds then.
 
     Args:
@@ -70,8 +70,8 @@ def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: 
     entries = [zoo(name)[0] for name in dict.fromkeys(names)]
     place = local_device()
     settings = {"device": place.type, "steps": steps, "batch": batch, "store": str(path) if path else "synthetic"}
-    content = begin(out, "learning", settings, ("models",))
-    rows: list[Figures] = content["models"]
+    content = open_results(out, "learning", settings, ("models",))
+    rows: list[Results] = content["models"]
     with (
         _store(path, batch) as store,
         deferred_signals(alone=True) as caught,
@@ -81,12 +81,12 @@ def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: 
         for entry, (bands, labels) in product(entries, TASKS):
             sizes = {"bands": len(band_set(bands).names), "classes": len(nomenclature(labels).names)}
             key = {"name": entry.name, "family": entry.family} | sizes
-            if missing(rows, key):
-                put(rows, key, _outcome(entry, bands, labels, lesson, place))
+            if needs_row(rows, key):
+                put_row(rows, key, _outcome(entry, bands, labels, lesson, place))
                 write_json(out, content)
             advance(1)
             if caught():
-                raise Stopped(f"stopped after {len(rows)} trainings; the same command goes on", caught())
+                raise Stopped(f"stopped after {len(rows)} trainings; run the same command again to resume", caught())
     return content
 
 
@@ -117,7 +117,7 @@ def _few(store: PatchStore, batch: int) -> NDArray[np.int64]:
     return epoch_order(patches, 0, 0)[:batch]
 
 
-def _outcome(entry: ZooEntry, bands: str, labels: str, lesson: Lesson, place: torch.device) -> Figures:
+def _outcome(entry: ZooEntry, bands: str, labels: str, lesson: Lesson, place: torch.device) -> Results:
     try:
         return learn(entry, bands, labels, lesson, place)
     except Exception as error:  # whatever a network does wrong, the others are measured

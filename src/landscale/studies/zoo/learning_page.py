@@ -1,85 +1,88 @@
-"""Which networks learn, as a table: of docs/zoo.md, or of a page of its own."""
+"""Which networks learn, as a section of docs/zoo.md or as a page of its own."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from landscale.studies.results import Figures
+from landscale.studies.results import Results, rows_with_values
 from landscale.studies.zoo.learning import FALL
-from landscale.studies.zoo.speed import measured
-
-Row = dict[str, Any]
 
 
-def page(content: Figures, command: str) -> str:
-    """Markdown of its own, written by `command`."""
-    return f"# What the networks learn\n\n{section(content)}\n\nThis page was written by\n\n```\n{command}\n```\n"
+def learning_page(content: Results, command: str) -> str:
+    """A page in Markdown, written by `command`."""
+    return (
+        f"# What the networks learn\n\n{learning_section(content)}\n\nThis page was written by\n\n```\n{command}\n```\n"
+    )
 
 
-def section(content: Figures) -> str:
-    """What was done, what came out, and a line for every network."""
-    s, e, head = content["settings"], content["environment"], columns(content)
+def learning_section(content: Results) -> str:
+    """How the networks were trained, a summary, and a table with a row for every network."""
+    s, e, head = content["settings"], content["environment"], learning_columns(content)
     machine = e["gpu"] if s["device"] == "cuda" else f"{e['processor']}, threads: {e['threads']}"
     patches = "patches of a synthetic landscape" if s["store"] == "synthetic" else f"patches of {s['store']}"
-    table = [head, ["---", *["---:"] * (len(head) - 1)], *table_cells(content)]
+    table = [head, ["---", *["---:"] * (len(head) - 1)], *learning_rows(content)]
     return "\n\n".join(
         [
-            f"Each network takes {s['steps']} steps on the same {s['batch']} {patches}, with fresh weights and at its own"
-            " side: raw numbers through the input stage, binary cross-entropy, AdamW at a constant rate. *Loss* is the mean"
-            f" of the first quarter of the steps → that of the last. A network *learns* if it falls by {1 - FALL:.0%} at least. A"
-            " loss in **bold** is below that of any answer that is the same for every patch: the network tells the patches"
-            " apart; others need more steps, as `landscale benchmark learning NAME --steps 120` gives them. This shows that a"
-            " network trains, not how well it will do.",
-            "\n".join(f"- {line}" for line in verdict(content)),
+            f"Each network is trained for {s['steps']} steps on the same {s['batch']} {patches}, with new weights and at its"
+            " own input side, by binary cross-entropy and AdamW at a constant rate. *Loss* is the mean over the first quarter"
+            f" of the steps → the mean over the last quarter. A network *learns* if the loss falls by at least {1 - FALL:.0%}."
+            " A loss in **bold** is lower than that of any prediction that is the same for all patches, so the network"
+            " distinguishes the patches; other networks need more steps (`landscale benchmark learning NAME --steps 120`)."
+            " This shows that a network can be trained, not how well it will score.",
+            "\n".join(f"- {line}" for line in learning_summary(content)),
             f"On {machine} ({s['device']}), torch {e['packages']['torch']}, timm {e['packages']['timm']}.",
             "\n".join(f"| {' | '.join(cells)} |" for cells in table),
         ]
     )
 
 
-def verdict(content: Figures) -> list[str]:
-    """A sentence for every number of bands and classes."""
+def learning_summary(content: Results) -> list[str]:
+    """A sentence for every combination of bands and classes."""
     lines = []
     for task in _tasks(content):
         rows = [row for row in content["models"] if (row["bands"], row["classes"]) == task]
-        there = measured({"models": rows})
-        learn, look = (sum(row[key] for row in there) for key in ("learns", "looks"))
-        least = f"; an answer that is the same for every patch has {there[0]['constant']:.3f} at least" if there else ""
-        lines.append(f"{_sizes(*task)}: {learn} of {len(rows)} networks learn, {look} tell the patches apart{least}.")
+        trained = rows_with_values(rows)
+        learning, distinguishing = (sum(row[key] for row in trained) for key in ("learns", "looks"))
+        constant = (
+            f"; a prediction that is the same for all patches has a loss of at least {trained[0]['constant']:.3f}"
+            if trained
+            else ""
+        )
+        lines.append(
+            f"{_sizes(*task)}: {learning} of {len(rows)} networks learn, {distinguishing} distinguish the patches{constant}."
+        )
     return lines
 
 
-def columns(content: Figures) -> list[str]:
-    """Of `table_cells`."""
+def learning_columns(content: Results) -> list[str]:
+    """The column titles of `learning_rows`."""
     return ["network", *(f"loss, {_sizes(*task)}" for task in _tasks(content)), "rate", "processor s", "learns"]
 
 
-def table_cells(content: Figures) -> list[list[str]]:
-    """A row for every network: its name, its loss in each task, rate, processor time of all tasks, whether it learns in all."""
+def learning_rows(content: Results) -> list[list[str]]:
+    """A row for every network: name, loss in each task, rate, processor time of all tasks, and whether it learns in all."""
     names, tasks = dict.fromkeys(row["name"] for row in content["models"]), _tasks(content)
     return [_cells([row for row in content["models"] if row["name"] == name], tasks) for name in names]
 
 
-def _cells(rows: list[Row], tasks: list[tuple[int, int]]) -> list[str]:
+def _cells(rows: list[Results], tasks: list[tuple[int, int]]) -> list[str]:
     losses = {(row["bands"], row["classes"]): _loss(row) for row in rows}
-    there = measured({"models": rows})
+    trained = rows_with_values(rows)
     return [
         f"`{rows[0]['name']}`",
         *(losses.get(task, "") for task in tasks),
-        f"{there[0]['rate']:g}" if there else "",
-        f"{sum(row['seconds'] for row in there):.1f}",
-        "yes" if len(there) == len(tasks) and all(row["learns"] for row in there) else "no",
+        f"{trained[0]['rate']:g}" if trained else "",
+        f"{sum(row['seconds'] for row in trained):.1f}",
+        "yes" if len(trained) == len(tasks) and all(row["learns"] for row in trained) else "no",
     ]
 
 
-def _loss(row: Row) -> str:
+def _loss(row: Results) -> str:
     if "failed" in row:
         return str(row["failed"])
     last = f"{row['last']:.3f}"
     return f"{row['first']:.3f} → {f'**{last}**' if row['looks'] else last}"
 
 
-def _tasks(content: Figures) -> list[tuple[int, int]]:
+def _tasks(content: Results) -> list[tuple[int, int]]:
     return list(dict.fromkeys((row["bands"], row["classes"]) for row in content["models"]))
 
 

@@ -1,4 +1,4 @@
-"""docs/zoo.md: the zoo by family, our parameters beside the authors', and what each network costs on a machine."""
+"""docs/zoo.md: the networks by family, with the parameters of the published code and the speed measured on a machine."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 from landscale.models.catalogue import THEIR_BANDS, THEIR_CLASSES, Row, listing
 from landscale.models.differences import reasons, signed
-from landscale.studies.results import Figures
-from landscale.studies.zoo.learning_page import section as learnt
-from landscale.studies.zoo.speed import measured, verdict
+from landscale.studies.results import Results, rows_with_values
+from landscale.studies.zoo.learning_page import learning_section
+from landscale.studies.zoo.speed import comparison_sentences
 
 COLUMNS = (
     *("network", "parameters", "authors'", "difference", "GFLOPs", "input px"),
@@ -16,13 +16,13 @@ COLUMNS = (
 )
 
 
-def page(content: Figures, command: str, learning: Figures | None = None) -> str:
-    """Markdown of all networks of the zoo; those that `content` does not hold have no speeds.
+def zoo_page(content: Results, command: str, learning: Results | None = None) -> str:
+    """The page in Markdown. Networks that are not in `content` are listed without speeds.
 
     Args:
-        content: figures of `measure_zoo`.
-        command: what writes this page.
-        learning: figures of `measure_learning`, for a section of their own.
+        content: results of `measure_zoo`.
+        command: the command that writes this page.
+        learning: results of `measure_learning`, which get a section of their own.
     """
     rows = listing(bands=THEIR_BANDS, classes=THEIR_CLASSES)
     speeds = {row["name"]: row for row in content["models"]}
@@ -30,42 +30,43 @@ def page(content: Figures, command: str, learning: Figures | None = None) -> str
     sections = [_family(family, [row for row in rows if row["family"] == family], speeds) for family in families]
     beginning = [_beginning(rows, content, command)]
     if learning is not None:
-        beginning.append("[What the networks learn](#what-the-networks-learn) in a few steps stands at the end.")
-        sections.append(f"## What the networks learn\n\n{learnt(learning)}")
+        beginning.append("The last section shows [what the networks learn](#what-the-networks-learn) in a few steps.")
+        sections.append(f"## What the networks learn\n\n{learning_section(learning)}")
     return "\n\n".join([*beginning, *sections]) + "\n"
 
 
-def _beginning(rows: list[Row], content: Figures, command: str) -> str:
+def _beginning(rows: list[Row], content: Results, command: str) -> str:
     s, e = content["settings"], content["environment"]
     machine = e["gpu"] if s["device"] == "cuda" else f"{e['processor']}, {e['threads']} of its cores"
     paragraphs = [
         "# The zoo",
-        f"{len(rows)} networks can be trained by name, and so can any other of timm. Those of Papoutsis et al. 2022 are"
-        " rebuilt from their paper and code and have its parameters; where a number differs, the lines below a table say"
-        " by which layers. Beside them stand newer networks, to compare with. Every network takes any bands and classes:"
-        f" parameters and FLOPs are given for their {THEIR_BANDS} bands and {THEIR_CLASSES} classes"
-        " (`landscale models` shows them for others, `landscale models NAME` one network with what others published).",
+        f"{len(rows)} networks can be trained by name, and so can any other network of timm. The networks of Papoutsis et"
+        " al. 2022 are rebuilt from their paper and code and have the same number of parameters; where the number differs,"
+        " the lines below a table name the layers. Newer networks are listed for comparison. Every network accepts any bands"
+        f" and classes. Parameters and FLOPs are given for the {THEIR_BANDS} bands and {THEIR_CLASSES} classes of the paper"
+        " (`landscale models` shows them for others, `landscale models NAME` shows one network with published scores).",
         "**How to read the tables.** *Parameters* are the trainable ones, *authors'* those of the published code."
-        " *GFLOPs* are one patch forward, a multiply-add counted as two. *Images/s* are whole steps on patches that are on"
-        " the device already: raw numbers through the input stage and the network, in training also backward and AdamW."
-        " *Peak memory* is a training step's, weights included. *% of the machine* is a training step's FLOPs, three times"
-        " the forward ones, beside what large matrix products reach on it.",
+        " *GFLOPs* are those of the forward pass of one patch, where a multiply-add counts as two. *Images/s* include whole"
+        " steps on patches that are already on the device: digital numbers through the input stage and the network, in"
+        " training also the backward pass and AdamW. *Peak memory* is that of a training step, with the weights. *% of the"
+        " machine* compares the FLOPs of a training step, three times those of the forward pass, with the FLOPs that large"
+        " matrix products reach on the machine.",
         f"**Measured** on {machine} ({s['device']}), batches of {s['batch']}, {len(s['bands'])} bands,"
         f" {s['classes']} classes, torch {e['packages']['torch']}, timm {e['packages']['timm']}, about {s['seconds']:g} s"
-        f" a network; {len(measured(content))} of {len(rows)} networks. This page was written by",
+        f" a network; {len(rows_with_values(content['models']))} of {len(rows)} networks. This page was written by",
         f"```\n{command}\n```",
     ]
-    if lines := verdict(content):
+    if lines := comparison_sentences(content):
         paragraphs += ["## The paper's claim", "\n".join(f"- {line}" for line in lines)]
     return "\n\n".join(paragraphs)
 
 
-def _family(family: str, rows: list[Row], speeds: dict[str, Figures]) -> str:
+def _family(family: str, rows: list[Row], speeds: dict[str, Results]) -> str:
     lines = [f"## {family}", "", *(f"- {source}" for source in dict.fromkeys(row["source"] for row in rows)), ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
     lines += ["| " + " | ".join(_cells(row, speeds.get(row["name"], {}))) + " |" for row in rows]
     if differing := reasons([row["name"] for row in rows]):
-        lines += ["", "Where we differ:", "", *(f"- {line}" for line in differing)]
+        lines += ["", "Differences from the published code:", "", *(f"- {line}" for line in differing)]
     return "\n".join(lines)
 
 
@@ -82,8 +83,8 @@ def _cells(row: Row, speed: dict[str, Any]) -> list[str]:
     return cells + (speed_cells(speed) if speed else [""] * 4)
 
 
-def speed_cells(row: Figures) -> list[str]:
-    """Training and inference images/s, megabytes, per cent; of a network that failed, why."""
+def speed_cells(row: Results) -> list[str]:
+    """Training and inference images/s, megabytes and per cent, or the reason why the network failed."""
     if "failed" in row:
         return [row["failed"], "", "", ""]
     memory = row["peak_memory"]
