@@ -1,4 +1,4 @@
-"""Tiles → store: the same pixels whatever the product's format; labels, splits, and what does not fit."""
+"""Tiles: the same pixels from every format of a product; labels, splits, and products that are refused."""
 
 from __future__ import annotations
 
@@ -58,23 +58,25 @@ def test_every_format_gives_the_same_patches(
         same(found, first)
 
 
-def test_the_patches_are_the_tiles_pixels(bands: Bands, safe: Path, clc: Path, prepared: Callable[..., Path]) -> None:
-    """Against numpy, patch by patch: the offset is gone, rows and columns are where the names say."""
+def test_patches_have_the_pixels_of_the_tile_at_their_column_and_row(
+    bands: Bands, safe: Path, clc: Path, prepared: Callable[..., Path]
+) -> None:
+    """Compared with slices of the bands, which have no offset."""
     store = open_store(prepared("tiles", safe, "--corine", clc))
     for i, name in enumerate(store.column("name")):
         column, row = map(int, name.split("_")[-2:])
         for plane in store.layout.planes:
-            here = np.s_[row * plane.side : (row + 1) * plane.side, column * plane.side : (column + 1) * plane.side]
+            inside = np.s_[row * plane.side : (row + 1) * plane.side, column * plane.side : (column + 1) * plane.side]
             for pixels, band in zip(store.pixels(plane.key, [i])[0], plane.bands, strict=True):
-                assert (pixels == bands[band][here]).all()
+                assert (pixels == bands[band][inside]).all()
         assert store.column("origin")[i].tolist() == [CORNER[0] + 1200 * column, CORNER[1] - 1200 * row]
     assert set(store.column("crs")) == {f"EPSG:{EPSG}"}
 
 
-def test_a_band_also_at_other_resolutions(
+def test_copies_of_bands_at_other_resolutions_and_masks_are_ignored(
     bands: Bands, clc: Path, tmp_path: Path, prepared: Callable[..., Path]
 ) -> None:
-    """Products hold B02 at 20 m and at 60 m too, and masks whose names end like a band's."""
+    """Products have B02 also at 20 m, and masks whose names end like those of bands."""
     product = write_safe(tmp_path, NAME.format("0300", "T33XXX"), bands)
     expected = facts(prepared("tiles", product, "--corine", clc))
     folder = image(product, "B05").parent
@@ -84,18 +86,20 @@ def test_a_band_also_at_other_resolutions(
     same(facts(prepared("tiles", product, "--corine", clc, name="more.h5")), expected)
 
 
-def test_offset(bands: Bands, tmp_path: Path, clc: Path, prepared: Callable[..., Path]) -> None:
-    """1000 in the metadata; in the name alone; and none, whatever the numbers."""
-    told = write_safe(tmp_path / "told", NAME.format("0500", "T33XXX"), bands, offset=1000)
-    named = write_tiffs(
-        tmp_path / "named",
+def test_the_offset_is_subtracted_where_the_product_has_one(
+    bands: Bands, tmp_path: Path, clc: Path, prepared: Callable[..., Path]
+) -> None:
+    """1000 by the metadata; 1000 by the baseline in the name; 0 before baseline 04.00, whatever the digital numbers are."""
+    by_metadata = write_safe(tmp_path / "by_metadata", NAME.format("0500", "T33XXX"), bands, offset=1000)
+    by_name = write_tiffs(
+        tmp_path / "by_name",
         NAME.format("0400", "T33XXX"),
         {band: values + np.uint16(1000) for band, values in bands.items()},
     )
-    plain = write_tiffs(tmp_path / "plain", NAME.format("0214", "T33XXX"), bands)
+    without = write_tiffs(tmp_path / "without", NAME.format("0214", "T33XXX"), bands)
     pixels = [
         sorted(facts(prepared("tiles", product, "--corine", clc, name=f"{product.parent.name}.h5"))["pixels"])
-        for product in (told, named, plain)
+        for product in (by_metadata, by_name, without)
     ]
     assert pixels[0] == pixels[1] == pixels[2]
     unharmonised = write_tiffs(
@@ -106,8 +110,10 @@ def test_offset(bands: Bands, tmp_path: Path, clc: Path, prepared: Callable[...,
     assert not {*pixels[0]} & {*facts(prepared("tiles", unharmonised, "--corine", clc, name="raw.h5"))["pixels"]}
 
 
-def test_nodata_stays_nodata(tmp_path: Path, clc: Path, prepared: Callable[..., Path]) -> None:
-    """Also in a product whose other numbers have an offset; patches without any data are left out."""
+def test_nodata_is_0_and_patches_without_data_are_left_out(
+    tmp_path: Path, clc: Path, prepared: Callable[..., Path]
+) -> None:
+    """In a product whose other digital numbers have an offset."""
     bands = noise(480)
     for band, gsd in GSD.items():
         bands[band][:, 1800 // gsd :] = 0  # from the middle of the second column of patches
@@ -126,9 +132,10 @@ def test_nodata_stays_nodata(tmp_path: Path, clc: Path, prepared: Callable[..., 
 
 
 def bands_of(bands: Bands, name: str) -> NDArray[np.generic]:
+    """The bands of 10 m of a patch."""
     column, row = map(int, name.split("_")[-2:])
-    here = np.s_[row * 120 : (row + 1) * 120, column * 120 : (column + 1) * 120]
-    return np.stack([bands[band][here] for band in ("B02", "B03", "B04", "B08")])
+    inside = np.s_[row * 120 : (row + 1) * 120, column * 120 : (column + 1) * 120]
+    return np.stack([bands[band][inside] for band in ("B02", "B03", "B04", "B08")])
 
 
 # ---- labels
@@ -138,7 +145,7 @@ def bands_of(bands: Bands, name: str) -> NDArray[np.generic]:
 def test_labels_from_corine(
     labels: str, min_share: float, safe: Path, clc: Path, prepared: Callable[..., Path]
 ) -> None:
-    """Against the map's cell under each of the patch's 14,400 pixels."""
+    """Compared with the cell of the map under each of the 14,400 pixels of a patch."""
     store = open_store(prepared("tiles", safe, "--corine", clc, "--labels", labels, "--min-share", min_share))
     target, codes = nomenclature(labels), sorted(corine.CODES)
     cells = read(clc)
@@ -147,25 +154,25 @@ def test_labels_from_corine(
     with rasterio.open(clc) as file:
         inverse = ~file.transform
     at = np.arange(120) * 10 + 5
-    unsure = 0
+    undecided = 0
     for origin, row in zip(store.column("origin"), store.classes, strict=True):
         x, y = np.meshgrid(origin[0] + at, origin[1] - at)
         u, v = transform(f"EPSG:{EPSG}", "EPSG:3035", x.ravel(), y.ravel())
         column, line = (np.floor(part).astype(int) for part in inverse * (np.array(u), np.array(v)))
-        share = np.zeros(len(target.classes))
+        fraction = np.zeros(len(target.classes))
         for rank, count in zip(*np.unique(cells[line, column], return_counts=True), strict=True):
             names = [c.name for c in CLC43.classes if c.code == codes[rank - 1]]
-            share[target.columns(names)] += count / 14_400
-        expected = (share > 0) & (share >= min_share)
-        sure = np.abs(share - max(min_share, 0.001)) > 0.002
-        assert (row[sure] == expected[sure]).all()
-        unsure += int((~sure).sum() - (~sure & (share == 0)).sum())
-    assert unsure < 0.02 * store.classes.size
+            fraction[target.columns(names)] += count / 14_400
+        expected = (fraction > 0) & (fraction >= min_share)
+        decided = np.abs(fraction - max(min_share, 0.001)) > 0.002  # not within the error of the sampling
+        assert (row[decided] == expected[decided]).all()
+        undecided += int((~decided & (fraction > 0)).sum())
+    assert undecided < 0.02 * store.classes.size
     assert store.layout.nomenclature == labels
     assert store.attributes["provenance"]["corine"] == clc.name
 
 
-def test_the_country_is_labelled_as_it_was_drawn(whole: Path) -> None:
+def test_patches_of_the_synthetic_country_have_labels_of_many_classes(whole: Path) -> None:
     store = open_store(whole)
     assert store.attributes["provenance"]["synthetic"] is True
     assert (store.classes.sum(1) > 0).all()
@@ -188,19 +195,22 @@ def test_patches_beyond_the_map_are_left_out(bands: Bands, clc: Path, tmp_path: 
     assert answer.json["patches"] == 25 - left_out < 25
     far = write_tiffs(tmp_path / "far", PRODUCT, bands, corner=(CORNER[0], CORNER[1] - 900_000))
     refused(
-        cli("prepare", "tiles", far, tmp_path / "t.h5", "--corine", part), far, "gives no patch", "'not on the map': 25"
+        cli("prepare", "tiles", far, tmp_path / "t.h5", "--corine", part),
+        far,
+        "has no patch to use",
+        "'not on the map': 25",
     )
 
 
-def test_nobody_knows_the_labels(safe: Path, tmp_path: Path, cli: Cli) -> None:
+def test_without_a_map_and_a_patch_list_labels_are_missing(safe: Path, tmp_path: Path, cli: Cli) -> None:
     refused(cli("prepare", "tiles", safe, tmp_path / "s.h5"), "no labels", "--corine MAP", "--patch-list")
 
 
 # ---- splits
 
 
-def test_blocks_of_the_ground_share_a_split(whole: Path, tmp_path: Path, clc: Path) -> None:
-    """Blocks of 6 × 6 patches, on the same ground for tiles that overlap: none of one is near another's."""
+def test_patches_of_a_block_of_the_ground_have_one_split(whole: Path, tmp_path: Path, clc: Path) -> None:
+    """Blocks of 6 × 6 patches; the same for tiles that overlap, so that no ground is in two splits."""
     opened = open_store(whole)
     splits = {tuple(o): s for o, s in zip(opened.column("origin").tolist(), opened.splits.tolist(), strict=True)}
     blocks: dict[tuple[float, float], set[int]] = {}
@@ -237,18 +247,20 @@ def test_splits_by_input_and_by_lists(country: Path, clc: Path, tmp_path: Path, 
     assert listed == [(1, 2, 3, 0)[k % 4] for k in range(len(found))]
     (tmp_path / "none").mkdir()
     answer = cli("prepare", "tiles", country, tmp_path / "n.h5", *words, "--lists", tmp_path / "none")
-    refused(answer, tmp_path / "none", "holds no list")
+    refused(answer, tmp_path / "none", "list named train, val or test")
     refused(cli("prepare", "tiles", f"tain={one}", tmp_path / "n.h5", *words), "tain")
 
 
-def test_several_inputs_are_one_country(country: Path, whole: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
+def test_tiles_as_several_inputs_give_the_same_patches(
+    country: Path, whole: Path, clc: Path, tmp_path: Path, cli: Cli
+) -> None:
     products = sorted(country.glob("*.SAFE"), reverse=True)
     answer = cli("prepare", "tiles", *products, tmp_path / "s.h5", "--corine", clc, "--workers", 1)
     assert answer.code == 0, answer.lines
     same(facts(tmp_path / "s.h5"), facts(whole))
 
 
-# ---- what does not fit
+# ---- products that are refused
 
 
 def test_tiles_with_other_bands_are_refused(bands: Bands, clc: Path, tmp_path: Path, cli: Cli) -> None:
@@ -256,26 +268,30 @@ def test_tiles_with_other_bands_are_refused(bands: Bands, clc: Path, tmp_path: P
     fewer = {band: values for band, values in bands.items() if band != "B02"}
     write_tiffs(tmp_path / "in", "b", fewer)
     refused(
-        cli("prepare", "tiles", tmp_path / "in", tmp_path / "s.h5", "--corine", clc), tmp_path / "in" / "b", "a has B01"
+        cli("prepare", "tiles", tmp_path / "in", tmp_path / "s.h5", "--corine", clc),
+        tmp_path / "in" / "b",
+        "but a has B01",
     )
 
 
 @pytest.mark.parametrize("keep", [["B02", "B03", "B04"], ["B05", "B11"], ["B09"], ["B04", "B8A", "B01"]])
-def test_some_bands(keep: list[str], bands: Bands, clc: Path, tmp_path: Path, prepared: Callable[..., Path]) -> None:
-    """Whatever a folder has; also none of 10 m."""
-    some = {band: bands[band] for band in keep}
-    store = open_store(prepared("tiles", write_tiffs(tmp_path, PRODUCT, some), "--corine", clc))
+def test_any_subset_of_the_bands_is_stored(
+    keep: list[str], bands: Bands, clc: Path, tmp_path: Path, prepared: Callable[..., Path]
+) -> None:
+    """Also without a band of 10 m."""
+    subset = {band: bands[band] for band in keep}
+    store = open_store(prepared("tiles", write_tiffs(tmp_path, PRODUCT, subset), "--corine", clc))
     assert len(store) == 25
     assert {*store.layout.bands} == {*keep}
     for plane in store.layout.planes:
-        here = np.s_[2 * plane.side : 3 * plane.side, 3 * plane.side : 4 * plane.side]
+        inside = np.s_[2 * plane.side : 3 * plane.side, 3 * plane.side : 4 * plane.side]
         (i,) = np.flatnonzero([name.endswith("_03_02") for name in store.column("name")])
         assert all(
-            (store.pixels(plane.key, [i])[0, b] == bands[band][here]).all() for b, band in enumerate(plane.bands)
+            (store.pixels(plane.key, [i])[0, b] == bands[band][inside]).all() for b, band in enumerate(plane.bands)
         )
 
 
-def test_a_resolution_that_is_not_the_bands_is_refused(bands: Bands, clc: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_band_with_the_resolution_of_another_is_refused(bands: Bands, clc: Path, tmp_path: Path, cli: Cli) -> None:
     write_tiffs(tmp_path, "a", {"B02": bands["B02"], "B05": bands["B05"]})
     write_band_at(tmp_path / "a" / "B05.tif", bands["B02"], 10)
     answer = cli("prepare", "tiles", tmp_path / "a", tmp_path / "s.h5", "--corine", clc)
@@ -288,7 +304,9 @@ def write_band_at(path: Path, values: NDArray[np.generic], gsd: int) -> None:
     write_band(path, values, CORNER, gsd, EPSG)
 
 
-def test_a_band_that_the_manifest_has_and_the_product_not(bands: Bands, clc: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_band_that_is_in_the_manifest_and_missing_is_refused(
+    bands: Bands, clc: Path, tmp_path: Path, cli: Cli
+) -> None:
     product = write_safe(tmp_path, NAME.format("0500", "T33XXX"), bands, offset=1000)
     image(product, "B06").unlink()
     refused(cli("prepare", "tiles", product, tmp_path / "s.h5", "--corine", clc), "_B06_20m.jp2", "is missing")

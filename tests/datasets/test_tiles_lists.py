@@ -1,4 +1,4 @@
-"""The published patches, rebuilt from tiles: by names, tables, places, whatever the list."""
+"""The patches of an archive, cut again from its tile by patch lists of all kinds: names, tables, coordinates, archives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from landscapes import NAME, facts, refused, same, table_of
 from products import CORNER, Bands, write_safe, write_tiffs
 
 
-def test_v2_rebuilt(archive: Path, safe: Path, prepared: Callable[..., Path]) -> None:
+def test_an_archive_of_v2_as_patch_list_gives_the_same_patches(
+    archive: Path, safe: Path, prepared: Callable[..., Path]
+) -> None:
     expected = facts(prepared("bigearthnet", archive, name="ben.h5"))
     found = facts(prepared("tiles", safe, "--patch-list", archive, name="archive.h5"))
     same(found, expected)
@@ -25,7 +27,9 @@ def test_v2_rebuilt(archive: Path, safe: Path, prepared: Callable[..., Path]) ->
     same(found, expected)
 
 
-def test_v1_rebuilt(archive_v1: Path, safe: Path, prepared: Callable[..., Path]) -> None:
+def test_an_archive_of_v1_as_patch_list_gives_the_same_patches(
+    archive_v1: Path, safe: Path, prepared: Callable[..., Path]
+) -> None:
     """By its JSON files and lists; in the product's folder of v1, names have no tile."""
     expected = facts(prepared("bigearthnet", archive_v1, name="ben.h5"))
     for number, listed in enumerate((archive_v1, archive_v1 / "BigEarthNet-v1.0")):
@@ -35,7 +39,7 @@ def test_v1_rebuilt(archive_v1: Path, safe: Path, prepared: Callable[..., Path])
 
 @pytest.fixture(scope="module")
 def truth(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The archive's patches by column and row."""
+    """The patches of the archive, by column and row."""
     from landscale.datasets.bigearthnet import folders as bigearthnet
 
     store = tmp_path_factory.mktemp("truth") / "s.h5"
@@ -49,12 +53,14 @@ def by_cell(table: pd.DataFrame) -> pd.DataFrame:
     return found.sort_index()
 
 
-TABLE = ["pixels", "date", "tile", "origin", "crs"]
+COLUMNS = ["pixels", "date", "tile", "origin", "crs"]
 
 
 @pytest.mark.parametrize("kind", ["txt", "csv", "bz2", "v1", "v1 json"])
-def test_names(kind: str, archive: Path, safe: Path, clc: Path, truth: pd.DataFrame, tmp_path: Path, cli: Cli) -> None:
-    """Lists as the official ones: a name a line, maybe with its partner, its suffix, or a folder."""
+def test_lists_of_names(
+    kind: str, archive: Path, safe: Path, clc: Path, truth: pd.DataFrame, tmp_path: Path, cli: Cli
+) -> None:
+    """As in the official lists: a name a line, followed by the name of its Sentinel-1 patch."""
     names = pd.read_parquet(archive / "metadata.parquet")["patch_id"]
     chosen = list(names[::3])
     if kind.startswith("v1"):
@@ -74,12 +80,12 @@ def test_names(kind: str, archive: Path, safe: Path, clc: Path, truth: pd.DataFr
     found = facts(tmp_path / "s.h5")
     assert sorted(found.index) == sorted(chosen)
     found = by_cell(found)
-    same(found[TABLE], truth.loc[found.index, TABLE])
+    same(found[COLUMNS], truth.loc[found.index, COLUMNS])
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("key", [["name"], ["product", "column", "row"], ["ulx", "uly"], ["ulx", "uly", "crs"]])
-def test_tables(
+def test_tables_with_names_cells_or_coordinates(
     key: list[str], suffix: str, archive: Path, safe: Path, truth: pd.DataFrame, tmp_path: Path, cli: Cli
 ) -> None:
     table = table_of(archive)
@@ -114,8 +120,8 @@ def test_names_of_folders_that_end_in_numbers(
     assert found["date"].tolist() == [""]
 
 
-def test_places_off_the_patch_grid(bands: Bands, safe: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
-    """Anywhere where pixels of 60 m begin; elsewhere it is refused, as the bands would not agree."""
+def test_coordinates_off_the_grid_of_patches(bands: Bands, safe: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
+    """Allowed where pixels of 60 m start; refused elsewhere, because the bands would cover different ground."""
     path = tmp_path / "list.csv"
     path.write_text(f"ulx,uly\n{CORNER[0] + 660},{CORNER[1] - 1320}\n")
     words = ("prepare", "tiles", safe, tmp_path / "s.h5", "--patch-list", path, "--corine", clc, "--workers", 1)
@@ -124,11 +130,11 @@ def test_places_off_the_patch_grid(bands: Bands, safe: Path, clc: Path, tmp_path
     assert (pixels[0] == bands["B05"][66:126, 33:93]).all()
     path.write_text(f"ulx,uly\n{CORNER[0] + 670},{CORNER[1] - 1320}\n")
     (tmp_path / "s.h5").unlink()
-    refused(cli(*words), path, "does not begin where pixels of 60 m begin")
+    refused(cli(*words), path, "does not start where a pixel of 60 m starts")
 
 
-def test_tiles_that_overlap(bands: Bands, tmp_path: Path, archive: Path, clc: Path, cli: Cli) -> None:
-    """Two tiles of one data take: names of v1 are ambiguous, unless their places tell; those of v2 are not."""
+def test_patches_where_tiles_overlap(bands: Bands, tmp_path: Path, archive: Path, clc: Path, cli: Cli) -> None:
+    """Two tiles of one data take: names of v1 are ambiguous without coordinates."""
     write_safe(tmp_path / "in", NAME.format("0500", "T33XXX"), bands, offset=1000)
     east = {band: values[:, 3060 // gsd :] for (band, values), gsd in zip(bands.items(), GSD.values(), strict=True)}
     write_safe(tmp_path / "in", NAME.format("0500", "T33XXY"), east, offset=1000, corner=(CORNER[0] + 3060, CORNER[1]))
@@ -138,7 +144,7 @@ def test_tiles_that_overlap(bands: Bands, tmp_path: Path, archive: Path, clc: Pa
     path.write_text("S2A_MSIL2A_20990101T000000_1_2\n")
     refused(cli(*words), path, "S2A_MSIL2A_20990101T000000_1_2", "T33XXX and ", "T33XXY", "coordinates")
     rows = [(f"S2A_MSIL2A_20990101T000000_{c}_2", CORNER[0] + 3060 * k + 1200 * c) for k in (0, 1) for c in (0, 1)]
-    rows = rows[1:]  # _0_2 of the one and of the other are one name
+    rows = rows[1:]  # _0_2 of one tile and of the other have the same name
     path.write_text("name,ulx,uly\n" + "".join(f"{n},{x},{CORNER[1] - 2400}\n" for n, x in rows))
     refused(cli(*words), "more than once")
     path.write_text("name,ulx,uly\n" + "".join(f"{n},{x},{CORNER[1] - 2400}\n" for n, x in rows[:2]))
@@ -151,7 +157,7 @@ def test_tiles_that_overlap(bands: Bands, tmp_path: Path, archive: Path, clc: Pa
 def test_patches_of_other_tiles_are_left_out(
     archive: Path, country: Path, safe: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    """As when some tiles of BigEarthNet are at hand; a list that knows none of them is refused."""
+    """As in a download of some tiles of BigEarthNet; a list without any patch of them is refused."""
     words = ("--patch-list", archive, "--workers", 1)
     products = sorted(country.glob("*.SAFE"))
     answer = cli("prepare", "tiles", products[0], safe, products[1], tmp_path / "s.h5", *words, "--json")
@@ -159,28 +165,28 @@ def test_patches_of_other_tiles_are_left_out(
     path = tmp_path / "list.txt"
     path.write_text("S2B_MSIL2A_20180101T000000_N9999_R000_T29SND_00_00\n")
     answer = cli("prepare", "tiles", safe, tmp_path / "t.h5", "--patch-list", path, "--corine", country / "CLC.tif")
-    refused(answer, path, "has no patch of these tiles")
+    refused(answer, path, "has no patch of the given tiles")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
-        ("a,b\n1,2\n", "no patch of these tiles"),  # a list without header, of names unknown
-        ("patch_id\n{name}_09_00\n", "reaches beyond the edge"),
+        ("a,b\n1,2\n", "no patch of the given tiles"),  # a list without header, of unknown names
+        ("patch_id\n{name}_09_00\n", "extends beyond the edge"),
         ("patch_id,split\n{name}_00_00,training day\n", "training day"),
         ("patch_id,labels\n{name}_00_00,Sea of tranquility\n", "row 1: unknown class"),
-        ("product,column,row\n{name},1.5,2\n", "no whole numbers"),
-        ("product,column,row\n{name},-1,2\n", "no whole numbers"),
-        ("product,column,row\n{name},x,2\n", "not what its columns say"),
-        ("product,column,row\n{name},,2\n", "row 1: has no 'column'"),
+        ("product,column,row\n{name},1.5,2\n", "not a whole number"),
+        ("product,column,row\n{name},-1,2\n", "not a whole number"),
+        ("product,column,row\n{name},x,2\n", "values of the wrong type"),
+        ("product,column,row\n{name},,2\n", "row 1 has no 'column'"),
         ("product,column,town\n{name},1,2\n", "expected patch_id"),
-        ("ulx,uly\n300000,north\n", "not what its columns say"),
-        ("patch_id,contains_seasonal_snow\n{name}_00_00,rarely\n", "row 1: has no 'contains_seasonal_snow'"),
+        ("ulx,uly\n300000,north\n", "values of the wrong type"),
+        ("patch_id,contains_seasonal_snow\n{name}_00_00,rarely\n", "row 1 has no 'contains_seasonal_snow'"),
         ("patch_id\n{name}_00_00\n{name}_00_00\n", "more than once"),
     ],
 )
-def test_lists_that_are_refused(text: str, said: str, safe: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
+def test_wrong_lists_are_refused(text: str, problem: str, safe: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
     path = tmp_path / "list.csv"
     path.write_text(text.format(name=PRODUCT))
     words = ("--patch-list", path, "--corine", clc, "--workers", 1)
-    refused(cli("prepare", "tiles", safe, tmp_path / "s.h5", *words), said)
+    refused(cli("prepare", "tiles", safe, tmp_path / "s.h5", *words), problem)

@@ -1,4 +1,4 @@
-"""Many workers, kills, and each block of a tile decoded once."""
+"""Tiles by several workers and after kills give the same bytes; each block is decoded once; memory is bounded."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_any_number_of_workers_gives_the_same_bytes(
     assert (tmp_path / "s.h5").read_bytes() == whole.read_bytes()
 
 
-def test_workers_share_a_tile(clc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there are more of them than tiles: in parts, one below the other, that give the same patches."""
+def test_several_workers_read_parts_of_one_tile(clc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more workers than tiles, each reads a part of the rows, and the patches are the same."""
     monkeypatch.setattr(tiles, "_PART", 240)
     product = write_tiffs(tmp_path, PRODUCT, noise(600), tiled=True, blockxsize=256, blockysize=256)
     one, two = (tiles.survey([(None, product)], corine=clc, workers=workers) for workers in (1, 2))
@@ -49,7 +49,7 @@ def test_workers_share_a_tile(clc: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
 
 
-def test_killed_in_mid_tile_then_resumed(country: Path, clc: Path, whole: Path, tmp_path: Path, cli: Cli) -> None:
+def test_resumed_after_kills_within_a_tile(country: Path, clc: Path, whole: Path, tmp_path: Path, cli: Cli) -> None:
     store, partial = tmp_path / "s.h5", tmp_path / "s.h5.partial"
     words = ("prepare", "tiles", country, store, "--corine", clc, "--workers", 2)
     kept = []
@@ -68,10 +68,10 @@ def test_killed_in_mid_tile_then_resumed(country: Path, clc: Path, whole: Path, 
     assert store.read_bytes() == whole.read_bytes()
 
 
-def test_interrupted_between_any_chunks(
+def test_resumed_after_interrupts_between_chunks(
     country: Path, clc: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Chunks of four patches, so that it happens within a tile and within a row of patches."""
+    """Chunks of four patches, so that interrupts happen within a tile and within a row of patches."""
     monkeypatch.setattr(plan, "CHUNK", 4)
     survey = tiles.survey([(None, country)], corine=clc)
     allowed: list[int] = []
@@ -82,7 +82,7 @@ def test_interrupted_between_any_chunks(
         allowed.pop()
         return survey.read(*arguments)
 
-    for chunks in (1, 3, IN_FLIGHT + 2):  # what is read but still waits is given up
+    for chunks in (1, 3, IN_FLIGHT + 2):  # chunks that are read and not yet written are lost
         allowed.extend(range(chunks))
         before = count(tmp_path / "s.h5.partial")
         with pytest.raises(KeyboardInterrupt):
@@ -94,6 +94,7 @@ def test_interrupted_between_any_chunks(
 
 
 def count(partial: Path) -> int:
+    """Patches that are written in an unfinished store."""
     try:
         return int((open_store(partial, unfinished=True).states != PENDING).sum())
     except LandscaleError:
@@ -105,7 +106,7 @@ Reads = list[tuple[str, int, int, int, int]]
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    """Every window of a band that is decoded: file, rows, columns."""
+    """All windows that are decoded: file, first and end row, first and end column."""
     found: Reads = []
     read = ScenePixels.read
 
@@ -122,30 +123,30 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 def test_each_block_is_decoded_once(
     block: int, step: int, reads: Reads, clc: Path, tmp_path: Path, prepared: Callable[..., Path]
 ) -> None:
-    """Though patches lie across blocks, and chunks of patches end within their rows."""
+    """Although patches lie across blocks, and chunks of patches end within rows of patches."""
     how = {"tiled": True, "blockxsize": block, "blockysize": block, "compress": "lzw"}
     product = write_tiffs(tmp_path, PRODUCT, noise(1560), **how)
     listed = tmp_path / "list.txt"
     listed.write_text("".join(f"{PRODUCT}_{k % 13:02d}_{k // 13:02d}\n" for k in range(0, 169, step)))
-    clear = tiles.survey([(None, product)], corine=clc, patch_list=listed)
-    planes = clear.layout.buffers(64)
-    wheres = list(clear.table["location"])
-    for start in range(0, len(wheres), 64):
-        part = wheres[start : start + 64]
+    survey = tiles.survey([(None, product)], corine=clc, patch_list=listed)
+    planes = survey.layout.buffers(64)
+    locations = list(survey.table["location"])
+    for start in range(0, len(locations), 64):
+        part = locations[start : start + 64]
         outs = {key: plane[: len(part)] for key, plane in planes.items()}
-        assert clear.classes is not None
-        list(clear.read(part, outs, clear.classes[start : start + 64]))
-    seen: dict[str, NDArray[np.int64]] = {}
+        assert survey.classes is not None
+        list(survey.read(part, outs, survey.classes[start : start + 64]))
+    decoded: dict[str, NDArray[np.int64]] = {}
     for file, top, bottom, left, right in reads:
         side = noise(1560)["B02"].shape[0] if "B02" in file else 1560
-        blocks = seen.setdefault(file, np.zeros((side // block + 1, side // block + 1), int))
+        blocks = decoded.setdefault(file, np.zeros((side // block + 1, side // block + 1), int))
         blocks[top // block : -(-bottom // block), left // block : -(-right // block)] += 1
-    assert len(seen) == 12
-    assert all(blocks.max() == 1 for blocks in seen.values())
+    assert len(decoded) == 12
+    assert all(blocks.max() == 1 for blocks in decoded.values())
 
 
 def test_memory_is_bounded_for_a_whole_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """10,980 px a side, blocks as in real products: what is held at once, by the sizes of the arrays."""
+    """A tile of 10,980 px a side with blocks as in real products: the sum of the sizes of all arrays that are kept."""
     from landscale.scenes.strips import Strips
 
     class File:
@@ -172,8 +173,10 @@ def test_memory_is_bounded_for_a_whole_tile(monkeypatch: pytest.MonkeyPatch) -> 
     assert most < 240e6
 
 
-def test_another_reader_of_the_same_tile(safe: Path, clc: Path, archive: Path, tmp_path: Path) -> None:
-    """In one process, one after the other: what is open of the one is not the other's."""
+def test_readers_of_the_same_tile_in_one_process_do_not_share_open_strips(
+    safe: Path, clc: Path, archive: Path, tmp_path: Path
+) -> None:
+    """They have different columns, and are used one after the other."""
     listed = tmp_path / "list.txt"
     listed.write_text(f"{PRODUCT}_03_02\n")
     for patch_list, index in ((None, 13), (listed, 0), (None, 13)):

@@ -1,13 +1,14 @@
-"""Which patches to take from tiles: a list of BigEarthNet names, or a table with names or places, and maybe labels.
+"""Patch lists: which patches to cut from tiles, by BigEarthNet names or by coordinates, with labels where known. One of:
 
-- A text file, csv or csv.bz2 without header: names in the first column, as in the official lists of BigEarthNet.
-- A csv or parquet table: `patch_id` (or `name`, or `patch`), or else `product`, `column`, `row`; or `ulx` and `uly`, the outer
-  upper left corner in metres, in the CRS of the tile or of the column `crs` (EPSG:…). Besides, where known: `labels` (a list, or
-  text parted by semicolons), `split`, `country`, `contains_seasonal_snow`, `contains_cloud_or_shadow`.
-- The folder of an archive of BigEarthNet, v1 or v2.
+- A txt, csv or csv.bz2 without header: names in the first column, as in the official lists of BigEarthNet. - A csv or parquet
+table with header. It has `patch_id` (or `name`, or `patch`); or `product`, `column`, `row`; or `ulx` and `uly`,
+  the outer upper left corner in metres, in the CRS of the tile or of the column `crs` (EPSG:…). Optional columns: `labels` (a
+  list, or text separated by semicolons), `split`, `country`, `contains_seasonal_snow`, `contains_cloud_or_shadow`.
+- The folder of a BigEarthNet archive, v1 or v2.
 
-A name is a product, a column and a row of patches from the tile's upper left corner. Names of v1 lack the tile; where tiles of
-one data take are given together, places must tell which. A place without a name is taken from the first tile that holds it.
+A name consists of a product, and a column and a row of patches, counted from the upper left corner of the tile. Names of v1
+lack the tile; where several tiles of one data take are given, coordinates are needed as well. A patch with coordinates and
+without a name is cut from the first tile that covers it.
 """
 
 from __future__ import annotations
@@ -31,24 +32,27 @@ from landscale.store import SPLITS
 from landscale.vocabulary.nomenclatures import Nomenclature
 
 _NAME = re.compile(r"^(S2[A-D])_MSI(L\d[A-C])_(\d{8})T(\d{5,6})(?:_N\d{4}_R\d{3}_(T\w{5}))?(?:_(\d+)_(\d+))?(?:_|\.|$)")
-_NAMES = ("patch_id", "name", "patch")
-_TRUTH = {True: True, False: False, "True": True, "False": False, "true": True, "false": False}
-_FLAGS = {"contains_seasonal_snow": "snow", "contains_cloud_or_shadow": "cloud"}
+_NAME_COLUMNS = ("patch_id", "name", "patch")
+_BOOLEANS = {True: True, False: False, "True": True, "False": False, "true": True, "false": False}
+_FLAG_BY_COLUMN = {"contains_seasonal_snow": "snow", "contains_cloud_or_shadow": "cloud"}
 
 
 @dataclass(frozen=True)
 class PatchList:
-    """table: `name`, `split` (code), `country`, and where known `snow`, `cloud`, `ulx`, `uly`, `crs`. classes (N, C) or None."""
+    """A patch list that has been read.
+
+    table: `name`, `country`, and where known `split` (code), `snow`, `cloud`, `ulx`, `uly`, `crs`. classes: (N, C) or None.
+    """
 
     table: pd.DataFrame
     classes: NDArray[np.uint8] | None
 
 
 def read_patch_list(path: Path, target: Nomenclature) -> PatchList:
-    """Read a list, table or archive (see above).
+    """Read a patch list (see the formats above), with labels in the nomenclature `target`.
 
     Raises:
-        BadInput: it cannot be read, has no names, or has labels that `target` does not know.
+        BadInput: it cannot be read, has neither names nor coordinates, or has labels without a class in `target`.
     """
     if path.is_dir():
         table = _read_archive(path)
@@ -57,33 +61,34 @@ def read_patch_list(path: Path, target: Nomenclature) -> PatchList:
     else:
         table = _read_table(path) if _has_header(path) else pd.DataFrame({"patch_id": sorted(read_list(path))})
     try:
-        return _tidy(table, path, target)
+        return _parse_columns(table, path, target)
     except LandscaleError:
         raise
-    except Exception as error:  # the fields of a damaged table may be anything
-        raise BadInput(path, f"has fields that are not what its columns say ({reason(error)})") from None
+    except Exception as error:  # the values of a damaged table may have any type
+        raise BadInput(path, f"has values of the wrong type ({reason(error)})") from None
 
 
 def _has_header(path: Path) -> bool:
+    """Whether the first line of a csv has the name of a known column."""
     if path.suffix != ".csv" or not path.is_file():
         return False
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         words = {word.strip().strip('"') for word in file.readline().split(",")}
-    return bool(words & {*_NAMES, "product", "ulx"})
+    return bool(words & {*_NAME_COLUMNS, "product", "ulx"})
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except Exception as error:  # arrow and pandas raise many kinds for a damaged file
-        raise BadInput(path, f"is no table of patches ({reason(error)})") from None
+    except Exception as error:  # pyarrow and pandas raise many classes of errors for a damaged file
+        raise BadInput(path, f"cannot be read as a table of patches ({reason(error)})") from None
 
 
 def _read_archive(folder: Path) -> pd.DataFrame:
-    """The metadata of v2, or of every patch of v1."""
-    for place in (folder, folder.parent):
-        if (place / "metadata.parquet").is_file():
-            return _read_table(place / "metadata.parquet")
+    """The metadata of an archive of BigEarthNet: the table of v2, or the files of all patches of v1."""
+    for candidate in (folder, folder.parent):
+        if (candidate / "metadata.parquet").is_file():
+            return _read_table(candidate / "metadata.parquet")
     rows = []
     for path in sorted(folder.rglob("S2*_labels_metadata.json")):
         content = read_json(path)
@@ -93,57 +98,59 @@ def _read_archive(folder: Path) -> pd.DataFrame:
             crs = f"EPSG:{match[-1]}" if match else ""
             rows.append((path.parent.name, corner["ulx"], corner["uly"], crs, labels))
         except (KeyError, TypeError) as error:
-            raise BadInput(path, f"lacks {error}") from None
+            raise BadInput(path, f"has no field {error}") from None
     if not rows:
         raise BadInput(folder, "holds neither metadata.parquet nor patches of BigEarthNet v1")
     table = pd.DataFrame(rows, columns=["patch_id", "ulx", "uly", "crs", "labels"])
     patches = path.parents[1]
     lists = next((p for p in (folder / "metadata", patches.parent / "metadata") if p.is_dir()), patches)
     described = describe_v1(list(table["patch_id"]), lists)
-    flags = {source: described[flag] for source, flag in _FLAGS.items()}
+    flags = {source: described[flag] for source, flag in _FLAG_BY_COLUMN.items()}
     return table.assign(split=[SPLITS[code] for code in described["split"]], **flags)
 
 
-def _tidy(table: pd.DataFrame, path: Path, target: Nomenclature) -> PatchList:
-    found = pd.DataFrame(index=table.index)
-    key = next((key for key in _NAMES if key in table), None)
-    placed = {"ulx", "uly"} <= {*table}
+def _parse_columns(table: pd.DataFrame, path: Path, target: Nomenclature) -> PatchList:
+    parsed = pd.DataFrame(index=table.index)
+    key = next((key for key in _NAME_COLUMNS if key in table), None)
+    has_coordinates = {"ulx", "uly"} <= {*table}
     if key is not None:
-        found["name"] = _text(_whole(table, key, path))
+        parsed["name"] = _text(_complete_column(table, key, path))
     elif {"product", "column", "row"} <= {*table}:
-        column, row = (_whole(table, k, path).astype(float) for k in ("column", "row"))
+        column, row = (_complete_column(table, k, path).astype(float) for k in ("column", "row"))
         cells = [f"_{int(c):02d}_{int(r):02d}" for c, r in zip(column, row, strict=True)]
         if not ((column % 1 == 0) & (row % 1 == 0) & (column >= 0) & (row >= 0)).all():
-            raise BadInput(path, "has columns or rows of patches that are no whole numbers from 0 on")
-        found["name"] = _text(_whole(table, "product", path)).map(product_name) + cells
-    elif placed:
-        found["name"] = ""
+            raise BadInput(path, "has a column or row of a patch that is not a whole number from 0 on")
+        parsed["name"] = _text(_complete_column(table, "product", path)).map(product_name) + cells
+    elif has_coordinates:
+        parsed["name"] = ""
     else:
         columns = ", ".join(map(str, table))
         raise BadInput(path, f"has the columns {columns}; expected patch_id, or product, column, row, or ulx, uly")
-    if placed:
-        found["ulx"], found["uly"] = (_whole(table, k, path).astype(float) for k in ("ulx", "uly"))
-        found["crs"] = _text(table["crs"].fillna("")) if "crs" in table else ""
+    if has_coordinates:
+        parsed["ulx"], parsed["uly"] = (_complete_column(table, k, path).astype(float) for k in ("ulx", "uly"))
+        parsed["crs"] = _text(table["crs"].fillna("")) if "crs" in table else ""
     if "split" in table:
-        splits = _text(_whole(table, "split", path))
-        found["split"] = splits.map({name: split_code(name, path) for name in splits.unique()}).astype(np.uint8)
-    found["country"] = _text(table["country"].fillna("")) if "country" in table else ""
-    for source, flag in _FLAGS.items():
+        splits = _text(_complete_column(table, "split", path))
+        parsed["split"] = splits.map({name: split_code(name, path) for name in splits.unique()}).astype(np.uint8)
+    parsed["country"] = _text(table["country"].fillna("")) if "country" in table else ""
+    for source, flag in _FLAG_BY_COLUMN.items():
         if source in table:
-            found[flag] = _whole(table.assign(**{source: table[source].map(_TRUTH)}), source, path).astype(bool)
-    return PatchList(found, _classes(table, path, target) if "labels" in table else None)
+            parsed[flag] = _complete_column(
+                table.assign(**{source: table[source].map(_BOOLEANS)}), source, path
+            ).astype(bool)
+    return PatchList(parsed, _classes(table, path, target) if "labels" in table else None)
 
 
-def _whole(table: pd.DataFrame, key: str, path: Path) -> pd.Series[Any]:
-    """A column without gaps."""
+def _complete_column(table: pd.DataFrame, key: str, path: Path) -> pd.Series[Any]:
+    """A column of which no value is missing; otherwise a BadInput."""
     column = table[key]
     if column.isna().any():
-        raise BadInput(path, f"row {int(column.isna().to_numpy().argmax()) + 1}: has no '{key}'")
+        raise BadInput(path, f"row {int(column.isna().to_numpy().argmax()) + 1} has no '{key}'")
     return column
 
 
 def _text(column: pd.Series[Any]) -> pd.Series[str]:
-    """As text in one line: it may end up in an error's."""
+    """Values as text without line breaks, because they may become part of an error message."""
     texts = {value: " ".join(str(value).split()) for value in column.unique()}
     return column.map(texts).astype(str)
 
@@ -159,61 +166,62 @@ def _classes(table: pd.DataFrame, path: Path, target: Nomenclature) -> NDArray[n
     return classes
 
 
-def find(listed: PatchList, tiles: Sequence[Tile], path: Path | None) -> list[pd.DataFrame]:
-    """For each tile its patches, north to south: rows of the list with `y`, `x` (px of 10 m) and `listed`.
+def find_patches(listed: PatchList, tiles: Sequence[Tile], path: Path | None) -> list[pd.DataFrame]:
+    """For each tile, its patches from north to south: rows of the list with `y`, `x` (px of 10 m) and their row number, `listed`.
 
-    Patches of tiles that are not given are left out.
+    Patches of other tiles are left out.
 
     Raises:
-        BadInput: a patch that may lie on several tiles, beyond the edge of its own, or off the grid of its pixels.
+        BadInput: a patch may belong to several tiles, extends beyond its tile, or does not start where pixels of 60 m start.
     """
-    where = path or Path("patch list")
-    by_take: dict[tuple[str, ...], list[int]] = {}
+    list_path = path or Path("patch list")
+    tiles_by_take: dict[tuple[str, ...], list[int]] = {}
     for number, tile in enumerate(tiles):
-        by_take.setdefault(_take(f"{tile.product}_0_0")[0], []).append(number)
+        tiles_by_take.setdefault(_parse_name(f"{tile.product}_0_0")[0], []).append(number)
     rows = []
     for i, entry in enumerate(listed.table.to_dict("records")):
         name = str(entry["name"])
-        take, mgrs, cell = _take(name) if name else ((), "", None)
-        candidates = by_take.get(take, []) if name else list(range(len(tiles)))
+        take, mgrs, cell = _parse_name(name) if name else ((), "", None)
+        candidates = tiles_by_take.get(take, []) if name else list(range(len(tiles)))
         candidates = [k for k in candidates if not mgrs or tiles[k].mgrs in ("", mgrs)]
-        places = {}
+        corners = {}
         for k in candidates:
             if "ulx" in entry:
                 if entry["crs"] not in ("", "nan", tiles[k].crs):
                     continue
                 x, y = (entry["ulx"] - tiles[k].left) / 10, (tiles[k].top - entry["uly"]) / 10
-                here = 0 <= x <= tiles[k].width - SIDE and 0 <= y <= tiles[k].height - SIDE
-                if here and (cell is None or (y, x) == (cell[1] * SIDE, cell[0] * SIDE)):  # tiles overlap
-                    places[k] = (y, x)
+                is_inside = 0 <= x <= tiles[k].width - SIDE and 0 <= y <= tiles[k].height - SIDE
+                # Tiles overlap: a patch with a name belongs to the tile in which it has that column and row.
+                if is_inside and (cell is None or (y, x) == (cell[1] * SIDE, cell[0] * SIDE)):
+                    corners[k] = (y, x)
             elif cell is not None:
-                places[k] = (cell[1] * SIDE, cell[0] * SIDE)
-        if len(places) > 1 and name:
-            both = " and ".join(tiles[k].product for k in places)
-            raise BadInput(where, f"patch {name} may lie on {both}; give coordinates (ulx, uly, crs)")
-        for k, (y, x) in list(places.items())[:1]:
+                corners[k] = (cell[1] * SIDE, cell[0] * SIDE)
+        if len(corners) > 1 and name:
+            both = " and ".join(tiles[k].product for k in corners)
+            raise BadInput(list_path, f"patch {name} may belong to {both}; add its coordinates (columns ulx, uly, crs)")
+        for k, (y, x) in list(corners.items())[:1]:
             tile = tiles[k]
             if y % GRID or x % GRID:
-                raise BadInput(where, f"patch {name or i + 1} does not begin where pixels of 60 m begin")
+                raise BadInput(list_path, f"patch {name or i + 1} does not start where a pixel of 60 m starts")
             if y + SIDE > tile.height or x + SIDE > tile.width:
-                raise BadInput(where, f"patch {name} reaches beyond the edge of {tile.product}")
+                raise BadInput(list_path, f"patch {name} extends beyond the edge of {tile.product}")
             rows.append((k, int(y), int(x), i, name or f"{tile.product}_{int(x)}px_{int(y)}px"))
     if not rows:
-        raise BadInput(where, "has no patch of these tiles")
+        raise BadInput(list_path, "has no patch of the given tiles")
     found = pd.DataFrame(rows, columns=["tile", "y", "x", "listed", "name"]).sort_values(["tile", "y", "x"])
     known = listed.table.drop(columns=["name", "ulx", "uly", "crs"], errors="ignore").iloc[found["listed"]]
     found = found.join(known.set_index(found.index))
     return [found[found["tile"] == number].reset_index(drop=True) for number in range(len(tiles))]
 
 
-def _take(name: str) -> tuple[tuple[str, ...], str, tuple[int, int] | None]:
-    """Of a name: what tells its data take, its tile, and its column and row; v1 writes hours without a zero."""
+def _parse_name(name: str) -> tuple[tuple[str, ...], str, tuple[int, int] | None]:
+    """The data take, the tile ("" where the name lacks it), and the column and row of a patch (None where it lacks them)."""
     match = _NAME.match(name)
-    if match is None:  # of a product that is no Sentinel-2 product's name
+    if match is None:  # the product's name is not one of Sentinel-2
         product, column, row = [*name.rsplit("_", 2), "", ""][:3]
         return (
             ((product,), "", (int(column), int(row))) if column.isdecimal() and row.isdecimal() else ((name,), "", None)
         )
     platform, level, day, time, mgrs, column, row = match.groups()
     cell = (int(column), int(row)) if column is not None else None
-    return (platform, level, day, time.zfill(6)), mgrs or "", cell
+    return (platform, level, day, time.zfill(6)), mgrs or "", cell  # names of v1 have hours without a leading zero

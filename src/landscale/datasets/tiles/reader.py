@@ -1,6 +1,6 @@
-"""Reads patches from tiles: each tile is gone through once, from north to south.
+"""Reads patches from tiles; each tile is decoded once, from north to south.
 
-Apart from the survey, so that worker processes start without pandas.
+This is a module of its own, so that worker processes need not import pandas.
 """
 
 from __future__ import annotations
@@ -22,48 +22,48 @@ from landscale.scenes.strips import Strips
 from landscale.scenes.tile import SIDE, Tile
 from landscale.store import Layout
 
-_STRIP = 1080  # px of 10 m read at once, at most: nine rows of patches
-_GDAL = {
-    "GDAL_NUM_THREADS": 1,
-    "GDAL_CACHEMAX": 256,
-}  # the workers are the threads; MB, which GDAL would make 5% of memory
+_STRIP_HEIGHT = 1080  # px of 10 m: nine rows of patches, which are read together
+_GDAL_OPTIONS = {
+    "GDAL_NUM_THREADS": 1,  # there is a worker for each core already
+    "GDAL_CACHEMAX": 256,  # MB; the default is 5 % of the memory for each worker
+}
 
 
 @dataclass(frozen=True)
 class TileReader:
-    """Reads neighbouring patches of one tile; `locations` are (tile, y, x) with y, x in px of 10 m.
+    """Reads consecutive patches of one tile; `locations` are (number of the tile, y, x) with y, x in px of 10 m.
 
-    columns: for each tile, from where to where its patches reach, in px of 10 m.
+    column_ranges: for each tile, the first and one past the last column that its patches cover, in px of 10 m.
     """
 
     tiles: tuple[Tile, ...]
-    columns: tuple[tuple[int, int], ...]
+    column_ranges: tuple[tuple[int, int], ...]
     layout: Layout
 
     def __call__(
         self,
         locations: Sequence[tuple[int, int, int]],
         planes: Mapping[str, NDArray[np.generic]],
-        classes: NDArray[np.uint8],  # noqa: ARG002  the survey knows them
+        classes: NDArray[np.uint8],  # noqa: ARG002  the survey has filled them in
     ) -> Iterator[PatchDetails | LandscaleError]:
         tile = self.tiles[locations[0][0]]
         problems: dict[int, LandscaleError] = {}
-        with rasterio.Env(**_GDAL):
+        with rasterio.Env(**_GDAL_OPTIONS):
             try:
                 strips = self._open(locations[0][0])
             except LandscaleError as error:
                 yield from (error for _ in locations)
                 return
-            for _, group in groupby(enumerate(locations), key=lambda one: one[1][1] // _STRIP):
+            for _, group in groupby(enumerate(locations), key=lambda numbered: numbered[1][1] // _STRIP_HEIGHT):
                 first, *more = (i for i, _ in group)
                 part = slice(first, first + len(more) + 1)
-                found = self._cut(strips, locations[part], {key: plane[part] for key, plane in planes.items()})
-                problems |= {first + i: error for i, error in found.items()}
+                damaged = self._cut(strips, locations[part], {key: plane[part] for key, plane in planes.items()})
+                problems |= {first + i: error for i, error in damaged.items()}
         for i, (_, y, x) in enumerate(locations):
             yield problems.get(i) or PatchDetails(Place(tile.crs, tile.left + 10 * x, tile.top - 10 * y), tile.mgrs)
 
     def _open(self, number: int) -> Strips:
-        """The strips of a tile: a worker goes through one tile after the other."""
+        """The strips of a tile, kept open until this thread reads another tile."""
         opened: _Opened | None = getattr(_local, "opened", None)
         if opened is None or opened.reader is not self or opened.number != number:
             if opened is not None:
@@ -73,7 +73,7 @@ class TileReader:
             for band in self.layout.bands:
                 tile.manifest.check(tile.scene.files[band])
             pixels = ScenePixels(tile.scene, self.layout.bands)
-            opened = _Opened(self, number, pixels, Strips(pixels, *self.columns[number]))
+            opened = _Opened(self, number, pixels, Strips(pixels, *self.column_ranges[number]))
             _local.opened = opened
         return opened.strips
 
@@ -83,11 +83,11 @@ class TileReader:
         locations: Sequence[tuple[int, int, int]],
         planes: Mapping[str, NDArray[np.generic]],
     ) -> dict[int, LandscaleError]:
-        """Decode the rows that the patches span, band by band, and cut the patches from them; what is damaged of which."""
+        """Decode the rows of the patches, band by band, and cut the patches from them; returns the errors by patch."""
         problems: dict[int, LandscaleError] = {}
         corners = np.array([(y, x) for _, y, x in locations])
         top, bottom = int(corners[:, 0].min()), int(corners[:, 0].max()) + SIDE
-        left = self.columns[locations[0][0]][0]
+        left = self.column_ranges[locations[0][0]][0]
         for plane in self.layout.planes:
             ratio = SIDE // plane.side
             out = planes[plane.key]
@@ -103,7 +103,7 @@ class TileReader:
 
 @dataclass(frozen=True)
 class _Opened:
-    """The tile that a thread reads; GDAL's handles belong to one thread."""
+    """The tile that a thread reads. Every thread opens its own, because GDAL's handles must not be shared."""
 
     reader: TileReader
     number: int

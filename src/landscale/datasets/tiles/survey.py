@@ -1,7 +1,7 @@
 """Tiles: Sentinel-2 products, as `.SAFE` folders or folders of band rasters, cut into patches of 1.2 km.
 
-A tile's bands are decoded once, from north to south, and every patch of a strip is cut from what is decoded: reading
-JPEG 2000 costs some hundred times what cutting, summing and writing do.
+The bands of a tile are decoded once, from north to south, and all patches of a strip are cut from the decoded rows: decoding JPEG
+2000 takes about a hundred times as long as cutting, statistics and writing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from landscale.datasets.options import LISTS, Option, labels_option
 from landscale.datasets.splits import block_split, split_code, split_lists, splits_by_lists
 from landscale.datasets.survey import Survey, acquisition_times, check_names
 from landscale.datasets.tiles.corine import corine_labels, open_corine
-from landscale.datasets.tiles.patch_list import find, read_patch_list
+from landscale.datasets.tiles.patch_list import find_patches, read_patch_list
 from landscale.datasets.tiles.quality_masks import FLAGGED_FROM, Limits, mask_fractions
 from landscale.datasets.tiles.reader import TileReader
 from landscale.errors import BadInput, LandscaleError
@@ -33,17 +33,23 @@ from landscale.vocabulary.nomenclatures import Nomenclature, nomenclature
 OPTIONS = (
     labels_option("ben19 (default) or clc43"),
     LISTS,
-    Option("patch_list", "patches to take: names, a table, or a BigEarthNet", Path, "LIST"),
+    Option(
+        "patch_list", "patches to use: a list of names, a table, or a BigEarthNet folder (default: all)", Path, "LIST"
+    ),
     Option("corine", "labels from CORINE Land Cover, raster or GeoPackage", Path, "MAP"),
     Option(
-        "min_share", "fraction of a patch from which on a class is one of its labels (default: any)", float, "FRACTION"
+        "min_share",
+        "least fraction of a patch that a class must cover to be one of its labels (default: any)",
+        float,
+        "FRACTION",
     ),
     Option("max_cloud", "largest fraction of a patch under cloud or its shadow, 0 to 1", float, "FRACTION"),
     Option("max_snow", "largest fraction of a patch under snow", float, "FRACTION"),
     Option("max_nodata", "largest fraction of a patch without data", float, "FRACTION"),
 )
-BLOCK = 6  # patches a side of the blocks that go to one split together
-_PART = 2048  # px of 10 m, the least height of a part of a tile: where parts meet, a row of blocks is decoded by both
+BLOCK = 6  # patches a side of the blocks of which each belongs to one split
+# Least height, in px of 10 m, of a part of a tile that one worker reads. A row of blocks across two parts is decoded twice.
+_PART = 2048
 
 
 def survey(
@@ -58,26 +64,26 @@ def survey(
     max_nodata: float | None = None,
     workers: int = 1,
 ) -> Survey:
-    """Survey tiles: each INPUT, or SPLIT=INPUT, is one or a folder of several.
+    """Survey tiles.
 
     Args:
-        inputs: split or None, and the folder.
+        inputs: split or None, and a folder: a tile, or a folder of several.
         labels: `ben19` (default) or `clc43`.
-        lists: folder of split lists; they name patches. Where neither an input nor a list tells the split, blocks of 6×6
-            neighbouring patches go to train, val and test 3:1:1.
-        patch_list: names or places of the patches to take (see `sources.patch_list`); by default all of a regular grid.
-        corine: CORINE Land Cover, raster or GeoPackage, from which labels are drawn; else the patch list has them.
-        min_share: of the area, from which on a class is a label; 0: any.
+        lists: folder of split lists, which have names of patches. Without lists, the split of a patch is that of its input, or
+            that in the patch list; otherwise blocks of 6×6 neighbouring patches go to train, val and test 3:1:1.
+        patch_list: names or coordinates of the patches to use (see `patch_list.py`); by default all patches of a regular grid.
+        corine: CORINE Land Cover, raster or GeoPackage, from which labels are made; by default those in the patch list.
+        min_share: least fraction of a patch that a class must cover to be one of its labels; 0: any.
         max_cloud, max_snow, max_nodata: largest fraction, 0 to 1, of a patch under cloud or its shadow, under snow, and without
             data. By default only patches without any data are left out.
-        workers: threads that look at the tiles, and processes that are to read them: they share a tile if there are more.
+        workers: number of threads of the survey, and of processes that will read the tiles; several may read parts of one tile.
 
     Raises:
-        BadInput: no tile, tiles with different bands, or nobody who knows the labels.
-        LandscaleError: a `min_share` that is no share.
+        BadInput: no tile, tiles with different bands, no patch, or neither a CORINE map nor labels in the patch list.
+        LandscaleError: `min_share` or a limit is not in 0…1.
     """
     if not 0 <= min_share <= 1:
-        raise LandscaleError(f"--min-share: found {min_share:g}, expected a share of the patch, 0 to 1")
+        raise LandscaleError(f"--min-share: found {min_share:g}, expected a fraction of the patch, 0 to 1")
     limits = Limits(max_cloud, max_snow, max_nodata)
     target = nomenclature(labels or "ben19")
     found = [(split, tile) for split, path in inputs for tile in open_tiles(path)]
@@ -86,13 +92,12 @@ def survey(
     listed = read_patch_list(patch_list, target) if patch_list else None
     if corine is None and (listed is None or listed.classes is None):
         raise BadInput(
-            inputs[0][1], "has tiles but no labels: give --corine MAP, or a --patch-list that has a column 'labels'"
+            inputs[0][1], "has tiles but no labels; add --corine MAP, or a --patch-list with a column 'labels'"
         )
-    parts = [_regular(tile) for tile in tiles] if listed is None else find(listed, tiles, patch_list)
-    share = -(-workers // len(tiles))  # of the workers, for each tile
-    look = partial(_look, limits=limits, share=share)
-    with ThreadPoolExecutor(workers) as pool:  # GDAL decodes without Python's lock
-        parts = list(pool.map(look, range(len(tiles)), tiles, parts))
+    parts = [_regular_grid(tile) for tile in tiles] if listed is None else find_patches(listed, tiles, patch_list)
+    complete = partial(_complete, limits=limits, workers=-(-workers // len(tiles)))
+    with ThreadPoolExecutor(workers) as pool:  # GDAL releases Python's lock
+        parts = list(pool.map(complete, range(len(tiles)), tiles, parts))
     for (split, tile), part in zip(found, parts, strict=True):
         if split is not None:
             part["split"] = np.uint8(split_code(split, tile.scene.folder))
@@ -113,7 +118,7 @@ def survey(
             raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
         table["split"] = splits_by_lists(table["name"], lists)
     if table.empty:
-        raise BadInput(inputs[0][1], f"gives no patch; left out were {left_out}")
+        raise BadInput(inputs[0][1], f"has no patch to use; left out: {left_out}")
     check_names(table, inputs[0][1])
     table["date"] = acquisition_times(table["name"])
     provenance: dict[str, Any] = {"source": "tiles", "tiles": [tile.product for tile in tiles], "left_out": left_out}
@@ -123,16 +128,18 @@ def survey(
         provenance |= {"corine": corine.name, "min_share": min_share}
     if given := {name: limit for name, limit in asdict(limits).items() if limit is not None}:
         provenance["limits"] = given
-    reader = TileReader(tuple(tiles), _columns(table, len(tiles)), layout)
+    reader = TileReader(tuple(tiles), _column_ranges(table, len(tiles)), layout)
     return Survey(layout, table, classes, reader, provenance)
 
 
 def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
-    """Planes of the bands that the tiles have, at most the twelve of L2A."""
+    """Planes of the bands that all tiles have, at most the twelve of L2A, grouped by resolution."""
     bands = [{b for b in band_set("s2-12").names if b in tile.scene.files} for tile in tiles]
     for tile, have in zip(tiles, bands, strict=True):
         if have != bands[0]:
-            problem = f"has {', '.join(sorted(have))}; {tiles[0].product} has {', '.join(sorted(bands[0]))}"
+            problem = (
+                f"has the bands {', '.join(sorted(have))}, but {tiles[0].product} has {', '.join(sorted(bands[0]))}"
+            )
             raise BadInput(tile.scene.folder, problem)
     by_gsd = {
         gsd: tuple(b for b in band_set("s2-12").names if b in bands[0] and BANDS[b].gsd == gsd) for gsd in (10, 20, 60)
@@ -141,34 +148,37 @@ def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
     return Layout(planes, target.names, target.name, multi_label=True)
 
 
-def _regular(tile: Tile) -> pd.DataFrame:
-    """All patches of BigEarthNet's grid: whole ones, counted in columns and rows from the tile's upper left corner."""
+def _regular_grid(tile: Tile) -> pd.DataFrame:
+    """All whole patches of BigEarthNet's grid, whose columns and rows are counted from the upper left corner of the tile."""
     rows, columns = np.divmod(np.arange((tile.height // SIDE) * (tile.width // SIDE)), max(1, tile.width // SIDE))
     names = [f"{tile.product}_{c:02d}_{r:02d}" for r, c in zip(rows, columns, strict=True)]
     return pd.DataFrame({"name": pd.Series(names, dtype=str), "country": "", "y": rows * SIDE, "x": columns * SIDE})
 
 
-def _look(number: int, tile: Tile, part: pd.DataFrame, limits: Limits, share: int) -> pd.DataFrame:
-    """Complete a tile's patches: `where`, `job`, and what quality masks tell, and whether that is within the limits.
+def _complete(number: int, tile: Tile, part: pd.DataFrame, limits: Limits, workers: int) -> pd.DataFrame:
+    """Add the columns `location`, `job`, `split`, those from quality masks, and `kept`: whether these are within the limits.
 
-    `share` is how many workers a tile can have.
+    workers: largest number of jobs of a tile.
     """
     y, x = part["y"].to_numpy(), part["x"].to_numpy()
     masks = mask_fractions(tile, np.stack([y, x], axis=1), SIDE)
-    flags = {"snow": masks[:, 3] >= FLAGGED_FROM, "cloud": masks[:, 1] + masks[:, 2] >= FLAGGED_FROM}  # NaN: no
+    flags = {
+        "snow": masks[:, 3] >= FLAGGED_FROM,
+        "cloud": masks[:, 1] + masks[:, 2] >= FLAGGED_FROM,
+    }  # False where unknown (NaN)
     part = part.assign(tile=tile.mgrs, **dict(zip(SHARES, masks.T, strict=True)))
     part = part.assign(**{flag: values for flag, values in flags.items() if flag not in part})
     if "split" not in part:
         part["split"] = _block_splits(tile, y, x)
     part["kept"] = limits.keep(masks, tile.scene.folder)
     part["location"] = list(zip([number] * len(part), y.tolist(), x.tolist(), strict=True))
-    share = max(1, min(share, tile.height // _PART))
-    part["job"] = number * share + y * share // tile.height
+    jobs = max(1, min(workers, tile.height // _PART))
+    part["job"] = number * jobs + y * jobs // tile.height
     return part.drop(columns=["y", "x"])
 
 
 def _block_splits(tile: Tile, y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Splits of patches by blocks of the ground, not of the tile: neighbouring tiles overlap."""
+    """Splits by blocks of the ground instead of the tile, because neighbouring tiles overlap."""
     south, east = ((corner * 10 + SIDE * 5) // (SIDE * 10) for corner in (y - tile.top / 10, x + tile.left / 10))
     codes = [SPLITS.index(block_split(int(c), int(r), BLOCK)) for r, c in zip(south, east, strict=True)]
     return np.array(codes, np.uint8)
@@ -177,7 +187,7 @@ def _block_splits(tile: Tile, y: NDArray[np.int64], x: NDArray[np.int64]) -> NDA
 def _from_corine(
     path: Path, tiles: list[Tile], table: pd.DataFrame, target: Nomenclature, min_share: float, workers: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Classes of the patches, and which of them the map covers."""
+    """Classes of the patches (n, C), and which patches the map covers (n,)."""
     corine = open_corine(path)
     locations = np.array(list(table["location"]), np.int64).reshape(-1, 3)  # tile, y, x
     classes, covered = np.zeros((len(table), len(target.classes)), np.uint8), np.zeros(len(table), bool)
@@ -185,19 +195,19 @@ def _from_corine(
     def look_up(number: int) -> None:
         tile, rows = tiles[number], np.flatnonzero(locations[:, 0] == number)
         if not tile.crs:
-            raise BadInput(tile.scene.folder, "has no CRS with an EPSG code, so nothing on a map is its place")
+            raise BadInput(tile.scene.folder, "has no CRS with an EPSG code, which is needed to find it on a map")
         corners = np.array([tile.left, tile.top]) + locations[rows, :0:-1] * (10.0, -10.0)
-        found = corine.class_fractions(tile.crs, corners, SIDE * 10.0)
-        covered[rows] = found.sum(1) > 0
-        classes[rows] = corine_labels(found, target, min_share)
+        fractions = corine.class_fractions(tile.crs, corners, SIDE * 10.0)
+        covered[rows] = fractions.sum(1) > 0
+        classes[rows] = corine_labels(fractions, target, min_share)
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(look_up, np.unique(locations[:, 0]).tolist()))
     return classes, covered
 
 
-def _columns(table: pd.DataFrame, tiles: int) -> tuple[tuple[int, int], ...]:
-    """For each tile, from where to where its patches reach."""
+def _column_ranges(table: pd.DataFrame, tiles: int) -> tuple[tuple[int, int], ...]:
+    """For each tile, the first and one past the last column that its patches cover, in px of 10 m."""
     lefts: list[list[int]] = [[] for _ in range(tiles)]
     for number, _, x in table["location"]:
         lefts[number].append(x)
