@@ -326,7 +326,7 @@ def test_names_that_do_not_exist(
 def test_a_truncated_store(words: list[str], length: int, rgb_store: Path, tmp_path: Path, cli: Cli) -> None:
     path = Path(shutil.copy(rgb_store, tmp_path / "s.h5"))
     os.truncate(path, length % path.stat().st_size)
-    refused(cli(*(word.format(path) for word in words)), f"{path}: is not a whole HDF5 patch store")
+    refused(cli(*(word.format(path) for word in words)), f"{path}: is not a complete HDF5 patch store")
 
 
 def test_an_unfinished_store(source_v2: Path, tmp_path: Path, cli: Cli) -> None:
@@ -334,7 +334,7 @@ def test_an_unfinished_store(source_v2: Path, tmp_path: Path, cli: Cli) -> None:
     victim = next((tmp_path / "archive").rglob("*_B05.tif"))
     victim.unlink()
     refused(cli("prepare", "bigearthnet", tmp_path / "archive", tmp_path / "s.h5", "--workers", 1), victim)
-    refused(cli("info", tmp_path / "s.h5"), "s.h5.partial is its beginning")
+    refused(cli("info", tmp_path / "s.h5"), "s.h5.partial is unfinished")
 
 
 # ---- disks
@@ -378,4 +378,6 @@ def test_a_store_where_none_can_be(source_v2: Path, tmp_path: Path, cli: Cli) ->
     (tmp_path / "file").touch()
     refused(cli("prepare", "bigearthnet", source_v2, tmp_path / "file/s.h5", "--workers", 1), tmp_path / "file")
     (tmp_path / "folder.h5").mkdir()
-    refused(cli("prepare", "bigearthnet", source_v2, tmp_path / "folder.h5", "--workers", 1), "folder.h5: is no file")
+    refused(
+        cli("prepare", "bigearthnet", source_v2, tmp_path / "folder.h5", "--workers", 1), "folder.h5: is not a file"
+    )

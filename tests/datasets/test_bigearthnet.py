@@ -228,7 +228,7 @@ def test_metadata_with_an_empty_field(column: str, tmp_path: Path, cli: Cli) -> 
     answer = cli("prepare", "bigearthnet", tmp_path, tmp_path / "s.h5", "--workers", 1)
     assert answer.code == 2
     assert len(answer.lines) == 1
-    assert f"metadata.parquet: patch {Patch(1).v2}: has an empty field: {column}" in answer.lines[0]
+    assert f"metadata.parquet: patch {Patch(1).v2}: the field {column} is empty" in answer.lines[0]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_metadata_with_an_empty_field(column: str, tmp_path: Path, cli: Cli) -> 
         ("contains_seasonal_snow", [0, 2], "holds int64, expected bool"),
         ("labels", ["Pastures", "Arable land"], "string to list"),
         ("labels", [["Pastures"], [None]], f"patch {Patch(1).v2}: unknown class of ben19 'None'"),
-        ("patch_id", [Patch(0).v2, None], "patch None: has an empty field: patch_id"),
+        ("patch_id", [Patch(0).v2, None], "patch None: the field patch_id is empty"),
     ],
 )
 def test_metadata_with_other_values(column: str, values: list[object], problem: str, tmp_path: Path, cli: Cli) -> None:

@@ -172,7 +172,7 @@ def test_statistics_are_measured_once(lmdb_copy: Path, monkeypatch: pytest.Monke
     kept = lmdb_copy.with_name("copy.statistics.json")
     assert kept.is_file()
     with monkeypatch.context() as patch:
-        patch.setattr(TrainStatistics, "_measure", lambda _: pytest.fail("measured again"))
+        patch.setattr(TrainStatistics, "_compute", lambda _: pytest.fail("measured again"))
         assert open_store(lmdb_copy).statistics == dict(first.statistics)
         assert set(open_store(lmdb_copy).summary()["statistics"]) == set(GSD)
     put(lmdb_copy, {PATCHES[0].v2: value(PATCHES[1])})  # of the train split: they no longer hold

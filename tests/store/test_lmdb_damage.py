@@ -143,7 +143,7 @@ def test_a_truncated_environment_is_refused_before_it_is_mapped(reben_lmdb: Path
         assert answer.code == 2
         assert len(answer.lines) == 1
         assert str(lmdb_copy) in answer.lines[0]
-        assert ("is truncated" if length >= 100 else "is no LMDB environment") in answer.lines[0]
+        assert ("is truncated" if length >= 100 else "is not an LMDB environment") in answer.lines[0]
 
 
 def test_pages_that_are_damaged(reben_lmdb: Path, lmdb_copy: Path) -> None:
@@ -191,8 +191,8 @@ def test_bad_input(lmdb_copy: Path, tmp_path: Path, cli: Cli) -> None:
         assert answer.lines[0].startswith(f"landscale: {lmdb_copy}: is an LMDB environment without metadata.parquet")
     assert not (tmp_path / "r").exists()
     (lmdb_copy / "data.mdb").write_bytes(b"text " * 2000)
-    refused(lmdb_copy, lmdb_copy, "is no LMDB environment of this machine's byte order")
+    refused(lmdb_copy, lmdb_copy, "is not an LMDB environment in the byte order of this machine")
     (lmdb_copy / "data.mdb").unlink()
-    refused(lmdb_copy, lmdb_copy, "is no file, expected a patch store")
+    refused(lmdb_copy, lmdb_copy, "is not a file, expected a patch store")
     with pytest.raises(BadInput, match=r"is no LMDB environment: expected a folder with data\.mdb"):
         survey([(None, lmdb_copy)])

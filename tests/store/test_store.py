@@ -168,7 +168,7 @@ def test_unfinished(tmp_path: Path) -> None:
     assert "unfinished: 4 of 6 patches are pending" in refused(path)
     assert len(open_store(path, unfinished=True)) == 2
     path.rename(tmp_path / "t.h5.partial")
-    assert "t.h5.partial is its beginning" in refused(tmp_path / "t.h5")
+    assert "t.h5.partial is unfinished" in refused(tmp_path / "t.h5")
 
 
 def test_truncated_at_any_length(tmp_path: Path) -> None:
@@ -182,15 +182,15 @@ def test_truncated_at_any_length(tmp_path: Path) -> None:
 def test_foreign(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.h5") == "no such store"
     (tmp_path / "text.h5").write_text("not a store\n")
-    assert "not a whole HDF5 patch store" in refused(tmp_path / "text.h5")
+    assert "not a complete HDF5 patch store" in refused(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["data_10m"] = np.zeros((2, 3))
-    assert refused(tmp_path / "other.h5") == "is an HDF5 file but no patch store"
+    assert refused(tmp_path / "other.h5") == "is an HDF5 file but not a patch store: it has no attribute layout"
     with h5py.File(tmp_path / "later.h5", "w") as file:
         file.attrs.update(layout="{}", format=99)
     assert refused(tmp_path / "later.h5") == "has format 99, this program reads 2 and 3; prepare it again"
     (tmp_path / "folder.h5").mkdir()
-    assert "is no file" in refused(tmp_path / "folder.h5")
+    assert "is not a file" in refused(tmp_path / "folder.h5")
 
 
 @pytest.mark.parametrize("key", ["data_60m", "classes", "state", "statistics", "seal"])
@@ -348,7 +348,7 @@ def test_planes_that_cover_different_squares_are_refused(tmp_path: Path) -> None
     content = LAYOUT.to_json()
     content["planes"][0]["gsd"] = 11
     rewrite_attribute(tmp_path / "s.h5", "layout", np.bytes_(json.dumps(content)))
-    assert "is not a whole HDF5 patch store" in refused(tmp_path / "s.h5")
+    assert "is not a complete HDF5 patch store" in refused(tmp_path / "s.h5")
 
 
 def test_digests_of_layouts_do_not_depend_on_gsd() -> None:

@@ -91,7 +91,7 @@ def test_moments_are_each_patchs_own(n, bands, side, dtype, at_once, seed):
     plane = rng.uniform(0, 255 if dtype == "uint8" else 65535, (n, bands, side, side)).astype(dtype)
     other = plane[:, :1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("landscale.store.layout._AT_ONCE", at_once)
+        patch.setattr("landscale.store.band_sums._BLOCK", at_once)
         found = moments([plane, other])
     assert found.shape == (n, bands + 1, 2)
     values = plane.astype(np.float64)

@@ -130,7 +130,7 @@ def test_damaged_statistics_are_refused_by_verify(tmp_path: Path, cli: Cli) -> N
     flip(path, ranges(path)["statistics"][0], 0)
     answer = cli("verify", path)
     assert answer.code == 2
-    assert answer.lines == [f"landscale: {path}: its statistics are damaged; prepare it again"]
+    assert answer.lines == [f"landscale: {path}: its statistics are damaged (the seal differs); prepare it again"]
 
 
 @pytest.mark.parametrize("text", [b"forest", b"a plan", b"tests"])

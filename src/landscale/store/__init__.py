@@ -1,6 +1,8 @@
-"""The patch store: one HDF5 file that many write at once and training reads at memory speed; published LMDBs read as one."""
+"""The patch store: an HDF5 file written by many processes and mapped into memory; and published LMDBs, read in place."""
 
-from landscale.store.layout import BAD, COLUMNS, PENDING, SHARES, SPLITS, SUPER, WHOLE, Layout, Plane, checksum, moments
+from landscale.store.band_sums import moments
+from landscale.store.checksums import checksum
+from landscale.store.layout import BAD, COLUMNS, PENDING, SHARES, SPLITS, SUPER, WHOLE, Layout, Plane
 from landscale.store.lmdb import is_environment
 from landscale.store.patches import PatchStore
 from landscale.store.reader import open_store

@@ -1,5 +1,6 @@
-"""A file that is written in place, past the page cache where that can be: a copy into it costs more time than all else that is
-done with pixels, and a store may well be larger than memory.
+"""Write a file in place, bypassing the page cache where possible.
+
+A copy into the page cache takes longer than checksums and statistics together, and a store may be larger than memory.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from landscale.errors import BadInput
 from landscale.runtime.portability import drop_from_page_cache, open_direct, read_into, sync_data, use_large_pages
 from landscale.store.layout import Layout
 
-PAGE = 4096  # bytes; direct writes begin and end at multiples of it, in the file and in memory
+PAGE = 4096  # bytes; direct writes start and end at multiples of it, in the file and in memory
 
 
 class DirectFile:
-    """A file to write from any number of processes, each other pages or other bytes of a page.
+    """A file that any number of processes write at once, each to different bytes.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
 
-    def __init__(self, path: str | Path, *, make: bool = False) -> None:
+    def __init__(self, path: str | Path, *, create: bool = False) -> None:
         self._path = path = Path(path)
-        self._file = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
+        self._file = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
         self._direct = open_direct(path)
 
     def close(self) -> None:
@@ -39,14 +40,14 @@ class DirectFile:
             os.close(self._direct)
 
     def write(self, values: NDArray[np.generic], position: int) -> None:
-        """The bytes of C-contiguous values.
+        """Write the bytes of a C-contiguous array at `position`, in bytes from the start of the file.
 
         Raises:
-            BadInput: the disk is full, or broken.
+            BadInput: the disk is full or fails.
         """
         data = values.data.cast("B") if values.size else memoryview(b"")
         while data:
-            with self._told():
+            with self._as_bad_input():
                 written = self._write(data, position)
             data, position = data[written:], position + written
 
@@ -55,32 +56,32 @@ class DirectFile:
             try:
                 return os.pwrite(self._direct, data, position)
             except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # memory, or a file system, with other bounds
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # memory or file systems with another alignment
                     raise
         return os.pwrite(self._file, data, position)
 
     def read(self, out: NDArray[np.generic], position: int) -> None:
-        """Bytes into a C-contiguous array."""
+        """Read bytes at `position` into a C-contiguous array."""
         read_into(self._file, [out.data.cast("B")], position)
 
-    def forget(self, position: int, size: int) -> None:
-        """Let the page cache drop what is on disk: a page that is used again costs a tenth of a fresh one."""
+    def drop_from_cache(self, position: int, size: int) -> None:
+        """Let the page cache drop bytes that are on the disk: reusing a cached page takes a tenth of the time of a new one."""
         drop_from_page_cache(self._file, position, size)
 
-    def sync(self, *, whole: bool = False) -> None:
-        """Bring all that was written to the disk; `whole`: with what the file system says of it.
+    def sync(self, *, metadata: bool = False) -> None:
+        """Bring everything that was written to the disk, with `metadata` also the file's size and times.
 
         Raises:
-            BadInput: the disk is broken.
+            BadInput: the disk fails.
         """
-        with self._told():
-            (os.fsync if whole else sync_data)(self._file)
+        with self._as_bad_input():
+            (os.fsync if metadata else sync_data)(self._file)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._file, size)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _as_bad_input(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -88,14 +89,13 @@ class DirectFile:
 
 
 def page_aligned_buffers(layout: Layout, patches: int) -> dict[str, NDArray[np.generic]]:
-    """Arrays (patches, bands, side, side) by plane, which can be written past the page cache."""
+    """Zeroed arrays (patches, bands, side, side) by key of a plane, aligned so that they can bypass the page cache."""
     return {
         p.key: np.frombuffer(_memory(patches * p.nbytes), p.dtype).reshape(patches, *p.shape) for p in layout.planes
     }
 
 
 def _memory(size: int) -> mmap.mmap:
-    """Of large pages, where there are any: it is looked up less often."""
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     use_large_pages(memory)
     return memory

@@ -1,59 +1,60 @@
-"""What a patch store holds: one HDF5 file, contiguous and uncompressed, allocated when it is created.
+"""The patch store: one HDF5 file that many processes write at once and training maps into memory.
 
-    data_10m, data_20m, data_60m   (N, bands, side, side)   digital numbers; `bands` in the dataset's attributes
-    data_super                     (N, 12, 120, 120)        where asked for: every band at 10 m
-    classes                        (N, C) uint8             multi-hot (one-hot in a single-label store)
-    name, tile, crs, date, country (N,) fixed-length text
-    split, state                   (N,) uint8 enumerations
-    origin                         (N, 2) float64           x, y of the outer upper left corner, in units of the CRS
-    snow, cloud                    (N,) uint8               flags
-    nodata_share, cloud_share, shadow_share, snow_share     (N,) float32, of the patch's area; NaN where unknown
-    moments                        (N, bands, 2) float64    sum and sum of squares of the pixels of every band
-    checksum                       (N,) uint64              xxh3-64 of the pixels, plane by plane, and of the row of classes
-    seal                           (N + 1,) uint64          xxh3-64 of all else about a patch; the last of the statistics
-    statistics                     (bands, 2) float64       mean and standard deviation over the train split
+Datasets. N is the number of patches, C the number of classes, "bands" counts all bands of all planes:
 
-Every dataset is a plain byte range, so many processes write it without HDF5, and training maps it into memory.
+    data_10m, data_20m, data_60m   (N, bands, side, side)  pixels of one plane: digital numbers, in the dtype of the source
+    data_s1                        (N, 2, side, side)      where present: Sentinel-1's VV and VH in dB, float32
+    data_super                     (N, 12, 120, 120)       where requested: all bands of level 2A, upsampled to 10 m
+    classes                        (N, C) uint8            1 for each class of a patch, else 0
+    name, tile, crs, date, country (N,) fixed-length text  UTF-8; `crs` as EPSG:n, `date` in ISO 8601; empty where unknown
+    split, state                   (N,) uint8              HDF5 enumerations, `SPLITS` and `STATES`
+    origin                         (N, 2) float64          x, y of the outer upper left corner, in units of the CRS; or NaN
+    snow, cloud                    (N,) uint8              1 where the source flags seasonal snow, or cloud or its shadow
+    nodata_share, cloud_share, shadow_share, snow_share    (N,) float32: fraction of the patch's area in 0…1; or NaN
+    moments                        (N, bands, 2) float64   sum and sum of squares of the pixels of every band
+    checksum                       (N,) uint64             xxh3-64 of the pixels, plane by plane, then of the row of `classes`
+    seal                           (N + 1,) uint64         xxh3-64 of the columns in `SEALED`, patch by patch; the last one
+                                                           is that of `statistics`
+    statistics                     (bands, 2) float64      mean and standard deviation over the whole patches of the train
+                                                           split; NaN without any
+
+A patch has the state `pending` until all its bytes are on the disk, then `whole`; or `bad` if its source is damaged, in which
+case its pixels are 0.
+
+Attributes of the file:
+
+    format      3 (this program also reads 2, which lacks `gsd` in `layout`)
+    layout      JSON of `Layout`: by plane the key, bands, side in pixels, gsd in metres a pixel and dtype; class names,
+                nomenclature, multi_label
+    classes     class names again, as text; each plane has its `bands` in the same form
+    plan        digest of the source and layout: a preparation that was interrupted resumes only with the same plan
+    provenance  JSON: source, version, and whether the data are synthetic
+
+Every dataset is contiguous, uncompressed and allocated when the file is created. So it is a plain range of bytes of the file,
+which processes write with `pwrite`, without locks and without HDF5, and which training maps into memory. Text has a fixed
+length, as HDF5 stores it in headers that have checksums; text of variable length would be stored in a heap without.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 FORMAT = 3
-READABLE = (2, 3)  # formats that are opened; 2 lacks `gsd` in the attribute `layout`
+READABLE = (2, 3)  # formats that can be opened
 SPLITS = ("none", "train", "val", "test")
 STATES = ("pending", "whole", "bad")
-SHARES = ("nodata_share", "cloud_share", "shadow_share", "snow_share")
-COLUMNS = ("name", "split", "state", "tile", "crs", "origin", "date", "country", "snow", "cloud", *SHARES)
-SEALED = (
-    "name",
-    "split",
-    "state",
-    "tile",
-    "crs",
-    "origin",
-    "date",
-    "country",
-    "snow",
-    "cloud",
-    *SHARES,
-    "moments",
-    "checksum",
-)
 PENDING, WHOLE, BAD = range(3)
-SUPER = "data_super"  # key of the plane with every band at 10 m, beside the native ones
+SHARES = ("nodata_share", "cloud_share", "shadow_share", "snow_share")  # columns: fractions of the patch's area
+COLUMNS = ("name", "split", "state", "tile", "crs", "origin", "date", "country", "snow", "cloud", *SHARES)
+SUPER = "data_super"  # key of the plane with all bands at 10 m, which a store may have besides the native planes
 _GSD_IN_KEY = re.compile(r"data_(\d+)m")
-_AT_ONCE = 1 << 19  # pixels whose squares are summed up at once
-_ALONE = 8192  # pixels; for longer ones OpenBLAS wakes other threads, which takes longer than the sum
 
 
 @dataclass(frozen=True)
@@ -145,65 +146,9 @@ class Layout:
 
     @property
     def side(self) -> int:
-        """Pixels a side at the finest resolution."""
+        """Pixels a side of the finest plane."""
         return max(plane.side for plane in self.planes)
 
     def buffers(self, patches: int) -> dict[str, NDArray[np.generic]]:
-        """Empty arrays for so many patches, by plane."""
+        """Uninitialised arrays (patches, bands, side, side) by key of a plane."""
         return {p.key: np.empty((patches, *p.shape), p.dtype) for p in self.planes}
-
-
-def checksum(planes: list[NDArray[np.generic]], classes: NDArray[np.uint8]) -> int:
-    """xxh3-64 over the bytes of a patch's planes, in the layout's order, and its row of classes."""
-    digest = xxhash.xxh3_64()
-    for plane in planes:
-        digest.update(plane.data)
-    digest.update(classes.data)
-    return digest.intdigest()
-
-
-def seals(file: Mapping[str, Any]) -> NDArray[np.uint64]:
-    """The column `seal` of an open store, from what its other columns hold."""
-    n = len(file["state"])
-    found = np.empty(n + 1, np.uint64)
-    for start in range(0, n, 4096):
-        columns = [np.ascontiguousarray(file[key][start : start + 4096]) for key in SEALED]
-        rows = np.concatenate([c.view(np.uint8).reshape(len(c), -1) for c in columns], axis=1)
-        found[start : start + len(rows)] = [xxhash.xxh3_64_intdigest(row.data) for row in rows]
-    found[n] = xxhash.xxh3_64_intdigest(np.ascontiguousarray(file["statistics"][...]).data)
-    return found
-
-
-def moments(planes: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:
-    """Sum and sum of squares of every band of patches, given by their planes (n, bands, side, side) → (n, all bands, 2).
-
-    In float64, sums of squared 16-bit numbers stay below 2⁵³ and thus exact, whatever the order of addition.
-    """
-    return np.concatenate([_moments(plane) for plane in planes], axis=1)
-
-
-def _moments(plane: NDArray[np.generic]) -> NDArray[np.float64]:
-    n, bands = plane.shape[:2]
-    if plane.dtype.kind != "u":  # each patch by itself: what the sums of floats are must not depend on its neighbours
-        found = [_sums_of_floats(patch.reshape(bands, -1).astype(np.float64)) for patch in plane]
-        return np.array(found).reshape(n, bands, 2)
-    numbers: NDArray[Any] = plane.reshape(n * bands, -1)
-    pixels = numbers.shape[1]
-    exact = np.uint32 if pixels * (256**plane.dtype.itemsize - 1) < 2**32 else np.uint64
-    total = np.zeros((n * bands, 2))
-    rows = max(1, min(_AT_ONCE // pixels, n * bands))
-    block = np.empty((rows, pixels))
-    for k in range(0, n * bands, rows):  # as many as stay in the cache: half the time of one `einsum`
-        some, into = numbers[k : k + rows], total[k : k + rows]
-        floats = block[: len(some)]
-        np.copyto(floats, some)  # first, as it brings them into the cache faster than the sum does
-        into[:, 0] = some.sum(1, dtype=exact)
-        for c in range(0, pixels, _ALONE):
-            part = floats[:, c : c + _ALONE]
-            into[:, 1] += np.vecdot(part, part)
-    return total.reshape(n, bands, 2)
-
-
-def _sums_of_floats(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum and sum of squares of each row, in an order that no machine's BLAS decides."""
-    return np.stack([numbers.sum(1), np.einsum("bp,bp->b", numbers, numbers)], axis=1)

@@ -1,7 +1,8 @@
-"""LMDB environments, as BigEarthNet v2 is published in: opened by each process for itself, read by many threads.
+"""LMDB environments, in which BigEarthNet v2 is published: each process opens its own, which many threads read.
 
-LMDB must not be used across a fork, nor opened twice in one process. So environments belong to this module: one is opened
-when it is first read, and a fork waits until nobody reads and closes them all. Then parent and child open their own again.
+An LMDB environment must not be used after a fork, nor be opened twice by one process. So this module owns all environments: it
+opens one on the first read; before a fork it waits until no thread reads, and closes all. Afterwards parent and child
+open their own.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import lmdb
 from landscale.errors import BadStore, reason
 
 _MAGIC = struct.pack("=I", 0xBEEFC0DE)
-_HEADERS = (16, 24)  # bytes of a page's header, of LMDB 0.9 and 1.0; the magic number follows
+_HEADERS = (16, 24)  # bytes of a page's header in LMDB 0.9 and 1.0; the magic number follows it
 _PAGE_SIZES = {2**k for k in range(9, 17)}
 
 
 def is_environment(path: str | Path) -> bool:
-    """Whether it is a folder with `data.mdb`, or a file that begins as one."""
+    """Whether a path is a folder with `data.mdb`, or a file that starts like one."""
     path = Path(path)
     if path.is_dir():
         return (path / "data.mdb").is_file()
@@ -36,10 +37,10 @@ def is_environment(path: str | Path) -> bool:
 
 
 class LmdbEnvironment:
-    """An LMDB environment of one key-value table, for reading. Crosses processes and forks.
+    """An LMDB environment with one key-value table, for reading; works after a fork and can be pickled.
 
     Raises:
-        BadStore: no LMDB environment, or a truncated one, which LMDB would read to its death (SIGBUS).
+        BadStore: not an LMDB environment, or a truncated one, which LMDB would read until SIGBUS ends the process.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -52,10 +53,10 @@ class LmdbEnvironment:
 
     @contextmanager
     def reading(self) -> Iterator[lmdb.Transaction]:
-        """A read transaction, for the thread that asks. Values are buffers in the map, valid until it ends.
+        """A read transaction of the calling thread. Values are buffers in the mapped file, valid until the block ends.
 
         Raises:
-            BadStore: it cannot be opened, or LMDB finds it damaged.
+            BadStore: the environment cannot be opened, or LMDB finds it damaged.
         """
         try:
             with _OPEN.reading(self.data) as environment, environment.begin(buffers=True) as transaction:
@@ -68,16 +69,16 @@ class LmdbEnvironment:
             return {bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)}
 
     def _check_whole(self) -> int:
-        """Refuse a file that ends before the last page it announces. Returns the number of its last transaction."""
+        """Refuse a file that is shorter than its header announces; returns the number of its last transaction."""
         try:
             with self.data.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 head = file.read(64)
                 at = next((at for at in _HEADERS if head[at : at + 4] == _MAGIC), None)
                 if at is None:
-                    raise BadStore(self.path, "is no LMDB environment of this machine's byte order")
-                # After the magic number: version, address, map size, two tables of 48 bytes each (the first begins with
-                # the page size), last page, transaction. Of the two copies, in the first two pages, the later counts.
+                    raise BadStore(self.path, "is not an LMDB environment in the byte order of this machine")
+                # After the magic number: version, address, map size, two tables of 48 bytes each (the first starts with
+                # the page size), last page, transaction. The first two pages have a copy each; the later transaction is valid.
                 metas = []
                 page = 0
                 for copy in range(2):
@@ -99,7 +100,7 @@ class LmdbEnvironment:
 
 
 class _Opened:
-    """The environments that this process has open, and who reads them."""
+    """The environments that this process has opened, and the number of threads that read them."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
@@ -122,13 +123,13 @@ class _Opened:
         file = data.stat()
         key = file.st_dev, file.st_ino
         if key not in self._by_file:
-            # Published files do not change: no lock, which would need a writable folder. Patches are drawn at random: what
-            # stands after one in the file is not what is asked for next.
+            # No lock, which would need a writable folder: published files do not change. No read-ahead: training reads patches
+            # in random order.
             self._by_file[key] = lmdb.open(str(data), subdir=False, readonly=True, lock=False, readahead=False)
         return self._by_file[key]
 
     def close(self) -> None:
-        """Close all, once nobody reads, and let nobody read until `resume`."""
+        """Close all environments once no thread reads, and block reads until `resume`."""
         self._change.acquire()
         while self._readers:
             self._change.wait()

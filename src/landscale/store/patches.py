@@ -1,4 +1,4 @@
-"""What training, evaluation and `info` ask of a store, whatever its pixels are kept in."""
+"""The interface of an open store, the same for HDF5 files and LMDB environments."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from landscale.vocabulary.bands import BANDS
 
 @dataclass(frozen=True)
 class PatchStore(ABC):
-    """A store, open for reading. Holds no handle of a library, so it may cross a fork.
+    """A store that is open for reading. It holds no handle of a library, so it works after a fork and can be pickled.
 
-    classes (N, C) uint8, splits and states (N,) uint8. statistics: by band, mean and standard deviation over the train
-    split; without the bands that have none. proof: what `damaged` goes by.
+    path: the file or folder. layout: planes and classes. classes: (N, C) uint8 of 0 and 1. splits, states: (N,) uint8, indices
+    in `SPLITS` and `STATES`. statistics: by band, mean and standard deviation over the train split; bands that are 0 everywhere
+    are missing, and all are without a train split. attributes: `plan` and `provenance`. proof: what `damaged` compares, for
+    people.
     """
 
     proof: ClassVar[str]
@@ -36,11 +38,11 @@ class PatchStore(ABC):
 
     @abstractmethod
     def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
-        """Copy the pixels of some patches, in the order of `rows` (n,).
+        """Copy the pixels of some patches, in the order of `rows`.
 
         Args:
-            rows: indices in the store.
-            into: by the key of a plane, where its pixels go: (n, bands, side, side), C-contiguous, of the plane's dtype.
+            rows: indices of patches in the store (n,).
+            into: by key of a plane, the array to fill: (n, bands, side, side), C-contiguous, of the plane's dtype.
         """
 
     @abstractmethod
@@ -57,18 +59,21 @@ class PatchStore(ABC):
 
     @abstractmethod
     def damaged(self) -> Iterator[tuple[int, bool]]:
-        """For every whole patch its index, and whether it is damaged, by the store's `proof`.
+        """Read every whole patch, in order: its index, and whether it is damaged, judged by the store's `proof`.
+
+        Patches that are not whole are included only if they are damaged.
 
         Raises:
-            BadStore: what all patches share is damaged.
+            BadStore: something that all patches share is damaged.
         """
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes of the file on the disk."""
 
     def __len__(self) -> int:
+        """Number of whole patches."""
         return int((self.states == WHOLE).sum())
 
     def pixels(self, key: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.generic]:
@@ -89,30 +94,31 @@ class PatchStore(ABC):
         """Indices of the whole patches of a split, in order.
 
         Raises:
-            UnknownName: no such split. BadStore: the store has no patch of it.
+            UnknownName: there is no such split. BadStore: the store has no whole patch of it.
         """
         if split not in SPLITS:
             raise UnknownName("split", split, SPLITS[1:])
         found = np.flatnonzero((self.splits == SPLITS.index(split)) & (self.states == WHOLE))
         if not len(found):
-            raise BadStore(self.path, f"holds no patch of the split '{split}'; it has {self._splits_in_words()}")
+            raise BadStore(self.path, f"holds no patch of the split '{split}'; it has {self._describe_splits()}")
         return found
 
     def has_split(self, split: str) -> bool:
         return bool(((self.splits == SPLITS.index(split)) & (self.states == WHOLE)).any())
 
     def split_sizes(self) -> dict[str, int]:
+        """Number of whole patches by split, without empty splits."""
         counts = np.bincount(self.splits[self.states == WHOLE], minlength=len(SPLITS))
         return {name: int(n) for name, n in zip(SPLITS, counts, strict=True) if n}
 
-    def _splits_in_words(self) -> str:
+    def _describe_splits(self) -> str:
         return ", ".join(f"{n} {name}" for name, n in self.split_sizes().items()) or "none at all"
 
     def planes_for(self, bands: Sequence[str], upsampled: bool = False) -> tuple[Plane, ...]:
-        """The planes that hold `bands`: the native ones, or the one that was upsampled when the store was prepared.
+        """The planes that hold `bands`: native ones, or with `upsampled` the plane `data_super`.
 
         Raises:
-            BadStore: a band is missing, or the store has no upsampled ones.
+            BadStore: the store lacks a band, or `data_super`.
         """
         if upsampled and all(p.key != SUPER for p in self.layout.planes):
             raise BadStore(self.path, f"has no {SUPER}; prepare it with --upsample bilinear, bicubic or dsen2")
@@ -122,7 +128,7 @@ class PatchStore(ABC):
         return tuple(p for p in self.layout.planes if set(p.bands) & set(bands) and (p.key == SUPER) == upsampled)
 
     def summary(self) -> dict[str, Any]:
-        """What `info` tells, ready for JSON."""
+        """What `landscale info` prints: patches, splits, bands, classes, statistics; can be written as JSON."""
         return {
             "kind": "store",
             "path": str(self.path),
@@ -145,5 +151,5 @@ class PatchStore(ABC):
         }
 
     def known_statistics(self) -> Mapping[str, tuple[float, float]]:
-        """The statistics, where they need no reading of pixels."""
+        """The statistics, or nothing if computing them would require reading pixels."""
         return self.statistics

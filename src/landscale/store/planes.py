@@ -1,4 +1,4 @@
-"""The planes of BigEarthNet's patches, which are 1.2 km a side."""
+"""The planes of BigEarthNet's patches, which cover 1.2 km × 1.2 km."""
 
 from __future__ import annotations
 

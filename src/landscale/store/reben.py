@@ -1,8 +1,9 @@
-"""BigEarthNet v2 (reBEN) as it is published in LMDB, read as a store: no conversion, no copy.
+"""BigEarthNet v2 (reBEN) as it is published in LMDB, opened as a store without conversion or copy.
 
-Key: name of a patch; value: safetensors, a tensor a band at native resolution. A Sentinel-1 patch has a key of its own. Labels,
-splits and which Sentinel-1 patch belongs to which of Sentinel-2 stand in `metadata.parquet`, in the environment's folder or the
-one above. (rico-hdl, https://github.com/kai-tub/rico-hdl, writes such environments; Clasen et al. 2024, arXiv:2407.03653.)
+Each key is the name of a patch, each value is in safetensors format with one tensor per band at native resolution. Sentinel-1
+patches have keys of their own. `metadata.parquet`, in the environment's folder or the one above, has labels, splits, and the
+Sentinel-1 patch of each Sentinel-2 patch. rico-hdl (https://github.com/kai-tub/rico-hdl) writes such environments. (Clasen et
+al. 2024, arXiv:2407.03653.)
 """
 
 from __future__ import annotations
@@ -31,35 +32,35 @@ from landscale.vocabulary.nomenclatures import nomenclature
 
 
 class Instrument:
-    """The values of one instrument in an environment, each of which holds the same planes."""
+    """The values of one instrument in an environment; all hold the same planes."""
 
     def __init__(self, environment: LmdbEnvironment, planes: tuple[Plane, ...]) -> None:
         self.planes = planes
         self._environment, self._decoder = environment, SafetensorsDecoder(planes)
 
     def gather(self, keys: Sequence[bytes], into: Mapping[str, NDArray[np.generic]]) -> None:
-        """Copy the planes that `into` has, of some patches, in the order of `keys`; see `PatchStore.gather`.
+        """Copy pixels of the patches `keys` into those of the instrument's planes that `into` has; see `PatchStore.gather`.
 
         Raises:
-            BadStore: a value is missing or damaged; its key is told.
+            BadStore: a value is missing or damaged; the message has its key.
         """
-        wanted = {p.key: into[p.key].data.cast("B") for p in self.planes if p.key in into and keys}
-        if not wanted:
+        buffers = {p.key: into[p.key].data.cast("B") for p in self.planes if p.key in into and keys}
+        if not buffers:
             return
         with self._environment.reading() as transaction:
             for row, key in enumerate(keys):
-                value = transaction.get(key)  # brings its pages to memory while other threads run
+                value = transaction.get(key)  # reads its pages from the disk while other threads run
                 try:
                     if value is None:
                         raise ValueError("is missing")
-                    self._decoder.copy(memoryview(value), wanted, row)
+                    self._decoder.copy(memoryview(value), buffers, row)
                 except ValueError as error:
                     raise BadStore(self._environment.path, f"the value of {key.decode()} {error}") from None
 
 
 @dataclass(frozen=True)
 class PatchValues:
-    """The values of all instruments, and the key of every patch (N,) in each of them."""
+    """The values of all instruments, and for each instrument the keys of all patches (N,)."""
 
     instruments: tuple[Instrument, ...]
     keys: tuple[NDArray[np.bytes_], ...]
@@ -71,9 +72,9 @@ class PatchValues:
 
 @dataclass(frozen=True)
 class RebenStore(PatchStore):
-    """The patches of an environment that its metadata lists, sorted by name; Sentinel-1's have the name of their partner.
+    """The patches of an environment that are listed in its metadata, sorted by the name of the Sentinel-2 patch.
 
-    Where the environment holds both instruments, they are the patches that have both.
+    If the environment holds both instruments, only patches with both are included.
     """
 
     proof = "headers and lengths: LMDB has no checksums"
@@ -94,7 +95,7 @@ class RebenStore(PatchStore):
         return self._columns[key]
 
     def damaged(self) -> Iterator[tuple[int, bool]]:
-        """By the pages of the environment and the header and length of every value: there are no checksums of pixels."""
+        """Check the pages of the environment, and the header and length of every value; LMDB has no checksums of pixels."""
         try:
             problems = structure.verify(str(self._environment.data))  # type: ignore[no-untyped-call]
         except structure.VerifyError as error:
@@ -112,17 +113,18 @@ class RebenStore(PatchStore):
 
     def known_statistics(self) -> Mapping[str, tuple[float, float]]:
         assert isinstance(self.statistics, TrainStatistics)
-        return self.statistics.kept()
+        return self.statistics.cached()
 
 
 def open_reben(path: str | Path, labels: str | None = None) -> RebenStore:
     """Open an environment of BigEarthNet v2.
 
     Args:
+        path: a folder with `data.mdb`, or such a file.
         labels: nomenclature of the classes, by default `ben19`.
 
     Raises:
-        BadInput: no such environment, damaged, without its metadata, or with none of the patches these list.
+        BadInput: the environment is missing, damaged, has no metadata, or holds none of the patches that these list.
     """
     path = Path(path)
     environment = LmdbEnvironment(path)
@@ -132,24 +134,34 @@ def open_reben(path: str | Path, labels: str | None = None) -> RebenStore:
         raise BadStore(
             path,
             "is an LMDB environment without metadata.parquet, which has the labels and splits of BigEarthNet v2;"
-            " put it into the same folder or the one above",
+            " copy it to the same folder or the one above",
         )
     table, classes = read_metadata(metadata, target)
     if twice := table["name"][table["name"].duplicated()].tolist():
         raise BadStore(metadata, f"lists the patch {twice[0]} more than once")
-    there = environment.keys()
-    found = {key: _among(table[key], there) for key in ("name", "partner")}
-    kinds = [(key, planes) for key, planes in (("name", SENTINEL2), ("partner", SENTINEL1)) if found[key].any()]
-    whole = np.logical_and.reduce([found[key] for key, _ in kinds]) if kinds else np.zeros(len(table), bool)
+    stored = environment.keys()
+    found = {key: _among(table[key], stored) for key in ("name", "partner")}
+    instrument_keys = [
+        (key, planes) for key, planes in (("name", SENTINEL2), ("partner", SENTINEL1)) if found[key].any()
+    ]
+    whole = (
+        np.logical_and.reduce([found[key] for key, _ in instrument_keys])
+        if instrument_keys
+        else np.zeros(len(table), bool)
+    )
     if not whole.any():
         raise BadStore(path, f"holds none of the {len(table)} patches that {metadata} lists")
     order = np.argsort(table["name"].to_numpy(str), kind="stable")
     order = order[whole[order]]
     table, classes = table.iloc[order], classes[order]
 
-    layout = Layout(tuple(p for _, planes in kinds for p in planes), target.names, target.name, multi_label=True)
-    instruments = tuple(Instrument(environment, planes) for _, planes in kinds)
-    values = PatchValues(instruments, tuple(np.char.encode(table[key].to_numpy(str), "utf-8") for key, _ in kinds))
+    layout = Layout(
+        tuple(p for _, planes in instrument_keys for p in planes), target.names, target.name, multi_label=True
+    )
+    instruments = tuple(Instrument(environment, planes) for _, planes in instrument_keys)
+    values = PatchValues(
+        instruments, tuple(np.char.encode(table[key].to_numpy(str), "utf-8") for key, _ in instrument_keys)
+    )
     columns = _columns(table)
     plan = _digest(json.dumps(layout.identity()), environment.transaction, *columns["name"], columns["split"], classes)
     train = np.flatnonzero(columns["split"] == SPLITS.index("train"))
@@ -176,7 +188,7 @@ def patch_values(store: RebenStore) -> PatchValues:
 
 
 def find_beside(path: Path, name: str) -> Path | None:
-    """The file called `name` in the folder of an environment or the one above."""
+    """The file called `name` in the folder of an environment or in the one above."""
     folder = path.absolute() if path.is_dir() else path.absolute().parent
     return next((f / name for f in (folder, folder.parent) if (f / name).is_file()), None)
 
@@ -186,7 +198,7 @@ def _among(names: pd.Series[str], keys: set[bytes]) -> NDArray[np.bool_]:
 
 
 def _columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """The columns that an HDF5 store of these patches would have, except those that pixels tell."""
+    """The columns of an HDF5 store of these patches; those that require reading pixels are empty or NaN."""
     n = len(table)
     return {
         **{key: table[key].to_numpy(str) for key in ("name", "tile", "date", "country")},

@@ -1,4 +1,4 @@
-"""`metadata.parquet` of BigEarthNet v2 (reBEN, Clasen et al. 2024): what is known of a patch besides its pixels."""
+"""Read `metadata.parquet` of BigEarthNet v2 (reBEN, Clasen et al. 2024): labels, splits and flags of the patches."""
 
 from __future__ import annotations
 
@@ -28,41 +28,42 @@ _DATE = r"(?s)^.*?_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)_.*$"
 
 
 def read_metadata(path: str | Path, target: Nomenclature) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """A row a patch with `name`, `split` (code), `tile`, `date`, `country`, `snow`, `cloud`; and the classes (N, C).
+    """A table with one row per patch, and the classes (N, C) uint8 of 0 and 1.
 
-    In `partner` is the name of the Sentinel-1 patch, empty where it is not told.
+    Columns: `name`, `split` (index in `SPLITS`), `tile`, `date`, `country`, `snow`, `cloud`, and `partner`, the name of the
+    Sentinel-1 patch (empty where the file has none).
 
     Raises:
-        BadInput: missing, damaged, with empty fields, or with labels that the nomenclature lacks.
+        BadInput: the file is missing or damaged, has empty fields, or labels that are not in the nomenclature.
     """
     path = Path(path)
     if not path.is_file():
-        raise BadInput(path, "no such file; BigEarthNet v2 keeps labels and splits there")
+        raise BadInput(path, "no such file; it has the labels and splits of BigEarthNet v2")
     try:
-        stored = pq.read_table(path, page_checksum_verification=True)  # where it was written with checksums
-        stored.validate(full=True)  # text may be damaged
+        stored = pq.read_table(path, page_checksum_verification=True)  # if the file has checksums
+        stored.validate(full=True)  # damaged text
         columns = {key: _column(stored[key], kind) for key, (_, kind) in _COLUMNS.items()}
         columns["labels"] = _column(stored["labels"], pa.list_(pa.string()))
         partner = _column(stored["s1_name"], pa.string()) if "s1_name" in stored.column_names else None
-    except Exception as error:  # arrow raises many kinds for a damaged file
+    except Exception as error:  # Arrow raises many types of errors for a damaged file
         raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({reason(error)})") from None
     names, labels = columns["patch_id"], columns["labels"]
     for key, column in columns.items():
         if column.null_count:
             row = pc.index(column.is_null(), True).as_py()
-            raise BadInput(path, f"patch {names[row]}: has an empty field: {key}")
+            raise BadInput(path, f"patch {names[row]}: the field {key} is empty")
     known = {name: columns[key] for key, (name, _) in _COLUMNS.items()}
     classes = _classes(path, names, labels, target)
     splits = known["split"].dictionary_encode()
     codes = np.array([_split(name, path) for name in splits.dictionary.to_pylist()], np.uint8)
     known["split"] = pa.array(codes[splits.indices.to_numpy()])
-    known |= {"tile": _told(names, _TILE, r"\1"), "date": _told(names, _DATE, r"\1-\2-\3T\4:\5:\6")}
+    known |= {"tile": _extract(names, _TILE, r"\1"), "date": _extract(names, _DATE, r"\1-\2-\3T\4:\5:\6")}
     known["partner"] = pa.array([""] * len(names)) if partner is None else partner.fill_null("")
     return pa.table(known).to_pandas(), classes
 
 
 def _column(column: Any, kind: Any) -> Any:
-    """A column as one array of a kind; what is neither true nor false is no truth."""
+    """A column as one array of the type `kind`; flag columns must have a boolean dtype."""
     if kind == pa.bool_() and column.type not in (kind, pa.null()):
         raise ValueError(f"holds {column.type}, expected {kind}")
     return column.cast(kind).combine_chunks()
@@ -71,7 +72,9 @@ def _column(column: Any, kind: Any) -> Any:
 def _classes(path: Path, names: Any, labels: Any, target: Nomenclature) -> NDArray[np.uint8]:
     found = labels.flatten().dictionary_encode("encode")
     codes, rows = found.indices.to_numpy(), pc.list_parent_indices(labels).to_numpy()
-    columns = np.full(len(found.dictionary), -1)  # of each label; none for those that no class gathers
+    columns = np.full(
+        len(found.dictionary), -1
+    )  # column of each label; -1, which is dropped, for labels without a class
     for code, label in enumerate(found.dictionary.to_pylist()):
         try:
             columns[code] = next(iter(target.columns([str(label)])), -1)
@@ -89,7 +92,7 @@ def _split(name: str, path: Path) -> int:
     return SPLITS.index(name)
 
 
-def _told(names: Any, pattern: str, said: str) -> Any:
-    r"""`said` of each name, with what the pattern's groups find for \1, \2, …; empty where it is not found."""
-    found = pc.replace_substring_regex(names, pattern, said)
+def _extract(names: Any, pattern: str, template: str) -> Any:
+    r"""`template` for each name, with \1, \2, … replaced by the groups of the pattern; empty where it does not match."""
+    found = pc.replace_substring_regex(names, pattern, template)
     return pc.if_else(pc.equal(found, names), "", found)

@@ -1,9 +1,9 @@
-"""One patch as safetensors, a tensor a band: where its bands lie among the bytes, and how they get to their planes.
+"""Copy patches that are stored as safetensors, one tensor per band, into planes.
 
-safetensors, https://github.com/huggingface/safetensors: the length of a header (8 bytes, little-endian), the header (JSON: by
-name a dtype, a shape, and begin and end among the data), the data. The data of all tensors fill the rest without gap or overlap.
+Format (https://github.com/huggingface/safetensors): the length of the header (8 bytes, little-endian); the header, JSON with the
+dtype, shape, begin and end of each tensor by name; the data. The tensors fill the data without gaps or overlaps.
 
-Patches share their headers, so one that was seen before need not be parsed again: its length and bytes tell all.
+Patches of one data set have equal headers, so a header that was parsed once is recognised by its bytes.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import numpy as np
 from landscale.store.layout import Plane
 
 _DTYPES = {"uint16": "U16", "float32": "F32"}
-_HEADERS = 64  # remembered; a dataset that one program wrote has a few
+_CACHED_HEADERS = 64  # data sets written by one program have a few different headers
 
 
 class _Piece(NamedTuple):
-    """Bytes [begin, end) of a value, and where they go in a patch's plane, which has `patch` bytes."""
+    """Bytes [begin, end) of a value, and their offset `target` in the patch's plane, which has `patch` bytes."""
 
     plane: str
     begin: int
     end: int
-    there: int
+    target: int
     patch: int
 
 
 class SafetensorsDecoder:
-    """Copies values into planes, checking each one's header and length.
+    """Copies values into planes and checks the header and length of each value.
 
     Args:
-        planes: all bands that a value must hold; it may hold others.
+        planes: the planes whose bands each value must hold; it may hold other bands as well.
     """
 
     def __init__(self, planes: Sequence[Plane]) -> None:
@@ -42,42 +42,52 @@ class SafetensorsDecoder:
         self._known: dict[bytes, tuple[int, tuple[_Piece, ...]]] = {}
 
     def copy(self, value: memoryview, into: Mapping[str, memoryview], row: int) -> None:
-        """Copy the planes that `into` has, by key as bytes of a batch, to its `row`.
+        """Copy one value to a row of a batch.
+
+        Args:
+            value: the patch as safetensors.
+            into: by key of a plane, the bytes of the batch's array; planes that are missing are not copied.
+            row: the row of the batch.
 
         Raises:
-            ValueError: what is wrong with the value.
+            ValueError: the value is damaged; the message completes a sentence that names the value.
         """
         header = value[: 8 + int.from_bytes(value[:8], "little")].tobytes()
-        size, pieces = self._known.get(header) or self._learn(header, value)
+        size, pieces = self._known.get(header) or self._parse_new(header, value)
         if len(value) != size:
             raise ValueError(f"has {len(value)} bytes, its header announces {size}")
-        for key, begin, end, there, patch in pieces:
+        for key, begin, end, target, patch in pieces:
             if key in into:
-                here = row * patch + there
-                into[key][here : here + end - begin] = value[begin:end]
+                at = row * patch + target
+                into[key][at : at + end - begin] = value[begin:end]
 
-    def _learn(self, header: bytes, value: memoryview) -> tuple[int, tuple[_Piece, ...]]:
+    def _parse_new(self, header: bytes, value: memoryview) -> tuple[int, tuple[_Piece, ...]]:
         tensors, size = _parse(header, len(value))
         pieces: list[_Piece] = []
         for plane in self._planes:
-            each = plane.side**2 * np.dtype(plane.dtype).itemsize
+            band_bytes = plane.side**2 * np.dtype(plane.dtype).itemsize
             for k, band in enumerate(plane.bands):
                 if band not in tensors:
                     raise ValueError(f"lacks {band}; it has {', '.join(tensors) or 'nothing'}")
-                begin = _begin(band, tensors[band], plane, each)
+                begin = _begin(band, tensors[band], plane, band_bytes)
                 last = pieces[-1] if pieces else None
-                if last and (last.plane, last.end) == (plane.key, begin):  # neighbours there and here: one copy
-                    pieces[-1] = last._replace(end=begin + each)
+                if last and (last.plane, last.end) == (
+                    plane.key,
+                    begin,
+                ):  # adjacent in the value and in the plane: one copy
+                    pieces[-1] = last._replace(end=begin + band_bytes)
                 else:
-                    pieces.append(_Piece(plane.key, begin, begin + each, k * each, len(plane.bands) * each))
-        if len(self._known) == _HEADERS:
+                    pieces.append(
+                        _Piece(plane.key, begin, begin + band_bytes, k * band_bytes, len(plane.bands) * band_bytes)
+                    )
+        if len(self._known) == _CACHED_HEADERS:
             self._known.clear()
         self._known[header] = size, tuple(pieces)
         return self._known[header]
 
 
 def _parse(header: bytes, size: int) -> tuple[dict[str, dict[str, Any]], int]:
-    """The tensors of a header by name, their `data_offsets` counted from the beginning of the value; and its whole length."""
+    """The tensors of a header by name, with `data_offsets` counted from the start of the value, and the expected length."""
     start = len(header)
     if size < 8 or start < 8 + int.from_bytes(header[:8], "little"):
         raise ValueError(f"has {size} bytes, too few for a header of safetensors")
@@ -93,21 +103,21 @@ def _parse(header: bytes, size: int) -> tuple[dict[str, dict[str, Any]], int]:
             spans.append((begin, end))
             tensor["data_offsets"] = start + begin, start + end
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ValueError("is no safetensors: its header is damaged") from None
+        raise ValueError("is not valid safetensors: its header is damaged") from None
     reached = 0
     for begin, end in sorted(spans):
         if begin != reached or end < begin:
-            raise ValueError("is no safetensors: by its header, tensors overlap or leave a gap")
+            raise ValueError("is not valid safetensors: tensors overlap or leave a gap, according to its header")
         reached = end
     return found, start + reached
 
 
-def _begin(band: str, tensor: Mapping[str, Any], plane: Plane, each: int) -> int:
-    """Where a band begins among the bytes of a value, seen to be what its plane holds."""
+def _begin(band: str, tensor: Mapping[str, Any], plane: Plane, band_bytes: int) -> int:
+    """Offset of a band in a value, once its dtype, shape and length are those of its plane."""
     dtype, shape = _DTYPES[plane.dtype], [plane.side, plane.side]
     if (tensor.get("dtype"), tensor.get("shape")) != (dtype, shape):
         raise ValueError(f"has {band} of {tensor.get('dtype')} {tensor.get('shape')}, expected {dtype} {shape}")
     begin, end = tensor["data_offsets"]
-    if end - begin != each:
-        raise ValueError(f"has {band} in {end - begin} bytes, expected {each}")
+    if end - begin != band_bytes:
+        raise ValueError(f"has {band} in {end - begin} bytes, expected {band_bytes}")
     return int(begin)

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of bands, from the sums that each patch carries."""
+"""Mean and standard deviation of bands over a split, from the sum and sum of squares of each patch."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from landscale.errors import BadInput
 from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import progress_bar
-from landscale.store.layout import Layout, moments
+from landscale.store.band_sums import moments
+from landscale.store.layout import Layout
 
 Gather = Callable[[NDArray[np.int64], Mapping[str, NDArray[np.generic]]], None]
-PART = 4096  # patches whose moments are added up at once
+PART = 4096  # patches whose moments are added at once
 _CHUNK = 64  # patches read at once
 
 
 def mean_and_deviation(parts: Iterable[NDArray[np.float64]], pixels: Sequence[int]) -> NDArray[np.float64]:
-    """Mean and standard deviation of each band (bands, 2) over the patches of all `parts`; NaN without any.
+    """Mean and standard deviation of each band (bands, 2) over the patches of all `parts`; NaN without patches.
 
     Args:
-        parts: `moments` (n, bands, 2) of PART patches and, last, of what is left.
-        pixels: how many a band has in a patch (bands,).
+        parts: `moments` (n, bands, 2), each of PART patches, the last one of the remaining patches.
+        pixels: pixels of each band in one patch (bands,).
     """
     total: list[list[float]] = [[0, 0] for _ in pixels]
     patches = 0
@@ -38,26 +39,27 @@ def mean_and_deviation(parts: Iterable[NDArray[np.float64]], pixels: Sequence[in
     result = np.full((len(pixels), 2), np.nan)
     for b, (first, second) in enumerate(total if patches else []):
         count = pixels[b] * patches
-        # With the division last, integers stay exact to here: subtracting squares of means would lose small deviations.
+        # Dividing last keeps integers exact up to here; a difference of squared means would lose small deviations.
         result[b] = first / count, max((count * second - first * first) / count**2, 0.0) ** 0.5
     return result
 
 
 def _sum(numbers: NDArray[np.float64]) -> float:
-    """Of integers exact, as an `int`, so that the order of patches cannot show; radar's floats are summed in order."""
+    """The sum: exact for integers, so that it does not depend on the order of patches; floats (radar) are added in order."""
     if (numbers % 1 == 0).all() and (abs(numbers) < 2**53).all():
-        few = 512  # of them have a sum that an int64 holds
+        few = 512  # numbers below 2⁵³ have a sum that fits an int64
         return sum(int(numbers[k : k + few].astype(np.int64).sum()) for k in range(0, len(numbers), few))
     return float(numbers.sum())
 
 
 class TrainStatistics(Mapping[str, tuple[float, float]]):
-    """Mean and standard deviation of each band over a store's train split, measured when first asked for.
+    """Mean and standard deviation of each band over the train split of a store, computed on first access.
 
-    They are kept beside the store as `NAME.statistics.json`, where that can be written, and hold while `plan` is the same.
+    They are cached beside the store in `NAME.statistics.json`, if that can be written, and are valid for the same `plan`.
 
     Args:
-        path: the store. plan: what its content is known by. train: the rows of the train split. gather: reads pixels.
+        path: the store. plan: digest of its content. layout: its planes. train: rows of the train split (n,). gather: reads
+            pixels, as `PatchStore.gather`.
     """
 
     def __init__(self, path: Path, plan: str, layout: Layout, train: NDArray[np.int64], gather: Gather) -> None:
@@ -75,8 +77,8 @@ class TrainStatistics(Mapping[str, tuple[float, float]]):
     def __len__(self) -> int:
         return len(self._all())
 
-    def kept(self) -> dict[str, tuple[float, float]]:
-        """The statistics, if they have been measured before; else nothing."""
+    def cached(self) -> dict[str, tuple[float, float]]:
+        """The statistics if they are cached, else nothing."""
         if self._values is not None:
             return self._values
         try:
@@ -84,15 +86,15 @@ class TrainStatistics(Mapping[str, tuple[float, float]]):
             if content["plan"] == self._plan:
                 return {str(band): (float(mean), float(std)) for band, (mean, std) in content["statistics"].items()}
         except (BadInput, KeyError, TypeError, ValueError, AttributeError):
-            pass  # none, or not ours: measured again
+            pass  # missing, or of another version: computed again
         return {}
 
     def _all(self) -> dict[str, tuple[float, float]]:
         if self._values is None:
-            self._values = self.kept() or self._measure()
+            self._values = self.cached() or self._compute()
         return self._values
 
-    def _measure(self) -> dict[str, tuple[float, float]]:
+    def _compute(self) -> dict[str, tuple[float, float]]:
         pixels = [plane.side**2 for plane in self._layout.planes for _ in plane.bands]
         pairs = zip(self._layout.bands, mean_and_deviation(self._parts(), pixels).tolist(), strict=True)
         values = {band: (m, s) for band, (m, s) in pairs if np.isfinite(m) and (m, s) != (0, 0)}
@@ -101,7 +103,7 @@ class TrainStatistics(Mapping[str, tuple[float, float]]):
         return values
 
     def _parts(self) -> Iterator[NDArray[np.float64]]:
-        """The moments of the train split's patches, in order."""
+        """The moments of the patches of the train split, in order."""
         chunks = [self._train[k : k + _CHUNK] for k in range(0, len(self._train), _CHUNK)]
         found: list[NDArray[np.float64]] = []
         with (
@@ -118,6 +120,6 @@ class TrainStatistics(Mapping[str, tuple[float, float]]):
             yield np.concatenate(found)
 
     def _moments(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        into = self._layout.buffers(len(rows))
-        self._gather(rows, into)
-        return moments([into[p.key] for p in self._layout.planes])
+        planes = self._layout.buffers(len(rows))
+        self._gather(rows, planes)
+        return moments([planes[p.key] for p in self._layout.planes])
