@@ -1,4 +1,4 @@
-"""Small archives in the exact layouts of BigEarthNet v1, v2 and EuroSAT; every patch, band and class in them differs."""
+"""Write small archives in the layouts of BigEarthNet v1, v2 and EuroSAT, in which all patches, bands and classes differ."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CODES = {"none": 0, "train": 1, "val": 2, "validation": 2, "test": 3}
 
 @dataclass(frozen=True)
 class Patch:
-    """What an archive says of patch number k, in the words of v1 and v2."""
+    """Metadata of patch number k, with the names and labels of v1 and v2."""
 
     k: int
 
@@ -63,7 +63,7 @@ class Patch:
 
     @property
     def v1(self) -> str:
-        """v1 writes hours without their zero, and neither orbit nor tile."""
+        """The name in v1, which has hours without a leading zero, and neither orbit nor tile."""
         return ("S2A_MSIL2A_20170613T101031", "S2B_MSIL2A_20171221T93209")[self.k % 2] + f"_{self.k}_{2 * self.k}"
 
     @property
@@ -92,7 +92,7 @@ class Patch:
 
     @property
     def clc(self) -> list[str]:
-        """Patch 3 has nothing but a class that the 19 lack."""
+        """Labels of the 43 classes. Patch 3 has only a class that has no counterpart among the 19."""
         if self.k == 3:
             return ["Airports"]
         return [CLC43.names[c] for c in sorted({(5 * self.k) % 43, (11 * self.k + 1) % 43}, reverse=True)]
@@ -103,7 +103,7 @@ class Patch:
 
 
 def pixels(k: int, band: str, shape: tuple[int, ...] | None = None) -> NDArray[np.uint16]:
-    """The digital numbers of a band of a patch: noise about a level that tells both."""
+    """Digital numbers of a band of a patch: noise whose level depends on the band, and whose seed on both."""
     side = 1200 // GSD.get(band, 10)
     rng = np.random.default_rng([k, zlib.crc32(band.encode())])
     return (rng.integers(0, 3000, shape or (side, side)) + zlib.crc32(band.encode()) % 7000).astype(np.uint16)
@@ -112,7 +112,7 @@ def pixels(k: int, band: str, shape: tuple[int, ...] | None = None) -> NDArray[n
 def write_band(
     path: Path, values: NDArray[np.generic], corner: tuple[float, float], gsd: float, epsg: int, **how: object
 ) -> None:
-    """A GeoTIFF as BigEarthNet's: single-band and uncompressed, unless `how` says otherwise."""
+    """Write a GeoTIFF like those of BigEarthNet, with one uncompressed band; `how` overrides its profile."""
     values = values if values.ndim == 3 else values[None]
     count, height, width = values.shape
     profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype.name}
@@ -128,7 +128,7 @@ def write_patch(folder: Path, patch: Patch, **how: object) -> None:
 
 
 def write_v1(root: Path, patches: Sequence[Patch], suffix: str = "csv.bz2") -> Path:
-    """`BigEarthNet-v1.0` and its lists; those of the splits leave out snow and cloud, as the official ones do."""
+    """Write `BigEarthNet-v1.0` and its lists. The lists of splits leave out snow and clouds, as the official ones do."""
     for patch in patches:
         folder = root / "BigEarthNet-v1.0" / patch.v1
         write_patch(folder, patch)
@@ -185,7 +185,7 @@ def write_v2(root: Path, patches: Sequence[Patch]) -> Path:
 
 
 def link_v2(root: Path, source: Path, count: int) -> Path:
-    """An archive of many patches whose files are links to those of the archive at `source`."""
+    """Write an archive of many patches whose files are hard links to those of the archive at `source`."""
     models = sorted(source.glob("BigEarthNet-S2/*/*"))
     table = pd.read_parquet(source / "metadata.parquet").set_index("patch_id")
     rows = []
@@ -202,7 +202,7 @@ def link_v2(root: Path, source: Path, count: int) -> Path:
 
 
 def image(k: int, name: str) -> NDArray[np.uint8]:
-    """A smooth picture, so that JPEG keeps it apart from all others."""
+    """A smooth image, which still differs from all others after JPEG compression."""
     y, x = np.mgrid[:64, :64]
     level = zlib.crc32(f"{name}{k}".encode())
     planes = [(level >> shift) % 200 + np.sin((x + shift * y) / (9 + k)) * 25 + 25 for shift in (0, 8, 16)]
@@ -210,7 +210,7 @@ def image(k: int, name: str) -> NDArray[np.uint8]:
 
 
 def write_eurosat(root: Path, each: int = 5, classes: Sequence[str] = EUROSAT10.names) -> Path:
-    """`EuroSAT_RGB/<Class>/<Class>_<n>.jpg`; returns that folder."""
+    """Write `EuroSAT_RGB/<Class>/<Class>_<n>.jpg`; returns the folder `EuroSAT_RGB`."""
     for name in classes:
         folder = root / "EuroSAT_RGB" / name
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Fixtures: a tiny training and what it needs. Apart from `trainings`, so that tests without torch need not wait for it."""
+"""Fixtures: a tiny training and its store. `trainings` imports torch, so it is imported only when they are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real SLURM of one node on loopback, with a partition that preempts another. Needs Debian's slurm-wlm and munge, and root."""
+"""Start SLURM with one node on this machine and a partition that preempts another. Needs slurm-wlm, munge and root."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PROGRAMS = ("srun", "sbatch", "scontrol", "slurmctld", "slurmd", "munged")
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
-    """The value is what SLURM's commands need in their environment."""
+    """Start SLURM; yields environment variables for its commands."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(f"no SLURM can be started here (missing: {', '.join(missing) or 'root'}); see make test-cluster")
@@ -63,7 +63,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     }
     (folder / "slurm.conf").write_text(CONFIG.format(**about))
     environment = {"SLURM_CONF": str(folder / "slurm.conf")}
-    with (folder / "said").open("wb") as log:
+    with (folder / "log").open("wb") as log:
         daemons = [_munge(log)]
         for name in ("slurmctld", "slurmd"):
             daemon = [name, "-D", "-f", str(folder / "slurm.conf")]
@@ -71,9 +71,9 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
             time.sleep(0.5)
         try:
             end = time.monotonic() + 30
-            while not _runs(environment):
+            while not _is_running(environment):
                 if time.monotonic() > end:
-                    pytest.skip(f"SLURM does not start here: {(folder / 'said').read_text()[-300:]}")
+                    pytest.skip(f"SLURM does not start here: {(folder / 'log').read_text()[-300:]}")
                 time.sleep(0.5)
             yield environment
         finally:
@@ -86,7 +86,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _munge(log) -> subprocess.Popen | None:
-    """The daemon that vouches for users, unless one is there."""
+    """Start munge, SLURM's authentication service, unless it is running."""
     if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode == 0:
         return None
     for name in ("/etc/munge", "/run/munge", "/var/lib/munge", "/var/log/munge"):
@@ -110,7 +110,7 @@ def _munge(log) -> subprocess.Popen | None:
     return begun
 
 
-def _runs(environment: dict[str, str]) -> bool:
+def _is_running(environment: dict[str, str]) -> bool:
     with suppress(subprocess.TimeoutExpired):
         tried = ["srun", "--immediate=5", "-n1", "true"]
         return (

@@ -1,4 +1,4 @@
-"""What the tests of streamed archives share: both halves of both versions, the stores of their folders, and comparisons."""
+"""Fixtures and comparisons for the tests of archives: both halves of both versions, and the stores of their folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = ("split", "snow", "cloud", "tile", "date", "country", "crs", "origin",
 
 @pytest.fixture(scope="session")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Both halves of both versions, as folders."""
+    """The folders of both versions, each with Sentinel-1 and Sentinel-2."""
     found = {}
     for version, write in (("v1", write_v1), ("v2", write_v2)):
         root = tmp_path_factory.mktemp(version)
@@ -35,7 +35,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def folder_stores(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, PatchStore]:
-    """The stores made from the folders: what an archive's store has to be. Keys: v1, v2, v1+s1, v2+s1."""
+    """Stores prepared from the folders, which the stores of archives must equal. Keys: v1, v2, v1+s1, v2+s1."""
     from landscale.datasets.bigearthnet import folders as bigearthnet
     from landscale.preparation import prepare_survey
 
@@ -50,7 +50,7 @@ def folder_stores(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def many(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive of 400 patches of v2, hard to compress, and that of their radar half beside it."""
+    """An archive of 400 patches of v2, and one of their Sentinel-1 half beside it."""
     folder = tmp_path_factory.mktemp("many")
     table = pd.read_parquet(roots["v2"] / "metadata.parquet")
     models = {half: files(roots["v2"], half) for half in (S2["v2"], S1["v2"])}
@@ -70,14 +70,14 @@ def many(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a few patches are several batches, and members lie across blocks."""
+    """Use small chunks and blocks, so that a few patches fill several, and members cross block boundaries."""
     monkeypatch.setattr(plan, "CHUNK", 4)
     monkeypatch.setattr(decompressed, "BLOCK", 100_000)
     monkeypatch.setattr(decompressed, "_PROBED", 200_000)
 
 
 def place(root: Path, folder: Path) -> Path:
-    """A folder for archives with the lists or metadata of `root` beside them."""
+    """Create a folder for archives, and copy the lists or metadata of `root` to it."""
     folder.mkdir(exist_ok=True)
     for name in ("metadata", "metadata.parquet"):
         path = root / name
@@ -89,7 +89,7 @@ def place(root: Path, folder: Path) -> Path:
 
 
 def same(found: Path | PatchStore, expected: PatchStore) -> None:
-    """Every patch of a store is the one of that name in another, and so are the statistics."""
+    """Assert that two stores have the same patches, by name, and the same statistics."""
     store = found if isinstance(found, PatchStore) else open_store(found)
     assert {p.key: p for p in store.layout.planes} == {p.key: p for p in expected.layout.planes}
     names, others = store.column("name").tolist(), expected.column("name").tolist()
@@ -105,13 +105,13 @@ def same(found: Path | PatchStore, expected: PatchStore) -> None:
 
 
 def occupied(path: Path) -> float:
-    """How much more than its data a store takes on the disk."""
+    """Ratio of a store's size on the disk to the size of its data."""
     store = open_store(path)
     return path.stat().st_blocks * 512 / sum(p.nbytes * len(store.states) for p in store.layout.planes)
 
 
 def refusal(answer: Answer) -> str:
-    """The one line by which a command refuses."""
+    """Assert that a command refused its input with one line; returns the line."""
     assert answer.code == 2, answer
     assert len(answer.lines) == 1, answer.lines
     assert answer.lines[0].startswith("landscale: ")

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def symmetries(image):
-    """The 8 turns of a square, from first principles: (y, x) through each signed permutation of the axes."""
+    """All 8, by applying each signed permutation of the axes to the coordinates (y, x)."""
     side = image.shape[-1]
     y, x = np.mgrid[:side, :side]
     z = side - 1

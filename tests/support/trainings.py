@@ -1,4 +1,4 @@
-"""A tiny training, by function and as the command in a process that can be killed, and what is left of it."""
+"""A tiny training, by function or as the command in a process that can be killed, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.runtime import progress
 from landscale.testing import make_store, rgbn_plane
-from landscale.training import checkpoint as checkpoint_room
+from landscale.training import checkpoint as checkpoint_module
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
 from landscale.training.training import Trainer, train
+from launchers import PRELOAD
 
 CPU = torch.device("cpu")
 BANDS = "B02,B03,B04,B08"
-# A network of 6,000 parameters on 12 px: a step takes a few milliseconds. Everything random is on.
+# A network of 6,000 parameters on 12 px: a step takes a few milliseconds. All random augmentations are on.
 TINY = Recipe(
     name="tiny",
     model="wide_resnet",
@@ -64,7 +65,7 @@ PLAIN = replace(
 
 
 def tiny_store(folder):
-    """40 patches to learn from, 5 steps of 8 an epoch."""
+    """A store with 40 patches to train on: 5 steps of 8 an epoch."""
     return make_store(folder / "s.h5", planes=rgbn_plane(12), splits={"train": 40, "val": 16, "test": 16}, seed=1)
 
 
@@ -73,7 +74,7 @@ def learn(recipe, store, folder, **more):
 
 
 def flags(recipe, **changes):
-    """A recipe as flags of the command line."""
+    """A recipe as options of the command line."""
     default = asdict(Recipe())
     words = []
     for key, value in {**asdict(recipe), **changes}.items():
@@ -87,7 +88,7 @@ def weights_of(folder):
 
 
 def metrics_of(folder):
-    """The metrics table without the columns that are measured by a clock."""
+    """The table of metrics without the columns that hold times."""
     table = pd.read_csv(Path(folder) / "metrics.csv", dtype=str)
     return table.drop(columns=["seconds", "train_seconds"]).to_csv(index=False)
 
@@ -99,7 +100,7 @@ def outcome(folder):
 
 
 def undisturbed(store, folder):
-    """What TINY gives when nothing happens to it."""
+    """Outcome of TINY without an interruption."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     learn(TINY, store, folder)
@@ -120,18 +121,18 @@ def interrupted_learning(monkeypatch, at):
     monkeypatch.setattr(Trainer, "learn", learn_and_interrupt)
 
 
-# Processes come from a server that has everything imported, so that one costs a fraction of a second.
+# Processes are forked from a server that has imported everything, so that each starts in a fraction of a second.
 
 
 def _command(words, output, deadly):
-    """In a child: the command line. `deadly`: kill the process at so many a change of the file system."""
+    """Run a command in this process, output to a file. `deadly`: number of the file-system change at which to die, 0 for none."""
     os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), line_buffering=True)
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), line_buffering=True)
     progress.console.file = sys.stderr
     torch.set_num_threads(1)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a fork server begun for `prepare` is deaf to it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the fork server of `prepare` blocks it
     if deadly:
         _die_at(deadly)
     code = main(words)
@@ -141,7 +142,7 @@ def _command(words, output, deadly):
 
 
 def _die_at(number):
-    """SIGKILL at the given one of all fsyncs, renames and new folders, or with half a checkpoint written; from 1."""
+    """Send SIGKILL at the given fsync, rename, new folder or checkpoint, which is cut in half; counted from 1."""
     left = [number]
 
     def now():
@@ -157,21 +158,21 @@ def _die_at(number):
         return call
 
     def half(tensors, path, **options):
-        checkpoint_room_save(tensors, path, **options)
+        save_whole(tensors, path, **options)
         if now():
             os.truncate(path, Path(path).stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoint_room_save, checkpoint_room.save_file = checkpoint_room.save_file, half
+    save_whole, checkpoint_module.save_file = checkpoint_module.save_file, half
 
     for name in ("fsync", "replace", "rename", "mkdir"):
         setattr(os, name, counted(getattr(os, name)))
 
 
 def starter():
-    """Starts the command in a process; `deadly` as above."""
+    """A function that starts a command in a process; `deadly` as for `_command`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trainings", "torch.utils.tensorboard", "torch._dynamo"])
+    context.set_forkserver_preload(PRELOAD)
 
     def begin(words, output, deadly=0):
         process = context.Process(target=_command, args=([str(w) for w in words], str(output), deadly))
@@ -183,5 +184,5 @@ def starter():
 
 def ended(process, seconds=60):
     process.join(seconds)
-    assert process.exitcode is not None, "it hangs"
+    assert process.exitcode is not None, "the process did not end"
     return process.exitcode
