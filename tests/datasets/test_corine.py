@@ -1,4 +1,4 @@
-"""CORINE → shares of classes: against areas computed exactly, raster against polygons, and what is refused."""
+"""CORINE maps: fractions of classes compared with exact areas, rasters with polygons; labels; and maps that are refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyogrio
 import pyogrio.raw
 import pytest
 import rasterio
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.features import shapes as outlines
@@ -20,7 +21,7 @@ from landscale.datasets.tiles.corine import CODES, GLACIERS, corine_labels, open
 from landscale.errors import BadInput, UnknownName
 from landscale.vocabulary.nomenclatures import BEN19, CLC43, EUROSAT10
 
-pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of rasterio, about affine
 LEVEL3 = sorted(CODES)
 LAEA, UTM, SIDE, CELL = "EPSG:3035", "EPSG:32632", 1200.0, 100.0
 CORNER = (600_000.0, 5_400_000.0)  # of a tile, near Augsburg
@@ -29,12 +30,13 @@ ENDS = [(UTM, CORNER), ("EPSG:32629", (500_000.0, 4_300_020.0)), ("EPSG:32635", 
 
 
 def tile(crs=UTM, corner=CORNER, patches=16, step=SIDE):
+    """Upper left corners of `patches` × `patches` patches, (n, 2)."""
     at = np.arange(patches) * step
     return np.stack(np.meshgrid(corner[0] + at, corner[1] - at), axis=-1).reshape(-1, 2)
 
 
-def ground(crs, corner, size, cells=400, seed=0):
-    """Grid codes of parcels of some cells and the grid they lie on, around the middle of a tile of `size` metres."""
+def random_map(crs, corner, size, cells=400, seed=0):
+    """Grid codes of random parcels of about 4 cells a side, and their grid, around the middle of a tile of `size` metres."""
     x, y = transform(crs, LAEA, [corner[0] + size / 2], [corner[1] - size / 2])
     grid = from_origin(round(x[0], -2) - cells * 50, round(y[0], -2) + cells * 50, CELL, CELL)
     rng = np.random.default_rng(seed)
@@ -80,7 +82,7 @@ def polygonise(path, values, grid):
 
 @pytest.fixture(scope="module")
 def truth():
-    return ground(UTM, CORNER, 16 * SIDE)
+    return random_map(UTM, CORNER, 16 * SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def vector(tmp_path_factory, truth):
 
 
 def cut(points, axis, bound, keep):
-    """The part of a convex polygon where a coordinate is at least (`keep` 1) or at most (-1) `bound`."""
+    """The part of a convex polygon where a coordinate is at least (`keep` is 1) or at most (-1) `bound`."""
     inside, found = (points[:, axis] - bound) * keep, []
     for k in range(len(points)):
         a, b, da, db = points[k - 1], points[k], inside[k - 1], inside[k]
@@ -110,12 +112,12 @@ def area(points):
     return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 if len(points) else 0.0
 
 
-def exact_shares(values, grid, crs, left_top):
-    """By cutting the patch, its sides of twelve parts projected, along the cells of the map."""
+def exact_fractions(values, grid, crs, left_top):
+    """The patch, whose outline is projected at twelve points a side, is cut along the cells of the map."""
     result = np.zeros((len(left_top), len(CODES)))
     at = np.arange(12) * SIDE / 12
     near, far, back = np.zeros(12), np.full(12, SIDE), SIDE - at
-    for shares, (left, top) in zip(result, left_top, strict=True):
+    for fractions, (left, top) in zip(result, left_top, strict=True):
         x, y = transform(crs, LAEA, left + np.r_[at, far, back, near], top - np.r_[near, at, far, back])
         patch = np.stack([(np.array(x) - grid.c) / CELL, (grid.f - np.array(y)) / CELL], axis=1)
         (first, above), (last, below) = patch.min(axis=0).astype(int), patch.max(axis=0).astype(int) + 1
@@ -123,38 +125,38 @@ def exact_shares(values, grid, crs, left_top):
             strip = cut(cut(patch, 1, row, 1), 1, row + 1, -1)
             for column in range(max(0, first), min(last, len(values))):
                 cell = cut(cut(strip, 0, column, 1), 0, column + 1, -1) if len(strip) else strip
-                shares[CODES.index(LEVEL3[values[row, column] - 1])] += area(cell) / area(patch)
+                fractions[CODES.index(LEVEL3[values[row, column] - 1])] += area(cell) / area(patch)
     return result
 
 
 @pytest.mark.parametrize(("crs", "corner"), ENDS)
-def test_shares_are_the_areas(tmp_path, crs, corner):
-    values, grid = ground(crs, corner, 5 * SIDE, cells=120)
+def test_fractions_are_those_of_exact_areas(tmp_path, crs, corner):
+    values, grid = random_map(crs, corner, 5 * SIDE, cells=120)
     patches = tile(crs, corner, 5)
-    expected = exact_shares(values, grid, crs, patches)
+    expected = exact_fractions(values, grid, crs, patches)
     assert expected.sum(axis=1) == pytest.approx(1)
     for path in (write_raster(tmp_path / "a.tif", values, grid), polygonise(tmp_path / "a.gpkg", values, grid)):
         found = open_corine(path).class_fractions(crs, patches)
         assert found.shape == (25, 44)
         np.testing.assert_allclose(found, expected, atol=0.002)
-        assert expected[found == 0].max() < 0.0005  # slivers
+        assert expected[found == 0].max() < 0.0005  # areas too small for the sampling
         assert expected[found > 0].min() > 0
-        off = patches + np.random.default_rng(0).uniform(0, 10, patches.shape)  # on no lattice
+        off = patches + np.random.default_rng(0).uniform(0, 10, patches.shape)  # not on a lattice of 10 m
         np.testing.assert_allclose(
-            open_corine(path).class_fractions(crs, off), exact_shares(values, grid, crs, off), atol=0.006
+            open_corine(path).class_fractions(crs, off), exact_fractions(values, grid, crs, off), atol=0.006
         )
 
 
-def test_raster_and_polygons_of_one_truth_agree(raster, vector):
-    patches = tile(patches=30)  # more than a block, and across the map's edge
+def test_raster_and_polygons_of_one_map_agree(raster, vector):
+    patches = tile(patches=30)  # more than one block, and across the edge of the map
     by_raster, by_vector = (open_corine(path).class_fractions(UTM, patches) for path in (raster, vector))
     assert (by_raster.sum(axis=1) == 0).any()
     np.testing.assert_allclose(by_vector, by_raster, atol=0.0005)
 
 
-def test_beyond_the_edge_nothing_is_covered(raster, vector, truth):
+def test_ground_beyond_the_map_is_not_covered(raster, vector, truth):
     patches = np.array([[x, CORNER[1] - 8 * SIDE] for x in np.arange(0.0, 60_000, 700) + CORNER[0]])
-    expected = exact_shares(*truth, UTM, patches).sum(axis=1)
+    expected = exact_fractions(*truth, UTM, patches).sum(axis=1)
     assert ((expected > 0.1) & (expected < 0.9)).any()
     for path in (raster, vector):
         found = open_corine(path).class_fractions(UTM, patches).sum(axis=1)
@@ -164,7 +166,7 @@ def test_beyond_the_edge_nothing_is_covered(raster, vector, truth):
         assert open_corine(path).class_fractions(UTM, patches[:0]).shape == (0, 44)
 
 
-def test_grid_codes_and_codes_are_both_read(tmp_path, raster, truth):
+def test_a_raster_may_have_codes_or_grid_codes(tmp_path, raster, truth):
     values, grid = truth
     expected = open_corine(raster).class_fractions(UTM, tile(patches=3))
     codes = np.array([0, *LEVEL3])[values]
@@ -181,7 +183,11 @@ def test_a_raster_may_have_any_crs(tmp_path, raster, truth):
     for crs in ("EPSG:4326", "EPSG:25833"):
         with rasterio.open(raster) as image:
             there, width, height = calculate_default_transform(LAEA, crs, image.width, image.height, *image.bounds)
-        there, width, height = there * there.scale(0.2), 5 * width, 5 * height  # finer, to be the same ground
+        there, width, height = (
+            there * there.scale(0.2),
+            5 * width,
+            5 * height,
+        )  # finer, so that parcels keep their outlines
         moved = np.zeros((height, width), np.uint8)
         reproject(
             values,
@@ -200,19 +206,19 @@ def test_a_raster_may_have_any_crs(tmp_path, raster, truth):
 
 
 def test_polygons_may_have_any_crs(tmp_path):
-    """The lower left triangle of a patch is sea, in degrees."""
+    """In degrees, a triangle of sea that is the lower left half of a patch."""
     left, top = CORNER
     x, y = transform(UTM, "EPSG:4326", [left, left, left + SIDE, left], [top, top - SIDE, top - SIDE, top])
     path = write_polygons(tmp_path / "a.gpkg", [polygon(np.stack([x, y], 1))], ["523"], crs="EPSG:4326")
-    shares = open_corine(path).class_fractions(UTM, np.array([CORNER]))
-    assert shares[0, CODES.index(523)] == pytest.approx(0.5, abs=0.005)
-    assert shares.sum() == shares[0, CODES.index(523)]
+    fractions = open_corine(path).class_fractions(UTM, np.array([CORNER]))
+    assert fractions[0, CODES.index(523)] == pytest.approx(0.5, abs=0.005)
+    assert fractions.sum() == fractions[0, CODES.index(523)]
 
 
-def test_what_has_no_class_is_not_covered(tmp_path):
-    _, grid = ground(UTM, CORNER, SIDE, cells=40)
+def test_cells_without_a_class_are_not_covered(tmp_path):
+    _, grid = random_map(UTM, CORNER, SIDE, cells=40)
     patch = np.array([CORNER])
-    for dtype, nodata, nothing in (
+    for dtype, nodata, value in (
         ("int8", -128, -128),
         ("int8", None, -128),
         ("uint8", 255, 255),
@@ -222,26 +228,63 @@ def test_what_has_no_class_is_not_covered(tmp_path):
         ("int16", 44, 44),
     ):
         values = np.full((40, 40), 12, dtype)
-        values[:, ::2] = nothing
+        values[:, ::2] = value
         path = write_raster(tmp_path / "a.tif", values, grid, nodata=nodata)
-        shares = open_corine(path).class_fractions(UTM, patch)
-        assert shares.sum() == shares[0, CODES.index(211)] == pytest.approx(0.5, abs=0.05)
+        fractions = open_corine(path).class_fractions(UTM, patch)
+        assert fractions.sum() == fractions[0, CODES.index(211)] == pytest.approx(0.5, abs=0.05)
 
 
 def square(x, y, side):
     return [(x, y), (x, y + side), (x + side, y + side), (x + side, y), (x, y)]
 
 
-def test_islands_and_parts(tmp_path):
-    """A lake with an island, and a wood in two parts, one of them the island; coded by numbers, with a height."""
+def test_polygons_with_holes_and_multipolygons(tmp_path):
+    """A lake with an island, and a forest of two parts, one of them the island; integer codes."""
     x, y = CORNER[0], CORNER[1] - SIDE
     lake = polygon(square(x, y, 600), square(x + 100, y + 100, 200))
     parts = polygon(square(x + 100, y + 100, 200)), polygon(square(x + 600, y + 600, 600))
-    wood = struct.pack("<BII", 1, 6, 2) + b"".join(parts)
-    path = write_polygons(tmp_path / "a.gpkg", [lake, wood], np.array([512, 312]), "clc_code", crs=UTM)
-    shares = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
-    assert shares[CODES.index(512)] == pytest.approx((36 - 4) / 144, abs=1e-6)
-    assert shares[CODES.index(312)] == pytest.approx((36 + 4) / 144, abs=1e-6)
+    forest = struct.pack("<BII", 1, 6, 2) + b"".join(parts)
+    path = write_polygons(tmp_path / "a.gpkg", [lake, forest], np.array([512, 312]), "clc_code", crs=UTM)
+    fractions = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
+    assert fractions[CODES.index(512)] == pytest.approx((36 - 4) / 144, abs=1e-6)
+    assert fractions[CODES.index(312)] == pytest.approx((36 + 4) / 144, abs=1e-6)
+
+
+def test_only_areas_count_and_polygons_may_be_three_dimensional_or_empty(tmp_path):
+    """A layer of mixed geometries: a triangle with heights covers half of the patch, other geometries nothing."""
+    (x, y), side = CORNER, SIDE
+    triangle = shapely.Polygon([(x, y, 300.0), (x, y - side, 310.0), (x + side, y - side, 320.0)])
+    others = [shapely.Point(x + 10, y - 10), shapely.LineString([(x, y), (x + side, y)]), shapely.Polygon()]
+    written = [shapely.to_wkb(geometry) for geometry in (triangle, *others)]
+    path = write_polygons(tmp_path / "a.gpkg", written, ["523", "111", "112", "121"], crs=UTM, kind="Unknown")
+    fractions = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
+    assert fractions[CODES.index(523)] == pytest.approx(0.5, abs=0.005)
+    assert fractions.sum() == fractions[CODES.index(523)]
+
+
+def test_unclassified_polygons_do_not_cover(tmp_path):
+    (x, y), side = CORNER, SIDE
+    boxes = [shapely.box(x, y - side, x + side / 2, y), shapely.box(x + side / 2, y - side, x + side, y)]
+    path = write_polygons(tmp_path / "a.gpkg", [shapely.to_wkb(box) for box in boxes], ["999", "312"], crs=UTM)
+    fractions = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
+    assert fractions.sum() == fractions[CODES.index(312)] == 0.5
+
+
+def test_a_ring_that_is_not_closed_is_refused(tmp_path):
+    (x, y), side = CORNER, SIDE
+    open_ring = polygon([(x, y), (x, y - side), (x + side, y - side), (x + side, y)])
+    path = write_polygons(tmp_path / "a.gpkg", [open_ring], ["523"], crs=UTM)
+    with pytest.raises(BadInput, match=r"a\.gpkg: cannot be read \(.*closed"):
+        open_corine(path).class_fractions(UTM, np.array([CORNER]))
+
+
+def test_a_vrt_is_refused_even_if_it_is_named_tif(tmp_path, raster):
+    """A VRT may refer to any other file."""
+    text = f"""<VRTDataset rasterXSize="400" rasterYSize="400"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+    <SourceFilename>{raster}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"""
+    (tmp_path / "map.tif").write_text(text)
+    with pytest.raises(BadInput, match=r"map\.tif: cannot be decoded as GTiff"):
+        open_corine(tmp_path / "map.tif")
 
 
 @pytest.mark.parametrize("column", ["CODE_18", "Code_12", "code_2018", "CLC_CODE", "clc18", "CODE"])
@@ -249,57 +292,57 @@ def test_the_column_of_codes_is_found_by_its_name(tmp_path, column):
     everywhere = polygon(square(CORNER[0] - 1e4, CORNER[1] - 1e4, 2e4))
     for kind in ("MultiPolygon", "Unknown"):
         path = write_polygons(tmp_path / f"{kind}.gpkg", [everywhere], ["335"], column, crs=UTM, kind=kind)
-        shares = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
-        assert shares[CODES.index(GLACIERS)] == 1
+        fractions = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
+        assert fractions[CODES.index(GLACIERS)] == 1
 
 
-def test_labels(raster):
-    shares = np.zeros((3, 44))
-    shares[0, [CODES.index(c) for c in (211, 212, 122, GLACIERS)]] = 0.05, 0.05, 0.7, 0.2
-    shares[1, [CODES.index(c) for c in (111, 312)]] = 0.0001, 0.9999
-    assert named(corine_labels(shares, CLC43, 0), CLC43) == [{211, 212, 122}, {111, 312}, set()]
-    assert named(corine_labels(shares, CLC43, 0.1), CLC43) == [{122}, {312}, set()]
-    assert named(corine_labels(shares, BEN19, 0), BEN19) == [{211}, {111, 312}, set()]
-    assert named(corine_labels(shares, BEN19, 0.1), BEN19) == [{211}, {312}, set()]  # two twentieths make a tenth
-    assert corine_labels(shares, BEN19, 0).dtype == np.uint8
+def test_labels_by_nomenclature_and_least_fraction():
+    fractions = np.zeros((3, 44))
+    fractions[0, [CODES.index(c) for c in (211, 212, 122, GLACIERS)]] = 0.05, 0.05, 0.7, 0.2
+    fractions[1, [CODES.index(c) for c in (111, 312)]] = 0.0001, 0.9999
+    assert codes_of(corine_labels(fractions, CLC43, 0), CLC43) == [{211, 212, 122}, {111, 312}, set()]
+    assert codes_of(corine_labels(fractions, CLC43, 0.1), CLC43) == [{122}, {312}, set()]
+    assert codes_of(corine_labels(fractions, BEN19, 0), BEN19) == [{211}, {111, 312}, set()]
+    assert codes_of(corine_labels(fractions, BEN19, 0.1), BEN19) == [{211}, {312}, set()]  # 0.05 + 0.05
+    assert corine_labels(fractions, BEN19, 0).dtype == np.uint8
     with pytest.raises(UnknownName):
-        corine_labels(shares, EUROSAT10, 0)
+        corine_labels(fractions, EUROSAT10, 0)
 
 
-def named(labels, nomenclature):
+def codes_of(labels, nomenclature):
     return [{c.code for c, has in zip(nomenclature.classes, row, strict=True) if has} for row in labels]
 
 
 @given(seed=st.integers(0, 999), low=st.floats(0, 1), high=st.floats(0, 1))
-def test_labels_follow_the_nomenclature_and_the_share(seed, low, high):
+def test_labels_are_consistent_between_nomenclatures_and_thresholds(seed, low, high):
     rng = np.random.default_rng(seed)
-    shares = rng.dirichlet(np.full(44, 0.05), 8)
+    fractions = rng.dirichlet(np.full(44, 0.05), 8)
     low, high = sorted((low, high))
-    fine, coarse = corine_labels(shares, CLC43, 0), corine_labels(shares, BEN19, 0)
-    for had, has in zip(fine, coarse, strict=True):
-        assert np.flatnonzero(has).tolist() == BEN19.columns(np.array(CLC43.names)[had > 0])
+    fine, coarse = corine_labels(fractions, CLC43, 0), corine_labels(fractions, BEN19, 0)
+    for fine_row, coarse_row in zip(fine, coarse, strict=True):
+        assert np.flatnonzero(coarse_row).tolist() == BEN19.columns(np.array(CLC43.names)[fine_row > 0])
     for nomenclature in (CLC43, BEN19):
-        assert (corine_labels(shares, nomenclature, high) <= corine_labels(shares, nomenclature, low)).all()
+        assert (corine_labels(fractions, nomenclature, high) <= corine_labels(fractions, nomenclature, low)).all()
 
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 999), count=st.integers(1, 8))
-def test_a_patch_has_its_shares_whatever_is_asked_with_it(raster, vector, seed, count):
+def test_fractions_of_a_patch_do_not_depend_on_the_other_patches(raster, vector, seed, count):
     rng = np.random.default_rng(seed)
     patches = np.array(CORNER) + 10 * rng.integers(-600, 600, (count, 2))
     for path in (raster, vector):
         corine = pickle.loads(pickle.dumps(open_corine(path)))
-        shares = corine.class_fractions(UTM, patches)
-        assert (shares >= 0).all()
-        assert (shares.sum(axis=1) <= 1 + 1e-9).all()
+        fractions = corine.class_fractions(UTM, patches)
+        assert (fractions >= 0).all()
+        assert (fractions.sum(axis=1) <= 1 + 1e-9).all()
         order = rng.permutation(count)
-        np.testing.assert_array_equal(corine.class_fractions(UTM, patches[order]), shares[order])
-        np.testing.assert_allclose(corine.class_fractions(UTM, patches[:1]), shares[:1], atol=0.0005)
-        # A patch is its four quarters.
+        np.testing.assert_array_equal(corine.class_fractions(UTM, patches[order]), fractions[order])
+        np.testing.assert_allclose(corine.class_fractions(UTM, patches[:1]), fractions[:1], atol=0.0005)
+        # The mean over the four quarters of a patch is that of the patch.
         quarters = [
             corine.class_fractions(UTM, patches + np.array([dx, -dy]), 600.0) for dx in (0, 600) for dy in (0, 600)
         ]
-        np.testing.assert_allclose(np.mean(quarters, axis=0), shares, atol=0.0005)
+        np.testing.assert_allclose(np.mean(quarters, axis=0), fractions, atol=0.0005)
 
 
 def missing(path):
@@ -329,7 +372,7 @@ def other_classes(path):  # as ESA WorldCover's
     return write_raster(path / "clc.tif", np.full((20, 20), 60, np.uint8), from_origin(0, 0, 100, 100))
 
 
-def nothing(path):
+def no_class(path):
     return write_raster(path / "clc.tif", np.zeros((20, 20), np.uint8), from_origin(0, 0, 100, 100))
 
 
@@ -341,11 +384,11 @@ def fractions(path):
     return write_raster(path / "clc.tif", np.ones((20, 20), np.float32), from_origin(0, 0, 100, 100))
 
 
-def nowhere(path):
+def without_crs(path):
     return write_raster(path / "clc.tif", np.ones((20, 20), np.uint8), from_origin(0, 0, 100, 100), crs=None)
 
 
-def polygons_nowhere(path):
+def polygons_without_crs(path):
     return write_polygons(path / "clc.gpkg", [polygon(square(0, 0, 9))], ["111"], crs=None)
 
 
@@ -376,20 +419,20 @@ REFUSED = {
     sqlite: "damaged GeoPackage",
     cut_off: "damaged GeoPackage",
     other_classes: "has the value 60",
-    nothing: "has no cell with a CORINE class",
+    no_class: "has no cell with a CORINE class",
     three_bands: "has 3 bands",
     fractions: "has float32 pixels",
-    nowhere: "not georeferenced",
-    polygons_nowhere: "no coordinate reference system",
+    without_crs: "not georeferenced",
+    polygons_without_crs: "no coordinate reference system",
     without_codes: "columns: name",
     two_columns: "clc.CODE_12, clc.CODE_18",
     two_layers: "clc.CODE_18, dom.CODE_18",
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # of the writers
+@pytest.mark.filterwarnings("ignore")  # warnings of the writers
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
-def test_refused_when_opened(tmp_path, make):
+def test_unusable_maps_are_refused_when_opened(tmp_path, make):
     path = make(tmp_path)
     with pytest.raises(BadInput) as caught:
         open_corine(path)
@@ -398,7 +441,7 @@ def test_refused_when_opened(tmp_path, make):
     assert "\n" not in str(caught.value)
 
 
-def test_refused_when_read(tmp_path, raster, vector):
+def test_unusable_parts_are_refused_when_read(tmp_path, raster, vector):
     patches = tile()
 
     def refused(path, problem):
@@ -423,15 +466,15 @@ def test_refused_when_read(tmp_path, raster, vector):
     torn.write_bytes(data[: len(data) // 3] + middle + data[len(data) // 3 + len(middle) :])
     refused(torn, "cannot be read")
 
-    values, grid = ground(UTM, CORNER, 16 * SIDE, cells=1400)
-    values[:100] = 77  # not in the middle, which is looked at when it is opened
-    strange = write_raster(tmp_path / "a.tif", values, grid)
-    assert open_corine(strange).class_fractions(UTM, patches).sum() == pytest.approx(len(patches))
+    values, grid = random_map(UTM, CORNER, 16 * SIDE, cells=1400)
+    values[:100] = 77  # not in the middle, which is read when the map is opened
+    unknown_value = write_raster(tmp_path / "a.tif", values, grid)
+    assert open_corine(unknown_value).class_fractions(UTM, patches).sum() == pytest.approx(len(patches))
     patches = patches + np.array([0, 60_000])
-    refused(strange, "has the value 77")
+    refused(unknown_value, "has the value 77")
 
 
-def test_a_torn_raster_is_refused(tmp_path, raster):
+def test_a_truncated_raster_is_refused(tmp_path, raster):
     torn = tmp_path / "torn.tif"
     torn.write_bytes(raster.read_bytes()[: raster.stat().st_size // 2])
     with pytest.raises(BadInput, match=r"torn\.tif: cannot be decoded"):
