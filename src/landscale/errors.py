@@ -1,14 +1,14 @@
 """The exceptions of landscale.
 
-All of them mean "the input is not what it should be" and carry one line for a person: what, where, expected, found.
-The command line prints that line to stderr and exits 2.
+Each of them means that the user can correct something, and has a message of one line: what, where, expected, found. The command
+line prints this line to stderr and exits with code 2.
 
     LandscaleError
     ├── UnknownName          a model, band, class, recipe, split … that does not exist (the nearest names are suggested)
-    ├── BadInput             a file that is missing, damaged or of another kind than its place demands
-    │   └── BadStore         a patch store that is truncated, unfinished or lacks what is asked of it
-    ├── Diverged             a training whose loss or gradient is no longer finite
-    └── LostRank             another process of this training is gone or has failed; one of those that are left has told it
+    ├── BadInput             a file that is missing, damaged or of another kind than expected
+    │   └── BadStore         a patch store that is truncated, unfinished, or lacks a band, split or class
+    ├── Diverged             the loss or gradient of a training is no longer finite
+    └── LostRank             another process of this training has ended or failed; one of the remaining processes has reported it
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 
 
 class LandscaleError(Exception):
-    """Anything a user can put right; its text is one line."""
+    """Anything that a user can correct; the message is one line."""
 
 
 class UnknownName(LandscaleError):
-    """A name that is not in its list. `kind` says what the list holds, as in "model" or "band"."""
+    """A name that does not exist. `kind` is what it names, such as "model" or "band"; `known` are the existing names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = list(known)
@@ -33,27 +33,27 @@ class UnknownName(LandscaleError):
 
 
 class BadInput(LandscaleError):
-    """A file or folder that cannot be used: its path, what is wrong with it."""
+    """A file or folder that cannot be used: its path and the problem."""
 
     def __init__(self, path: str | Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = str(path)
         self.problem = problem
 
-    def __reduce__(self) -> tuple[type[BadInput], tuple[str, str]]:  # crosses process borders whole
+    def __reduce__(self) -> tuple[type[BadInput], tuple[str, str]]:  # keeps path and problem when pickled
         return type(self), (self.path, self.problem)
 
 
 class BadStore(BadInput):
-    """A patch store that cannot be read or does not hold what is asked of it."""
+    """A patch store that cannot be read, or lacks a band, split or class."""
 
 
 class Diverged(LandscaleError):
-    """Loss or gradients stopped being finite."""
+    """The loss or the gradients are no longer finite."""
 
 
 class LostRank(LandscaleError):
-    """A rank is gone or has failed, and one of the ranks has told so: this one ends without a word, with exit code `code`."""
+    """Another rank has ended or failed, and one rank has reported it: this one ends without a message, with exit code `code`."""
 
     def __init__(self, line: str, code: int = 1) -> None:
         super().__init__(line)
@@ -61,6 +61,6 @@ class LostRank(LandscaleError):
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library's exception says, or its kind where it says nothing."""
+    """The first line of an exception's message, or its type if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

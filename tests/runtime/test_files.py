@@ -85,7 +85,7 @@ def test_parts_are_there_until_the_whole_is(tmp_path: Path, monkeypatch: pytest.
         raise RuntimeError
     with pytest.raises(RuntimeError), resumable_parts(out, {"a": 1}) as done:  # noqa: PT012
         np.testing.assert_array_equal(done.get("x"), array)
-        with pytest.raises(BadInput, match="in another process"), resumable_parts(out, {"a": 1}):
+        with pytest.raises(BadInput, match="in use by another process"), resumable_parts(out, {"a": 1}):
             pass
         raise RuntimeError
     with pytest.raises(RuntimeError), resumable_parts(out, {"a": 2}) as done:  # noqa: PT012

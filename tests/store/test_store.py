@@ -224,7 +224,7 @@ def test_a_store_that_another_process_creates_is_left_to_it(tmp_path: Path) -> N
         file.write(b"of another process")
         file.flush()
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(BadInput, match="in another process"):
+        with pytest.raises(BadInput, match="in use by another process"):
             create_store(tmp_path / "s.h5", LAYOUT, table(6), ATTRIBUTES)
         assert held.read_bytes() == b"of another process"
     write(tmp_path / "s.h5")

@@ -1,1 +1,1 @@
-"""How a command behaves: whole files, progress, worker processes, resumable output, signals, tables on the terminal."""
+"""How commands run: atomic files, JSON, output paths, resumable parts, progress, signals, workers, portability, tables."""

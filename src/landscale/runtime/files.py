@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, synced, renamed."""
+"""Write files and folders atomically: under a temporary name, synced to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from landscale.errors import BadInput
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
+    """Bring the content of a file, or the list of names in a folder, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -24,7 +24,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is there when the block ends takes its place, synced; after an error, nothing does."""
+    """A temporary path, whose file replaces `path` when the block ends without an error; after an error, `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -38,11 +38,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place, files synced, when the block ends. An older `path` is replaced."""
+    """A temporary folder that replaces `path` when the block ends without an error; after an error, `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    for left in (temporary, old):  # of a killed process that had our number, as in containers
+    for left in (temporary, old):  # of a killed process with the same process id, as happens in containers
         shutil.rmtree(left, ignore_errors=True)
     try:
         temporary.mkdir()
@@ -65,7 +65,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove what killed processes left of `path` under temporary names. For one who holds it against all others."""
+    """Remove temporary files and folders of `path` that killed processes left. The caller must hold the lock of `path`."""
     name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.partial(\.\w+)?")
     for left in path.parent.iterdir():
         if name.fullmatch(left.name):
@@ -74,23 +74,28 @@ def remove_abandoned(path: Path) -> None:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold a file, made if need be, against another process that would do the same work at the same time.
+    """Hold an exclusive lock on a file, which is created if necessary, so that two processes never do the same work.
+
+    Where the file system has no locks, nothing is locked.
 
     Raises:
-        BadInput: another one holds it.
+        BadInput: another process holds the lock.
     """
     with path.open("ab") as file:
         with suppress(OSError):  # a file system without locks
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                locked = os.path.samestat(os.fstat(file.fileno()), path.stat())  # and not renamed since it was opened
+                locked = os.path.samestat(
+                    os.fstat(file.fileno()), path.stat()
+                )  # the file may have been renamed since it was opened
             except (BlockingIOError, FileNotFoundError):
                 locked = False
             if not locked:
-                raise BadInput(path, "is at work in another process; run the same command again when that has ended")
+                raise BadInput(path, "is in use by another process; run the same command again when that has ended")
         yield
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

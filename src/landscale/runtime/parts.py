@@ -1,4 +1,4 @@
-"""Parts of long work on one file that are done once, even if the process is killed before the whole is there."""
+"""Keep finished parts of a long computation on the disk, so that a killed process can resume."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from landscale.runtime.files import atomic_file, exclusive_lock, remove_abandone
 
 
 class Parts:
-    """Arrays by name, in a folder."""
+    """Finished parts: arrays by name, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, name: str) -> NDArray[Any] | None:
-        """The array of that name; None if it is not made yet."""
+        """The array of that name; None if it is not finished."""
         file = self._folder / f"{name}.npy"
         return np.load(file, allow_pickle=False) if file.exists() else None
 
     def put(self, name: str, array: NDArray[Any]) -> None:
-        """Keep an array; it is on the disk when this returns."""
+        """Store an array; it is on the disk when this returns."""
         with atomic_file(self._folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, array)
 
 
 @contextmanager
 def resumable_parts(out: Path, plan: Mapping[str, Any]) -> Iterator[Parts]:
-    """The parts of `out` that earlier attempts have made, to which this one adds its own.
+    """The parts of `out` that earlier attempts have finished; new ones are added.
 
-    Whoever has them holds `out` against other processes. They lie beside it in the folder `.OUT.parts` until the block ends,
-    and longer if it is interrupted; bad input leaves none.
+    While the block runs, `out` is locked against other processes. The parts are stored beside it in the folder `.OUT.parts`,
+    which is removed when the block ends, or raises BadInput, or has finished no part; otherwise it stays for the next attempt.
 
     Args:
-        out: the file or folder that the parts are for.
-        plan: what decides them, for JSON; those made by another plan, or another landscale, are thrown away.
+        out: the file or folder that the parts belong to.
+        plan: everything that determines the parts, as JSON; parts of another plan or version of landscale are deleted.
 
     Raises:
-        BadInput: another process is at the same work.
+        BadInput: another process is computing the same output.
     """
     folder = out.with_name(f".{out.name}.parts")
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder / "lock"):
         remove_abandoned(out)
         planned = folder / "plan.json"
-        told = json.dumps({**plan, "landscale": version("landscale")}, sort_keys=True)
-        if not planned.exists() or planned.read_text(encoding="utf-8") != told:
+        description = json.dumps({**plan, "landscale": version("landscale")}, sort_keys=True)
+        if not planned.exists() or planned.read_text(encoding="utf-8") != description:
             for file in folder.glob("*.npy"):
                 file.unlink()
-            write_text(planned, told)
+            write_text(planned, description)
         try:
             yield Parts(folder)
         except BaseException as error:

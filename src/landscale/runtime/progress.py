@@ -1,4 +1,4 @@
-"""Progress on the terminal: what, how far, how fast, how long still. In a log file, one line when it is done."""
+"""Progress bars with rate and remaining time on a terminal; in a log file, one line at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def _live(*columns: ProgressColumn, visible: bool) -> Iterator[Progress]:
-    """A display that is there on a terminal only, and gone when the work fails: what stays then is what is wrong."""
+    """A display that is shown on terminals only, and removed when the work fails, so that the error message stands alone."""
     with Progress(
         *columns, console=console, refresh_per_second=4, disable=not (visible and console.is_terminal)
     ) as live:
@@ -38,22 +38,22 @@ def _live(*columns: ProgressColumn, visible: bool) -> Iterator[Progress]:
 
 @contextmanager
 def progress_bar(
-    what: str, total: int, unit: str = "patches", *, visible: bool = True
+    label: str, total: int, unit: str = "patches", *, visible: bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr; the value is a function that advances it."""
-    columns = (TextColumn(f"{what:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
-    begun = time.monotonic()
+    """A progress bar on stderr; yields a function that advances it by a number of units."""
+    columns = (TextColumn(f"{label:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
+    started = time.monotonic()
     with _live(*columns, visible=visible) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(label, total=total)
         yield lambda n: progress.update(task, advance=n)
     if visible and total and not console.is_terminal:
-        seconds = time.monotonic() - begun
-        print(f"{what}: {total:,} {unit} in {seconds:.1f} s, {total / seconds:,.0f}/s", file=console.file)
+        seconds = time.monotonic() - started
+        print(f"{label}: {total:,} {unit} in {seconds:.1f} s, {total / seconds:,.0f}/s", file=console.file)
 
 
 @contextmanager
 def training_bar(total: int, done: int, *, visible: bool) -> Iterator[Callable[[int, int, float, int], None]]:
-    """A bar over the steps of a training; the value takes the step, the planned steps, the loss and the step's patches."""
+    """A progress bar over training steps; yields a function of the step, the planned steps, the loss and the step's patches."""
     columns = (
         TextColumn("train       "),
         BarColumn(),
@@ -65,11 +65,11 @@ def training_bar(total: int, done: int, *, visible: bool) -> Iterator[Callable[[
         task = progress.add_task("train", total=total, completed=done, rate="– patches/s", loss="–")
         smoothed = float("nan")
 
-        def show(step: int, planned: int, loss: float, patches: int) -> None:
+        def update(step: int, planned: int, loss: float, patches: int) -> None:
             nonlocal smoothed
-            smoothed = loss if smoothed != smoothed else 0.95 * smoothed + 0.05 * loss  # noqa: PLR0124  NaN at first
+            smoothed = loss if smoothed != smoothed else 0.95 * smoothed + 0.05 * loss  # noqa: PLR0124  NaN before the first step
             speed = progress.tasks[task].speed
             rate = f"{speed * patches:,.0f} patches/s" if speed else "– patches/s"
             progress.update(task, completed=step, total=planned, rate=rate, loss=f"{smoothed:.4f}")
 
-        yield show
+        yield update

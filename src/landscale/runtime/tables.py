@@ -1,4 +1,4 @@
-"""Tables for people: what `info`, `models`, `train` and `evaluate` print."""
+"""Tables on the terminal: the output of `info`, `models`, `train` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 def show_store(summary: dict[str, Any]) -> None:
+    """Print `PatchStore.summary`."""
     splits = ", ".join(f"{n:,} {name}" for name, n in summary["splits"].items())
-    kind = "multi-label" if summary["multi_label"] else "single-label"
+    labels = "multi-label" if summary["multi_label"] else "single-label"
     skipped = f", {summary['skipped']:,} skipped" if summary["skipped"] else ""
     synthetic = " [bold red]synthetic[/]" if summary["provenance"].get("synthetic") else ""
     _console.print(f"[bold]{summary['path']}[/]{synthetic}: {summary['patches']:,} patches ({splits}{skipped})")
-    _console.print(f"  {kind}, {len(summary['classes'])} classes of {summary['nomenclature']}")
+    _console.print(f"  {labels}, {len(summary['classes'])} classes of {summary['nomenclature']}")
     for key, shape in summary["planes"].items():
         _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}")
     table = Table("band", "mean", "std", title="train split, digital numbers", title_justify="left")
@@ -36,6 +37,7 @@ def show_store(summary: dict[str, Any]) -> None:
 
 
 def show_weights(config: dict[str, Any]) -> None:
+    """Print the description of a classifier's weights."""
     scores = config.get("provenance", {}).get("scores", {})
     _console.print(
         f"[bold]{config['model']}[/]: {', '.join(config['bands'])}; {len(config['classes'])} classes ({config['nomenclature']})"
@@ -48,47 +50,48 @@ def show_weights(config: dict[str, Any]) -> None:
 
 
 def show_networks(config: dict[str, Any]) -> None:
-    """Weights of super-resolution."""
+    """Print a description of super-resolution weights."""
     _console.print(f"[bold]{config['model']}[/]: {config['parameters']:,} parameters; digest {config['digest'][:12]}")
     for gsd, network in config["networks"].items():
         _console.print(f"  {gsd} → 10m: {', '.join(network['outputs'])}")
 
 
 def show_scene(summary: dict[str, Any]) -> None:
+    """Print `Scene.summary`."""
     offset = f", offset {summary['offset']} of its processing baseline is taken off" if summary["offset"] else ""
     _console.print(f"[bold]{summary['path']}[/]: {', '.join(summary['bands'])}")
     _console.print(f"  {summary['width']}×{summary['height']} px at {summary['pixel']:g} m, {summary['crs']}{offset}")
 
 
 def show_models(rows: list[dict[str, Any]], bands: int, classes: int) -> None:
-    """A row a network, then what others published."""
+    """Print one row per network, then published figures."""
     title = f"at {bands} bands, {classes} classes; authors' parameters and ours less theirs at 10 bands, 19 classes"
     table = Table(title=title, title_justify="left")
     for column in ("model", "family", "parameters", "GFLOPs", "input", "authors'", "difference", "source"):
         words = column in ("model", "family", "source")
         table.add_column(column, justify="left" if words else "right", no_wrap=column != "source")
     for row in rows:
-        theirs = row["authors"]
-        counts = [f"{theirs['parameters']:,}", f"{theirs['difference']:+,}"] if theirs else ["", ""]
+        published = row["authors"]
+        counts = [f"{published['parameters']:,}", f"{published['difference']:+,}"] if published else ["", ""]
         sizes = [f"{row['parameters']:,}", f"{row['flops'] / 1e9:.2f}", "×".join(str(n) for n in row["input"])]
         table.add_row(
             row["name"], row["family"], *sizes, *counts, row["source"] if len(rows) == 1 else _cited(row["source"])
         )
     _console.print(table)
     for row in rows:
-        for where, figures in row["published"].items():
+        for source, figures in row["published"].items():
             if figures.keys() != {"parameters"} or len(rows) == 1:
                 values = ", ".join(f"{key} {value:,}" for key, value in figures.items())
-                _console.print(f"{row['name']}, {where}: {values}", highlight=False)
+                _console.print(f"{row['name']}, {source}: {values}", highlight=False)
 
 
 def _cited(source: str) -> str:
-    """Without the titles."""
+    """Authors and years of the sources, without titles."""
     return "; ".join(part.split(",")[0] for part in source.split("; "))
 
 
 def show_plan(content: dict[str, Any]) -> None:
-    """Both ways to deal the jobs, a row a worker."""
+    """Print both distributions of the jobs, one row per worker."""
     _console.print(f"{content['patches']:,} patches in {content['jobs']:,} jobs for {content['workers']} workers")
     table = Table("worker", *content["plans"])
     for worker in range(content["workers"]):

@@ -1,4 +1,4 @@
-"""Processes that work for a command on its machine: how they begin and end."""
+"""Start and end worker processes on the machine of a command."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from multiprocessing import forkserver, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
 from types import FrameType
 
-_NEEDED = ["landscale.preparation.extract", "rasterio"]
+_PRELOADED = ["landscale.preparation.extract", "rasterio"]
 
 
 def start_fork_server() -> ForkServerContext:
-    """Start what workers are forked from: a process without threads, locks or HDF5 handles, which imports what they need
-    while the caller still looks at its source. Its children are deaf to Ctrl-C. Called again, it does nothing.
+    """Start the fork server, from which workers are forked; called again, it does nothing.
+
+    It has no threads, locks or HDF5 handles, and imports the modules of the workers while the caller still surveys its
+    source. Workers ignore Ctrl-C.
     """
-    resource_tracker.ensure_running()  # by ourselves, as starting it lifts the block of signals below
+    resource_tracker.ensure_running()  # before the block below, as starting it unblocks signals
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_NEEDED)
+    context.set_forkserver_preload(_PRELOADED)
     with interrupts_left_to_parent():
         forkserver.ensure_running()
     return context
@@ -29,9 +31,10 @@ def start_fork_server() -> ForkServerContext:
 
 @contextmanager
 def interrupts_left_to_parent() -> Iterator[None]:
-    """Processes that start in here stay deaf to Ctrl-C, which is their parent's to handle; for us it only waits.
+    """Processes that are started in the block ignore Ctrl-C, which their parent handles; the parent handles it after the block.
 
-    To be called in the main thread. The mask is for them; ours does not help, as a signal goes to any thread.
+    Call it in the main thread. The processes inherit the signal mask. In this process the mask alone is not enough, as a
+    signal may be delivered to any thread, so the handler records it.
     """
     caught: list[tuple[int, FrameType | None]] = []
     handler = signal.signal(signal.SIGINT, lambda *signalled: caught.append(signalled))
@@ -46,7 +49,7 @@ def interrupts_left_to_parent() -> Iterator[None]:
 
 
 def exit_with_parent() -> None:
-    """In a worker: let none outlive a killed command. (What it was forked from lives as long as it does.)"""
+    """In a worker: exit when the command ends, even if it was killed."""
 
     def watch() -> None:
         if (parent := parent_process()) is not None:
