@@ -1,4 +1,4 @@
-"""What a user sees who gives something that is not right: one line that names it, exit code 2, and nothing half done."""
+"""Wrong input ends a command with one line that names it and exit code 2, and leaves no incomplete output."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def rgb_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "rgb.h5"
 
 
-def refused(answer: Answer, *said: object) -> str:
-    """Demand exit code 2 and one line that says all of `said`; the value is that line."""
+def refused(answer: Answer, *parts: object) -> str:
+    """Check that the exit code is 2 and that the only line contains all `parts`. Returns the line."""
     assert answer.code == 2
     assert len(answer.lines) == 1, answer.lines
     assert answer.lines[0].startswith("landscale: ")
     assert "Traceback" not in answer.out
-    for part in said:
+    for part in parts:
         assert str(part) in answer.lines[0]
     return answer.lines[0]
 
@@ -80,17 +80,17 @@ BAND_FILES: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", BAND_FILES)
-def test_a_band_file_and_after_its_repair_the_same_command_succeeds(
+def test_a_damaged_band_file_is_named_and_after_its_repair_the_same_command_succeeds(
     case: str, source_v2: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    damage, said = BAND_FILES[case]
+    damage, message = BAND_FILES[case]
     root, store = tmp_path / "archive", tmp_path / "out/s.h5"
     shutil.copytree(source_v2, root)
     victim = next(root.rglob(f"{Patch(1).v2}_B05.tif"))
     whole = victim.read_bytes()
     damage(victim)
     words = ("prepare", "bigearthnet", root, store, "--workers", 1)
-    line = refused(cli(*words), f"landscale: {victim}: ", said)
+    line = refused(cli(*words), f"landscale: {victim}: ", message)
     assert "\t" not in line
     assert sorted(p.name for p in store.parent.iterdir()) == ["s.h5.partial"]
     victim.write_bytes(whole)
@@ -100,8 +100,8 @@ def test_a_band_file_and_after_its_repair_the_same_command_succeeds(
     assert store.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
-def test_in_a_process_of_its_own_with_workers(source_v2: Path, tmp_path: Path) -> None:
-    """Nothing of the workers, of warnings or of libraries' logs stands beside the line."""
+def test_one_line_from_a_command_with_worker_processes(source_v2: Path, tmp_path: Path) -> None:
+    """Workers, warnings and the logs of libraries add no further lines."""
     root, store = tmp_path / "archive", tmp_path / "s.h5"
     shutil.copytree(source_v2, root)
     victim = next(root.rglob(f"{Patch(1).v2}_B05.tif"))
@@ -110,12 +110,12 @@ def test_in_a_process_of_its_own_with_workers(source_v2: Path, tmp_path: Path) -
     assert not store.exists()
 
 
-def test_no_progress_stands_beside_the_line(source_v2: Path, tmp_path: Path) -> None:
+def test_no_progress_bar_is_left_before_the_line(source_v2: Path, tmp_path: Path) -> None:
     root = tmp_path / "archive"
     shutil.copytree(source_v2, root)
     next(root.rglob("*_B05.tif")).unlink()
-    _, said = command("prepare", "bigearthnet", root, tmp_path / "s.h5", "--workers", 1).communicate()
-    assert len(said.splitlines()) == 1
+    _, message = command("prepare", "bigearthnet", root, tmp_path / "s.h5", "--workers", 1).communicate()
+    assert len(message.splitlines()) == 1
 
 
 # ---- metadata and labels
@@ -150,8 +150,8 @@ METADATA: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", METADATA)
-def test_metadata(case: str, source_v2: Path, tmp_path: Path, cli: Cli) -> None:
-    damage, said = METADATA[case]
+def test_damaged_metadata(case: str, source_v2: Path, tmp_path: Path, cli: Cli) -> None:
+    damage, message = METADATA[case]
     root, store = tmp_path / "archive", tmp_path / "out/s.h5"
     shutil.copytree(source_v2, root, copy_function=os.link)
     path = root / "metadata.parquet"
@@ -159,7 +159,7 @@ def test_metadata(case: str, source_v2: Path, tmp_path: Path, cli: Cli) -> None:
     shutil.copy(source_v2 / "metadata.parquet", path)
     damage(path)
     words = ("prepare", "bigearthnet", root, store, "--workers", 1)
-    refused(cli(*words), root if case == "of no patch" else path, said)
+    refused(cli(*words), root if case == "of no patch" else path, message)
     assert not store.parent.exists()
     shutil.copy(source_v2 / "metadata.parquet", path)
     assert cli(*words).code == 0
@@ -190,15 +190,15 @@ LABEL_FILES: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", LABEL_FILES)
-def test_label_files(case: str, source_v1: Path, tmp_path: Path, cli: Cli) -> None:
-    damage, said = LABEL_FILES[case]
+def test_damaged_label_files(case: str, source_v1: Path, tmp_path: Path, cli: Cli) -> None:
+    damage, message = LABEL_FILES[case]
     root, store = tmp_path / "archive", tmp_path / "s.h5"
     shutil.copytree(source_v1, root)
     victim = next(root.rglob(f"{Patch(1).v1}_labels_metadata.json"))
     whole = victim.read_bytes()
     damage(victim)
     words = ("prepare", "bigearthnet", root, store, "--workers", 1)
-    refused(cli(*words), victim, said)
+    refused(cli(*words), victim, message)
     assert not store.exists()
     victim.write_bytes(whole)
     assert cli(*words).code == 0
@@ -211,13 +211,13 @@ LISTS: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", LISTS)
-def test_lists(case: str, source_v1: Path, tmp_path: Path, cli: Cli) -> None:
-    damage, said = LISTS[case]
+def test_damaged_split_lists(case: str, source_v1: Path, tmp_path: Path, cli: Cli) -> None:
+    damage, message = LISTS[case]
     root = tmp_path / "archive"
     shutil.copytree(source_v1, root)
     path = root / "metadata/train.csv.bz2"
     damage(path)
-    refused(cli("prepare", "bigearthnet", root, tmp_path / "s.h5", "--workers", 1), path, said)
+    refused(cli("prepare", "bigearthnet", root, tmp_path / "s.h5", "--workers", 1), path, message)
     assert not (tmp_path / "s.h5").exists()
 
 
@@ -243,14 +243,14 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("case", IMAGES)
-def test_images(case: str, tmp_path: Path, cli: Cli) -> None:
-    damage, said = IMAGES[case]
+def test_damaged_images(case: str, tmp_path: Path, cli: Cli) -> None:
+    damage, message = IMAGES[case]
     root = write_eurosat(tmp_path, each=2, classes=["Forest", "River"])
     victim = root / "River/River_2.jpg"
     whole = victim.read_bytes()
     damage(victim)
     words = ("prepare", "eurosat", root, tmp_path / "s.h5", "--workers", 1)
-    refused(cli(*words), victim, said)
+    refused(cli(*words), victim, message)
     assert not (tmp_path / "s.h5").exists()
     victim.write_bytes(whole)
     assert cli(*words).code == 0
@@ -284,7 +284,7 @@ def test_a_truncated_13_band_file(eurosat_ms: Path, tmp_path: Path, cli: Cli) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["prepare", "bigearthnit", "{v2}", "{out}"], "unknown data set 'bigearthnit'; did you mean bigearthnet"),
         (["prepare", "bigearthnet", "{v2}", "{out}", "--wrokers", "2"], "--wrokers"),
@@ -308,11 +308,11 @@ def test_a_truncated_13_band_file(eurosat_ms: Path, tmp_path: Path, cli: Cli) ->
         (["verify", "{out}"], "{out}: no such store"),
     ],
 )  # fmt: skip
-def test_names_that_do_not_exist(
-    words: list[str], said: str, source_v2: Path, rgb_store: Path, tmp_path: Path, cli: Cli
+def test_unknown_names_and_options(
+    words: list[str], message: str, source_v2: Path, rgb_store: Path, tmp_path: Path, cli: Cli
 ) -> None:
     known = {"v2": source_v2, "store": rgb_store, "out": tmp_path / "out"}
-    refused(cli(*(word.format(**known) for word in words)), said.format(**known))
+    refused(cli(*(word.format(**known) for word in words)), message.format(**known))
     assert not list(tmp_path.iterdir())
 
 
@@ -346,16 +346,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount a small file system")
+        pytest.skip("needs root to mount a small file system")
     mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets not even root mount a small file system")
+        pytest.skip("root cannot mount a file system on this machine")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk(small_disk: Path, source_v2: Path, cli: Cli) -> None:
-    """It shows at once, nothing is left behind, and with room the same command succeeds."""
+    """It is reported at once, no file is left, and with more space the same command succeeds."""
     store = small_disk / "s.h5"
     words = ("prepare", "bigearthnet", source_v2, store, "--workers", 1)
     refused(cli(*words), store.with_name("s.h5.partial"), "No space left on device", "GB")
@@ -374,7 +374,7 @@ def test_a_limit_on_the_size_of_files(source_v2: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_where_none_can_be(source_v2: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_store_at_a_path_that_cannot_be_written(source_v2: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "file").touch()
     refused(cli("prepare", "bigearthnet", source_v2, tmp_path / "file/s.h5", "--workers", 1), tmp_path / "file")
     (tmp_path / "folder.h5").mkdir()

@@ -105,7 +105,7 @@ def test_an_element_of_a_page_takes_the_pages_colours_and_shares_no_ids():
     st.lists(st.tuples(st.integers(0, 1000), st.floats(-1e9, 1e9)), max_size=8, unique_by=lambda point: point[0]),
     st.sampled_from(["loss", HOSTILE, "损失", ""]),
 )
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_names_and_values_of_any_kind(points, name):
     chart = Chart(name, name, [ChartLine(name, sorted(points)), ChartLine("other", sorted(points))], last_values=True)
     root = ElementTree.fromstring(svg_file(name, [[chart]]))

@@ -1,3 +1,5 @@
+"""The HTML report: its content, that it is self-contained and safe, and its maps."""
+
 import html
 import json
 import re
@@ -30,7 +32,7 @@ HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\" onload=\"al
 def make_run(
     folder: Path, seed: int = 0, classes=BEN19.names, *, name="made", synthetic=False, multi_label=True, test=True
 ) -> Path:
-    """A run's folder as `train` and `evaluate` write it, but for the weights; no two numbers in it are equal."""
+    """The folder of a run as `train` and `evaluate` write it, without the weights. All its numbers differ."""
     rng = np.random.default_rng(seed)
     shape = (60 + seed, len(classes))
     figures = {}
@@ -73,7 +75,7 @@ def make_run(
 
 
 class Page(HTMLParser):
-    """Elements and text of a page."""
+    """The elements and the text of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -96,10 +98,10 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-# ---- what the page says
+# ---- content
 
 
-def test_a_run_tells_what_was_done_and_every_figure(tmp_path):
+def test_a_run_shows_its_settings_and_all_scores(tmp_path):
     run = make_run(tmp_path / "eca-12")
     page = Page(write_report([run], tmp_path / "out"))
     for words in ("eca-12", "wide_resnet_eca", "305,889 parameters", "57×57", "B02, B03, B04, B8A", "stores/made.h5"):
@@ -118,7 +120,7 @@ def test_a_run_tells_what_was_done_and_every_figure(tmp_path):
             )
 
 
-def test_classes_stand_in_order_with_their_colours_and_none_invents_a_figure(tmp_path):
+def test_classes_are_in_order_with_their_colours_and_have_no_scores_without_support(tmp_path):
     page = Page(write_report([make_run(tmp_path / "run", test=False)], tmp_path))
     places = [page.words.index(f" {name} ") for name in BEN19.names]
     assert places == sorted(places)
@@ -145,7 +147,7 @@ def test_several_runs_are_compared_first(tmp_path):
     page = Page(write_report(runs, tmp_path))
     comparison = page.source[: page.source.index("<section")]
     for k, run in enumerate(runs):
-        assert f'<a href="#run-{k}">{run}</a>' in comparison  # both are called "run": their paths tell them apart
+        assert f'<a href="#run-{k}">{run}</a>' in comparison  # both are called "run", so they are named by their paths
         assert f"{read(run / 'scores-test.json')['macro_f1']:.4f}" in comparison
     assert "scores on test" in comparison
     assert "different stores" not in comparison
@@ -155,7 +157,7 @@ def test_several_runs_are_compared_first(tmp_path):
     assert "different stores" in page
 
 
-def test_synthetic_data_is_said_at_the_top_and_beside_the_figures(tmp_path):
+def test_synthetic_data_is_marked_at_the_top_and_next_to_the_scores(tmp_path):
     made, real = make_run(tmp_path / "made", synthetic=True), make_run(tmp_path / "real", seed=1)
     page = write_report([made], tmp_path).read_text()
     assert 'class="banner"' in page.split("<section")[0]
@@ -174,7 +176,7 @@ def test_a_single_label_run_shows_its_accuracy_and_no_thresholds(tmp_path):
     assert "<th>threshold" not in page.source
 
 
-def test_a_run_without_a_validation_split_says_so(tmp_path):
+def test_a_run_without_a_validation_split_has_a_note(tmp_path):
     run = make_run(tmp_path / "run", test=False)
     write_json(run / "scores.json", {})
     history = [",".join(line.split(",")[:5]) for line in (run / "metrics.csv").read_text().splitlines()]
@@ -185,10 +187,10 @@ def test_a_run_without_a_validation_split_says_so(tmp_path):
     assert "no split on which all" in write_report([run, run], tmp_path).read_text()
 
 
-# ---- what the page is
+# ---- a self-contained and safe page
 
 
-def assert_harmless_and_alone(page: Page) -> None:
+def assert_safe_and_self_contained(page: Page) -> None:
     assert not page.all("script")
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     loads = [a[key] for _, a in page.elements for key in ("src", "href", "srcset", "data", "action") if key in a]
@@ -201,24 +203,24 @@ def assert_harmless_and_alone(page: Page) -> None:
 def test_the_page_loads_nothing(tmp_path):
     runs = [make_run(tmp_path / name, seed=k, synthetic=True) for k, name in enumerate("abc")]
     page = Page(write_report(runs, tmp_path))
-    assert_harmless_and_alone(page)
+    assert_safe_and_self_contained(page)
     assert "http://" not in page.source
     assert "https://" not in page.source
 
 
-def test_hostile_names_stay_text(tmp_path):
+def test_markup_in_names_is_escaped(tmp_path):
     folder = tmp_path / "<script>alert(3)<"
     run = make_run(folder, classes=[HOSTILE, "Pastures", "</title></style>"], name=HOSTILE, synthetic=True)
     environment = read(run / "environment.json") | {"command": HOSTILE, "processor": HOSTILE, "gpu": HOSTILE}
     write_json(run / "environment.json", environment)
     page = Page(write_report([run, make_run(tmp_path / "b", seed=1)], tmp_path))
-    assert_harmless_and_alone(page)
+    assert_safe_and_self_contained(page)
     assert page.words.count(HOSTILE) >= 4
     assert not page.all("img")
 
 
 @pytest.mark.parametrize(
-    "file, content, says",
+    "file, content, message",
     [
         ("run.json", None, "is not a run"),
         ("scores.json", None, "has not finished"),
@@ -234,13 +236,13 @@ def test_hostile_names_stay_text(tmp_path):
         ("weights/config.json", None, "holds no weights"),
     ],
 )
-def test_a_damaged_run_is_refused_in_one_line_and_nothing_is_written(tmp_path, file, content, says):
+def test_a_damaged_run_is_refused_in_one_line_and_nothing_is_written(tmp_path, file, content, message):
     run = make_run(tmp_path / "run")
     if content is None:
         (run / file).unlink()
     else:
         (run / file).write_text(content)
-    with pytest.raises(BadInput, match=says) as refusal:
+    with pytest.raises(BadInput, match=message) as refusal:
         write_report([run], tmp_path / "out")
     assert str(run) in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -252,10 +254,10 @@ def test_a_missing_run_is_refused(tmp_path):
         write_report([tmp_path / "nowhere"], tmp_path)
 
 
-def test_chromium_shows_the_page_without_a_complaint(tmp_path):
+def test_chromium_renders_the_page_without_errors(tmp_path):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("no Chromium on PATH to render the page with")
+        pytest.skip("needs Chromium on PATH")
     scene, chart = make_scene(tmp_path / "scene")
     runs = [make_run(tmp_path / name, seed=k, name=HOSTILE, synthetic=True) for k, name in enumerate("ab")]
     page = write_report(runs, tmp_path, scene, chart)
@@ -274,7 +276,7 @@ def test_chromium_shows_the_page_without_a_complaint(tmp_path):
         timeout=120,
         check=True,
     )
-    assert "CONSOLE" not in done.stderr  # errors of the page, a load that its policy forbids among them
+    assert "CONSOLE" not in done.stderr  # errors of the page, including loads that its policy forbids
     assert len(np.unique(np.asarray(Image.open(shot)).reshape(-1, 3), axis=0)) > 100
 
 
@@ -282,7 +284,7 @@ def test_chromium_shows_the_page_without_a_complaint(tmp_path):
 
 
 def make_scene(folder: Path, side=240, left=300_000) -> tuple[Path, Path]:
-    """A scene and its map: the left half pastures, the right half water, but for a strip at the top without data."""
+    """A scene and its map: pastures in the left half, water in the right half, and a strip without data at the top."""
     folder.mkdir(parents=True)
     about = {"driver": "GTiff", "crs": "EPSG:32633", "transform": from_origin(left, 8_400_000, 10, 10)}
     about |= {"width": side, "height": side}
@@ -308,7 +310,7 @@ def pixels(uri: str):
     return np.asarray(Image.open(BytesIO(b64decode(content))))
 
 
-def test_a_map_is_the_most_probable_class_in_its_colour(tmp_path):
+def test_a_map_shows_the_most_probable_class_in_its_colour(tmp_path):
     seen = render_map_view(*make_scene(tmp_path / "S2A_one"))
     chart = pixels(seen.class_map)
     assert chart.shape == (240, 240, 4)
@@ -320,7 +322,7 @@ def test_a_map_is_the_most_probable_class_in_its_colour(tmp_path):
     assert seen.size == "2.4 × 2.4 km at 10 m, EPSG:32633"
 
 
-def test_a_scene_is_shown_red_green_blue(tmp_path):
+def test_a_scene_is_shown_in_the_order_red_green_blue(tmp_path):
     scene, chart = make_scene(tmp_path / "scene")
     with rasterio.open(scene / "B04.tif", "r+") as file:
         file.write(np.where(np.arange(240) < 120, 3000, 200)[None].repeat(240, 0).astype(np.uint16), 1)
@@ -330,8 +332,8 @@ def test_a_scene_is_shown_red_green_blue(tmp_path):
     assert (np.diff(picture[:, 50, 2].astype(int)) >= 0).all()
 
 
-def test_a_large_map_is_shown_smaller(tmp_path):
-    seen = render_map_view(*make_scene(tmp_path / "scene", side=2400))
+def test_large_images_are_reduced(tmp_path):
+    seen = render_map_view(*make_scene(tmp_path / "scene", side=1200))
     assert pixels(seen.class_map).shape == (1000, 1000, 4)
     assert pixels(seen.picture).shape == (1000, 1000, 3)
 
@@ -341,7 +343,7 @@ def test_the_page_shows_scene_and_map(tmp_path):
     with rasterio.open(scene / "B04.tif", "r+") as file:
         file.update_tags(TIFFTAG_IMAGEDESCRIPTION="synthetic")
     page = Page(write_report([make_run(tmp_path / "run")], tmp_path, scene, chart))
-    assert_harmless_and_alone(page)
+    assert_safe_and_self_contained(page)
     assert len(page.all("img")) == 2
     assert "S2A_two" in page.words
     assert " 50.0 %" in page.words
@@ -355,7 +357,7 @@ def test_a_map_of_another_place_is_refused(tmp_path):
         render_map_view(scene, chart)
 
 
-def test_a_raster_that_is_no_map_is_refused(tmp_path):
+def test_a_raster_that_is_not_a_map_is_refused(tmp_path):
     scene, chart = make_scene(tmp_path / "scene")
     with pytest.raises(BadInput, match="without a name"):
         render_map_view(scene, scene / "B02.tif")
@@ -364,10 +366,10 @@ def test_a_raster_that_is_no_map_is_refused(tmp_path):
         render_map_view(scene, chart)
 
 
-def test_names_of_a_map_are_escaped(tmp_path):
+def test_markup_in_class_names_of_a_map_is_escaped(tmp_path):
     scene, chart = make_scene(tmp_path / "scene")
     with rasterio.open(chart, "r+") as file:
         file.descriptions = ("Marine waters", HOSTILE, "Urban fabric")
     page = Page(write_report([make_run(tmp_path / "run")], tmp_path, scene, chart))
-    assert_harmless_and_alone(page)
+    assert_safe_and_self_contained(page)
     assert html.escape(HOSTILE, quote=False).split("&gt;")[0] in page.source

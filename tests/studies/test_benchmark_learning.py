@@ -1,4 +1,4 @@
-"""`landscale benchmark learning`, its page, and its section of docs/zoo.md."""
+"""`landscale benchmark learning`, its page, and its section in docs/zoo.md."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ DOCS = Path(__file__).parents[2] / "docs"
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 TINY = ["wide_resnet", "mlp_mixer_tiny"]
 SIZES = [(10, 19), (12, 43)]
-WRONG_SIDE = "halonet26t"  # of timm; its blocks do not fill the maps of a patch
+WRONG_SIDE = "halonet26t"  # a network of timm that does not accept the side of a patch
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, stop: int | None = None) -> list[str]:
-    """Notes which networks are trained, and interrupts before training number `stop`."""
+    """Record which networks are trained, and interrupt before training number `stop`."""
     names: list[str] = []
     learn = learning.learn
 
@@ -47,7 +47,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, stop: int | None = None) -> list[st
 # ---- the command
 
 
-def test_networks_learn_and_an_interrupted_table_goes_on(cli: Cli, tmp_path: Path, monkeypatch):
+def test_networks_learn_and_an_interrupted_command_is_resumed(cli: Cli, tmp_path: Path, monkeypatch):
     out = tmp_path / "learning.json"
     words = ["benchmark", "learning", *TINY, "--out", out]
     with monkeypatch.context() as patched:
@@ -76,7 +76,7 @@ def test_networks_learn_and_an_interrupted_table_goes_on(cli: Cli, tmp_path: Pat
         assert (row["first"], row["last"]) == (np.mean(row["losses"][:3]), np.mean(row["losses"][-3:]))
         assert row["learns"]
         assert row["last"] < FALL * row["first"]
-        assert 0 < row["constant"] < np.log(2)  # the landscape's patches differ in their classes
+        assert 0 < row["constant"] < np.log(2)  # because the classes differ between patches
         assert row["seconds"] > 0
 
     assert "12 bands, 43 classes: 2 of 2 networks learn" in cli(*words).out
@@ -89,13 +89,13 @@ def test_networks_learn_and_an_interrupted_table_goes_on(cli: Cli, tmp_path: Pat
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A store of 43 classes whose patches have 24 px, so that networks see a fifth of their side."""
+    """A store of 43 classes with patches of 24 px, on which networks are small and fast."""
     path = tmp_path / "clc43.h5"
     make_store(path, planes=sentinel_planes(), classes=CLC43.names, nomenclature="clc43")
     return path
 
 
-def test_what_fails_or_does_not_learn_is_named(cli: Cli, store: Path, tmp_path: Path, monkeypatch):
+def test_networks_that_fail_or_do_not_learn_are_reported(cli: Cli, store: Path, tmp_path: Path, monkeypatch):
     rates = {"mlp_mixer": 0.0, "vit": 1e30}
     monkeypatch.setattr(learning, "RATES", rates)
     names = ["mlp_mixer_tiny", WRONG_SIDE, "vit_12", "wide_resnet"]
@@ -114,7 +114,7 @@ def test_what_fails_or_does_not_learn_is_named(cli: Cli, store: Path, tmp_path: 
     assert learnt["learns"]
     assert learnt["side"] == 12
 
-    # what failed is tried again, what does not learn would not do so again
+    # networks that failed are trained again; those that did not learn would give the same result
     rates["vit"] = 1e-3
     again = trained(monkeypatch)
     assert cli(*words).code == 1
@@ -124,7 +124,7 @@ def test_what_fails_or_does_not_learn_is_named(cli: Cli, store: Path, tmp_path: 
 
 
 def test_the_same_command_gives_the_same_losses(cli: Cli, store: Path, tmp_path: Path):
-    """Whatever was trained before: weights and dropout depend on the network alone."""
+    """Weights and dropout do not depend on the networks that were trained before."""
     words = ["--store", store, "--batch", 4, "--steps", 4, "--json"]
     first = cli("benchmark", "learning", "wide_resnet", "k_branch", *words, "--out", tmp_path / "a.json").json
     second = cli("benchmark", "learning", "k_branch", *words, "--out", tmp_path / "b.json").json
@@ -151,7 +151,7 @@ def test_the_command_refuses(cli: Cli, tmp_path: Path, monkeypatch, words: list[
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_does_not_do_is_refused(cli: Cli, store: Path, tmp_path: Path):
+def test_a_store_without_enough_patches_classes_or_bands_is_refused(cli: Cli, store: Path, tmp_path: Path):
     words = ["benchmark", "learning", "wide_resnet", "--out", tmp_path / "l.json", "--store"]
     few = cli(*words, store, "--batch", 64)
     assert (few.code, few.lines) == (
@@ -166,12 +166,12 @@ def test_a_store_that_does_not_do_is_refused(cli: Cli, store: Path, tmp_path: Pa
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 6)), elements=st.integers(0, 1)), st.data())
-def test_no_constant_answer_is_better(targets, data):
+def test_no_constant_prediction_has_a_lower_loss(targets, data):
     least = learning._entropy(targets)
     p = data.draw(arrays(np.float64, targets.shape[1], elements=st.floats(1e-3, 1 - 1e-3)))
     loss = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean()
-    share = targets.mean(0).clip(1e-9, 1 - 1e-9)
-    best = -(targets * np.log(share) + (1 - targets) * np.log(1 - share)).mean()
+    frequency = targets.mean(0).clip(1e-9, 1 - 1e-9)
+    best = -(targets * np.log(frequency) + (1 - targets) * np.log(1 - frequency)).mean()
     assert least <= loss + 1e-12
     assert least == pytest.approx(best, abs=1e-6)
 
@@ -199,7 +199,7 @@ CONTENT: dict[str, Any] = {
 }
 
 
-def test_the_page_of_fixed_figures(cli: Cli, tmp_path: Path):
+def test_the_page_of_given_results(cli: Cli, tmp_path: Path):
     assert learning_rows(CONTENT) == [
         ["`one`", "0.700 → **0.300**", "0.700 → 0.300", "0.001", "2.5", "yes"],
         ["`two`", "0.700 → 0.650", "out of memory", "0.001", "1.2", "no"],
@@ -225,18 +225,18 @@ def test_the_page_of_fixed_figures(cli: Cli, tmp_path: Path):
 
 @given(st.permutations(range(5)))
 def test_the_order_of_the_rows_does_not_matter(order):
-    """A network that failed and was tried again comes last."""
+    """The row of a network that failed and was trained again is the last one."""
     shuffled = copy.copy(CONTENT) | {"models": [CONTENT["models"][k] for k in order]}
     assert sorted(learning_summary(shuffled)) == learning_summary(CONTENT)
     assert {cells[0] for cells in learning_rows(shuffled)} == {"`one`", "`two`", "`three`"}
 
 
-def test_the_zoo_page_takes_it_in(cli: Cli, tmp_path: Path, monkeypatch):
+def test_the_page_of_the_zoo_has_a_section_about_learning(cli: Cli, tmp_path: Path, monkeypatch):
     from landscale.models.catalogue import listing
     from landscale.studies.zoo import page as zoo_pages
 
     few = listing("mlp_mixer_tiny")
-    monkeypatch.setattr(zoo_pages, "listing", lambda **_: few)  # to count all takes seconds
+    monkeypatch.setattr(zoo_pages, "listing", lambda **_: few)  # because counting all networks takes long
     results, written = tmp_path / "learning.json", tmp_path / "zoo.md"
     results.write_text(json.dumps(CONTENT))
     words = ["benchmark", "zoo", "--out", RESULTS / "zoo.json"]
@@ -250,7 +250,7 @@ def test_the_zoo_page_takes_it_in(cli: Cli, tmp_path: Path, monkeypatch):
     assert "learn" not in zoo_page(json.loads((RESULTS / "zoo.json").read_text()), "command").split("## ")[-1]
 
 
-def test_the_documented_table_is_the_measured_one():
+def test_the_documented_section_is_made_from_the_committed_results():
     content = json.loads((RESULTS / "learning.json").read_text())
     assert learning_section(content) in (DOCS / "zoo.md").read_text(encoding="utf-8")
     assert {(row["name"], row["bands"], row["classes"]) for row in content["models"]} == {

@@ -1,4 +1,4 @@
-"""`landscale models`, `landscale benchmark zoo` and docs/zoo.md."""
+"""`landscale models`, `landscale benchmark zoo`, and the page docs/zoo.md."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ from landscale.studies.zoo.speed import LARGE, SMALL, comparison_sentences
 DOCS = Path(__file__).parents[2] / "docs"
 QUICK = ["--device", "cpu", "--batch", "2", "--seconds", "0.05"]
 TINY = ["mlp_mixer_tiny", "wide_resnet"]
-WRONG_SIDE = "halonet26t"  # of timm; its blocks do not fill the maps of a patch
+WRONG_SIDE = "halonet26t"  # a network of timm that does not accept the side of a patch
 
 
 def answer(capsys, *words: str):
@@ -35,11 +35,11 @@ def answer(capsys, *words: str):
 
 
 def refusal(capsys, *words: str) -> str:
-    """The one line on stderr of a command that is refused."""
+    """Run a command that must be refused, and return its one line on stderr."""
     assert main(list(words)) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    lines = said.err.strip().splitlines()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
     assert len(lines) == 1
     return lines[0]
 
@@ -47,7 +47,7 @@ def refusal(capsys, *words: str) -> str:
 # ---- the listing
 
 
-def test_the_table_is_what_the_networks_are():
+def test_the_kept_table_equals_a_new_count():
     assert list(kept()) == list(ZOO)
     for name, row in kept().items():
         authors = row["authors"]
@@ -55,7 +55,7 @@ def test_the_table_is_what_the_networks_are():
         assert (authors or {}).get("parameters") == ZOO[name].published.get(AUTHORS, {}).get("parameters")
 
 
-def test_the_listing_waits_for_no_torch():
+def test_the_listing_does_not_import_torch():
     command = [sys.executable, "-X", "importtime", "-m", "landscale", "models", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "landscale.models.catalogue" in done.stderr
@@ -100,7 +100,7 @@ def test_the_listing_refuses(capsys, words, line):
     assert line in refusal(capsys, "models", *words)
 
 
-def test_a_network_that_wants_another_side_is_told(capsys):
+def test_a_network_that_does_not_accept_the_side_is_refused(capsys):
     assert main(["models", WRONG_SIDE]) == 2
     assert f"landscale: model '{WRONG_SIDE}' does not take 120 px" in capsys.readouterr().err
 
@@ -116,7 +116,7 @@ def test_the_table_shows_counts_and_published_figures(capsys):
 
 
 @pytest.mark.slow
-def test_a_killed_benchmark_goes_on(tmp_path, capsys, monkeypatch):
+def test_a_killed_benchmark_is_resumed(tmp_path, capsys, monkeypatch):
     out = tmp_path / "zoo.json"
     words = ["benchmark", "zoo", *TINY, *QUICK, "--out", str(out)]
     process = subprocess.Popen([sys.executable, "-m", "landscale", *words], stderr=subprocess.DEVNULL)
@@ -128,18 +128,18 @@ def test_a_killed_benchmark_goes_on(tmp_path, capsys, monkeypatch):
     (first,) = json.loads(out.read_text())["models"]
     assert first["name"] == TINY[0]
 
-    # one that fails stops neither those before nor those behind it
+    # a network that fails does not stop the others
     words = ["benchmark", "zoo", TINY[0], WRONG_SIDE, TINY[1], *QUICK, "--out", str(out)]
     assert main([*words, "--json"]) == 1
-    said = capsys.readouterr()
-    assert f"landscale: {WRONG_SIDE} failed: AssertionError" in said.err
-    content = json.loads(said.out)
+    captured = capsys.readouterr()
+    assert f"landscale: {WRONG_SIDE} failed: AssertionError" in captured.err
+    content = json.loads(captured.out)
     assert content == json.loads(out.read_text())
     assert [row["name"] for row in content["models"]] == [TINY[0], WRONG_SIDE, TINY[1]]
     assert content["models"][0] == first
     check_schema(content)
 
-    # what is there is not measured again, what failed is
+    # only networks that failed are measured again
     again = []
     monkeypatch.setattr(zoo, "measure_in_process", lambda job: again.append(job.name) or {"failed": OUT_OF_MEMORY})
     assert main(words) == 0
@@ -151,13 +151,17 @@ def test_a_killed_benchmark_goes_on(tmp_path, capsys, monkeypatch):
     )
 
     written = tmp_path / "zoo.md"
-    few = [*listing("mlp_mixer_tiny"), *listing("wide_resnet"), *listing("vgg16_gap")]  # to count all takes seconds
+    few = [
+        *listing("mlp_mixer_tiny"),
+        *listing("wide_resnet"),
+        *listing("vgg16_gap"),
+    ]  # because counting all networks takes long
     monkeypatch.setattr(page, "listing", lambda **_: few)
     assert main(["benchmark", "zoo", "--out", str(out), "--markdown", str(written)]) == 0
-    told = rows_of(written.read_text())
-    assert list(told) == ["mlp_mixer_tiny", "wide_resnet", "vgg16_gap"]
-    assert told["wide_resnet"]["training images/s"] == f"{content['models'][2]['training']:,.1f}"
-    assert told["vgg16_gap"]["training images/s"] == ""
+    rows = rows_of(written.read_text())
+    assert list(rows) == ["mlp_mixer_tiny", "wide_resnet", "vgg16_gap"]
+    assert rows["wide_resnet"]["training images/s"] == f"{content['models'][2]['training']:,.1f}"
+    assert rows["vgg16_gap"]["training images/s"] == ""
     assert f"--markdown {written}" in written.read_text()
 
 
@@ -165,16 +169,20 @@ def check_schema(content):
     assert content["settings"].items() >= {"device": "cpu", "batch": 2, "seconds": 0.05, "classes": 19}.items()
     assert len(content["settings"]["bands"]) == 10
     assert content["environment"].keys() >= {"processor", "cores", "threads", "gpu", "packages"}
-    assert content["comparison"] == []  # only where both networks of it were asked for
+    assert content["comparison"] == []  # measured only if both of its networks are named
     for row in content["models"]:
         assert row.keys() >= {"name", "family", "side"}
         if "failed" not in row:
             described = describe(row["name"], THEIR_BANDS, THEIR_CLASSES)
             assert (row["parameters"], row["flops"]) == (described["parameters"], described["flops"])
             assert min(row["training"], row["machine_flops"], row["chunks"]) > 0
-            assert row["inference"] > row["training"] / 2  # it is a part of it; noise may be large in so little time
+            assert (
+                row["inference"] > row["training"] / 2
+            )  # inference is a part of training; measurements this short are noisy
             assert row["training_share"] == pytest.approx(3 * row["flops"] * row["training"] / row["machine_flops"])
-            assert 1e6 < row["peak_memory"] < 1e9  # megabytes of activations, far from an interpreter's
+            assert (
+                1e6 < row["peak_memory"] < 1e9
+            )  # megabytes of activations, much less than the memory of an interpreter
 
 
 def test_out_of_memory_is_a_result():
@@ -210,11 +218,11 @@ def test_another_file_is_not_overwritten(tmp_path, capsys):
     assert out.read_text() == '{"benchmark": "tiles"}'
 
 
-# ---- the comparison of paper 2
+# ---- the main claim of Papoutsis et al. 2022
 
 
 def rounds(small: float, at_120: float, large: float) -> list[dict]:
-    """Three rounds of the comparison, of which one was disturbed."""
+    """Three rounds of the comparison, of which one was slowed down."""
     rows = []
     for k, noise in enumerate((1.0, 0.2, 1.0)):
         for name, side, speed, parameters in (
@@ -228,7 +236,7 @@ def rounds(small: float, at_120: float, large: float) -> list[dict]:
 
 
 @given(*[st.floats(0.1, 1e5)] * 3)
-def test_the_verdict_gives_our_ratios_whichever_way_they_come_out(small, at_120, large):
+def test_sentences_contain_the_ratios_of_medians(small, at_120, large):
     lines = comparison_sentences({"comparison": rounds(small, at_120, large), "settings": {"batch": 2}})
     assert "10.0 times fewer" in lines[0]
     for line, where, speed in zip(lines[1:], ("Each at its own side", "Both at 120 px"), (small, at_120), strict=True):
@@ -236,7 +244,7 @@ def test_the_verdict_gives_our_ratios_whichever_way_they_come_out(small, at_120,
         assert f"trains {speed / large:.2f} times as fast" in line
 
 
-def test_no_verdict_without_figures():
+def test_no_sentences_without_measurements():
     assert comparison_sentences({"comparison": [], "settings": {"batch": 2}}) == []
     failed = [{"name": LARGE, "side": 120, "round": 0, "failed": "out of memory"}]
     assert comparison_sentences({"comparison": failed, "settings": {"batch": 2}}) == []
@@ -264,24 +272,24 @@ def rows_of(text: str) -> dict[str, dict[str, str]]:
     return {cells[0].strip("`"): dict(zip(COLUMNS, cells, strict=True)) for cells in rows}
 
 
-def test_the_page_is_in_step_with_the_zoo():
+def test_the_documented_page_lists_every_network_with_its_parameters():
     text = (DOCS / "zoo.md").read_text(encoding="utf-8")
-    told = rows_of(text)
-    assert set(told) == set(ZOO)
-    for name, cells in told.items():
+    rows = rows_of(text)
+    assert set(rows) == set(ZOO)
+    for name, cells in rows.items():
         with torch.device("meta"):
             network = create(name, THEIR_BANDS, THEIR_CLASSES)
-        ours = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        theirs = ZOO[name].published.get(AUTHORS, {}).get("parameters")
-        assert cells["parameters"] == f"{ours:,}", name
-        assert cells["authors'"] == (f"{theirs:,}" if theirs else ""), name
-        assert cells["difference"] == (signed(int(ours - theirs)) if theirs else ""), name
+        parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        published = ZOO[name].published.get(AUTHORS, {}).get("parameters")
+        assert cells["parameters"] == f"{parameters:,}", name
+        assert cells["authors'"] == (f"{published:,}" if published else ""), name
+        assert cells["difference"] == (signed(int(parameters - published)) if published else ""), name
         assert cells["input px"] == str(ZOO[name].side)
     for family in {entry.family for entry in ZOO.values()}:
         assert all(line in text for line in reasons([e.name for e in ZOO.values() if e.family == family]))
 
 
-def test_every_difference_is_explained():
+def test_every_difference_from_the_published_code_has_reasons():
     differing = {row["name"]: row["authors"]["difference"] for row in listing() if row["authors"]}
     assert {name: number for name, number in differing.items() if number} == {
         name: sum(parts.values()) for name, parts in PARTS.items()
@@ -289,13 +297,13 @@ def test_every_difference_is_explained():
 
 
 @given(st.integers(-(10**9), 10**9))
-def test_signed_numbers(number):
+def test_signed_numbers_have_a_sign_and_keep_their_value(number):
     text = signed(number)
     assert int(text.replace("−", "-").replace(",", "")) == number
     assert text[0] in "+−" or number == 0
 
 
-def test_reasons_are_grouped():
+def test_networks_with_the_same_reason_share_a_line():
     lines = reasons(["resnet50", "vgg16_gap", "resnet101"])
     assert len(lines) == 1
     assert lines[0].endswith("`resnet50` −26,560, `resnet101` −52,672")
