@@ -238,12 +238,13 @@ def square(x, y, side):
     return [(x, y), (x, y + side), (x + side, y + side), (x + side, y), (x, y)]
 
 
+@pytest.mark.filterwarnings("error::rasterio.errors.ShapeSkipWarning")
 def test_polygons_with_holes_and_multipolygons(tmp_path):
-    """A lake with an island, and a forest of two parts, one of them the island; integer codes."""
+    """A lake with an island, and a forest of two parts, one of them the island, and an empty part; integer codes."""
     x, y = CORNER[0], CORNER[1] - SIDE
     lake = polygon(square(x, y, 600), square(x + 100, y + 100, 200))
     parts = polygon(square(x + 100, y + 100, 200)), polygon(square(x + 600, y + 600, 600))
-    forest = struct.pack("<BII", 1, 6, 2) + b"".join(parts)
+    forest = struct.pack("<BII", 1, 6, 3) + b"".join(parts) + polygon()
     path = write_polygons(tmp_path / "a.gpkg", [lake, forest], np.array([512, 312]), "clc_code", crs=UTM)
     fractions = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
     assert fractions[CODES.index(512)] == pytest.approx((36 - 4) / 144, abs=1e-6)
@@ -264,8 +265,9 @@ def test_only_areas_count_and_polygons_may_be_three_dimensional_or_empty(tmp_pat
 
 def test_unclassified_polygons_do_not_cover(tmp_path):
     (x, y), side = CORNER, SIDE
-    boxes = [shapely.box(x, y - side, x + side / 2, y), shapely.box(x + side / 2, y - side, x + side, y)]
-    path = write_polygons(tmp_path / "a.gpkg", [shapely.to_wkb(box) for box in boxes], ["999", "312"], crs=UTM)
+    left, right = shapely.box(x, y - side, x + side / 2, y), shapely.box(x + side / 2, y - side, x + side, y)
+    boxes = [shapely.to_wkb(box) for box in (left, right, right)]
+    path = write_polygons(tmp_path / "a.gpkg", boxes, ["999", "312", "995"], crs=UTM)  # the last lies over the forest
     fractions = open_corine(path).class_fractions(UTM, np.array([CORNER]))[0]
     assert fractions.sum() == fractions[CODES.index(312)] == 0.5
 
@@ -307,6 +309,13 @@ def test_labels_by_nomenclature_and_least_fraction():
     assert corine_labels(fractions, BEN19, 0).dtype == np.uint8
     with pytest.raises(UnknownName):
         corine_labels(fractions, EUROSAT10, 0)
+
+
+def test_a_sum_that_falls_short_of_the_least_fraction_by_rounding_is_a_label():
+    fractions = np.zeros((1, 44))
+    fractions[0, [CODES.index(c) for c in (211, 212)]] = 0.7, 0.1
+    assert 0.7 + 0.1 < 0.8
+    assert codes_of(corine_labels(fractions, BEN19, 0.8), BEN19) == [{211}]
 
 
 def codes_of(labels, nomenclature):
