@@ -107,7 +107,7 @@ def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
     def train_for(most: int, until: float) -> int:
         done = 0
         while done < most and time.perf_counter() < until:
-            trainer.learn([next(upcoming)], incoming)  # type: ignore[arg-type]
+            trainer.step([next(upcoming)], incoming)  # type: ignore[arg-type]
             trainer.state.step += 1
             done += 1
         if device.type == "cuda":
@@ -131,16 +131,16 @@ def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
 
 def bare_step(trainer: Trainer, side: int, batch: int, seconds: float) -> float:
     """Patches a second of forward, backward and update alone, on one batch on the device."""
-    device, learner = trainer.device, trainer.learner
+    device, model = trainer.device, trainer.model
     values = torch.randn(batch, 12, side, side, device=device).contiguous(memory_format=torch.channels_last)
     targets = (torch.rand(batch, 19, device=device) < 0.1).float()
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=learner.speed.reduced):
-            logits = learner.guess(values)
-        learner.loss(logits, targets).backward()  # type: ignore[no-untyped-call]
-        learner.optimizer.step()
-        learner.optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=model.speed.reduced):
+            logits = model.compiled_network(values)
+        model.loss(logits, targets).backward()  # type: ignore[no-untyped-call]
+        model.optimizer.step()
+        model.optimizer.zero_grad()
 
     for _ in range(3):
         step()
@@ -186,7 +186,7 @@ def main() -> None:
                     row[how] = measure(trainer, options.seconds)
                 trainer.placed = None
                 row["bare_step_patches_per_second"] = bare_step(trainer, side, options.batch, options.seconds / 2)
-                row["bf16"] = trainer.learner.speed.reduced
+                row["bf16"] = trainer.model.speed.reduced
                 if device.type == "cuda":
                     row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
                 rows.append(row)

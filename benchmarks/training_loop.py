@@ -46,7 +46,7 @@ def main() -> None:
         contenders: dict[str, Callable[[], int]] = {}
         for batch in BATCHES:
             trainer = training(folder, batch, device)
-            speed = trainer.learner.speed
+            speed = trainer.model.speed
             contenders |= {
                 f"loop_{batch}": partial(loop, trainer, iter(range(10**6))),
                 f"bare_step_{batch}": partial(bare_steps, batch, torch.channels_last, speed.reduced),
@@ -73,7 +73,7 @@ def loop(trainer: Trainer, epochs: Iterator[int]) -> int:
     steps = train_steps(epoch_order(trainer.patches, 0, next(epochs)), batch)[: PATCHES // batch]
     incoming = trainer.batches(steps)
     for rows in steps:
-        trainer.learn([rows], incoming)
+        trainer.step([rows], incoming)
         trainer.state.step += 1
     return PATCHES
 

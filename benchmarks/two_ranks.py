@@ -54,7 +54,7 @@ def run_rank(path: Path, compress: str) -> None:
         if not number.item():
             break
         for _ in range(int(number)):
-            trainer.learn([next(upcoming)], incoming)
+            trainer.step([next(upcoming)], incoming)
             trainer.state.step += 1
         if ranks.first:
             print("done", flush=True)

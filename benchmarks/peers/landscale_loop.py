@@ -34,11 +34,11 @@ def main(path: Path, model: str, batch: int) -> None:
     description = {
         "patches": len(trainer.patches),
         "labels": int(trainer.targets[trainer.patches].sum()),
-        "precision": trainer.learner.speed.told,
+        "precision": trainer.model.speed.told,
         "threads": torch.get_num_threads(),
     }
     for rows, _ in zip(steps, turns(description), strict=False):
-        trainer.learn([rows], incoming)
+        trainer.step([rows], incoming)
         trainer.state.step += 1
 
 

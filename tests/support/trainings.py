@@ -109,8 +109,8 @@ def undisturbed(store, folder):
 
 
 def interrupted_learning(monkeypatch, at):
-    """`Trainer.learn` that gets a Ctrl-C in the steps for which `at(step)` holds, counted from 1."""
-    true = Trainer.learn
+    """`Trainer.step` that gets a Ctrl-C in the steps for which `at(step)` holds, counted from 1."""
+    true = Trainer.step
 
     def learn_and_interrupt(self, *about):
         loss = true(self, *about)
@@ -118,7 +118,7 @@ def interrupted_learning(monkeypatch, at):
             os.kill(os.getpid(), signal.SIGINT)
         return loss
 
-    monkeypatch.setattr(Trainer, "learn", learn_and_interrupt)
+    monkeypatch.setattr(Trainer, "step", learn_and_interrupt)
 
 
 # Processes are forked from a server that has imported everything, so that each starts in a fraction of a second.

@@ -20,11 +20,11 @@ from landscale.distributed import Ranks
 from landscale.loading import batches, evaluation_steps
 from landscale.models.weights import load_model
 from landscale.testing import CLASSES, make_store, rgbn_plane, sentinel_planes
-from landscale.training import learner as learner_room
+from landscale.training import trainable_model
 from landscale.training.build import build_classifier
-from landscale.training.learner import Learnt
 from landscale.training.recipe import load_recipe
 from landscale.training.runs import Run
+from landscale.training.trainable_model import StepResult
 from landscale.training.training import Trainer
 from trainings import BANDS, CPU, PLAIN, TINY, flags, learn, outcome, weights_of
 
@@ -160,13 +160,13 @@ def test_averaged_weights_are_what_is_kept(store, tmp_path):
 def test_patches_grow(store, tmp_path, monkeypatch):
     """`progressive`: 6 px for the first fifth of the training, 8 px up to its half, then the whole 12."""
     sides = []
-    true = learner_room.Augmentation.__call__
+    true = trainable_model.Augmentation.__call__
 
-    def looked_at(self, values, *others):
+    def looked_at(self, values, *others, **more):
         sides.append(values.shape[-1])
-        return true(self, values, *others)
+        return true(self, values, *others, **more)
 
-    monkeypatch.setattr(learner_room.Augmentation, "__call__", looked_at)
+    monkeypatch.setattr(trainable_model.Augmentation, "__call__", looked_at)
     evaluated = []
     evaluate = room.evaluate
     monkeypatch.setattr(room, "evaluate", lambda c, *a, **k: evaluated.append(c.inputs.side) or evaluate(c, *a, **k))
@@ -185,9 +185,9 @@ def test_milestones_fall_exactly_after_their_epochs(tmp_path, monkeypatch, patch
 
     def pretend(self, *_):
         rates.append(room.rate_factor(self.recipe, self.state.progress))
-        return Learnt(0.0, 0)
+        return StepResult(0.0, 0)
 
-    monkeypatch.setattr(Trainer, "learn", pretend)
+    monkeypatch.setattr(Trainer, "step", pretend)
     monkeypatch.setattr(Trainer, "save", lambda self: None)
     monkeypatch.setattr(Trainer, "end_epoch", lambda self, epoch: None)
     run = Run(tmp_path / "run")
@@ -230,8 +230,8 @@ def test_the_last_thread_is_gone(store, tmp_path):
 
 def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(store, tmp_path, monkeypatch):
     losses = []
-    true = Trainer.learn
-    monkeypatch.setattr(Trainer, "learn", lambda *about: losses.append(true(*about)) or losses[-1])
+    true = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda *about: losses.append(true(*about)) or losses[-1])
     learn(replace(PLAIN, epochs=2), store, tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert list(table["loss"]) == pytest.approx(

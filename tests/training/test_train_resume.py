@@ -23,11 +23,11 @@ from landscale.errors import Diverged
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.testing import make_store, rgbn_plane
 from landscale.training import checkpoint as checkpoint_room
-from landscale.training import learner as learner_room
+from landscale.training import trainable_model
 from landscale.training.build import build_classifier
-from landscale.training.checkpoint import Writer, load_checkpoint
-from landscale.training.learner import Learner, Learnt
+from landscale.training.checkpoint import CheckpointWriter, load_checkpoint
 from landscale.training.runs import Run
+from landscale.training.trainable_model import StepResult, TrainableModel
 from landscale.training.training import Trainer
 from trainings import CPU, PLAIN, TINY, flags, interrupted_learning, learn, outcome
 
@@ -89,7 +89,7 @@ def test_no_patch_of_an_epoch_is_seen_twice(tmp_path_factory, patches, batch, ac
     seen: dict[int, list[int]] = {}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner_room, "over_ranks", lambda network, *_, **__: network)
+        patch.setattr(trainable_model, "over_ranks", lambda network, *_, **__: network)
         patch.setattr(Ranks, "broadcast", lambda self, value: value)
         patch.setattr(Trainer, "batches", lambda self, parts: iter(parts))
         patch.setattr(Trainer, "_announce", lambda self: None)
@@ -103,9 +103,9 @@ def test_no_patch_of_an_epoch_is_seen_twice(tmp_path_factory, patches, batch, ac
                 rows = np.concatenate(parts)
                 seen.setdefault(self.state.epoch, []).extend(rows.tolist())
                 left[0] -= 1
-                return Learnt(0.5, int(left[0] == 0))
+                return StepResult(0.5, int(left[0] == 0))
 
-            patch.setattr(Trainer, "learn", count)
+            patch.setattr(Trainer, "step", count)
             patch.setattr(Trainer, "end_epoch", lambda self, epoch: 0.0)
             patch.setattr(room, "deferred_signals", lambda alone: _caught(left))
             trainer = Trainer(recipe, store, Run(folder / "run"), Ranks(0, world), build_classifier(recipe, store), CPU)
@@ -146,19 +146,19 @@ class _caught:  # noqa: N801
 
 def explode_at(monkeypatch, steps, with_what=math.inf):
     """The loss of these steps, counted from 1, as long as the rate is the highest."""
-    true = Learner._loss
+    true = TrainableModel._loss
 
     def loss(self, batch, generator):
         value = true(self, batch, generator)
         return value * with_what if self.explodes else value
 
-    def learn(self, parts, batches, step, rate, *others):
-        self.explodes = step + 1 in steps and rate > 0.004
-        return true_learn(self, parts, batches, step, rate, *others)
+    def step(self, parts, batches, number, rate, *others):
+        self.explodes = number + 1 in steps and rate > 0.004
+        return true_step(self, parts, batches, number, rate, *others)
 
-    true_learn = Learner.learn
-    monkeypatch.setattr(Learner, "_loss", loss)
-    monkeypatch.setattr(Learner, "learn", learn)
+    true_step = TrainableModel.step
+    monkeypatch.setattr(TrainableModel, "_loss", loss)
+    monkeypatch.setattr(TrainableModel, "step", step)
 
 
 CONSTANT = replace(SGD, schedule="constant", rate=8e-3, epochs=2, save_minutes=0.0)
@@ -195,7 +195,9 @@ def test_backoff_goes_back_and_halves_the_rate(store, tmp_path, monkeypatch, cap
 
 
 def test_backoff_gives_up(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(Learner, "_loss", lambda self, *_: sum(p.sum() for p in self.network.parameters()) * math.nan)
+    monkeypatch.setattr(
+        TrainableModel, "_loss", lambda self, *_: sum(p.sum() for p in self.network.parameters()) * math.nan
+    )
     with pytest.raises(Diverged, match="diverged"):
         learn(replace(CONSTANT, on_divergence="backoff"), store, tmp_path / "run")
     _, saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors", CPU)
@@ -253,13 +255,13 @@ def test_rare_classes_are_seen_more_often(tmp_path, monkeypatch):
     labels[:5, 3] = 1
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 80}, labels=labels)
     seen = []
-    true = Trainer.learn
+    true = Trainer.step
 
     def learn_and_note(self, parts, *others):
         seen.extend(np.concatenate(parts).tolist())
         return true(self, parts, *others)
 
-    monkeypatch.setattr(Trainer, "learn", learn_and_note)
+    monkeypatch.setattr(Trainer, "step", learn_and_note)
     shares = {}
     for power in (0.0, 0.5, 1.0):
         seen.clear()
@@ -295,7 +297,7 @@ def test_a_step_does_not_wait_for_the_disk(tmp_path, monkeypatch):
         return true(*arguments, **options)
 
     monkeypatch.setattr(checkpoint_room, "save_file", slow)
-    writer, weights = Writer(), torch.arange(12.0).reshape(3, 4).T
+    writer, weights = CheckpointWriter(), torch.arange(12.0).reshape(3, 4).T
     state = {"state": {"step": 3}}
     begun = time.monotonic()
     writer.write(tmp_path / "a.safetensors", {"w": weights}, state)
@@ -350,14 +352,14 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(store, tmp_path, capsys):
 
 @pytest.mark.parametrize("number,code", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_codes_of_signals(number, code, store, tmp_path, monkeypatch, capsys):
-    true = Trainer.learn
+    true = Trainer.step
 
     def learn_and_signal(self, *about):
         if self.state.step == 6:
             os.kill(os.getpid(), number)
         return true(self, *about)
 
-    monkeypatch.setattr(Trainer, "learn", learn_and_signal)
+    monkeypatch.setattr(Trainer, "step", learn_and_signal)
     words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(TINY)]
     assert main(words) == code
     assert "stopped after step 7 of 15" in capsys.readouterr().err
@@ -386,7 +388,7 @@ def test_ranks_agree_on_norms_in_one_order(store, tmp_path, monkeypatch):
     trainer = Trainer(TINY, store, Run(tmp_path / "run"), Ranks(), build_classifier(TINY, store), CPU)
     adopted = []
     monkeypatch.setattr(Ranks, "broadcast_tensors", lambda self, tensors: adopted.extend(t.data_ptr() for t in tensors))
-    trainer.learner.agree()
-    expected = [*trainer.learner.network.buffers(), *trainer.learner.averaged.buffers()]
+    trainer.model.share_norm_statistics()
+    expected = [*trainer.model.network.buffers(), *trainer.model.averaged.buffers()]
     assert adopted == [t.data_ptr() for t in expected]
     assert len(set(adopted)) == len(adopted)

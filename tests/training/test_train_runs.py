@@ -14,7 +14,7 @@ from landscale.distributed import Ranks
 from landscale.errors import BadStore, LandscaleError
 from landscale.store import open_store
 from landscale.testing import make_store, rgbn_plane
-from landscale.training import learner as learner_room
+from landscale.training import trainable_model
 from landscale.training.build import build_classifier
 from landscale.training.runs import Run
 from landscale.training.training import Trainer
@@ -27,7 +27,7 @@ def test_a_finished_run_called_again_is_left_as_it_is(store, tmp_path, capsys, m
     words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(TINY), "--json"]
     assert main(words) == 0
     first, said = outcome(tmp_path / "run"), capsys.readouterr().out
-    monkeypatch.setattr(Trainer, "learn", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("it trains again"))
     monkeypatch.setattr(room, "evaluate", lambda *_, **__: pytest.fail("it evaluates again"))
     assert main(words) == 0
     assert outcome(tmp_path / "run") == first
@@ -151,7 +151,7 @@ def test_a_band_without_statistics_is_named(tmp_path):
 
 def test_fewer_patches_than_processes_are_refused(tmp_path, monkeypatch):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 3})
-    monkeypatch.setattr(learner_room, "over_ranks", lambda network, *_, **__: network)
+    monkeypatch.setattr(trainable_model, "over_ranks", lambda network, *_, **__: network)
     with pytest.raises(LandscaleError, match=r"3 .*4"):
         Trainer(PLAIN, store, Run(tmp_path / "run"), Ranks(0, 4), build_classifier(PLAIN, store), CPU, None)
 

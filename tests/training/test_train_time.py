@@ -20,8 +20,8 @@ from landscale.distributed import Ranks
 from landscale.testing import make_store, rgbn_plane
 from landscale.training import planner
 from landscale.training.build import build_classifier
-from landscale.training.learner import Learnt
 from landscale.training.runs import Run
+from landscale.training.trainable_model import StepResult
 from landscale.training.training import Trainer
 from trainings import CPU, PLAIN, TINY, flags, learn, outcome
 
@@ -89,7 +89,7 @@ def test_planned_time(
         next(incoming)
         done.append(room.rate_factor(self.recipe, self.state.progress))
         pace = step * (1 + (slower - 1) * (clock.now - 1000) / limit)
-        return clock.work(pace + (limit * share_of_first if len(done) == 1 else 0), Learnt(0.5, 0))
+        return clock.work(pace + (limit * share_of_first if len(done) == 1 else 0), StepResult(0.5, 0))
 
     def wait(*arguments, **_):
         for rows in arguments[3]:
@@ -115,7 +115,7 @@ def test_planned_time(
             patch.setattr(room, name, stand_in)
         patch.setattr(planner, "time", clock)
         patch.setattr(planner, "infer", infer_slowly)
-        patch.setattr(Trainer, "learn", learn_slowly)
+        patch.setattr(Trainer, "step", learn_slowly)
         patch.setattr(Trainer, "save", lambda self: None)
         patch.setattr(Run, "write_history", lambda self, history: clock.work(0.01))
         patch.setattr(Run, "events", lambda self, epoch: lambda row: None)

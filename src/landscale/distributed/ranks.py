@@ -54,16 +54,19 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def begin_sum(self, values: torch.Tensor) -> Callable[[], list[float]]:
-        """Begin to sum numbers (n,) over all ranks in the background; the returned function waits for the sums."""
-        if self.world == 1:
-            return lambda: list(values.tolist())
+    def begin_sum(self, values: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begin to sum values (n,) over all ranks while other work goes on.
+
+        The function that is returned gives the sums, on the values' device. On a GPU its queue waits for them, not the host.
+        """
         values = values.detach().clone()
+        if self.world == 1:
+            return lambda: values
         work = dist.all_reduce(values, async_op=True)
 
-        def wait_for_sums() -> list[float]:
+        def wait_for_sums() -> torch.Tensor:
             work.wait()
-            return list(values.tolist())
+            return values
 
         return wait_for_sums
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from landscale.distributed import Ranks
 from landscale.loading.batch import Native
 from landscale.loading.filling import bytes_of, filled, part_of, positions
+from landscale.loading.transfer import to_device
 from landscale.store import PatchStore, Plane
 
 
@@ -64,9 +65,7 @@ class OnDevice:
 
     def there(self, values: NDArray[np.generic]) -> Tensor:
         """On the device; nobody waits for the copy."""
-        device = next(iter(self.shards.values())).device
-        tensor = torch.from_numpy(values)
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+        return to_device(torch.from_numpy(values), next(iter(self.shards.values())).device)
 
 
 def on_device(
@@ -91,13 +90,14 @@ def on_device(
         for p in planes
         for dtype, *words in [_words(p)]
     }
-    staging = {key: torch.empty((part, shard.shape[1]), dtype=shard.dtype) for key, shard in shards.items()}
+    staging = {p.key: torch.from_numpy(np.empty((part, *p.shape), p.dtype)) for p in planes}
     if device.type == "cuda":
         staging = {key: tensor.pin_memory() for key, tensor in staging.items()}
-    arrays = {p.key: staging[p.key].numpy().view(p.dtype).reshape(part, *p.shape) for p in planes}
+    arrays = {key: tensor.numpy() for key, tensor in staging.items()}
     for here in filled(store, planes, mine, len(rows), lambda _: arrays, ranks):
         for key, shard in shards.items():
-            shard[here].copy_(staging[key][: len(shard[here])])
+            copied = shard[here]
+            copied.copy_(staging[key][: len(copied)].flatten(1).view(shard.dtype))
     return OnDevice(rows, planes, shards, peers, group, told)
 
 

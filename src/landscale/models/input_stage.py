@@ -40,6 +40,7 @@ class InputStage(nn.Module):
 
     mean: Tensor
     std: Tensor
+    positions: Tensor
 
     def __init__(
         self,
@@ -63,6 +64,8 @@ class InputStage(nn.Module):
         self.side = side
         self.upsample = upsample
         values = torch.tensor([statistics[name] for name in names], dtype=torch.float32)
+        # Indices that are on the device already: a GPU would wait for a copy of them in every batch.
+        self.register_buffer("positions", torch.arange(len(self.bands)), persistent=False)
         self.register_buffer("mean", values[:, 0].clone(), persistent=False)  # they live in the weights' config
         self.register_buffer("std", values[:, 1].clamp(min=1e-6), persistent=False)
 
@@ -80,7 +83,7 @@ class InputStage(nn.Module):
             wanted = [band for band in names if band in self.bands]
             if not wanted:
                 continue
-            there = torch.tensor([self.bands.index(band) for band in wanted], device=tensor.device)
+            there = torch.stack([self.positions[self.bands.index(band)] for band in wanted])
             numbers = _select(tensor, [names.index(band) for band in wanted]).float()
             for k, scale in enumerate(self.scales):
                 channels = there + k * len(self.bands)
@@ -129,8 +132,8 @@ def _select(tensor: Tensor, channels: list[int]) -> Tensor:
     if channels == list(range(tensor.shape[1])):
         return tensor
     if tensor.dtype == torch.uint16:  # which torch converts but does not index
-        return tensor.view(torch.int16)[:, channels].view(torch.uint16)
-    return tensor[:, channels]
+        return _select(tensor.view(torch.int16), channels).view(torch.uint16)
+    return torch.stack([tensor[:, channel] for channel in channels], dim=1)
 
 
 def resize(values: Tensor, side: int, upsample: str) -> Tensor:

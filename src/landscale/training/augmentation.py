@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from landscale.loading.transfer import to_device
 from landscale.models.input_stage import turn
 
 
@@ -40,7 +42,7 @@ class Augmentation:
         if self.zoom:
             values = _zoomed(values, self.zoom, generator)
         if self.jitter:
-            noise = (self.jitter * torch.randn((2, n, bands, 1, 1), generator=generator)).to(values.device)
+            noise = to_device(self.jitter * torch.randn((2, n, bands, 1, 1), generator=generator), values.device)
             values = values * (1 + noise[0]) + noise[1]
         if self.mixup or self.cutmix:
             paste = self.cutmix and (not self.mixup or bool(torch.rand((), generator=generator) < 0.5))
@@ -51,8 +53,10 @@ class Augmentation:
 
 def _turned(values: Tensor, ks: Tensor) -> Tensor:
     out = torch.empty_like(values)
-    for k in range(8):
-        rows = torch.nonzero(ks == k).flatten().to(values.device)
+    drawn = ks.numpy()
+    order = to_device(torch.from_numpy(np.argsort(drawn, kind="stable")), values.device)
+    by_turn = torch.split(order, np.bincount(drawn, minlength=8).tolist())
+    for k, rows in enumerate(by_turn):
         if len(rows):
             out[rows] = turn(values[rows], k)
     return out
@@ -63,7 +67,7 @@ def _shifted(values: Tensor, by: Tensor) -> Tensor:
     side = values.shape[-1]
     place = torch.arange(side)[None] + by.T[:, :, None]  # (2, n, side)
     place = side - 1 - (side - 1 - place.abs()).abs()  # mirrored at both borders
-    rows, columns = place.to(values.device)
+    rows, columns = to_device(place, values.device)
     values = values.gather(2, rows[:, None, :, None].expand_as(values))
     return values.gather(3, columns[:, None, None, :].expand_as(values))
 
@@ -75,7 +79,7 @@ def _zoomed(values: Tensor, most: float, generator: Generator) -> Tensor:
     window = torch.zeros(n, 2, 3)
     window[:, 0, 0] = window[:, 1, 1] = size
     window[:, :, 2] = centre
-    grid = F.affine_grid(window.to(values.device), list(values.shape), align_corners=False)
+    grid = F.affine_grid(to_device(window, values.device), list(values.shape), align_corners=False)
     return F.grid_sample(values, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
@@ -87,8 +91,8 @@ def _beta(n: int, alpha: float, generator: Generator) -> Tensor:
 
 def _mixed(values: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """The batch blended with a shuffled copy of itself, a weight per patch (paper 1)."""
-    weight = _beta(len(values), alpha, generator).to(values.device)
-    other = torch.randperm(len(values), generator=generator).to(values.device)
+    weight = to_device(_beta(len(values), alpha, generator), values.device)
+    other = to_device(torch.randperm(len(values), generator=generator), values.device)
     values = values[other].lerp(values, weight[:, None, None, None])
     return values, targets[other].lerp(targets, weight[:, None])
 
@@ -98,7 +102,7 @@ def _pasted(values: Tensor, targets: Tensor, alpha: float, generator: Generator)
     side = values.shape[-1]
     edge = int(side * (1 - _beta(1, alpha, generator).item()) ** 0.5)
     top, left = (int(v) for v in torch.randint(0, side - edge + 1, (2,), generator=generator))
-    other = torch.randperm(len(values), generator=generator).to(values.device)
+    other = to_device(torch.randperm(len(values), generator=generator), values.device)
     values = values.clone()
     box = (..., slice(top, top + edge), slice(left, left + edge))
     values[box] = values[other][box]

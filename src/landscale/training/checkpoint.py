@@ -20,7 +20,7 @@ from landscale.runtime.files import atomic_file
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where a training stands. All of it, with the tensors, is in every checkpoint."""
 
     total: int
@@ -49,6 +49,13 @@ class State:
     best: float = -math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def add_loss(self, loss: float) -> None:
+        """Count the loss of one step."""
+        if math.isnan(self.first_loss):
+            self.first_loss = loss
+        self.epoch_loss += loss
+        self.epoch_steps += 1
+
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write whole or not at all: a reader finds the old checkpoint or the new one."""
@@ -60,7 +67,7 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
             raise BadInput(path, f"cannot be written ({reason(error)})") from None
 
 
-class Writer:
+class CheckpointWriter:
     """Writes checkpoints beside the training: a step waits for a copy in memory, not for the disk.
 
     One is written at a time, into memory that is used again. What goes wrong is raised by the next call.

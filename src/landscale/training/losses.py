@@ -81,6 +81,11 @@ def binary_loss(
     return wanted * positive + (1 - wanted) * negative
 
 
+def mean_binary_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy in float32, the mean over patches and classes."""
+    return F.binary_cross_entropy_with_logits(logits.float(), targets)
+
+
 def effective_number(counts: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
     """(1 − βⁿ) / (1 − β): how many of n patches say something new (Cui et al. 2019, eq. 2); n itself for β = 1."""
     return counts if beta == 1 else (1 - beta**counts) / (1 - beta)

@@ -40,14 +40,14 @@ from landscale.runtime.progress import console, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals, ignore_scheduler_signals
 from landscale.store import PatchStore
 from landscale.training.build import build_classifier, refuse_what_cannot_be
-from landscale.training.checkpoint import State, Writer, load_checkpoint
-from landscale.training.learner import Learner, Learnt
+from landscale.training.checkpoint import CheckpointWriter, TrainingState, load_checkpoint
 from landscale.training.losses import build_loss
 from landscale.training.planner import Planner, seconds_of_evaluation
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
 from landscale.training.schedule import highest_rate, rate_factor, rate_in_words
 from landscale.training.speed import fastest
+from landscale.training.trainable_model import StepResult, TrainableModel
 
 EXPLODED = 100.0  # times the loss of the very first step
 MOST_HALVED = 10  # a rate a thousand times too high is no accident
@@ -109,13 +109,13 @@ class Trainer:
         self.validates = store.has_split("val")
         refuse_what_cannot_be(recipe, store, self.description, ranks.world)
         self.step_size = recipe.batch * recipe.accumulate * ranks.world  # patches of a step, over all ranks
-        self.state = State(total=self._steps_left(0, 0, self.step_size), ranks=ranks.world)
+        self.state = TrainingState(total=self._steps_left(0, 0, self.step_size), ranks=ranks.world)
         self.highest_rate = highest_rate(recipe, ranks.world)
         self.weights = rare_class_weights(self.targets[self.patches], recipe.oversample) if recipe.oversample else None
         multi_label = self.description.multi_label
         loss = build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
-        self.learner = Learner(recipe, classifier, ranks, device, loss, fastest(recipe, device))
-        self.writer = Writer()
+        self.model = TrainableModel(recipe, classifier, ranks, device, loss, fastest(recipe, device))
+        self.writer = CheckpointWriter()
         self.placed: Placed | None = None
 
     # ---- the loop
@@ -157,27 +157,33 @@ class Trainer:
         steps = self._steps()
         incoming = self.batches([part for parts in steps for part in parts])
         for parts in steps:
-            learnt = self.learn(parts, incoming, caught())
-            stop = caught() if self.ranks.world == 1 else learnt.signals and (caught() or signal.SIGTERM)
+            result = self.step(parts, incoming, caught())
+            if self.ranks.world == 1:
+                stop = caught()
+            elif result is not None:  # by the sum over ranks, so that all stop after the same step
+                stop = result.signals and (caught() or signal.SIGTERM)
             patches = sum(map(len, parts))
             state.step += 1
             state.seen += patches
             state.progress += (1 - state.progress) / (state.total - state.step + 1)
-            state.epoch_loss += learnt.loss
-            state.epoch_steps += 1
+            if result is not None:
+                state.add_loss(result.loss)
             took, clock = time.monotonic() - clock, time.monotonic()
             state.epoch_seconds += took
             state.seconds += took
-            show(state.step, state.total, learnt.loss, patches)
+            if result is not None:
+                show(state.step, state.total, result.loss, patches)
             if planner is not None and planner.is_early(state.step, state.seconds):
                 state.total = self.ranks.broadcast(planner.total(state.step, state.seconds))
             if state.step >= state.total or parts is steps[-1]:
                 break
             if stop:
+                self._read_last_step()
                 self._stop(stop)
             if clock - saved > 60 * self.recipe.save_minutes:
                 self.save()
                 saved = time.monotonic()
+        self._read_last_step()
         evaluation = self.end_epoch(state.epoch + 1)
         state.epoch, state.seen = state.epoch + 1, 0
         state.epoch_loss, state.epoch_steps, state.epoch_seconds = 0.0, 0, 0.0
@@ -214,16 +220,28 @@ class Trainer:
             placed=self.placed,
         )
 
-    def learn(self, parts: Sequence[NDArray[np.int64]], incoming: Iterator[Batch], signalled: int = 0) -> Learnt:
-        """One step."""
+    def step(
+        self, parts: Sequence[NDArray[np.int64]], incoming: Iterator[Batch], signalled: int = 0
+    ) -> StepResult | None:
+        """One step; returns what `TrainableModel.step` returns."""
         state = self.state
         self.ranks.report_progress(state.step)
         rate = self.highest_rate * rate_factor(self.recipe, state.progress) / 2**state.halved
-        limit = math.inf if math.isnan(state.first_loss) else EXPLODED * state.first_loss
-        learnt = self.learner.learn(parts, incoming, state.step, rate, self._side(), limit, int(signalled > 0))
-        if math.isnan(state.first_loss):
-            state.first_loss = learnt.loss
-        return learnt
+        return self.model.step(parts, incoming, state.step, rate, self._side(), self._limit, int(signalled > 0))
+
+    def _limit(self) -> float:
+        """The largest loss that has not exploded."""
+        return math.inf if math.isnan(self.state.first_loss) else EXPLODED * self.state.first_loss
+
+    def _read_last_step(self) -> None:
+        """Count the loss of a step that has not been read yet. All ranks call it after the same step.
+
+        Raises:
+            Diverged: on all ranks.
+        """
+        result = self.model.read_last_step()
+        if result is not None:
+            self.state.add_loss(result.loss)
 
     def _side(self) -> int:
         """The side of patches at this stage of the training; the evaluations during it are at the same."""
@@ -232,23 +250,23 @@ class Trainer:
 
     def end_epoch(self, epoch: int) -> float:
         """Evaluate, note the epoch, keep the best weights. Returns the seconds that the evaluation took."""
-        state, recipe, learner = self.state, self.recipe, self.learner
-        if not learner.finite:
+        state, recipe, model = self.state, self.recipe, self.model
+        if not model.finite:
             raise Diverged(f"diverged, weights are no longer finite after step {state.step}")
-        learner.agree()
+        model.share_norm_statistics()
         last = state.step >= state.total or epoch == recipe.epochs
         row: dict[str, Any] = {
             "epoch": epoch,
             "step": state.step,
             "seconds": round(state.seconds, 1),
             "train_seconds": round(state.epoch_seconds, 3),
-            "rate": learner.optimizer.param_groups[0]["lr"],
+            "rate": model.optimizer.param_groups[0]["lr"],
             "loss": state.epoch_loss / max(state.epoch_steps, 1),
         }
         evaluation_seconds = 0.0
         if self.validates and (epoch % recipe.evaluate_every == 0 or last):
             begun = time.monotonic()
-            quick = self.classifier_with(learner.averaged, views=1, thresholds=())
+            quick = self.classifier_with(model.averaged, views=1, thresholds=())
             scores = evaluate(quick, self.store, "val", self.ranks, show=False)
             evaluation_seconds = time.monotonic() - begun
             figures = scores.headline()
@@ -256,7 +274,7 @@ class Trainer:
             if recipe.select != "last" and figures[recipe.select] > state.best:
                 state.best = figures[recipe.select]
                 if self.ranks.first:
-                    self.writer.write(self.run.best, dict(learner.averaged.state_dict()), {"epoch": epoch})
+                    self.writer.write(self.run.best, dict(model.averaged.state_dict()), {"epoch": epoch})
         state.history.append(row)
         if self.ranks.first:
             self.run.write_history(state.history)
@@ -269,7 +287,7 @@ class Trainer:
         self.classifier.inputs.side = self.description.side
         self.writer.wait()
         self.ranks.broadcast(None)  # the first rank has written the best weights
-        network = self.learner.averaged
+        network = self.model.averaged
         if recipe.select != "last" and self.run.best.exists():
             network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
         classifier = self.classifier_with(network, recipe.views, ())
@@ -332,21 +350,31 @@ class Trainer:
     # ---- the state
 
     def save(self) -> None:
-        """Begin to write a checkpoint, unless weights are no longer finite, which the next step tells all ranks."""
-        if not self.ranks.first or not self.learner.finite:
+        """Begin to write a checkpoint, unless the training has diverged, which all ranks find in the next step.
+
+        A step that has not been read yet is read here by the first rank alone, and stays unread: raising or counting now
+        would set this rank apart from the others.
+        """
+        if not self.ranks.first or not self.model.finite:
             return
-        tensors, numbers = self.learner.pack()
-        state = {"state": asdict(self.state), "optimizer": numbers}
-        self.writer.write(self.run.last, tensors, state, self.recipe.keep)
+        state = self.state
+        if self.model.unread is not None:
+            result, diverged = self.model.unread.read()
+            if diverged is not None:
+                return
+            state = replace(state)
+            state.add_loss(result.loss)
+        tensors, numbers = self.model.pack()
+        self.writer.write(self.run.last, tensors, {"state": asdict(state), "optimizer": numbers}, self.recipe.keep)
 
     def load(self) -> None:
         """Take up the last checkpoint; of another number of ranks as well: no patch of its epoch is seen twice."""
         tensors, saved = load_checkpoint(self.run.last, torch.device("cpu"))
         try:
-            state = State(**saved["state"])
+            state = TrainingState(**saved["state"])
         except (KeyError, TypeError):
             raise BadInput(self.run.last, "is no checkpoint of this version; choose another --run") from None
-        self.learner.unpack(tensors, saved["optimizer"])
+        self.model.unpack(tensors, saved["optimizer"])
         if state.ranks != self.ranks.world:
             before = self.step_size // self.ranks.world * state.ranks
             here, there = (self._steps_left(state.epoch, state.seen, size) for size in (self.step_size, before))
@@ -371,7 +399,7 @@ class Trainer:
         started = begun - self.begun  # what it took to come here
         evaluation = 0.0
         if self.validates:
-            quick = self.classifier_with(self.learner.averaged, views=1, thresholds=())
+            quick = self.classifier_with(self.model.averaged, views=1, thresholds=())
             evaluation = seconds_of_evaluation(quick, self.store, self.ranks.world)
         state.seconds += time.monotonic() - begun
         return Planner(
@@ -395,5 +423,5 @@ class Trainer:
         console.print(
             f"[bold]{recipe.name}[/]: {d.model} ({millions:.2f} M parameters), {len(d.bands)} bands at {d.side} px,"
             f" {len(d.classes)} classes; {len(self.patches):,} patches, {parts} a step,"
-            f" {rate_in_words(recipe, self.ranks.world)}, {self.learner.speed.told} on {self.device.type}{placed}{begun}"
+            f" {rate_in_words(recipe, self.ranks.world)}, {self.model.speed.told} on {self.device.type}{placed}{begun}"
         )

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from timm.optim._optim_factory import create_optimizer_v2
+from timm.optim import create_optimizer_v2
 
 from landscale.datasets.synthetic import bigearthnet_archive as synthetic
 from landscale.distributed import local_device
@@ -32,7 +31,9 @@ from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.store import PatchStore, open_store
 from landscale.studies.results import Results, needs_row, open_results, put_row
 from landscale.training.build import build_classifier
+from landscale.training.losses import mean_binary_loss
 from landscale.training.recipe import Recipe
+from landscale.training.step import plain_step, use_channels_last
 from landscale.vocabulary.bands import band_set
 from landscale.vocabulary.nomenclatures import nomenclature
 
@@ -139,24 +140,15 @@ def learn(entry: ZooEntry, bands: str, labels: str, lesson: Lesson, place: torch
     begun = time.process_time()
     rate = RATES.get(entry.family, Recipe.rate)
     classifier = build_classifier(Recipe(model=entry.name, bands=bands, labels=labels), lesson.store).to(place)
-    network = classifier.network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = use_channels_last(classifier.network.train())
     optimizer = create_optimizer_v2(network, opt="adamw", lr=rate, weight_decay=Recipe.weight_decay)
     d, store = classifier.description, lesson.store
     targets = targets_by_name(store, d.classes)
+    reduced = reduced_precision(place.type)
     losses: list[float] = []
     for batch in batches(store, d.bands, targets, [lesson.rows] * lesson.steps, place):
-        with torch.no_grad():
-            values = classifier.inputs(batch.planes).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(place.type, torch.bfloat16, enabled=reduced_precision(place.type)):
-            logits = network(values)
-        wanted = batch.targets
-        if logits.ndim > wanted.ndim:  # members that learn side by side (n, members, C)
-            wanted = wanted[:, None].expand_as(logits)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), wanted)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.item())
+        value = plain_step(classifier, optimizer, mean_binary_loss, batch.planes, batch.targets, reduced=reduced)
+        losses.append(value.item())
         if not math.isfinite(losses[-1]):
             raise Diverged(f"the loss of step {len(losses)} is {losses[-1]} at rate {rate:g}")
     quarter = len(losses) // 4

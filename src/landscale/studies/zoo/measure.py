@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from timm.optim._optim_factory import create_optimizer_v2
+from timm.optim import create_optimizer_v2
 
 from landscale.loading import Native
 from landscale.models.classifier import Classifier, Description, reduced_precision
 from landscale.models.registry import PATCH_SIDE, describe, zoo
 from landscale.runtime.portability import keep_freed_memory, signal_when_parent_ends
+from landscale.training.losses import mean_binary_loss
+from landscale.training.step import plain_step, use_channels_last
 from landscale.vocabulary.bands import BANDS
 
 CHUNKS = 12  # into which the seconds are divided: steps of training and of inference take turns
@@ -63,7 +64,7 @@ def measure(job: Job) -> dict[str, Any]:
     _forget_peak(device)
     torch.manual_seed(0)
     classifier = Classifier(_description(job)).to(device)
-    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_channels_last(classifier.network)
     planes = _planes(job, device)
     works = {"training": _training(classifier, planes, job, device), "inference": _inference(classifier, planes)}
     rates: dict[str, list[float]] = {kind: [] for kind in works}
@@ -123,15 +124,7 @@ def _training(classifier: Classifier, planes: Native, job: Job, device: torch.de
 
     def step() -> None:
         classifier.network.train()
-        with torch.no_grad():
-            values = classifier.inputs(planes).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-            logits = classifier.network(values)
-        wanted = targets[:, None].expand_as(logits) if logits.ndim > 2 else targets  # members that learn side by side
-        loss = F.binary_cross_entropy_with_logits(logits.float(), wanted)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        plain_step(classifier, optimizer, mean_binary_loss, planes, targets, reduced=reduced)
 
     return step
 

@@ -1,0 +1,14 @@
+"""Copies from the host to a device that the host does not wait for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device; the tensor itself where that is a CPU.
+
+    A copy from ordinary memory would make the host wait until the GPU has done all its work, so it goes through pinned memory.
+    """
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -1,0 +1,245 @@
+"""A network while it is trained: its optimiser, its averaged weights, and one update over all ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from landscale.distributed import Ranks
+from landscale.errors import Diverged, UnknownName
+from landscale.loading import Batch
+from landscale.models.classifier import Classifier
+from landscale.training.augmentation import Augmentation
+from landscale.training.checkpoint import pack_optimizer, unpack_optimizer
+from landscale.training.gradients import over_ranks
+from landscale.training.losses import Loss
+from landscale.training.recipe import Recipe
+from landscale.training.speed import Speed
+from landscale.training.step import Readings, batch_loss, use_channels_last
+
+FUSED = ("sgd", "momentum", "adam", "adamw")  # torch's own optimisers, which update all weights in one kernel
+
+
+def reads_later(device: torch.device) -> bool:
+    """Whether a step's loss is read one step later.
+
+    The host gives a GPU its work ahead of time. Reading a number in every step would make it wait until the queue is empty.
+    """
+    return device.type == "cuda"
+
+
+class StepResult(NamedTuple):
+    """loss: the mean over the patches of all ranks. signals: how many ranks have received a signal to stop."""
+
+    loss: float
+    signals: int
+
+
+@dataclass
+class Check:
+    """The numbers of a step that decide whether it diverged: equal on all ranks, so that all decide alike.
+
+    values: (3,) loss, signals, norm of the gradient. limit: gives the largest loss that has not exploded; it is called when
+    the numbers are read, since the limit depends on the loss of the first step.
+    """
+
+    step: int
+    rate: float
+    values: Readings
+    limit: Callable[[], float]
+
+    def read(self) -> tuple[StepResult, Diverged | None]:
+        """The step's result, and the error to raise if the loss exploded or the gradient is not finite."""
+        loss, signals, norm = self.values.read()
+        error = None
+        if not (loss <= self.limit() and math.isfinite(norm)):  # NaN is not ≤
+            what = f"the loss of step {self.step + 1} is {loss:.3g}, the norm of its gradient {norm:.3g}"
+            error = Diverged(f"diverged, {what} at rate {self.rate:.2g}")
+        return StepResult(loss, round(signals)), error
+
+
+class TrainableModel:
+    """A classifier's network with its optimiser and its averaged weights.
+
+    Raises:
+        UnknownName: no such optimiser.
+    """
+
+    def __init__(
+        self, recipe: Recipe, classifier: Classifier, ranks: Ranks, device: torch.device, loss: Loss, speed: Speed
+    ) -> None:
+        if recipe.optimizer.lower().removeprefix("lookahead_") not in list_optimizers():
+            raise UnknownName("optimizer", recipe.optimizer, map(str, list_optimizers()))
+        self.recipe, self.ranks, self.device, self.loss, self.speed = recipe, ranks, device, loss, speed
+        self.network = use_channels_last(classifier.network)
+        self.average = ModelEmaV3(self.network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+        self.inputs = classifier.inputs
+        self.parallel = over_ranks(self.network, ranks, device, recipe.compress, sync_norms=recipe.sync_norms)
+        self.compiled_inputs, self.compiled_network = speed.compiled(self.inputs), speed.compiled(self.parallel)
+        fused: dict[str, Any] = {"fused": True} if recipe.optimizer.lower() in FUSED else {}
+        self.optimizer = create_optimizer_v2(
+            self.network,
+            opt=recipe.optimizer,
+            lr=recipe.rate,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+            **fused,
+        )
+        self.augment = Augmentation(recipe.turns, recipe.shift, recipe.zoom, recipe.jitter, recipe.mixup, recipe.cutmix)
+        self.unread: Check | None = None
+        """the last step, where its numbers are read one step later"""
+
+    def step(
+        self,
+        parts: Sequence[NDArray[np.int64]],
+        batches: Iterator[Batch],
+        step: int,
+        rate: float,
+        side: int,
+        limit: Callable[[], float],
+        signals: int = 0,
+    ) -> StepResult | None:
+        """Update the weights once, with the gradients of some batches added up.
+
+        Nothing random is carried from step to step: dropout and augmentation are functions of (seed, step, rank).
+
+        Args:
+            parts: the rows of all ranks, a batch each. batches: gives this rank's part of each.
+            side: pixels a side that the network sees at this stage.
+            limit: gives the largest loss that has not exploded.
+            signals: 1 if this rank has received a signal to stop; all ranks learn the sum.
+
+        Returns:
+            The result of this step. Where numbers are read one step later (`reads_later`), that of the step before, or
+            None in the first step and after `read_last_step`.
+
+        Raises:
+            Diverged: on all ranks alike, when the loss exploded or its gradient is not finite. It is raised before the
+                update, or where numbers are read later, by the next step, when the weights have taken the bad update.
+        """
+        recipe, ranks = self.recipe, self.ranks
+        torch.manual_seed(_seed(recipe.seed, step, ranks.rank))  # dropout
+        generator = torch.Generator().manual_seed(_seed(recipe.seed + 1, step, ranks.rank))
+        self.parallel.train()
+        self.inputs.side = side
+        total = torch.zeros((), device=self.device)
+        wait_for_sums: Callable[[], Tensor] | None = None
+        patches = sum(map(len, parts))
+        for k, batch in enumerate(islice(batches, len(parts)), 1):
+            last = k == len(parts)
+            with nullcontext() if last else self._without_reduction():
+                # DDP averages over ranks, so a rank with more patches than another must weigh more.
+                loss = self._loss(batch, generator) * (len(batch.rows) * ranks.world / patches)
+                total += loss.detach()
+                if last:  # the ranks exchange these numbers during the backward pass
+                    ranks.report_progress(-1)
+                    stopping = total.new_full((), float(signals))
+                    wait_for_sums = ranks.begin_sum(torch.stack([total / ranks.world, stopping]))
+                loss.backward()  # type: ignore[no-untyped-call]
+        assert wait_for_sums is not None
+        norm = get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        result = self._check(Check(step, rate, Readings(torch.cat([wait_for_sums(), norm[None]])), limit))
+        if recipe.clip_grad:
+            clip_grads_with_norm_(self.network.parameters(), recipe.clip_grad, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.network, step=step)
+        return result
+
+    def _check(self, check: Check) -> StepResult | None:
+        if reads_later(self.device):
+            result, self.unread = self.read_last_step(), check
+            return result
+        result, error = check.read()
+        if error is not None:
+            self.optimizer.zero_grad()
+            raise error
+        return result
+
+    def read_last_step(self) -> StepResult | None:
+        """The result of a step that has not been read yet, if there is one.
+
+        All ranks call it after the same step, so that all raise or none.
+
+        Raises:
+            Diverged: that step diverged.
+        """
+        check, self.unread = self.unread, None
+        if check is None:
+            return None
+        result, error = check.read()
+        if error is not None:
+            self.optimizer.zero_grad()
+            raise error
+        return result
+
+    def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        return batch_loss(
+            self.compiled_inputs,
+            self.compiled_network,
+            self.loss,
+            batch.planes,
+            batch.targets,
+            reduced=self.speed.reduced,
+            augment=partial(self.augment, generator=generator),
+        )
+
+    def _without_reduction(self) -> Any:
+        """A context in which gradients are added up on this rank and not yet averaged over ranks."""
+        return self.parallel.no_sync() if isinstance(self.parallel, DistributedDataParallel) else nullcontext()
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network that is evaluated and kept."""
+        return self.network if self.average is None else self.average.module
+
+    @property
+    def finite(self) -> bool:
+        """Whether all weights are finite. An update may be too large even where its gradient was finite."""
+        return bool(torch.stack([p.detach().isfinite().all() for p in self.network.parameters()]).all())
+
+    def share_norm_statistics(self) -> None:
+        """Give all ranks the first rank's batch-norm statistics; each rank's own come from other patches."""
+        for network in dict.fromkeys((self.network, self.averaged)):  # in the same order on all ranks
+            self.ranks.broadcast_tensors(network.buffers())
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Tensors and numbers of a checkpoint."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{k}": v for k, v in self.average.module.state_dict().items()}
+        more, numbers = pack_optimizer(self.optimizer)
+        return tensors | more, numbers
+
+    def unpack(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
+        """Restore what `pack` returned."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.unread = None
+        self.network.load_state_dict(part("network."))
+        if self.average is not None:
+            self.average.module.load_state_dict(part("average."))
+        unpack_optimizer(self.optimizer, tensors, numbers)
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,127 @@
+"""The code for GPUs on a machine without one: devices never mix, and no step makes the host wait for the GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fake_gpu import GPU, ReadsANumber, fake_gpu
+from landscale.distributed import Ranks
+from landscale.inference.evaluate import infer
+from landscale.loading import batches, epoch_order, place, train_steps
+from landscale.models.classifier import Classifier
+from landscale.training import step as step_module
+from landscale.training.build import build_classifier
+from landscale.training.runs import Run
+from landscale.training.training import Trainer
+from trainings import BANDS, PLAIN, TINY
+
+
+class Unread:
+    """Stands for numbers on their way to the host; they arrive as ones."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        assert values.device == GPU
+        assert values.shape == (3,)
+
+    def read(self) -> list[float]:
+        return [1.0, 0.0, 1.0]
+
+
+RECIPES = {
+    "augmented, averaged": replace(TINY, precision="bf16"),
+    "accumulated, clipped": replace(PLAIN, accumulate=2, clip_grad=1.0, optimizer="sgd"),
+    "lamb": replace(TINY, optimizer="lamb", mixup=0.0),
+    "members": replace(PLAIN, model="trio", options={"parts": 2, "copies": 1}, loss="focal", balance=0.5),
+    "weighted": replace(PLAIN, loss="asymmetric", smoothing=0.1, balance=1.0, optimizer="adam"),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_steps_on_a_gpu_never_wait_for_it(name, store, tmp_path, monkeypatch):
+    """Three steps: a tensor left on the host raises, so does reading a number; a blocking copy is counted."""
+    monkeypatch.setattr("landscale.training.trainable_model.Readings", Unread)
+    recipe = replace(RECIPES[name], compile="off")
+    classifier = build_classifier(recipe, store)
+    with fake_gpu() as transfers:
+        trainer = Trainer(recipe, store, Run(tmp_path / "run"), Ranks(), classifier.to(GPU), GPU)
+        rows = epoch_order(trainer.patches, 0, 0)
+        steps = train_steps(rows, 8)[:3]
+        parts = [np.array_split(step, recipe.accumulate) for step in steps]
+        incoming = trainer.batches([part for step in parts for part in step])
+        transfers.waits.clear()
+        results = []
+        for step in parts:
+            results.append(trainer.step(step, incoming))
+            trainer.state.step += 1
+        assert transfers.waits == [], [str(w) for w in transfers.waits]
+        devices = {p.grad for p in trainer.model.network.parameters()}
+        assert devices == {None}  # the gradients were used
+        assert {p.device for p in trainer.model.averaged.parameters()} == {GPU}
+    assert results == [None, (1.0, 0), (1.0, 0)]  # each is known one step later
+    assert trainer.model.read_last_step() == (1.0, 0)
+    assert trainer.model.read_last_step() is None
+
+
+def test_reading_the_loss_in_a_step_would_raise(store, tmp_path, monkeypatch):
+    """The counter-check: with numbers read at once, as on a CPU, the fake GPU refuses."""
+    monkeypatch.setattr("landscale.training.trainable_model.reads_later", lambda device: False)
+    recipe = replace(PLAIN, compile="off")
+    classifier = build_classifier(recipe, store)
+    with fake_gpu():
+        trainer = Trainer(recipe, store, Run(tmp_path / "run"), Ranks(), classifier.to(GPU), GPU)
+        monkeypatch.setattr(step_module.Readings, "__init__", lambda self, values: setattr(self, "values", values))
+        monkeypatch.setattr(step_module.Readings, "read", lambda self: self.values.tolist())
+        with pytest.raises(ReadsANumber):
+            trainer.step([trainer.patches[:8]], trainer.batches([trainer.patches[:8]]))
+
+
+def test_a_tensor_left_on_the_host_is_noticed(store, tmp_path, monkeypatch):
+    """The counter-check of the fake GPU itself: mixed devices raise, a blocking copy is counted."""
+    with fake_gpu() as transfers:
+        values = torch.zeros(3, device=GPU)
+        with pytest.raises(RuntimeError, match="device"):
+            values + torch.zeros(3)
+        torch.zeros(3).to(GPU)
+        values.cpu()
+        assert len(transfers.waits) == 2
+
+
+def test_a_split_on_the_device_gives_batches_there(store):
+    with fake_gpu() as transfers:
+        placed = place(store, BANDS.split(","), False, store.patches("train"), Ranks(), GPU, "device")
+        assert placed.told.startswith("train split on the GPU")
+        transfers.waits.clear()
+        steps = train_steps(epoch_order(store.patches("train"), 0, 0), 8)
+        for batch in batches(store, BANDS.split(","), store.classes, steps, GPU, placed=placed):
+            (pixels,) = batch.planes.values()
+            assert (pixels.device, pixels.dtype, tuple(pixels.shape)) == (GPU, torch.uint16, (8, 4, 12, 12))
+            assert (batch.targets.device, batch.targets.dtype, tuple(batch.targets.shape)) == (
+                GPU,
+                torch.float32,
+                (8, 4),
+            )
+        assert transfers.waits == []
+
+
+def test_evaluation_computes_on_the_gpu(store, monkeypatch):
+    """All views of every patch; only the probabilities come back to the host."""
+    classifier = build_classifier(replace(TINY, views=8), store)
+    true, seen = Classifier.probabilities, []
+
+    def probabilities(self, planes):
+        found = true(self, planes)
+        assert found.device == GPU
+        assert {plane.device for plane in planes.values()} == {GPU}
+        seen.append(tuple(found.shape))
+        return found
+
+    monkeypatch.setattr(Classifier, "probabilities", probabilities)
+    with fake_gpu() as transfers:
+        found = infer(classifier.to(GPU), store, store.patches("val"), Ranks(), 8, show=False)
+    assert seen == [(8, 4), (8, 4)]
+    assert found.shape == (16, 4)
+    assert len([wait for wait in transfers.waits if wait.endswith("→ cpu")]) == 2  # once a batch
