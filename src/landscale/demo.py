@@ -7,7 +7,7 @@ from pathlib import Path
 
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT, write_archive
-from landscale.distributed import Ranks, local_device
+from landscale.distributed import local_device
 from landscale.inference.evaluate import evaluate
 from landscale.inference.predict import predict
 from landscale.models.weights import load_model
@@ -78,7 +78,8 @@ def demo(out: Path, size: DemoSize = FULL_SIZE) -> Path:
 
     if _announce(3, "train the recipe demo", run.weights, done=run.ended):
         try:
-            train(load_recipe("demo", list(size.recipe_keys)), store, run, Ranks(), local_device(Ranks()), size.seconds)
+            recipe = load_recipe("demo", list(size.recipe_keys))
+            train(recipe, store, run.folder, max_time=size.seconds)
         except Stopped as stopped:
             raise KeyboardInterrupt from stopped
 

@@ -278,10 +278,11 @@ def slow(*arguments):  # the other ranks must wait until the first one has writt
     save_checkpoint(*arguments)
 
 checkpoint.save_checkpoint = slow
-arguments = load_recipe(None, [*words, "--select=micro_ap"]), store, Run(folder / "run"), ranks, torch.device("cpu")
-scores = training.train(*arguments)
+arguments = load_recipe(None, [*words, "--select=micro_ap"]), store, folder / "run"
+options = {"ranks": ranks, "device": torch.device("cpu")}
+scores = training.train(*arguments, **options)
 (folder / f"figures-{ranks.rank}.json").write_text(json.dumps(scores.to_json()))
-assert training.train(*arguments) == scores  # a run that has ended returns its scores again
+assert training.train(*arguments, **options) == scores  # a run that has ended returns its scores again
 for several in (ranks.gather(ranks.rank), [ranks.broadcast(5 + ranks.rank)] * 2):
     assert several in ([0, 1], [5, 5]), several
 end_process_group()

@@ -12,7 +12,8 @@ from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 
 from landscale.errors import LandscaleError, UnknownName
-from landscale.models.input_stage import UPSAMPLING, InputStage, measure_statistics, resize, turn
+from landscale.loading.resize import resize
+from landscale.models.input_stage import UPSAMPLING, InputStage, measure_statistics, turn
 from landscale.testing import make_store, sentinel_planes
 from landscale.vocabulary.bands import BAND_SETS
 from symmetries import symmetries
@@ -109,7 +110,7 @@ def test_a_constant_band_stays_finite():
 def test_statistics_follow_the_device_but_are_no_weights():
     stage = InputStage(ALL, STATISTICS)
     assert stage.state_dict() == {}
-    assert {name for name, _ in stage.named_buffers()} == {"mean", "std"}
+    assert {name for name, _ in stage.named_buffers()} == {"mean", "std", "positions"}
 
 
 # ---- the logarithm

@@ -16,12 +16,10 @@ import pandas as pd
 import torch
 
 from landscale.cli import main
-from landscale.distributed import Ranks
 from landscale.runtime import progress
 from landscale.testing import make_store, rgbn_plane
 from landscale.training import checkpoint as checkpoint_module
 from landscale.training.recipe import Recipe
-from landscale.training.runs import Run
 from landscale.training.training import Trainer, train
 from launchers import PRELOAD
 
@@ -70,7 +68,7 @@ def tiny_store(folder):
 
 
 def learn(recipe, store, folder, **more):
-    return train(recipe, store, Run(Path(folder)), Ranks(), CPU, **more)
+    return train(recipe, store, folder, device=CPU, **more)
 
 
 def flags(recipe, **changes):

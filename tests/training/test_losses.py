@@ -16,12 +16,22 @@ from landscale.cli import main
 from landscale.errors import LandscaleError
 from landscale.models.weights import load_model
 from landscale.testing import make_store, rgbn_plane
-from landscale.training.losses import FOCUS, binary_loss, build_loss, class_weights, effective_number, positive_weights
+from landscale.training.losses import (
+    LOSSES,
+    binary_loss,
+    build_loss,
+    class_weights,
+    effective_number,
+    positive_weights,
+    register_loss,
+)
 from landscale.training.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 CPU = torch.device("cpu")
+# γ₊, γ₋ and m as the papers state them: cross-entropy; Lin et al. 2017; Ridnik et al. 2021.
+FOCUS = {"bce": (0.0, 0.0, 0.0), "focal": (2.0, 2.0, 0.0), "asymmetric": (0.0, 4.0, 0.05)}
 every_loss = pytest.mark.parametrize("kind", FOCUS)
 NONE = np.zeros((4, 3), np.uint8)
 
@@ -85,6 +95,7 @@ def test_without_focus_and_margin_each_is_binary_cross_entropy():
 
 
 def test_the_recipe_names_the_loss():
+    assert set(LOSSES) == set(FOCUS)
     logits, wanted = drawn(16, 5, soft=False)
     for kind, (positive, negative, margin) in FOCUS.items():
         loss = build_loss(Recipe(loss=kind), NONE, multi_label=True, device=CPU)
@@ -236,6 +247,28 @@ def test_members_that_learn_side_by_side(multi_label):
     together = loss(logits, wanted[:, None].expand_as(logits))
     apart = torch.stack([loss(logits[:, k], wanted) for k in range(3)]).mean()
     torch.testing.assert_close(together, apart)
+
+
+def test_a_loss_registered_elsewhere_trains_by_its_name(tmp_path, capsys, monkeypatch):
+    """One function and one decorator; the recipe, the flag and the run need no other change."""
+    monkeypatch.setattr("landscale.training.losses.LOSSES", dict(LOSSES))
+    calls = []
+
+    @register_loss("squared")
+    def squared_loss(logits, targets, *, weight=None):
+        calls.append(weight)
+        return (logits.float().sigmoid() - targets) ** 2
+
+    with pytest.raises(ValueError, match="'squared' is registered already"):
+        register_loss("squared")(squared_loss)
+    store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 64, "val": 32}, signal=4.0)
+    words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", "--json", "--loss=squared", "--epochs=8"]
+    words += ["--model=wide_resnet", '--options={"width": 0.5}', "--bands=B02,B03,B04,B08", "--side=12", "--batch=8"]
+    assert main([*words, "--rate=1e-2", "--precision=fp32", "--balance=0.5"]) == 0
+    assert len(calls) == 64
+    assert calls[0].shape == (4,)
+    assert json.loads(capsys.readouterr().out)["scores"]["micro_ap"] > 0.9
+    assert "loss: squared" in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
 def test_beta_without_balance_is_refused():

@@ -43,7 +43,7 @@ def another(key):
         value = (default or 0.0) + 0.05
         return value, str(value)
     if hint is str:
-        named = {"labels": "ben19", "bands": "B04,B03,B02", "model": "resnet18", "optimizer": "lamb"}
+        named = {"labels": "ben19", "bands": "B04,B03,B02", "model": "resnet18", "optimizer": "lamb", "loss": "focal"}
         return named.get(key, "mine"), named.get(key, "mine")
     if hint == list[list[float]]:
         return [[0.5, 32.0]], "[[0.5, 32]]"
@@ -169,7 +169,8 @@ REFUSED = {
     ),
     "a word for a number": (["--epochs", "many"], "epochs.*many"),
     "a fraction for a whole number": (["--batch=8.5"], "batch.*8.5"),
-    "not one of the values": (["--loss", "dice"], "loss.*bce.*dice"),
+    "not one of the values": (["--schedule", "cosinus"], "schedule.*cosine.*cosinus"),
+    "a loss": (["--loss", "focus"], r"unknown loss 'focus'; did you mean focal"),
     "views": (["--views", "3"], "views.*3"),
     "a word for a switch": (["--turns", "maybe"], "turns.*maybe"),
     "a number for a list": (["--milestones", "3"], "milestones.*3"),
@@ -230,8 +231,8 @@ def test_unknown_recipes_and_broken_files(tmp_path):
     file = tmp_path / "mine.yaml"
     for content, kind, pattern in (
         ("rate: [1, 2\n", BadInput, r"mine\.yaml: is not valid YAML"),
-        ("- rate\n- batch\n", BadInput, r"mine\.yaml: is no recipe"),
-        ("just words\n", BadInput, r"mine\.yaml: is no recipe"),
+        ("- rate\n- batch\n", BadInput, r"mine\.yaml: is not a recipe"),
+        ("just words\n", BadInput, r"mine\.yaml: is not a recipe"),
         ("epoch: 1\n", UnknownName, r"unknown recipe key 'epoch'; did you mean epochs"),
         ("1: 2\n", LandscaleError, r"unknown recipe key '1'"),
         ("epochs: soon\n", LandscaleError, r"mine\.yaml: .*epochs.*soon"),

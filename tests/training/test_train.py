@@ -64,7 +64,7 @@ def test_a_single_label_store_trains_with_softmax(tmp_path):
         tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 64, "val": 32}, multi_label=False, signal=4.0
     )
     figures = learn(replace(PLAIN, epochs=10, select="accuracy"), store, tmp_path / "run")
-    assert figures["accuracy"] > 0.9
+    assert figures.accuracy > 0.9
     model = load_model(tmp_path / "run")
     assert not model.description.multi_label
     assert model.description.thresholds == ()
@@ -99,9 +99,9 @@ def test_labels_of_a_coarser_nomenclature(tmp_path):
         nomenclature="clc43",
     )
     figures = learn(replace(PLAIN, epochs=1, labels="ben19"), store, tmp_path / "run")
-    assert [row["name"] for row in figures["counts"]] == list(BEN19.names)
+    assert [row["name"] for row in figures.to_json()["counts"]] == list(BEN19.names)
     expected = {name: int(store.classes[16:, CLC43.names.index(name)].sum()) for name in ("Pastures", "Mixed forest")}
-    assert {row["name"]: row["support"] for row in figures["counts"] if row["name"] in expected} == expected
+    assert {row["name"]: row["support"] for row in figures.to_json()["counts"] if row["name"] in expected} == expected
 
 
 def test_without_val(store, tmp_path, capsys):

@@ -23,7 +23,6 @@ from landscale.store import open_store
 from landscale.testing import make_store, rgbn_plane
 from landscale.training import gradients
 from landscale.training.build import build_classifier
-from landscale.training.runs import Run
 from landscale.training.training import train
 from launchers import members, ranks_at, torchrun, wait_until_gone
 from trainings import CPU, PLAIN, TINY, flags, outcome
@@ -73,7 +72,7 @@ def work(path: Path, folder: Path, *, trains: bool) -> None:
         (folder / f"counts-{ranks.world}.json").write_text(json.dumps(content))
     recipes = {name: both for name, (both, _) in ALIKE.items()} | COMPRESSED
     for name, recipe in recipes.items() if trains else ():
-        train(recipe, store, Run(folder / name), ranks, CPU)
+        train(recipe, store, folder / name, ranks=ranks, device=CPU)
     end_process_group()
 
 
@@ -110,7 +109,7 @@ def both(store, tmp_path_factory):
 @pytest.mark.parametrize("name", ALIKE)
 def test_two_ranks_are_one_process_with_as_large_a_batch(name, both, store, tmp_path):
     _, recipe = ALIKE[name]
-    train(recipe, store, Run(tmp_path / "run"), Ranks(), CPU)
+    train(recipe, store, tmp_path / "run", device=CPU)
     start = build_classifier(recipe, store).network.state_dict()
     mine, theirs = (load_file(run / "weights" / "model.safetensors") for run in (tmp_path / "run", both / name))
     assert mine.keys() == theirs.keys()

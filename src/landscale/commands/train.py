@@ -44,7 +44,7 @@ class _ListRecipeKeys(argparse.Action):
 
 
 def _train_model(options: argparse.Namespace) -> int:
-    from landscale.distributed import local_device, process_group
+    from landscale.distributed import process_group
     from landscale.inference.scores_table import show_scores
     from landscale.store import open_store
     from landscale.training.recipe import load_recipe
@@ -57,7 +57,7 @@ def _train_model(options: argparse.Namespace) -> int:
     seconds = seconds_left(options.max_time) if options.max_time else None
     run = Run(options.folder or default_run(recipe))
     with process_group(options.timeout) as ranks:
-        scores = train(recipe, store, run, ranks, local_device(ranks), seconds)
+        scores = train(recipe, store, run.folder, ranks=ranks, max_time=seconds)
     if not ranks.first:
         return 0
     content = {"run": str(run.folder), "scores": scores.to_json() if scores else {}}

@@ -3,6 +3,7 @@
 """
 
 from landscale.loading.batch import Batch, Native
+from landscale.loading.dataset import PatchDataset
 from landscale.loading.gathering import batches
 from landscale.loading.order import epoch_order, evaluation_steps, rare_class_weights, targets_by_name, train_steps
 from landscale.loading.placement import Placed, Placement, place
@@ -10,6 +11,7 @@ from landscale.loading.placement import Placed, Placement, place
 __all__ = [
     "Batch",
     "Native",
+    "PatchDataset",
     "Placed",
     "Placement",
     "batches",

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from landscale.errors import BadStore, LandscaleError, UnknownName
 from landscale.loading import Native
+from landscale.loading.resize import resize
 from landscale.store import PatchStore
 
 UPSAMPLING = ("bilinear", "bicubic", "nearest", "stored")
@@ -134,21 +134,6 @@ def _select(tensor: Tensor, channels: list[int]) -> Tensor:
     if tensor.dtype == torch.uint16:  # which torch converts but does not index
         return _select(tensor.view(torch.int16), channels).view(torch.uint16)
     return torch.stack([tensor[:, channel] for channel in channels], dim=1)
-
-
-def resize(values: Tensor, side: int, upsample: str) -> Tensor:
-    """(n, c, h, w) → (n, c, side, side); downward every pixel has its share: block means, or a wider bilinear kernel."""
-    here = values.shape[-1]
-    if here == side:
-        return values
-    if here > side:
-        if here % side == 0:
-            return F.avg_pool2d(values, here // side)
-        return F.interpolate(values, size=(side, side), mode="bilinear", antialias=True)
-    if upsample == "nearest":  # "nearest" of torch rounds down, which moves 60 px at 80 by half a pixel
-        return F.interpolate(values, size=(side, side), mode="nearest-exact")
-    mode = "bilinear" if upsample == "stored" else upsample
-    return F.interpolate(values, size=(side, side), mode=mode, align_corners=False)
 
 
 def turn(values: Tensor, k: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What training makes small: from logits (…, C) and targets of the same shape in 0…1 to a scalar.
+"""Loss functions: from logits (…, C) and targets of the same shape in 0…1 to a scalar.
 
 The losses of a multi-label store are one formula. With p = σ(logit), y the target and q = max(p − m, 0),
 
@@ -8,15 +8,19 @@ averaged over patches and classes:
 
     bce         γ₊ = γ₋ = 0, m = 0
     focal       γ₊ = γ₋ = 2, m = 0: Lin et al. 2017, eq. 4, with w in place of their α
-    asymmetric  γ₊ = 0, γ₋ = 4, m = 0.05: Ridnik et al. 2021, whose margin m drops the easiest negatives altogether
+    asymmetric  γ₊ = 0, γ₋ = 4, m = 0.05: Ridnik et al. 2021, whose margin m gives the easiest negatives no loss at all
 
-It is linear in y, so the loss of a mixture of labels (mixup, smoothing) is the mixture of their losses. timm's asymmetric
-loss is the same for y of 0 and 1 only, and cuts p off at 1e-8, where a confident mistake no longer has a gradient.
+The formula is linear in y, so the loss of a mixture of labels (mixup, smoothing) is the mixture of their losses. timm's
+asymmetric loss is the same for y of 0 and 1 only, and clips p at 1e-8, below which a confident mistake has no gradient.
+
+To add a loss, decorate a function with `register_loss`; its name is then allowed as the recipe's `loss`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -25,19 +29,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscale.errors import LandscaleError
-from landscale.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from landscale.training.recipe import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-FOCUS = {"bce": (0.0, 0.0, 0.0), "focal": (2.0, 2.0, 0.0), "asymmetric": (0.0, 4.0, 0.05)}  # γ₊, γ₋, m
-_LEAST, _MOST = 0.05, 20.0  # of a weight: what a handful of patches says is not trusted further
+# Smallest and largest weight of a class: a handful of patches does not justify more.
+_SMALLEST_WEIGHT, _LARGEST_WEIGHT = 0.05, 20.0
+
+
+class LabelLoss(Protocol):
+    """A loss of multi-label training: logits (…, C), targets (…, C) in 0…1, class weights (C,) of positives → (…, C) float32."""
+
+    def __call__(self, logits: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor: ...
+
+
+LOSSES: dict[str, LabelLoss] = {}
+
+
+def register_loss(name: str) -> Callable[[LabelLoss], LabelLoss]:
+    """Make a multi-label loss available as `loss: name` in recipes and `--loss name`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(loss: LabelLoss) -> LabelLoss:
+        if name in LOSSES:
+            raise ValueError(f"a loss named '{name}' is registered already")
+        LOSSES[name] = loss
+        return loss
+
+    return register
 
 
 def build_loss(recipe: Recipe, targets: NDArray[np.uint8], *, multi_label: bool, device: torch.device) -> Loss:
-    """The loss of a recipe; targets (N, C) of the train split give the balance of classes.
+    """The loss of a recipe. Class weights come from targets (N, C), those of the train split.
 
     Raises:
-        LandscaleError: a `balance_beta` that nothing uses.
+        LandscaleError: `balance_beta` without `balance`, where it has no effect.
     """
     beta = 1.0 if recipe.balance_beta is None else recipe.balance_beta
     if recipe.balance_beta is not None and not recipe.balance:
@@ -48,25 +79,25 @@ def build_loss(recipe: Recipe, targets: NDArray[np.uint8], *, multi_label: bool,
     weight = weights(targets, recipe.balance, beta).to(device) if recipe.balance else None
     smoothing = recipe.smoothing
 
-    def softmax_loss(logits: Tensor, wanted: Tensor) -> Tensor:
-        logits, wanted = logits.float().flatten(0, -2), wanted.flatten(0, -2)
-        return F.cross_entropy(logits, wanted, weight, label_smoothing=smoothing)
+    def softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
+        logits, targets = logits.float().flatten(0, -2), targets.flatten(0, -2)
+        return F.cross_entropy(logits, targets, weight, label_smoothing=smoothing)
 
-    def sigmoid_loss(logits: Tensor, wanted: Tensor) -> Tensor:
-        return binary_loss(logits, wanted * (1 - smoothing) + smoothing / 2, *FOCUS[recipe.loss], weight).mean()
+    def sigmoid_loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return LOSSES[recipe.loss](logits, targets * (1 - smoothing) + smoothing / 2, weight=weight).mean()
 
     return sigmoid_loss if multi_label else softmax_loss
 
 
 def binary_loss(
     logits: Tensor,
-    wanted: Tensor,
+    targets: Tensor,
     gamma_positive: float = 0.0,
     gamma_negative: float = 0.0,
     margin: float = 0.0,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """The formula above for every decision, in float32; `weight` (C,) is w. Shapes: (…, C), (…, C) → (…, C)."""
+    """The formula above for every patch and class, in float32; `weight` (C,) is w. Shapes: (…, C), (…, C) → (…, C)."""
     x = logits.float()
     p = x.sigmoid()
     positive = -F.logsigmoid(x)
@@ -78,7 +109,12 @@ def binary_loss(
     negative = -torch.log1p(-q) if margin else -F.logsigmoid(-x)  # without a margin 1 − p may round to 0
     if gamma_negative:
         negative = negative * q**gamma_negative
-    return wanted * positive + (1 - wanted) * negative
+    return targets * positive + (1 - targets) * negative
+
+
+register_loss("bce")(binary_loss)
+register_loss("focal")(partial(binary_loss, gamma_positive=2.0, gamma_negative=2.0))
+register_loss("asymmetric")(partial(binary_loss, gamma_negative=4.0, margin=0.05))
 
 
 def mean_binary_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -87,28 +123,30 @@ def mean_binary_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def effective_number(counts: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
-    """(1 − βⁿ) / (1 − β): how many of n patches say something new (Cui et al. 2019, eq. 2); n itself for β = 1."""
+    """(1 − βⁿ) / (1 − β): the effective number of n patches (Cui et al. 2019, eq. 2); n itself for β = 1."""
     return counts if beta == 1 else (1 - beta**counts) / (1 - beta)
 
 
 def positive_weights(targets: NDArray[np.uint8], power: float, beta: float = 1.0) -> Tensor:
-    """Multi-label: (E(negatives) / E(positives))^power a class, E the effective number; between 0.05 and 20.
+    """Weights of positive labels: (E(negatives) / E(positives))^power, E the effective number, clipped to 0.05…20.
 
-    Classes never seen keep 1. Shapes: (N, C) → (C,).
+    A class without positives has weight 1. Shapes: (N, C) → (C,).
     """
     positives = targets.sum(0).astype(np.float64)
-    found, missing = effective_number(positives, beta), effective_number(len(targets) - positives, beta)
-    ratio = np.where(positives > 0, missing / np.maximum(found, 1), 1.0)
-    return torch.tensor(np.clip(ratio**power, _LEAST, _MOST), dtype=torch.float32)
+    present, absent = effective_number(positives, beta), effective_number(len(targets) - positives, beta)
+    ratio = np.where(positives > 0, absent / np.maximum(present, 1), 1.0)
+    return torch.tensor(np.clip(ratio**power, _SMALLEST_WEIGHT, _LARGEST_WEIGHT), dtype=torch.float32)
 
 
 def class_weights(targets: NDArray[np.uint8], power: float, beta: float = 1.0) -> Tensor:
-    """Single-label: E(n)^−power for a class of n patches, over its mean over all patches; between 0.05 and 20.
+    """Weights of the classes of a single-label store: E(n)^−power for n patches, E the effective number, clipped to 0.05…20.
 
-    So the mean loss keeps its size, and a power of 1 with β < 1 is Cui et al. 2019 up to one factor. Classes never seen
-    keep 1. Shapes: (N, C) → (C,).
+    They are divided by their mean over all patches, so that the mean loss keeps its size; a power of 1 with β < 1 is Cui et
+    al. 2019 up to one factor. A class without patches has weight 1. Shapes: (N, C) → (C,).
     """
     counts = targets.sum(0).astype(np.float64)
     weights = np.maximum(effective_number(counts, beta), 1) ** -power
     weights *= counts.sum() / (counts * weights).sum()
-    return torch.tensor(np.where(counts > 0, np.clip(weights, _LEAST, _MOST), 1.0), dtype=torch.float32)
+    return torch.tensor(
+        np.where(counts > 0, np.clip(weights, _SMALLEST_WEIGHT, _LARGEST_WEIGHT), 1.0), dtype=torch.float32
+    )

@@ -1,4 +1,7 @@
-"""A recipe: one typed, complete description of a training. Shipped ones are YAML files, every key is a flag as well."""
+"""A recipe: one typed, complete description of a training. Shipped recipes are YAML files; every key is also a flag.
+
+The docstring of each key is its help text (`landscale train --keys`).
+"""
 
 from __future__ import annotations
 
@@ -21,125 +24,129 @@ class Recipe:
     """How a model is trained."""
 
     name: str = "custom"
-    """what the recipe is called, after its paper"""
+    """name of the recipe, after its paper"""
     model: str = "resnet50"
-    """any model of `landscale models`, or of timm"""
+    """a model of `landscale models`, or any of timm"""
     options: dict[str, Any] = field(default_factory=dict)
-    """keyword arguments of the model; with another --model only the recipe's drop_rate stays"""
+    """keyword arguments of the model; with a --model other than the recipe's, only drop_rate is kept"""
     head: Literal["linear", "ml_decoder", "query"] = "linear"
-    """linear: the model's own; ml_decoder: attention looks for each class on the last map; query: they inform each other too"""
+    """linear: the model's own; ml_decoder: each class attends to the last feature map; query: the classes also attend to each
+    other"""
     head_options: dict[str, Any] = field(default_factory=dict)
-    """of ml_decoder and query: layers, width, heads, drop_rate; groups of ml_decoder; with another --head none stays"""
+    """of ml_decoder and query: layers, width, heads, drop_rate; of ml_decoder: groups; with a --head other than the recipe's,
+    none is kept"""
     init: str | None = None
-    """weights to begin from: `imagenet` (timm's own of this model), a safetensors file, a run or folder of weights, or a name on
-    the Hugging Face hub (`owner/name`); other bands and classes are adapted. None: drawn from the seed"""
+    """initial weights: `imagenet` (timm's for this model), a safetensors file, a run, a folder of weights, or a name on the
+    Hugging Face hub (`owner/name`); they are adapted to other bands and classes. None: random weights from the seed"""
     bands: str = "s2-12"
-    """band set or list of bands, in the order of the network's channels"""
+    """band set or list of bands, in the order of the network's input channels"""
     labels: str | None = None
-    """nomenclature to learn, where it is coarser than the store's"""
+    """nomenclature to learn, if it is coarser than the store's"""
     side: int | None = None
-    """pixels a side of the network's input; by default the store's"""
+    """pixels a side of the network's input; None: that of the store's finest bands"""
     upsample: Literal["bilinear", "bicubic", "nearest", "stored"] = "bilinear"
-    """how the 20 m and 60 m bands are brought to that side; stored: taken from the store's data_super; k_branch takes nearest"""
+    """how bands at 20 m and 60 m are resampled to that side; stored: read from the store's data_super; k_branch uses nearest"""
     scale: Literal["linear", "log", "both"] = "linear"
-    """digital numbers, their logarithms, or both in twice as many channels"""
+    """input values: linear digital numbers, their logarithms, or both, in twice as many channels"""
 
     epochs: int = 30
-    """times that every patch is seen; with --max-time, the most of them"""
+    """passes over all training patches; with --max-time, at most so many"""
     batch: int = 128
-    """patches that a process learns from at once"""
+    """patches in a batch of one process"""
     accumulate: int = 1
-    """batches whose gradients are added up for one step"""
+    """batches whose gradients are added up for one update"""
     optimizer: str = "adamw"
-    """any of timm's: sgd (Nesterov), adam, adamw, lamb, lars …"""
+    """any optimiser of timm: sgd (Nesterov), adam, adamw, lamb, lars …"""
     rate: float = 1e-3
-    """learning rate at its highest"""
+    """highest learning rate"""
     rate_batch: int | None = None
-    """global batch for which `rate` holds: it grows in proportion to the batch; None: it never does"""
+    """global batch size for which `rate` holds; the rate grows in proportion to the global batch. None: it does not"""
     momentum: float = 0.9
-    """of SGD"""
+    """momentum of SGD"""
     weight_decay: float = 0.05
-    """on weights of convolutions and dense layers, not on norms and biases"""
+    """weight decay of convolutions and dense layers; norms and biases have none"""
     schedule: Literal["cosine", "step", "polynomial", "constant"] = "cosine"
     """how the rate falls after the warm-up"""
     milestones: list[float] = field(default_factory=list)
-    """for `step`: epochs after which the rate falls to a tenth"""
+    """for the schedule `step`: epochs, counted from the start of the training, after which the rate is divided by ten"""
     warmup_epochs: float = 0.0
-    """epochs in which the rate rises from nothing"""
+    """epochs in which the rate rises linearly from nearly 0"""
     progressive: list[list[float]] = field(default_factory=list)
-    """pairs of a share of the training and the side that patches are shrunk to until then"""
+    """pairs of a fraction of the training, in 0…1, and the side in pixels to which patches are shrunk until then"""
     clip_grad: float | None = None
-    """largest norm of the gradient"""
+    """largest norm of the gradient; a longer gradient is scaled down. None: no limit"""
     sync_norms: bool = False
-    """batch norms over the batches of all processes"""
+    """compute batch norms over the batches of all processes"""
     compress: Literal["none", "bf16", "powersgd"] = "none"
-    """gradients as they travel between processes: float32, bf16, or factors of low rank (Vogels et al. 2019)"""
+    """how gradients are sent between processes: as float32, as bf16, or as low-rank factors (Vogels et al. 2019)"""
 
-    loss: Literal["bce", "asymmetric", "focal"] = "bce"
-    """of a multi-label store: binary cross-entropy, asymmetric (Ridnik et al. 2021), focal (Lin et al. 2017); a single-label
-    one has cross-entropy"""
+    loss: str = "bce"
+    """loss of a multi-label store: bce (binary cross-entropy), asymmetric (Ridnik et al. 2021), focal (Lin et al. 2017), or one
+    that is registered; a single-label store is trained with cross-entropy"""
     smoothing: float = 0.0
-    """label smoothing"""
+    """label smoothing, in 0…1"""
     balance: float = 0.0
-    """weight of rare classes, from the train split's counts, to this power: of positive labels by negatives/positives, of the
-    classes of a single-label store by 1/patches; 0: none, 1: in full"""
+    """exponent of class weights from the counts of the train split: positive labels of a multi-label store are weighted by
+    negatives/positives, the classes of a single-label store by 1/patches; 0: no weights, 1: in full"""
     balance_beta: float | None = None
-    """counts n there become (1 − βⁿ)/(1 − β), the effective number of samples (Cui et al. 2019: 0.9 … 0.9999); None: n itself"""
+    """replaces counts n in those weights by the effective number of samples (1 − βⁿ)/(1 − β), with β in 0.9 … 0.9999 (Cui et al.
+    2019); None: n itself"""
     oversample: float = 0.0
-    """how much more often patches with rare classes are seen: as often as 1 / the share of patches with their rarest class to
-    this power, in an epoch of the same length; 0: every patch once"""
+    """exponent by which patches with rare classes are drawn more often: in proportion to (1 / the fraction of patches with their
+    rarest class) to this power; an epoch keeps its length. 0: every patch once"""
     turns: bool = True
-    """each patch in one of the 8 rotations and reflections"""
+    """augmentation: each patch in a random one of the 8 rotations and reflections"""
     shift: int = 0
-    """largest random shift in pixels of the input"""
+    """augmentation: largest random shift, in pixels of the input"""
     zoom: float = 0.0
-    """largest share of the side that a random window leaves out before it is enlarged to the whole"""
+    """augmentation: largest fraction of the side that a random crop cuts away before it is resized back, in 0…1"""
     jitter: float = 0.0
-    """standard deviation of a random gain and offset per band"""
+    """augmentation: standard deviation of a random gain and offset of each band, in standard deviations of the band"""
     mixup: float = 0.0
-    """parameter of mixup's beta distribution"""
+    """augmentation: parameter of mixup's beta distribution; 0: no mixup"""
     cutmix: float = 0.0
-    """parameter of cutmix's beta distribution"""
+    """augmentation: parameter of cutmix's beta distribution; 0: no cutmix"""
     ema: float = 0.0
-    """decay of the averaged weights that are evaluated and kept; 0: the weights themselves"""
+    """decay of an exponential moving average of the weights, which is evaluated and kept; 0: the weights themselves"""
 
     views: Literal[1, 2, 4, 8] = 1
-    """turns of a patch whose probabilities are averaged in evaluation and prediction"""
+    """rotations and reflections of a patch whose probabilities are averaged in evaluation and prediction"""
     thresholds: Literal["half", "one", "smooth", "per_class"] = "one"
-    """decision thresholds: 0.5, or chosen on the validation split"""
+    """decision thresholds: half: 0.5; chosen on the val split: one for all classes (one, smooth) or one a class (per_class)"""
     select: Literal["micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy", "last"] = "last"
-    """validation figure whose best epoch is kept"""
+    """score on the val split by which the best epoch is chosen; last: the last epoch"""
     evaluate_every: int = 1
     """epochs between evaluations"""
 
     seed: int = 0
-    """of initial weights, order, augmentation and dropout"""
+    """seed of initial weights, order of patches, augmentation and dropout"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """auto: bf16 where the device computes in it"""
+    """auto: bf16 on devices that are fast in it"""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the network and its input stage; auto: on GPUs"""
+    """torch.compile for the network and its input stage; auto: on GPUs"""
     placement: Literal["auto", "disk", "memory", "device"] = "auto"
-    """where the train split lies meanwhile: mapped from the disk, in memory shared by the processes of a machine, or on the GPU,
-    spread over the machine's GPUs where it is too large for one; auto: the GPU if it fits, else memory; on CPUs the disk"""
+    """where the train split is kept during the training: on the disk, in memory shared by the processes of a machine, or on the
+    GPU, spread over the machine's GPUs if it is too large for one; auto: the GPU if it fits, else memory; on CPUs the disk"""
     on_divergence: Literal["stop", "backoff"] = "stop"
-    """what to do when the loss is no longer finite: stop, or go back to the last checkpoint and halve the rate"""
+    """what to do when the loss explodes or is not finite: stop, or go back to the last checkpoint and halve the rate"""
     save_minutes: float = 5.0
-    """minutes between checkpoints inside an epoch; each epoch ends with one"""
+    """minutes between checkpoints within an epoch; there is also one at the end of each epoch"""
     keep: int = 1
-    """checkpoints that are kept: the last one, and by their steps the ones before it"""
+    """checkpoints to keep: the last one, and older ones named by their step"""
 
 
-# How a training is run, not what it learns: these may change when it goes on.
-CONDUCT = ("placement", "on_divergence", "save_minutes", "keep")
+# Keys that do not change the result of a training: they may differ when it is resumed.
+RESUMABLE_CHANGES = ("placement", "on_divergence", "save_minutes", "keep")
 
 
 def shipped() -> dict[str, Path]:
+    """The YAML files of the shipped recipes, by name."""
     folder = files("landscale.training") / "recipes"
     return {path.stem: path for path in sorted(Path(str(folder)).glob("*.yaml"))}
 
 
 def parser() -> ArgumentParser:
-    """The flags of all keys of a recipe."""
+    """A command-line parser with a flag for each key of a recipe."""
     p = ArgumentParser(exit_on_error=False, add_help=False)
     p.add_class_arguments(Recipe, as_group=True)
     return p
@@ -149,7 +156,8 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     """The recipe of a shipped name or YAML file, with `--key value` overrides.
 
     Raises:
-        UnknownName: no such recipe or key. BadInput: a file that is no recipe. LandscaleError: a value of a wrong type.
+        UnknownName: no such recipe, key or loss. BadInput: a file that is not a recipe. LandscaleError: a value of the wrong
+            type or out of range.
     """
     content: dict[str, Any] = {}
     where = ""
@@ -163,7 +171,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise BadInput(path, f"is not valid YAML ({reason(error)})") from None
         if not isinstance(content, dict):
-            raise BadInput(path, "is no recipe: expected keys and values")
+            raise BadInput(path, "is not a recipe: expected keys and values")
     keys = Recipe.__dataclass_fields__
     flags = [word[2:].split("=")[0].split(".")[0] for word in overrides if word.startswith("--")]
     for key in [*map(str, content), *flags]:
@@ -180,17 +188,17 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         raise LandscaleError(_first_line(error)) from None
     recipe = Recipe(**settings.as_dict())
     if recipe.model != content.get("model", recipe.model) and "options" not in flags:
-        # A recipe's options are those of its own model; dropout is what every network knows.
+        # A recipe's options belong to its own model; only dropout is an option of every network.
         recipe = replace(recipe, options={k: v for k, v in recipe.options.items() if k == "drop_rate"})
     if recipe.head != content.get("head", recipe.head) and not {"head_options", "head-options"} & set(flags):
         recipe = replace(recipe, head_options={})
     _check_ranges(recipe)
+    _check_loss(recipe)
     return recipe
 
 
-_LEAST = dict.fromkeys(
-    ("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1
-)  # of others it is 0
+# Smallest values, of keys where it is not 0, and largest values, of keys that have one.
+_LEAST = dict.fromkeys(("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1)
 _MOST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
 
 
@@ -203,8 +211,15 @@ def _check_ranges(recipe: Recipe) -> None:
     for pair in recipe.progressive:
         if len(pair) != 2 or not 0 <= pair[0] <= 1 or pair[1] < 1:
             raise LandscaleError(
-                f"--progressive: found {recipe.progressive}, expected pairs of a share in 0…1 and a side"
+                f"--progressive: found {recipe.progressive}, expected pairs of a fraction in 0…1 and a side in pixels"
             )
+
+
+def _check_loss(recipe: Recipe) -> None:
+    from landscale.training.losses import LOSSES  # imports torch
+
+    if recipe.loss not in LOSSES:
+        raise UnknownName("loss", recipe.loss, LOSSES)
 
 
 def _underscored(word: str) -> str:
@@ -218,4 +233,5 @@ def _first_line(error: BaseException) -> str:
 
 
 def as_yaml(recipe: Recipe) -> str:
+    """A recipe as a YAML file that `load_recipe` reads."""
     return str(yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True))

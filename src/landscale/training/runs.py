@@ -20,7 +20,7 @@ from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.files import write_text
 from landscale.runtime.portability import usable_cores
 from landscale.store import PatchStore
-from landscale.training.recipe import CONDUCT, Recipe, as_yaml
+from landscale.training.recipe import RESUMABLE_CHANGES, Recipe, as_yaml
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Run:
 
     def _check_recipe(self, recipe: Recipe, before: dict[str, Any]) -> None:
         for key, value in asdict(recipe).items():
-            if key not in CONDUCT and before.get(key, getattr(Recipe, key, None)) != value:
+            if key not in RESUMABLE_CHANGES and before.get(key, getattr(Recipe, key, None)) != value:
                 raise BadInput(
                     self.folder, f"holds a run with {key} {before.get(key)}, not {value}; choose another --run"
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -99,7 +99,7 @@ class TrainableModel:
             momentum=recipe.momentum,
             **fused,
         )
-        self.augment = Augmentation(recipe.turns, recipe.shift, recipe.zoom, recipe.jitter, recipe.mixup, recipe.cutmix)
+        self.augment = Augmentation(**{field.name: getattr(recipe, field.name) for field in fields(Augmentation)})
         self.unread: Check | None = None
         """the last step, where its numbers are read one step later"""
 

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from landscale.distributed import Ranks
+from landscale.distributed import Ranks, local_device
 from landscale.errors import BadInput, Diverged
 from landscale.inference.evaluate import evaluate, infer
 from landscale.inference.metrics import Scores, choose_thresholds
@@ -38,12 +39,12 @@ from landscale.models.weights import save_weights
 from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.progress import console, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals, ignore_scheduler_signals
-from landscale.store import PatchStore
+from landscale.store import PatchStore, open_store
 from landscale.training.build import build_classifier, refuse_what_cannot_be
 from landscale.training.checkpoint import CheckpointWriter, TrainingState, load_checkpoint
 from landscale.training.losses import build_loss
 from landscale.training.planner import Planner, seconds_of_evaluation
-from landscale.training.recipe import Recipe
+from landscale.training.recipe import Recipe, load_recipe
 from landscale.training.runs import Run
 from landscale.training.schedule import highest_rate, rate_factor, rate_in_words
 from landscale.training.speed import fastest
@@ -54,27 +55,58 @@ MOST_HALVED = 10  # a rate a thousand times too high is no accident
 
 
 def train(
-    recipe: Recipe, store: PatchStore, run: Run, ranks: Ranks, device: torch.device, max_time: float | None = None
+    recipe: Recipe | str,
+    store: PatchStore | str | Path,
+    run: str | Path,
+    *,
+    ranks: Ranks | None = None,
+    device: torch.device | None = None,
+    max_time: float | None = None,
 ) -> Scores | None:
-    """Train by a recipe on a store's train split, into a run folder; called again, go on where it was left.
+    """Train on a store's train split, into a run folder. Called again with the same arguments, it resumes.
+
+        from landscale.training.training import train
+
+        scores = train("papoutsis2022", "ben.h5", "runs/first")
 
     Args:
-        max_time: seconds for all of it; the number of steps is planned to end well within.
+        recipe: a recipe, the name of a shipped one, or the path of a YAML file.
+        store: an open store, or its path.
+        run: folder for checkpoints, metrics, weights and scores; made if it does not exist.
+        ranks: this process among all that train together (`landscale.distributed.together`); None: it trains alone.
+        device: None: the GPU of this rank if there is one, else the CPU.
+        max_time: seconds for all of it; the number of steps is planned so that it ends within them.
 
     Returns:
         Scores on the val split, or None for a store without one.
 
     Raises:
-        BadStore: the store lacks the train split, a band or a class. Diverged: the loss is no longer finite.
-        Stopped: by a signal, with the state saved.
+        BadStore: the store lacks the train split, a band or a class. BadInput: the folder holds another run or other files.
+        Diverged: the loss exploded or is not finite; the last checkpoint is finite.
+        Stopped: a signal ended it; the state is saved.
     """
     begun = time.monotonic()
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, [])
+    store = store if isinstance(store, PatchStore) else open_store(store)
+    ranks = ranks or Ranks()
+    return _train(recipe, store, Run(Path(run)), ranks, device or local_device(ranks), max_time, begun)
+
+
+def _train(
+    recipe: Recipe,
+    store: PatchStore,
+    run: Run,
+    ranks: Ranks,
+    device: torch.device,
+    max_time: float | None,
+    begun: float,
+) -> Scores | None:
     classifier = build_classifier(recipe, store)
-    resumes = run.ended or run.last.exists()  # then the weights are the checkpoint's, whatever they began from
+    resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint, whatever `init` says
     origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
     trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)
     if ranks.first:
-        run.begin(recipe, store)  # what cannot be has been refused by now, and leaves no folder behind
+        run.begin(recipe, store)  # after everything that may be refused, so that a refusal leaves no folder behind
         if origin is not None:
             write_json(run.folder / "init.json", origin)
             for line in origin["done"]:

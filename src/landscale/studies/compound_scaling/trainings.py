@@ -21,9 +21,7 @@ from landscale.errors import LandscaleError, reason
 from landscale.runtime.portability import signal_when_parent_ends, usable_cores
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.runtime.workers import interrupts_left_to_parent
-from landscale.store import open_store
 from landscale.training.recipe import Recipe
-from landscale.training.runs import Run
 from landscale.training.training import train
 
 POLL = 0.25  # seconds between two checks for signals
@@ -126,7 +124,7 @@ def _train(job: TrainingJob, place: torch.device) -> str | None:
     job.run.parent.mkdir(parents=True, exist_ok=True)
     with job.run.with_name(f"{job.run.name}.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
         try:
-            train(job.recipe, open_store(job.store), Run(job.run), Ranks(), place, seconds)
+            train(job.recipe, job.store, job.run, device=place, max_time=seconds)
         except Stopped:
             raise
         except LandscaleError as error:
