@@ -25,7 +25,7 @@ pytest_plugins = ["surveys", "badserver", "landscapes", "learned", "lmdbs", "pub
 
 # `make test` tries the same examples each time, `make proof` (--hypothesis-profile=proof) more of them, new each time.
 _common = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.register_profile("test", _common, max_examples=40, derandomize=True)
+settings.register_profile("test", _common, max_examples=25, derandomize=True)
 settings.register_profile("proof", _common, max_examples=200)
 settings.load_profile("test")
 
