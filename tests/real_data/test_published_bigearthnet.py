@@ -16,7 +16,6 @@ import rasterio
 from archives import GSD
 from conftest import Cli
 from landscale.datasets.bigearthnet import folders as bigearthnet
-from landscale.formats import geotiff
 from landscale.formats.geotiff import read_band
 from landscale.preparation import prepare_survey
 from landscale.store import PatchStore, open_store
@@ -88,7 +87,7 @@ def test_v2_statistics(v2: Path, store: PatchStore) -> None:
 
 def test_no_published_file_needs_rasterio(v1: Path, v2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All are plain GeoTIFFs, which the package reads by itself."""
-    monkeypatch.setattr(geotiff, "_read_by_rasterio", lambda path, *_: pytest.fail(f"read by rasterio: {path}"))
+    monkeypatch.setattr(rasterio, "open", lambda path, *_, **__: pytest.fail(f"read by rasterio: {path}"))
     folders = [*v1.glob("BigEarthNet-v1.0/*"), *v2.glob("BigEarthNet-S2/*/*")]
     assert len(folders) == 307
     for folder in folders[:40]:
