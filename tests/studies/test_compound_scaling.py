@@ -1,7 +1,7 @@
-"""`landscale scale`: which networks are candidates, that a study survives kills and failures, and what its results say.
+"""`landscale scale`: its candidates, that a study survives kills and failures, and that results, runs and pages agree.
 
 Most tests run the trainings in the process of the test (`in_this_process`), because starting processes that import torch takes
-longer than the trainings. Two tests run the real command with worker processes; the slow ones do so with more signals.
+longer than the trainings. One test kills the real command with worker processes; slow tests do so with other signals.
 """
 
 from __future__ import annotations
