@@ -191,6 +191,15 @@ def test_same_error_on_all_ranks_is_written_once_without_a_rank():
     assert [(type(error), error.code) for error in replacements.values()] == [(LostRank, 2)] * 2
 
 
+def test_full_disk_of_one_rank_is_named_on_all():
+    """An error that a user can mend ends the rank with exit code 2 and without a traceback."""
+    ranks, full = ThreadRanks(["a", "b"], timeout=2), OSError(28, "No space left on device", "run/last.safetensors")
+    replacements = replace_errors(ranks, {0: BROKEN, 1: full})
+    (line,) = ranks.lines()
+    assert line.endswith(" ended: run/last.safetensors: No space left on device")
+    assert [(type(replacements[rank]), replacements[rank].code) for rank in (0, 1)] == [(LostRank, 1), (LostRank, 2)]
+
+
 def test_ranks_without_progress_are_those_behind_when_a_collective_breaks():
     """All ranks have heartbeats, and none has failed: the one that has begun the fewest steps is named."""
     ranks = ThreadRanks(["a", "a", "b"], timeout=2)
@@ -242,6 +251,24 @@ def test_store_that_does_not_answer_counts_as_dead_after_five_intervals():
     assert not detector._diagnosed.is_set()
     detector._search(now + 5.1 * detector.interval, searched=0.0, hangs=False)
     assert detector._diagnosed.is_set()
+
+
+def test_store_that_does_not_answer_has_at_least_three_seconds():
+    detector = ThreadRanks(["a", "a"], timeout=1).detectors[1]  # intervals of 0.1 s
+    detector._main_thread_waits = True
+    detector._search(detector.heartbeats.last_exchange + 2.9, searched=0.0, hangs=False)
+    assert not detector._diagnosed.is_set()
+
+
+def test_proposal_is_kept_until_the_store_has_answered():
+    ranks = ThreadRanks(["a", "b"], timeout=10)
+    detector = ranks.detectors[0]
+    heartbeats, proposal = detector.heartbeats, Diagnosis(0, "first")
+    detector._own_failure, heartbeats.reads_all = "full", True
+    heartbeats._exchange()
+    heartbeats.proposal = proposal
+    detector._search(time.monotonic(), searched=100.0, hangs=False)
+    assert heartbeats.proposal is proposal
 
 
 def test_own_failure_is_reported_even_without_the_store():
