@@ -100,6 +100,18 @@ def test_patches_that_fill_no_step_are_not_counted():
     assert rank_scaling_rows(few)[0]["rate"] == 5 / 4.0
 
 
+def test_accumulated_batches_are_part_of_the_global_batch():
+    row = results({("weak", 1): 4.0}, accumulate=4)["rows"][0]
+    assert row["global_batch"] == 32
+    assert row["rate"] == 120 * 32 / 4.0
+
+
+def test_prediction_for_the_smallest_number_of_ranks_is_its_measured_time():
+    """Its computation is its measured time without the all-reduce."""
+    row = results({("weak", 2): 6.0, ("weak", 4): 5.0})["rows"][0]
+    assert row["predicted"] == pytest.approx(6.0)
+
+
 def test_without_communication_the_prediction_is_exact():
     """If an all-reduce takes no time, a k-th of the work takes a k-th of the time."""
     content = results({("weak", 1): 12.0, ("weak", 4): 3.0, ("strong", 4): 3.0})
