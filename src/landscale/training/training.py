@@ -73,7 +73,7 @@ def train(
         recipe: a recipe, the name of a shipped one, or the path of a YAML file.
         store: an open store, or its path.
         run: folder for checkpoints, metrics, weights and scores; made if it does not exist.
-        ranks: this process among all that train together (`landscale.distributed.together`); None: it trains alone.
+        ranks: this process among all that train together (`landscale.distributed.process_group`); None: it trains alone.
         device: None: the GPU of this rank if there is one, else the CPU.
         max_time: seconds for all of it; the number of steps is planned so that it ends within them.
 
