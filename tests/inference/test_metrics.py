@@ -17,18 +17,19 @@ from sklearn import metrics as sk
 
 from landscale.errors import Diverged, UnknownName
 from landscale.inference.metrics import (
-    SHRINKAGE,
     Counts,
     Scores,
     average_precision,
     choose_thresholds,
     compute_scores,
-    count,
+    count_decisions,
 )
 
 Array = NDArray[Any]
 Case = tuple[Array, Array]
 PARTS = ("tp", "fp", "fn", "tn")
+
+PRIOR = 10  # positives at which a class's own threshold and the shared one weigh the same
 
 few = settings(max_examples=60, deadline=None)
 
@@ -179,8 +180,8 @@ def test_order_of_patches_does_not_matter(case: Case, random: Any, how: str) -> 
 def test_counts_of_parts_add_up(case: Case, cuts: list[int], threshold: float | None) -> None:
     p, t = case
     bounds = [0, *sorted(min(cut, len(p)) for cut in cuts), len(p)]
-    parts = [count(p[a:b], t[a:b], threshold) for a, b in itertools.pairwise(bounds)]
-    whole = count(p, t, threshold)
+    parts = [count_decisions(p[a:b], t[a:b], threshold) for a, b in itertools.pairwise(bounds)]
+    whole = count_decisions(p, t, threshold)
     same(sum(parts[1:], parts[0]), whole)
     np.testing.assert_array_equal(whole.tp + whole.fp + whole.fn + whole.tn, len(p))
 
@@ -263,7 +264,7 @@ def test_per_class_thresholds_are_the_best_shrunk_toward_the_shared(case: Case) 
             assert chosen[i] == shared
         elif best > 0:
             own = min(midpoints, key=lambda x: (abs(x - 0.5), x))
-            near(logit(chosen[i]), (n * logit(own) + SHRINKAGE * logit(shared)) / (n + SHRINKAGE))
+            near(logit(chosen[i]), (n * logit(own) + PRIOR * logit(shared)) / (n + PRIOR))
 
 
 def test_a_frequent_class_gets_its_own_threshold_and_a_rare_one_nearly_the_shared() -> None:
@@ -272,7 +273,7 @@ def test_a_frequent_class_gets_its_own_threshold_and_a_rare_one_nearly_the_share
     parted_at = np.array([0.1, 0.7, 0.4])
     p = np.where(t, parted_at + 0.05, parted_at - 0.05) + rng.random(t.shape) * 0.01
     chosen, shared = choose_thresholds(p, t, "per_class"), choose_thresholds(p, t, "one")[0]
-    assert 0 < t[:, 2].sum() < SHRINKAGE
+    assert 0 < t[:, 2].sum() < PRIOR
     assert [f1(p[:, i], t[:, i], chosen[i]) for i in (0, 1)] == [1, 1]
     assert f1(p[:, 0], t[:, 0], shared) < 0.1
     assert abs(chosen[2] - shared) < abs(chosen[2] - parted_at[2])
@@ -290,8 +291,8 @@ def test_a_threshold_between_adjacent_floats_still_parts_them() -> None:
     high = np.nextafter(low, 1)
     p, t = np.array([[low], [high]]), np.array([[0], [1]])
     for p_, t_ in ((p, t), (np.nextafter(p, 1), t)):  # of two neighbouring pairs, one has a mean that rounds up
-        assert count(p_, t_, choose_thresholds(p_, t_, "one")).tp.tolist() == [1]
-        assert count(p_, t_, choose_thresholds(p_, t_, "one")).fp.tolist() == [0]
+        assert count_decisions(p_, t_, choose_thresholds(p_, t_, "one")).tp.tolist() == [1]
+        assert count_decisions(p_, t_, choose_thresholds(p_, t_, "one")).fp.tolist() == [0]
 
 
 def test_wrong_input_is_refused() -> None:
@@ -299,7 +300,7 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(UnknownName, match="per_class"):
         choose_thresholds(p, t, "per_clas")
     with pytest.raises(ValueError, match=r"\(4, 2\).*\(4, 1\)"):
-        count(p, t[:, :1], 0.5)
+        count_decisions(p, t[:, :1], 0.5)
     with pytest.raises(ValueError, match="3 class names for 2 columns"):
         compute_scores(p, t, names(3), 0.5, multi_label=True, split="val")
     p[1, 1] = np.nan
@@ -330,6 +331,34 @@ def test_smooth_threshold_is_the_middle_of_a_plateau() -> None:
     assert choose_thresholds(np.vstack([p, luck]), np.vstack([t, [[1], [0]]]), "smooth")[0] == pytest.approx(
         0.4, abs=0.08
     )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_smooth_threshold_is_the_best_of_weighted_means_over_a_grid(seed: int) -> None:
+    """Micro plus macro F1 at multiples of 0.025, averaged with two neighbours on either side, weights 1 2 3 2 1."""
+    rng = np.random.default_rng(seed)
+    t = rng.random((40, 3)) < (0.5, 0.3, 0.2)
+    p = np.clip(0.25 * t + rng.normal(0.4, 0.15, t.shape), 0, 1)
+    grid = [k * 0.025 for k in range(8, 33)]
+    height = [
+        sum(sk.f1_score(t, p > threshold, average=average, zero_division=0) for average in ("micro", "macro"))
+        for threshold in grid
+    ]
+    smooth = {
+        grid[k]: sum(w * height[k + j] for j, w in zip(range(-2, 3), (1, 2, 3, 2, 1), strict=True))
+        for k in range(4, len(grid) - 4)
+    }
+    assert (min(smooth), max(smooth)) == (pytest.approx(0.3), pytest.approx(0.7))
+    chosen = choose_thresholds(p, t, "smooth")
+    assert chosen.tolist() == [pytest.approx(max(smooth, key=lambda threshold: round(smooth[threshold], 9)))] * 3
+
+
+def test_a_peak_at_the_edge_of_a_cliff_is_avoided_by_the_smooth_threshold() -> None:
+    """F1 is 0.95 from 0.3 on, 1 from 0.6 on, and 0 from 0.65 on."""
+    p = np.concatenate([np.full(20, 0.65), np.full(20, 0.3), np.full(2, 0.6)])[:, None]
+    t = np.concatenate([np.ones(20), np.zeros(22)])[:, None]
+    assert 0.6 < choose_thresholds(p, t, "one")[0] < 0.65
+    assert choose_thresholds(p, t, "smooth")[0] == pytest.approx(0.575)
 
 
 def test_smooth_threshold_counts_rare_classes_too() -> None:

@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 from landscale.cli import main
-from landscale.errors import BadInput
-from landscale.inference.predict import predict, starts
+from landscale.errors import BadInput, BadStore
+from landscale.inference.evaluate import evaluate
+from landscale.inference.predict import MapSummary, predict, window_starts
+from landscale.inference.scores import Scores
 from landscale.models.classifier import Classifier, Description
-from landscale.models.weights import save_weights
+from landscale.models.weights import load_model, save_weights
 from landscale.scenes.scene import open_scene
-from landscale.store import Plane
-from landscale.testing import make_store
+from landscale.store import Plane, open_store
+from landscale.testing import make_store, rgbn_plane
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BANDS
@@ -143,7 +145,7 @@ def expected_map(values, side, stride, grid):
 def test_windows_cover_all_but_a_rest_smaller_than_a_coarse_pixel(length, side, steps, grid):
     side = max(grid, side // grid * grid)
     stride = min(side, max(grid, steps // grid * grid))
-    found = starts(length, side, stride, grid)
+    found = window_starts(length, side, stride, grid)
     assert found[0] == 0
     assert all(start % grid == 0 for start in found)
     assert all(0 < b - a <= stride for a, b in pairwise(found))
@@ -180,9 +182,9 @@ def test_any_size(tmp_path_factory, height, width, stride, rounding, seed):
     assert np.isnan(profile["nodata"])
     assert descriptions == ("dark", "bright")
     assert np.isfinite(found).all()
-    assert (answer["height"], answer["width"], answer["pixel"]) == (height, width, 10)
+    assert (answer.height, answer.width, answer.pixel) == (height, width, 10)
     grid_stride = max(6, (stride or SIDE // 2) // 6 * 6)
-    assert answer["stride"] == grid_stride
+    assert answer.stride == grid_stride
     assert np.allclose(found[0], expected_map(bands["B02"], SIDE, grid_stride, 6), atol=1e-5)
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["map.tif"]
 
@@ -205,7 +207,7 @@ def test_bands_at_20_and_60_m_alone_make_a_map_at_20_m(tmp_path):
     stub = Stub(("B8A", "B01"))
     answer = predict(stub, write_scene(tmp_path / "scene", bands), tmp_path / "map.tif")
     found, profile, _ = read_map(tmp_path / "map.tif")
-    assert answer["pixel"] == 20
+    assert answer.pixel == 20
     assert profile["transform"] == from_origin(*ORIGIN, 20, 20)
     assert stub.shapes == {(("B8A",), (1, 6, 6)), (("B01",), (1, 2, 2))}  # 120 m of ground, as it was trained on
     assert np.allclose(found[0], expected_map(bands["B8A"], 6, 3, 3), atol=1e-5)
@@ -288,7 +290,7 @@ def test_the_offset_of_later_baselines_is_taken_off(tmp_path, multi):
     shifted = {name: np.where(v > 0, v + 1000, 0).astype(np.uint16) for name, v in bands.items()}
     plain = write_scene(tmp_path / "S2A_MSIL2A_20180706T085611_N0213_R007_T35VNJ", bands)
     later = write_scene(tmp_path / multi, shifted)
-    offsets = [predict(Stub(), scene, tmp_path / f"{scene.name}.tif")["offset"] for scene in (plain, later)]
+    offsets = [predict(Stub(), scene, tmp_path / f"{scene.name}.tif").offset for scene in (plain, later)]
     assert offsets == [0, 1000]
     maps = [read_map(tmp_path / f"{scene.name}.tif")[0] for scene in (plain, later)]
     assert np.array_equal(maps[0], maps[1], equal_nan=True)
@@ -337,7 +339,7 @@ def test_numbers_below_the_offset_become_zero_not_huge(tmp_path):
 def test_other_names_are_not_shifted(tmp_path, name):
     bands = draw_scene(24, 24)
     answer = predict(Stub(), write_scene(tmp_path / name, bands), tmp_path / "map.tif")
-    assert answer["offset"] == 0
+    assert answer.offset == 0
     found, _, _ = read_map(tmp_path / "map.tif")
     assert np.allclose(found[0], expected_map(bands["B02"], SIDE, 6, 6), atol=1e-5)
 
@@ -551,3 +553,53 @@ def test_windows_have_the_size_of_the_patches_that_were_trained_on(tmp_path, pix
         write_band(tmp_path / "scene" / f"{band}.tif", np.ones((50, 60), np.uint8), pixel)
     predict(stub, tmp_path / "scene", tmp_path / "map.tif")
     assert stub.shapes == {(("B02", "B04"), (2, side, side))}
+
+
+# ---- as called from Python
+
+RGBN = ("B02", "B03", "B04", "B08")
+
+
+@pytest.fixture(scope="module")
+def interface(tmp_path_factory):
+    """Weights, a store and a scene."""
+    folder = tmp_path_factory.mktemp("interface")
+    make_store(folder / "s.h5", planes=rgbn_plane(12), classes=("dark", "bright"), splits={"val": 5, "test": 9})
+    save_weights(folder / "weights", Classifier(describe(RGBN)).eval(), {})
+    write_scene(folder / "scene", draw_scene(24, 24, names=RGBN))
+    return folder
+
+
+def test_a_model_and_a_store_by_path_or_as_objects(interface):
+    expected = evaluate(load_model(interface / "weights"), open_store(interface / "s.h5"), "val", show=False)
+    assert isinstance(expected, Scores)
+    assert (expected.split, expected.patches) == ("val", 5)
+    assert evaluate(interface / "weights", interface / "s.h5", "val", show=False) == expected
+    assert evaluate(str(interface / "weights"), str(interface / "s.h5"), split="val", show=False) == expected
+
+
+def test_the_split_is_test_unless_named(interface):
+    scores = evaluate(interface / "weights", interface / "s.h5", show=False)
+    assert (scores.split, scores.patches) == ("test", 9)
+
+
+def test_a_map_by_path_or_from_a_model(interface, tmp_path):
+    first = predict(str(interface / "weights"), str(interface / "scene"), str(tmp_path / "first.tif"))
+    second = predict(load_model(interface / "weights"), interface / "scene", tmp_path / "second.tif", stride=6)
+    assert isinstance(first, MapSummary)
+    assert (first.width, first.height, first.pixel, first.classes) == (24, 24, 10, ("dark", "bright"))
+    assert (first.map, first.stride, first.windows) == (str(tmp_path / "first.tif"), 6, 9)
+    assert (tmp_path / "first.tif").read_bytes() == (tmp_path / "second.tif").read_bytes()
+    assert second.windows == first.windows
+    keys = ["map", "width", "height", "crs", "pixel", "classes", "windows", "stride", "offset"]
+    assert list(json.loads(json.dumps(first.to_json()))) == keys
+
+
+def test_what_is_not_there_is_named(interface, tmp_path):
+    with pytest.raises(BadInput, match="nothing: holds no weights"):
+        evaluate(tmp_path / "nothing", interface / "s.h5")
+    with pytest.raises(BadStore, match=r"none\.h5"):
+        evaluate(interface / "weights", str(tmp_path / "none.h5"))
+    with pytest.raises(BadInput, match="nothing: holds no weights"):
+        predict(tmp_path / "nothing", interface / "scene", tmp_path / "map.tif")
+    assert not (tmp_path / "map.tif").exists()

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from landscale.models import ZOO, create, list_models
+from landscale.models import ZOO, create_model, list_models
 from landscale.models.registry import fixed_side
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -110,7 +110,7 @@ def deviation(found: Tensor, expected: Tensor) -> float:
 
 def meta(name: str, bands: int, classes: int, side: int, **options: Any) -> nn.Module:
     with torch.device("meta"):
-        return create(name, bands, classes, side, **options).eval()
+        return create_model(name, bands, classes, side, **options).eval()
 
 
 def nothing(n: int, bands: int, height: int, width: int | None = None) -> Tensor:
@@ -198,7 +198,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     side = least_side(name)
     torch.manual_seed(0)
     x = patches(8, 10, side)
-    network = settled(awake(create(name, 10, 19, side)), x)
+    network = settled(awake(create_model(name, 10, 19, side)), x)
     x = x[:4]
     with torch.no_grad():
         expected = network(x)
@@ -268,7 +268,7 @@ def test_compiles_without_graph_breaks(case: Case) -> None:
 def test_compiles_without_graph_breaks_in_training(name: str) -> None:
     torch._dynamo.reset()
     side = least_side(name)
-    compiled = torch.compile(create(name, 10, 19, side).train(), fullgraph=True, backend="eager")
+    compiled = torch.compile(create_model(name, 10, 19, side).train(), fullgraph=True, backend="eager")
     compiled(patches(4, 10, side)).sum().backward()
 
 
@@ -293,7 +293,7 @@ def test_onnx_gives_the_same(case: Case, tmp_path: Path) -> None:
 @numbers("safetensors")
 def test_safetensors_round_trip(case: Case, tmp_path: Path) -> None:
     save_file(case.network.state_dict(), tmp_path / "model.safetensors")
-    copy = create(case.name, 10, 19, least_side(case.name)).eval()
+    copy = create_model(case.name, 10, 19, least_side(case.name)).eval()
     copy.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
     with torch.no_grad():
         assert torch.equal(copy(case.x), case.expected)
@@ -305,7 +305,7 @@ def test_a_seed_decides_weights_and_dropout(name: str) -> None:
 
     def drawn(seed: int) -> tuple[nn.Module, Tensor]:
         torch.manual_seed(seed)
-        model = create(name, 10, 19, side)
+        model = create_model(name, 10, 19, side)
         with torch.no_grad():
             return model, awake(deepcopy(model)).train()(patches(4, 10, side))
 
@@ -318,7 +318,7 @@ def test_a_seed_decides_weights_and_dropout(name: str) -> None:
 @over("gradient")
 def test_gradient_reaches_every_parameter(name: str) -> None:
     side = least_side(name)
-    model = awake(create(name, 10, 19, side)).train()
+    model = awake(create_model(name, 10, 19, side)).train()
     logits = model(patches(4, 10, side))
     F.binary_cross_entropy_with_logits(logits, torch.rand_like(logits)).backward()
     silent = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
@@ -341,7 +341,7 @@ def learners() -> list[Any]:
 def test_learns_a_batch(name: str, bands: int, classes: int) -> None:
     """Every class is in half of the patches, so whoever does not look at them stays at log 2."""
     side = least_side(name)
-    model = create(name, bands, classes, side, drop_rate=0.0).train()
+    model = create_model(name, bands, classes, side, drop_rate=0.0).train()
     x = patches(4, bands, side)
     y = torch.stack([torch.randperm(4) % 2 for _ in range(classes)], 1).float()
     rate = {"vgg": 1e-4, "trio": 3e-3}.get(ZOO[name].family, 1e-3)  # no norms; that of its recipe

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError, UnknownName
-from landscale.models import ZOO, Scaling, create, describe
+from landscale.models import ZOO, Scaling, create_model, describe_model
 from landscale.models.compound import EFFICIENTNET
-from landscale.models.efficientnet60 import EfficientNet60, scaled
+from landscale.models.efficientnet60 import EfficientNet60, scale_efficientnet60
 from landscale.models.mixer import Mixer
 from landscale.models.registry import AUTHORS
 from landscale.models.rivals import _ROWS
@@ -92,9 +92,9 @@ def meta(name: str, bands: int = 10, classes: int = 19, side: int | None = None,
     """A network without storage: shapes and counts in no time."""
     try:
         with torch.device("meta"):
-            return create(name, bands, classes, side, **options)
+            return create_model(name, bands, classes, side, **options)
     except RuntimeError:
-        return create(name, bands, classes, side, **options).to("meta")
+        return create_model(name, bands, classes, side, **options).to("meta")
 
 
 def settled(model: nn.Module, bands: int, side: int) -> nn.Module:
@@ -111,7 +111,7 @@ def settled(model: nn.Module, bands: int, side: int) -> nn.Module:
 def small(name: str) -> nn.Module:
     """A network on a side that costs little, in eval mode; not to be changed."""
     torch.manual_seed(0)
-    return settled(create(name, 10, 19, side=cheap_side(name)), 10, cheap_side(name))
+    return settled(create_model(name, 10, 19, side=cheap_side(name)), 10, cheap_side(name))
 
 
 def cheap_side(name: str) -> int:
@@ -147,7 +147,7 @@ def test_shapes_at_the_side_of_its_row(name, bands, classes):
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_rivals_are_described(name):
-    described = describe(name)
+    described = describe_model(name)
     assert json.loads(json.dumps(described)) == described
     assert described["input"] == [12, ZOO[name].side, ZOO[name].side]
     assert described["flops"] > 1e8
@@ -170,7 +170,7 @@ def test_published_figures_of_rivals():
 )
 def test_rivals_run(name):
     side = ZOO[name].side
-    logits = create(name, 12, 19).eval()(patch(1, 12, side))
+    logits = create_model(name, 12, 19).eval()(patch(1, 12, side))
     assert logits.shape == (1, 19)
     assert logits.isfinite().all()
 
@@ -273,7 +273,7 @@ def test_tokens_fill_the_side_or_are_refused(side, token):
 @fixed
 def test_a_side_that_tokens_do_not_fill_is_refused(name):
     with pytest.raises(LandscaleError, match=r"^input side 121 px is not a multiple"):
-        create(name, 10, 19, side=121)
+        create_model(name, 10, 19, side=121)
 
 
 @fixed
@@ -331,7 +331,7 @@ def test_vit_positions_follow_the_side(token, a_side, bands, width):
 
 def test_vit_positions_tell_tokens_apart():
     torch.manual_seed(0)
-    model = create("vit_20", 3, 5, side=40).eval()
+    model = create_model("vit_20", 3, 5, side=40).eval()
     x = patch(1, 3, 40)
     turned = x.roll(20, dims=-1)  # tokens 0 1 / 2 3 → 1 0 / 3 2
     order = [1, 0, 3, 2]
@@ -399,7 +399,7 @@ def test_attention_acts_on_the_expanded_channels(name):
 
 def test_attention_starts_open():
     """Sigmoids near one half, not saturated."""
-    model = create("efficientnet60_se", 10, 19).train()
+    model = create_model("efficientnet60_se", 10, 19).train()
     gates: list[Tensor] = []
     for block in (block for stage in model.blocks for block in stage):
         block.se.gate.register_forward_hook(lambda m, x, y: gates.append(y))
@@ -417,7 +417,7 @@ def test_ghost_convolutions_are_followed_by_an_activation_alone():
 
 
 def test_efficientnet_coefficients():
-    rows = {size: scaled(scaling) for size, scaling in EFFICIENTNET.items()}
+    rows = {size: scale_efficientnet60(scaling) for size, scaling in EFFICIENTNET.items()}
     assert {size: (o["width"], o["depth"], side, o["drop_rate"]) for size, (o, side) in rows.items()} == {
         "b1": (1.0, 1.1, 70, 0.2),
         "b2": (1.1, 1.2, 70, 0.3),
@@ -427,7 +427,7 @@ def test_efficientnet_coefficients():
         "b6": (1.8, 2.6, 150, 0.5),
         "b7": (2.0, 3.1, 170, 0.5),
     }
-    assert scaled(Scaling()) == ({"depth": 1.0, "width": 1.0, "drop_rate": 0.2}, 60)
+    assert scale_efficientnet60(Scaling()) == ({"depth": 1.0, "width": 1.0, "drop_rate": 0.2}, 60)
     assert [ZOO[name].side for name in SIZES] == [side for _, side in rows.values()]
     assert meta("efficientnet60_eca_b4").drop_rate == 0.4
 
@@ -454,7 +454,7 @@ def test_any_efficientnet(attention, conv, width, depth, bands, classes, side):
 @pytest.mark.parametrize("option", ["attention", "conv"])
 def test_unknown_layers_are_refused(option):
     with pytest.raises(UnknownName, match="unknown"):
-        create("efficientnet60", 10, 19, **{option: "ecaa"})
+        create_model("efficientnet60", 10, 19, **{option: "ecaa"})
 
 
 # ---- paper 1's ResNet-50

@@ -15,7 +15,7 @@ from torch import nn
 from landscale.cli import main
 from landscale.errors import LandscaleError, UnknownName
 from landscale.loading import batches
-from landscale.models import create
+from landscale.models import create_model
 from landscale.models.heads import HEADS, HeadedNetwork, QueryHead, create_with_head
 from landscale.models.weights import load_model
 from landscale.store import open_store
@@ -87,7 +87,7 @@ def test_gradient_reaches_every_parameter(model, head):
 )
 def test_what_served_the_networks_own_classifier_is_gone(model, layer):
     side, options = NETWORKS[model]
-    assert any(name.startswith(layer) for name in create(model, 10, 19, side, **options).state_dict())
+    assert any(name.startswith(layer) for name in create_model(model, 10, 19, side, **options).state_dict())
     network, _ = headed(model, "query")
     assert not any(name.startswith(f"trunk.{layer}") for name in network.state_dict())
 
@@ -96,7 +96,7 @@ def test_what_served_the_networks_own_classifier_is_gone(model, layer):
 def test_the_trunk_is_the_network_itself(head):
     """Its weights fit the network alone, and it sees the same: nothing is lost but the classifier."""
     network, x = headed("convnext_atto", head)
-    bare = create("convnext_atto", 10, 0).eval()
+    bare = create_model("convnext_atto", 10, 0).eval()
     missing, unexpected = bare.load_state_dict(network.trunk.state_dict(), strict=False)
     assert unexpected == []
     assert missing == ["head.norm.weight", "head.norm.bias"]
@@ -158,7 +158,7 @@ def test_a_seed_decides_the_weights(head):
     assert any(not torch.equal(first[key], other[key]) for key in first)
     if head == "linear":
         torch.manual_seed(1)
-        assert all(torch.equal(first[k], v) for k, v in create("wide_resnet", 10, 5, 24).state_dict().items())
+        assert all(torch.equal(first[k], v) for k, v in create_model("wide_resnet", 10, 5, 24).state_dict().items())
 
 
 @every_head
@@ -185,7 +185,7 @@ def test_it_is_one_graph_and_exports(model, head):
 
 def test_building_runs_nothing_and_needs_no_grad():
     state = torch.get_rng_state()
-    trunk = create("wide_resnet", 10, 0)
+    trunk = create_model("wide_resnet", 10, 0)
     after = torch.get_rng_state()
     assert not torch.equal(state, after)
     before = {k: v.clone() for k, v in trunk.state_dict().items()}

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 
@@ -242,6 +243,16 @@ def test_downward_every_pixel_counts(factor):
 
 
 # ---- turns
+
+
+@pytest.mark.parametrize("side, out", [(120, 90), (120, 70), (60, 56)])
+def test_downward_without_whole_blocks_is_pillows_antialiased_bilinear(side, out):
+    """A kernel of the input's pixels only would leave some out, and alias."""
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 2, side, side)).astype(np.float32))
+    found = resize(values, out, "bilinear")
+    for k in range(2):
+        expected = np.array(Image.fromarray(values[0, k].numpy()).resize((out, out), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(found[0, k].numpy(), expected, atol=1e-4)
 
 
 def test_turns_are_the_eight_symmetries():

@@ -16,7 +16,7 @@ from torch import nn
 from landscale.cli import main
 from landscale.errors import LandscaleError
 from landscale.loading import batches
-from landscale.models import create, describe
+from landscale.models import create_model, describe_model
 from landscale.models.classifier import Classifier, Description
 from landscale.models.input_stage import turn
 from landscale.models.k_branch import default_gsd
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def small(bands=10, classes=5, side=24, **options):
-    return create("k_branch", bands, classes, side, **options)
+    return create_model("k_branch", bands, classes, side, **options)
 
 
 def described(bands, side, **more):
@@ -112,7 +112,7 @@ def test_the_default_is_the_order_of_the_band_sets():
 
 
 def test_the_layers_are_the_authors():
-    network = create("k_branch", 12, 43)
+    network = create_model("k_branch", 12, 43)
     shapes = [tuple(m.weight.shape) for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert shapes == [
         *((32, 4, 5, 5), (32, 32, 5, 5), (64, 32, 3, 3)),
@@ -125,7 +125,7 @@ def test_the_layers_are_the_authors():
     assert norms == 2 * (32 + 32 + 64) + 3 * 32 + 4 * 128
     count = sum(p.numel() for p in network.parameters())
     assert count == sum(map(np.prod, shapes)) + sum(map(np.prod, dense)) + 2 * norms + 43
-    assert describe("k_branch", 12, 43)["parameters"] == count
+    assert describe_model("k_branch", 12, 43)["parameters"] == count
     rates = [m.p for m in network.modules() if isinstance(m, nn.Dropout)]
     assert sorted(rates) == [0.25] * 10 + [0.5] * 4
 
@@ -224,7 +224,7 @@ def test_nothing_is_warned_of():
 )
 def test_what_does_not_fit_is_refused(bands, side, options, problem):
     with pytest.raises(LandscaleError, match=problem):
-        create("k_branch", bands, 5, side, **options)
+        create_model("k_branch", bands, 5, side, **options)
 
 
 # ---- training

@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from landscale.cli import main
 from landscale.errors import LandscaleError, UnknownName
 from landscale.loading import batches
-from landscale.models import ZOO, Scaling, ZooEntry, candidates, create, describe, list_models, register, zoo
+from landscale.models import (
+    ZOO,
+    Scaling,
+    ZooEntry,
+    candidates,
+    create_model,
+    describe_model,
+    list_models,
+    register,
+    zoo,
+)
 from landscale.models.compound import WIDE_RESNET
 from landscale.models.weights import load_model
 from landscale.store import open_store
@@ -77,56 +87,56 @@ def test_a_second_registration_raises():
     [("wide_resnet_eca_b9", "wide_resnet_eca_b"), ("resnet5", "resnet50"), ("vit_tini_patch16_224", "vit_tiny")],
 )
 def test_unknown_name_suggests_the_nearest(wrong, nearest):
-    for call in (lambda: create(wrong, 10, 19), lambda: describe(wrong), lambda: zoo(wrong)):
+    for call in (lambda: create_model(wrong, 10, 19), lambda: describe_model(wrong), lambda: zoo(wrong)):
         with pytest.raises(UnknownName, match=f"unknown model '{wrong}'; did you mean .*{nearest}"):
             call()
 
 
 def test_no_name_is_suggested_twice():
     with pytest.raises(UnknownName) as caught:
-        create("wide_resnt", 10, 19)
+        create_model("wide_resnt", 10, 19)
     near = str(caught.value).split("did you mean ")[1].rstrip("?").split(" or ")
     assert len(set(near)) == len(near) == 3
 
 
 def test_unlike_anything_lists_the_zoo_first():
     with pytest.raises(UnknownName, match="known: resnet18, resnet50,"):
-        create("§§§", 10, 19)
+        create_model("§§§", 10, 19)
 
 
 @pytest.mark.parametrize("name", ["wide_resnet_eca_b4", "resnet18", "vgg11"])
 def test_an_option_it_does_not_take_is_one_line(name):
     with pytest.raises(LandscaleError, match=f"^model '{name}' takes no option 'colour'$"):
-        create(name, 10, 19, colour="red")
+        create_model(name, 10, 19, colour="red")
 
 
 @pytest.mark.parametrize("option", ["pretrained", "in_chans", "num_classes"])
 def test_nothing_pretrained_is_fetched(option):
     with pytest.raises(LandscaleError, match=f"takes no option '{option}'"):
-        create("resnet18", 3, 10, **{option: True})
+        create_model("resnet18", 3, 10, **{option: True})
 
 
 @pytest.mark.parametrize("bands,classes", [(0, 19), (10, -1)])
 def test_impossible_shapes(bands, classes):
     with pytest.raises(LandscaleError, match="at least"):
-        create("resnet18", bands, classes)
+        create_model("resnet18", bands, classes)
 
 
 def test_other_timm_models_work():
-    model = create("mobilenetv3_small_050", 12, 19).eval()
+    model = create_model("mobilenetv3_small_050", 12, 19).eval()
     assert model(patch(1, 12, 64)).shape == (1, 19)
-    described = describe("vit_tiny_patch16_224", side=112)
+    described = describe_model("vit_tiny_patch16_224", side=112)
     assert described["input"] == [12, 112, 112]
     assert described["family"] == "vision_transformer"
-    assert describe("vit_tiny_patch16_224")["input"] == [12, 224, 224]
+    assert describe_model("vit_tiny_patch16_224")["input"] == [12, 224, 224]
 
 
 @pytest.mark.parametrize("name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_describe(name):
     with torch.device("meta"):
-        model = create(name, 12, 19)
+        model = create_model(name, 12, 19)
     state = torch.get_rng_state()
-    described = describe(name)
+    described = describe_model(name)
     assert torch.equal(state, torch.get_rng_state())
     assert json.loads(json.dumps(described)) == described
     assert set(described) == {"name", "family", "parameters", "flops", "input", "source", "published"}
@@ -140,16 +150,16 @@ def test_flops_count_a_multiply_add_as_two():
     macs = 60**2 * 9 * 12 * 16 + 128 * 19
     for inputs, outputs, side in ((16, 32, 60), (32, 64, 30), (64, 128, 15)):
         macs += side**2 * (9 * inputs * outputs + 9 * outputs * outputs + inputs * outputs)
-    assert describe("wide_resnet")["flops"] == 2 * macs
-    assert describe("wide_resnet", side=120)["flops"] == pytest.approx(8 * macs, rel=1e-3)
-    assert describe("resnet50")["flops"] == pytest.approx(2.72e9, rel=0.01)
+    assert describe_model("wide_resnet")["flops"] == 2 * macs
+    assert describe_model("wide_resnet", side=120)["flops"] == pytest.approx(8 * macs, rel=1e-3)
+    assert describe_model("resnet50")["flops"] == pytest.approx(2.72e9, rel=0.01)
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_creating_warns_of_nothing(name):
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("error")
-        create(name, 10, 19)
+        create_model(name, 10, 19)
 
 
 # ---- networks built for one side

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from landscale.models.patch_convolution import PatchConvolution, use_patch_convolutions
-from landscale.models.registry import create
+from landscale.models.registry import create_model
 
 bf16 = torch.autocast("cpu", torch.bfloat16)
 
@@ -59,6 +59,6 @@ def test_other_convolutions_are_left_alone():
     ],
 )
 def test_networks_are_created_with_it(model, options, where):
-    network = create(model, 10, 19, **options)
+    network = create_model(model, 10, 19, **options)
     assert patch_convolutions(network) == where
     assert all(list(network.get_submodule(name).state_dict()) == ["weight", "bias"] for name in where)

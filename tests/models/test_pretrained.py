@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save, save_file
 from conftest import command, outcome
 from landscale.errors import LandscaleError
 from landscale.models.classifier import Classifier, Description
-from landscale.models.first_convolution import RGB, adapt, channel_names, shares, told
+from landscale.models.first_convolution import RGB, adapt_weights, channel_names, describe_mapping, map_channels
 from landscale.models.input_stage import SCALES
 from landscale.models.pretrained import begin_from
 from landscale.models.weights import load_model, save_weights
@@ -81,8 +81,8 @@ def refused(init, model=None):
 
 
 def test_each_band_takes_the_nearest_colour():
-    matrix = shares(S2, RGB)
-    assert told(S2, matrix, RGB) == (
+    matrix = map_channels(S2, RGB)
+    assert describe_mapping(S2, matrix, RGB) == (
         "B01, B02 from blue; B03 from green; B04, B05, B06, B07, B08, B8A, B09, B11, B12 from red"
     )
     assert torch.allclose(matrix.sum(0), torch.ones(3))
@@ -91,17 +91,17 @@ def test_each_band_takes_the_nearest_colour():
 
 def test_rgb_in_any_order_is_copied_to_the_bit():
     weight = torch.randn(8, 3, 3, 3)
-    assert torch.equal(adapt(weight, shares(("B04", "B03", "B02"), RGB)), weight)
-    assert torch.equal(adapt(weight, shares(("B02", "B03", "B04"), RGB)), weight.flip(1))
+    assert torch.equal(adapt_weights(weight, map_channels(("B04", "B03", "B02"), RGB)), weight)
+    assert torch.equal(adapt_weights(weight, map_channels(("B02", "B03", "B04"), RGB)), weight.flip(1))
 
 
 def test_radar_takes_the_mean():
     weight = torch.randn(8, 3, 5, 5)
-    vv, vh = adapt(weight, shares(("VV", "VH"), RGB)).unbind(1)
+    vv, vh = adapt_weights(weight, map_channels(("VV", "VH"), RGB)).unbind(1)
     assert torch.equal(vv, vh)
     ratio = vv / weight.mean(1)
     assert torch.allclose(ratio, ratio.mean().expand_as(ratio), rtol=1e-4)
-    mixed = shares(("VV", "B04", "VH"), RGB)
+    mixed = map_channels(("VV", "B04", "VH"), RGB)
     assert mixed.tolist()[0] == mixed.tolist()[2] == pytest.approx([1 / 6] * 3)
     assert mixed[1].tolist() == [1, 0, 0]
 
@@ -114,7 +114,7 @@ def test_the_response_keeps_its_variance(bands, scale, seed):
     torch.manual_seed(seed)
     weight = torch.randn(64, 3, 3, 3)
     ours = channel_names(bands, scale)
-    made = adapt(weight, shares(ours, RGB))
+    made = adapt_weights(weight, map_channels(ours, RGB))
     assert made.shape == (64, len(ours), 3, 3)
     x = torch.randn(256, max(3, len(ours)), 3, 3)  # channels of mean 0 and variance 1
     before, after = (torch.einsum("nchw,ochw->no", x[:, : w.shape[1]], w).var().item() for w in (weight, made))
@@ -126,7 +126,7 @@ def test_a_filter_for_differences_of_colour_stays_one(bands):
     weight = torch.randn(16, 3, 3, 3)
     weight -= weight.mean(1, keepdim=True)  # 0 for grey
     bands = list(dict.fromkeys([*bands, "B02", "B03", "B04"]))
-    grey = adapt(weight, shares(bands, RGB)).sum(1)
+    grey = adapt_weights(weight, map_channels(bands, RGB)).sum(1)
     assert grey.abs().max() < 1e-5 * len(bands)
 
 
@@ -134,7 +134,7 @@ def test_a_filter_for_differences_of_colour_stays_one(bands):
 def test_channels_known_by_name_are_copied_and_new_ones_start_at_nothing(theirs, more):
     ours = list(dict.fromkeys([*more, *theirs]))  # all of theirs, others, another order
     weight = torch.randn(4, len(theirs), 3, 3)
-    made = adapt(weight, shares(ours, theirs))
+    made = adapt_weights(weight, map_channels(ours, theirs))
     for k, name in enumerate(ours):
         wanted = weight[:, theirs.index(name)] if name in theirs else torch.zeros(4, 3, 3)
         assert torch.equal(made[:, k], wanted)
@@ -142,7 +142,7 @@ def test_channels_known_by_name_are_copied_and_new_ones_start_at_nothing(theirs,
 
 def test_pixels_folded_into_channels_keep_their_places():
     weight = torch.arange(2 * 12.0).reshape(2, 12, 1, 1)  # four pixels, each with all three channels
-    made = adapt(weight, shares(("B02", "B03", "B04"), RGB))
+    made = adapt_weights(weight, map_channels(("B02", "B03", "B04"), RGB))
     assert torch.equal(made, weight.reshape(2, 4, 3, 1, 1).flip(2).reshape(2, 12, 1, 1))
 
 

@@ -10,11 +10,11 @@ from timm.models.ghostnet import GhostModule
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError, UnknownName
-from landscale.models import ZOO, create, describe, list_models
+from landscale.models import ZOO, create_model, describe_model, list_models
 from landscale.models.compound import WIDE_RESNET
 from landscale.models.lambda_resnet import LambdaLayer, LambdaResNet
-from landscale.models.layers import ATTENTION, CONVOLUTIONS, Eca, SpatialAttention, attention, convolution
-from landscale.models.wide_resnet import Block, WideResNet, blocks
+from landscale.models.layers import ATTENTION, CONVOLUTIONS, Eca, SpatialAttention, attention_layer, convolution_layer
+from landscale.models.wide_resnet import WideBlock, WideResNet, blocks_per_stage
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -57,7 +57,7 @@ COUNTS = {  # 10 bands, 19 classes
 @pytest.mark.parametrize("name,count", COUNTS.items())
 def test_parameters_are_exact(name, count):
     assert parameters(timm.create_model(name, in_chans=10, num_classes=19)) == count
-    assert describe(name, bands=10, classes=19)["parameters"] == count
+    assert describe_model(name, bands=10, classes=19)["parameters"] == count
 
 
 def test_the_family_is_complete():
@@ -117,7 +117,7 @@ def test_published_counts_of_our_families_are_met():
 
 
 def test_the_cheap_half_is_all_that_the_authors_ghost_network_lacks():
-    model = create("wide_resnet_eca_ghost", 10, 19)
+    model = create_model("wide_resnet_eca_ghost", 10, 19)
     ghosts = {name: module for name, module in model.named_modules() if isinstance(module, GhostModule)}
     places = [f"stages.{i}.0.{place}" for i in range(3) for place in ("shortcut", "conv1", "conv2")]
     assert list(ghosts) == places
@@ -127,9 +127,9 @@ def test_the_cheap_half_is_all_that_the_authors_ghost_network_lacks():
 
 
 def test_blocks_scale_with_alpha_once():
-    assert [blocks(s.depth) for s in WIDE_RESNET.values()] == [1, 1, 1, 1, 2, 2, 2]
-    assert blocks(1.0) == 1
-    assert blocks(2.2) == 3
+    assert [blocks_per_stage(s.depth) for s in WIDE_RESNET.values()] == [1, 1, 1, 1, 2, 2, 2]
+    assert blocks_per_stage(1.0) == 1
+    assert blocks_per_stage(2.2) == 3
 
 
 # ---- the whole network
@@ -147,7 +147,7 @@ def test_features_of_other_strides():
 def test_config_says_the_input(name):
     side = ZOO[name].side
     assert timm.create_model(name).pretrained_cfg["input_size"] == (10, side, side)
-    model = create(name, 12, 19)
+    model = create_model(name, 12, 19)
     assert model.default_cfg["input_size"] == (12, side, side)
     assert model.default_cfg["num_classes"] == 19
     assert isinstance(model, WideResNet)
@@ -170,7 +170,7 @@ def test_config_says_the_input(name):
 @settings(max_examples=25, deadline=None)
 def test_any_wide_resnet(network, n, width, strides, conv, name, bands, classes, height, wide):
     n -= network == "wide_resnet"  # a lambda ResNet has two blocks a stage or more
-    model = create(
+    model = create_model(
         network,
         bands,
         classes,
@@ -193,7 +193,7 @@ def test_any_wide_resnet(network, n, width, strides, conv, name, bands, classes,
 
 def test_the_whole_patch_is_seen():
     """The authors' 8×8 pool looks at the top left corner alone; here every corner moves the output."""
-    model = create("wide_resnet", 10, 19).eval()
+    model = create_model("wide_resnet", 10, 19).eval()
     for corner in ((0, 0), (0, 59), (59, 0), (59, 59)):
         x = patch(1, 10, 60).requires_grad_()
         model(x).sum().backward()
@@ -202,7 +202,7 @@ def test_the_whole_patch_is_seen():
 
 def test_dropout_and_stochastic_depth_act_in_training_only():
     for option in ("drop_rate", "conv_drop_rate", "drop_path_rate"):
-        model = create("wide_resnet", 3, 5, depth=16, **{option: 0.5})
+        model = create_model("wide_resnet", 3, 5, depth=16, **{option: 0.5})
         for norm in model.modules():
             if isinstance(norm, nn.BatchNorm2d):
                 norm.momentum = 0.0
@@ -214,13 +214,13 @@ def test_dropout_and_stochastic_depth_act_in_training_only():
 
 def test_no_stages_is_refused():
     with pytest.raises(LandscaleError, match="strides"):
-        create("wide_resnet", 10, 19, strides=[])
+        create_model("wide_resnet", 10, 19, strides=[])
 
 
 @pytest.mark.parametrize("depth", [4, 3, 11, 0, -2])
 def test_a_depth_without_whole_blocks_is_refused(depth):
     with pytest.raises(LandscaleError, match="depth"):
-        create("wide_resnet", 10, 19, depth=depth)
+        create_model("wide_resnet", 10, 19, depth=depth)
 
 
 # ---- attention
@@ -257,13 +257,63 @@ def test_eca_kernel_is_odd_and_keeps_the_shape(channels):
     assert layer(torch.ones(1, channels, 2, 3)).shape == (1, channels, 2, 3)
 
 
+class Nothing(nn.Module):
+    """An attention that gives every channel the weight 0."""
+
+    def forward(self, x):
+        return 0 * x
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_attention_acts_on_the_residual_before_the_sum(first):
+    """With attention 0 only the shortcut is left; after the sum, nothing would be."""
+    block = WideBlock(8, 8, 1, first=first, conv="plain", attention="none", drop_rate=0.0, drop_path_rate=0.0).eval()
+    block.attention = Nothing()
+    x = patch(2, 8, 6)
+    assert torch.equal(block(x), block.shortcut(x))
+    assert block.shortcut(x).abs().min() > 0
+
+
+@pytest.mark.parametrize("channels", [16, 64, 100])
+def test_squeeze_and_excitation_by_hand(channels):
+    """Hu et al. 2018, eq. 3 and 4, at reduction 16, with SiLU for ReLU as in Papoutsis et al. 2022."""
+    layer = attention_layer("se", channels)
+    x = patch(3, channels, 5) - 1
+    (w1, b1), (w2, b2) = ((fc.weight.flatten(1), fc.bias) for fc in (layer.fc1, layer.fc2))
+    inner = F.linear(x.mean((2, 3)), w1, b1)
+    expected = x * torch.sigmoid(F.linear(inner * torch.sigmoid(inner), w2, b2))[:, :, None, None]
+    torch.testing.assert_close(layer(x), expected)
+    assert w1.shape == (channels // 16, channels)
+
+
+@pytest.mark.parametrize(
+    "name, activations",
+    [
+        ("wide_resnet", {nn.ReLU}),
+        ("wide_resnet_se", {nn.ReLU, nn.SiLU}),  # SiLU inside the attention only
+        ("wide_resnet_cbam", {nn.ReLU}),
+        ("wide_resnet_coord", {nn.ReLU, nn.Hardswish}),
+        ("efficientnet60", {nn.SiLU}),
+        ("efficientnet60_se", {nn.SiLU}),
+    ],
+)
+def test_activations_are_those_of_the_papers(name, activations):
+    network = create_model(name, 4, 5)
+    known = (nn.ReLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Hardtanh)
+    found = {next(k for k in known if isinstance(m, k)) for m in network.modules() if isinstance(m, known)}
+    assert found == activations
+    if name.startswith("wide_resnet"):
+        outside = [m for n, m in network.named_modules() if isinstance(m, known) and ".attention." not in n]
+        assert all(isinstance(m, nn.ReLU) for m in outside)
+
+
 def test_unknown_attention():
     with pytest.raises(UnknownName, match="did you mean eca"):
-        attention("ecaa", 16)
+        attention_layer("ecaa", 16)
 
 
 def test_cbam_weighs_channels_by_mean_and_maximum_first():
-    channel, space = layer = attention("cbam", 32)
+    channel, space = layer = attention_layer("cbam", 32)
     x = patch(2, 32, 9)
     nn.init.zeros_(space.conv.weight)  # σ(0) = 1/2 everywhere
     (w1, b1), (w2, b2) = ((fc.weight.flatten(1), fc.bias) for fc in (channel.fc1, channel.fc2))
@@ -273,7 +323,7 @@ def test_cbam_weighs_channels_by_mean_and_maximum_first():
 
 
 def test_cbam_weighs_pixels_by_mean_and_maximum_around_them():
-    channel, space = layer = attention("cbam", 32)
+    channel, space = layer = attention_layer("cbam", 32)
     assert isinstance(space, SpatialAttention)
     for parameter in channel.fc2.parameters():
         nn.init.zeros_(parameter)
@@ -286,7 +336,7 @@ def test_cbam_weighs_pixels_by_mean_and_maximum_around_them():
 
 
 def test_coordinate_attention_keeps_the_place_along_each_axis():
-    layer = attention("coord", 64).eval()
+    layer = attention_layer("coord", 64).eval()
     x = torch.ones(1, 64, 6, 9)
     x[:, :, 2] += 3  # one row
     x[:, :, :, 7] += 5  # and one column
@@ -300,7 +350,7 @@ def test_coordinate_attention_keeps_the_place_along_each_axis():
 
 
 def test_coordinate_attention_tells_height_from_width():
-    layer = attention("coord", 64).eval()
+    layer = attention_layer("coord", 64).eval()
     x = patch(1, 64, 8)
     swapped = layer(x.mT).mT
     assert not torch.allclose(swapped, layer(x), atol=1e-3)
@@ -310,14 +360,14 @@ def test_coordinate_attention_tells_height_from_width():
 
 @pytest.mark.parametrize("name", ["se", "eca"])
 def test_channel_attention_does_not_see_places(name):
-    layer = attention(name, 64).eval()
+    layer = attention_layer(name, 64).eval()
     x = patch(1, 64, 8)
     torch.testing.assert_close(layer(x.mT).mT, layer(x))
 
 
 @pytest.mark.parametrize("channels,inner", [(32, 8), (256, 8), (320, 10), (1024, 32)])
 def test_coordinate_attention_has_eight_channels_inside_or_more(channels, inner):
-    assert attention("coord", channels).conv1.out_channels == inner
+    assert attention_layer("coord", channels).conv1.out_channels == inner
 
 
 @given(
@@ -329,7 +379,7 @@ def test_coordinate_attention_has_eight_channels_inside_or_more(channels, inner)
 @settings(max_examples=40, deadline=None)
 def test_attention_keeps_shape_and_sign(name, channels, height, wide):
     x = torch.randn(2, channels, height, wide)
-    y = attention(name, channels).eval()(x)
+    y = attention_layer(name, channels).eval()(x)
     assert y.shape == x.shape
     assert (x * y >= 0).all()  # it weighs, it does not mix
     assert (y.abs() <= x.abs() * (1 + 1e-6)).all()
@@ -339,7 +389,7 @@ def test_attention_keeps_shape_and_sign(name, channels, height, wide):
 
 
 def test_both_halves_of_a_ghost_convolution_reach_the_output():
-    layer = convolution("ghost", 6, 8, 3, 2).eval()
+    layer = convolution_layer("ghost", 6, 8, 3, 2).eval()
     depthwise = layer.cheap_operation[0]
     assert (depthwise.groups, depthwise.kernel_size) == (4, (3, 3))
     x = patch(2, 6, 9)
@@ -353,7 +403,7 @@ def test_both_halves_of_a_ghost_convolution_reach_the_output():
 
 @pytest.mark.parametrize("name", [name for name in UNSCALED if name.endswith("_ghost")])
 def test_a_ghost_network_needs_its_cheap_half(name):
-    model = create(name, 4, 5).eval()
+    model = create_model(name, 4, 5).eval()
     ghosts = [module for module in model.modules() if isinstance(module, GhostModule)]
     assert len(ghosts) == 9
     x = patch(1, 4, 20)
@@ -366,7 +416,7 @@ def test_a_ghost_network_needs_its_cheap_half(name):
 
 
 def test_a_ghost_convolution_is_linear():
-    layer = convolution("ghost", 6, 8, 3).eval()
+    layer = convolution_layer("ghost", 6, 8, 3).eval()
     x = patch(2, 6, 9)
     torch.testing.assert_close(layer(-2 * x), -2 * layer(x), rtol=1e-4, atol=1e-5)
 
@@ -382,14 +432,14 @@ def test_a_ghost_convolution_is_linear():
 )
 @settings(max_examples=40, deadline=None)
 def test_a_convolution_keeps_the_map(kind, inputs, outputs, kernel, stride, height, wide):
-    layer = convolution(kind, inputs, outputs, kernel, stride).eval()
+    layer = convolution_layer(kind, inputs, outputs, kernel, stride).eval()
     out = layer(torch.ones(2, inputs, height, wide))
     assert out.shape == (2, outputs, -(-height // stride), -(-wide // stride))
 
 
 def test_unknown_convolution():
     with pytest.raises(UnknownName, match="did you mean ghost"):
-        create("wide_resnet", 10, 19, conv="gost")
+        create_model("wide_resnet", 10, 19, conv="gost")
 
 
 # ---- lambda layers
@@ -418,9 +468,9 @@ def test_a_lambda_layer_starts_at_unit_variance():
 
 
 def test_lambda_layers_stand_in_the_preactivated_blocks():
-    model = create("lambda_resnet", 10, 19)
+    model = create_model("lambda_resnet", 10, 19)
     assert isinstance(model, LambdaResNet)
-    seconds = [type(block.conv2) for block in model.modules() if isinstance(block, Block)]
+    seconds = [type(block.conv2) for block in model.modules() if isinstance(block, WideBlock)]
     assert seconds == [nn.Conv2d, LambdaLayer] * 3
 
 
@@ -433,4 +483,4 @@ def test_lambda_layers_see_the_whole_map():
 
 def test_a_lambda_resnet_without_a_place_for_one_is_refused():
     with pytest.raises(LandscaleError, match="depth 10"):
-        create("lambda_resnet", 10, 19, depth=10)
+        create_model("lambda_resnet", 10, 19, depth=10)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from conftest import Cli
-from landscale.models import ZOO, describe
+from landscale.models import ZOO, describe_model
 from landscale.studies.zoo import learning
 from landscale.studies.zoo.learning import FALL, TASKS
 from landscale.studies.zoo.learning_page import learning_page, learning_rows, learning_section, learning_summary
@@ -69,7 +69,7 @@ def test_networks_learn_and_an_interrupted_command_is_resumed(cli: Cli, tmp_path
         (name, *sizes) for name in TINY for sizes in SIZES
     ]
     for row in content["models"]:
-        described = describe(row["name"], row["bands"], row["classes"])
+        described = describe_model(row["name"], row["bands"], row["classes"])
         assert (row["family"], row["parameters"]) == (described["family"], described["parameters"])
         assert row["side"] == ZOO[row["name"]].side
         assert len(row["losses"]) == 12
@@ -232,11 +232,11 @@ def test_the_order_of_the_rows_does_not_matter(order):
 
 
 def test_the_page_of_the_zoo_has_a_section_about_learning(cli: Cli, tmp_path: Path, monkeypatch):
-    from landscale.models.catalogue import listing
+    from landscale.models.catalogue import zoo_rows
     from landscale.studies.zoo import page as zoo_pages
 
-    few = listing("mlp_mixer_tiny")
-    monkeypatch.setattr(zoo_pages, "listing", lambda **_: few)  # because counting all networks takes long
+    few = zoo_rows("mlp_mixer_tiny")
+    monkeypatch.setattr(zoo_pages, "zoo_rows", lambda **_: few)  # because counting all networks takes long
     results, written = tmp_path / "learning.json", tmp_path / "zoo.md"
     results.write_text(json.dumps(CONTENT))
     words = ["benchmark", "zoo", "--out", RESULTS / "zoo.json"]

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landscale.cli import main
-from landscale.models import ZOO, create, describe
-from landscale.models.catalogue import BANDS, CLASSES, THEIR_BANDS, THEIR_CLASSES, kept, listing
-from landscale.models.differences import PARTS, reasons, signed
+from landscale.models import ZOO, create_model, describe_model
+from landscale.models.catalogue import BANDS, CLASSES, THEIR_BANDS, THEIR_CLASSES, stored_rows, zoo_rows
+from landscale.models.differences import PARTS, format_difference, reasons_for_differences
 from landscale.models.registry import AUTHORS
 from landscale.studies.zoo import page
 from landscale.studies.zoo import speed as zoo
@@ -44,14 +44,16 @@ def refusal(capsys, *words: str) -> str:
     return lines[0]
 
 
-# ---- the listing
+# ---- the rows of the zoo
 
 
 def test_the_kept_table_equals_a_new_count():
-    assert list(kept()) == list(ZOO)
-    for name, row in kept().items():
+    assert list(stored_rows()) == list(ZOO)
+    for name, row in stored_rows().items():
         authors = row["authors"]
-        assert {key: value for key, value in row.items() if key != "authors"} == describe(name, BANDS, CLASSES), name
+        assert {key: value for key, value in row.items() if key != "authors"} == describe_model(name, BANDS, CLASSES), (
+            name
+        )
         assert (authors or {}).get("parameters") == ZOO[name].published.get(AUTHORS, {}).get("parameters")
 
 
@@ -67,7 +69,7 @@ def test_the_listing_does_not_import_torch():
 
 
 def test_one_network_and_one_family(capsys):
-    assert answer(capsys, "models", "resnet50") == [kept()["resnet50"]]
+    assert answer(capsys, "models", "resnet50") == [stored_rows()["resnet50"]]
     rows = answer(capsys, "models", "--family", "wide_resnet")
     assert {row["name"] for row in rows} == {e.name for e in ZOO.values() if e.family == "wide_resnet"}
     assert answer(capsys, "models", "resnet50", "--family", "vgg") == []
@@ -77,8 +79,8 @@ def test_other_bands_and_classes(capsys):
     rgb = answer(capsys, "models", "wide_resnet", "--bands", "rgb", "--classes", "43")
     assert rgb == answer(capsys, "models", "wide_resnet", "--bands", "3", "--classes", "43")
     assert rgb[0]["input"] == [3, 60, 60]
-    assert rgb[0]["parameters"] == sum(p.numel() for p in create("wide_resnet", 3, 43).parameters())
-    assert rgb[0]["authors"] == kept()["wide_resnet"]["authors"]
+    assert rgb[0]["parameters"] == sum(p.numel() for p in create_model("wide_resnet", 3, 43).parameters())
+    assert rgb[0]["authors"] == stored_rows()["wide_resnet"]["authors"]
 
 
 def test_a_network_of_timm(capsys):
@@ -152,11 +154,11 @@ def test_a_killed_benchmark_is_resumed(tmp_path, capsys, monkeypatch):
 
     written = tmp_path / "zoo.md"
     few = [
-        *listing("mlp_mixer_tiny"),
-        *listing("wide_resnet"),
-        *listing("vgg16_gap"),
+        *zoo_rows("mlp_mixer_tiny"),
+        *zoo_rows("wide_resnet"),
+        *zoo_rows("vgg16_gap"),
     ]  # because counting all networks takes long
-    monkeypatch.setattr(page, "listing", lambda **_: few)
+    monkeypatch.setattr(page, "zoo_rows", lambda **_: few)
     assert main(["benchmark", "zoo", "--out", str(out), "--markdown", str(written)]) == 0
     rows = rows_of(written.read_text())
     assert list(rows) == ["mlp_mixer_tiny", "wide_resnet", "vgg16_gap"]
@@ -173,7 +175,7 @@ def check_schema(content):
     for row in content["models"]:
         assert row.keys() >= {"name", "family", "side"}
         if "failed" not in row:
-            described = describe(row["name"], THEIR_BANDS, THEIR_CLASSES)
+            described = describe_model(row["name"], THEIR_BANDS, THEIR_CLASSES)
             assert (row["parameters"], row["flops"]) == (described["parameters"], described["flops"])
             assert min(row["training"], row["machine_flops"], row["chunks"]) > 0
             assert (
@@ -278,19 +280,21 @@ def test_the_documented_page_lists_every_network_with_its_parameters():
     assert set(rows) == set(ZOO)
     for name, cells in rows.items():
         with torch.device("meta"):
-            network = create(name, THEIR_BANDS, THEIR_CLASSES)
+            network = create_model(name, THEIR_BANDS, THEIR_CLASSES)
         parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
         published = ZOO[name].published.get(AUTHORS, {}).get("parameters")
         assert cells["parameters"] == f"{parameters:,}", name
         assert cells["authors'"] == (f"{published:,}" if published else ""), name
-        assert cells["difference"] == (signed(int(parameters - published)) if published else ""), name
+        assert cells["difference"] == (format_difference(int(parameters - published)) if published else ""), name
         assert cells["input px"] == str(ZOO[name].side)
     for family in {entry.family for entry in ZOO.values()}:
-        assert all(line in text for line in reasons([e.name for e in ZOO.values() if e.family == family]))
+        assert all(
+            line in text for line in reasons_for_differences([e.name for e in ZOO.values() if e.family == family])
+        )
 
 
 def test_every_difference_from_the_published_code_has_reasons():
-    differing = {row["name"]: row["authors"]["difference"] for row in listing() if row["authors"]}
+    differing = {row["name"]: row["authors"]["difference"] for row in zoo_rows() if row["authors"]}
     assert {name: number for name, number in differing.items() if number} == {
         name: sum(parts.values()) for name, parts in PARTS.items()
     }
@@ -298,12 +302,12 @@ def test_every_difference_from_the_published_code_has_reasons():
 
 @given(st.integers(-(10**9), 10**9))
 def test_signed_numbers_have_a_sign_and_keep_their_value(number):
-    text = signed(number)
+    text = format_difference(number)
     assert int(text.replace("−", "-").replace(",", "")) == number
     assert text[0] in "+−" or number == 0
 
 
 def test_networks_with_the_same_reason_share_a_line():
-    lines = reasons(["resnet50", "vgg16_gap", "resnet101"])
+    lines = reasons_for_differences(["resnet50", "vgg16_gap", "resnet101"])
     assert len(lines) == 1
     assert lines[0].endswith("`resnet50` −26,560, `resnet101` −52,672")

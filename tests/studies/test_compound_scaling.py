@@ -25,7 +25,7 @@ from conftest import command, outcome
 from landscale.cli import main
 from landscale.distributed import local_device
 from landscale.inference.scores import Scores
-from landscale.models import ZOO, describe
+from landscale.models import ZOO, describe_model
 from landscale.models.compound import Scaling, candidates
 from landscale.runtime.documents import write_json
 from landscale.store import open_store
@@ -107,7 +107,7 @@ def base_of(store, name="wide_resnet", **recipe):
 @pytest.mark.parametrize("cost,step", [(2.0, 0.1), (2.0, 0.5), (3.7, 0.5), (1.3, 0.1)])
 def test_candidates_are_all_within_the_budget(store, cost, step):
     root = base_of(store)
-    plain = describe("wide_resnet", 4, 4, 6)
+    plain = describe_model("wide_resnet", 4, 4, 6)
     assert (root.unscaled.flops, root.unscaled.parameters) == (plain["flops"], plain["parameters"])
     found = search_candidates(root, cost * plain["flops"], step)
     assert len({network.key for network in found}) == len(found)

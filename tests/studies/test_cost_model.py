@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landscale.models.registry import create
+from landscale.models.registry import create_model
 from landscale.studies.rank_scaling.cost_model import (
     BUCKET_BYTES,
     JUWELS,
@@ -99,5 +99,5 @@ def test_communication_is_never_negative(fraction):
 
 
 def test_gradient_bytes_are_those_of_the_network_of_sedona_2019():
-    network = create("resnet50", 12, 43)
+    network = create_model("resnet50", 12, 43)
     assert 4 * sum(p.numel() for p in network.parameters()) == pytest.approx(SEDONA_GRADIENT_BYTES, rel=1e-3)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from landscale.cli import main
 from landscale.errors import BadInput, LandscaleError, UnknownName
-from landscale.models import create, zoo
+from landscale.models import create_model, zoo
 from landscale.training.recipe import Recipe, as_yaml, load_recipe, shipped
 from landscale.training.schedule import highest_rate, rate_factor
 from landscale.vocabulary.bands import band_set
@@ -325,7 +325,7 @@ def test_a_recipe_takes_another_model(name: str) -> None:
     other = load_recipe(name, ["--model", "resnet18"])
     assert other.model == "resnet18"
     assert other.options == {k: v for k, v in own.options.items() if k == "drop_rate"}
-    create(other.model, 3, 5, **other.options)
+    create_model(other.model, 3, 5, **other.options)
     assert load_recipe(name, ["--model", own.model]) == own
     given = load_recipe(name, ["--model", "resnet18", "--options", '{"drop_path_rate": 0.25}'])
     assert given.options["drop_path_rate"] == 0.25

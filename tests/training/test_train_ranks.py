@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from landscale.cli import main
 from landscale.distributed import Ranks, end_process_group, start_process_group
 from landscale.inference.evaluate import infer
-from landscale.inference.metrics import count
+from landscale.inference.metrics import count_decisions
 from landscale.store import open_store
 from landscale.testing import make_store, rgbn_plane
 from landscale.training import gradients
@@ -55,7 +55,7 @@ def counts_of_many(store, ranks) -> list[list[list[int]]]:
     for n in range(1, 66):
         patches = store.patches("test")[:n]
         probabilities = infer(classifier, store, patches, ranks, 8, show=False)
-        counts = count(probabilities, store.classes[patches], 0.5)
+        counts = count_decisions(probabilities, store.classes[patches], 0.5)
         found.append([part.tolist() for part in (counts.tp, counts.fp, counts.fn, counts.tn)])
     return found
 

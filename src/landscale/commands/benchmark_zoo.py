@@ -94,11 +94,11 @@ def chosen_networks(options: argparse.Namespace) -> list[str]:
     Raises:
         LandscaleError: both names and a family. UnknownName: no such family.
     """
-    from landscale.models.catalogue import listing
+    from landscale.models.catalogue import zoo_rows
 
     if options.models and options.family:
         raise LandscaleError("--family: found together with names of networks, expected only one of the two")
-    return options.models or [row["name"] for row in listing(family=options.family)]
+    return options.models or [row["name"] for row in zoo_rows(family=options.family)]
 
 
 def _write_page(options: argparse.Namespace) -> int:

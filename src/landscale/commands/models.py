@@ -28,7 +28,7 @@ def add_command(add: AddCommand) -> None:
 
 
 def _list_networks(options: argparse.Namespace) -> int:
-    from landscale.models.catalogue import listing, recount
+    from landscale.models.catalogue import recount_zoo, zoo_rows
     from landscale.runtime.tables import show_models
     from landscale.vocabulary.bands import band_set
 
@@ -37,5 +37,5 @@ def _list_networks(options: argparse.Namespace) -> int:
         raise LandscaleError(f"--bands: found {bands}, expected at least 1")
     if options.classes < 0:
         raise LandscaleError(f"--classes: found {options.classes}, expected at least 0")
-    rows = recount() if options.recount else listing(options.model, options.family, bands, options.classes)
+    rows = recount_zoo() if options.recount else zoo_rows(options.model, options.family, bands, options.classes)
     return print_result(options, rows, lambda: show_models(rows, bands, options.classes))

@@ -31,9 +31,9 @@ def _predict_scene(options: argparse.Namespace) -> int:
     if options.stride is not None and options.stride < 1:
         raise BadInput("--stride", f"found {options.stride}, expected at least 1")
     model = load_model(options.model).to(local_device())
-    content = predict(model, options.scene, options.out, options.stride)
+    written = predict(model, options.scene, options.out, options.stride)
     return print_result(
         options,
-        content,
-        lambda: print(f"{options.out}: {content['width']}×{content['height']} px, {len(content['classes'])} classes"),
+        written.to_json(),
+        lambda: print(f"{options.out}: {written.width}×{written.height} px, {len(written.classes)} classes"),
     )

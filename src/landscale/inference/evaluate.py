@@ -1,62 +1,80 @@
-"""A classifier on a split of a store: probabilities of every patch, once, and the Scores they give."""
+"""A classifier on a split of a store: the probabilities of every patch, and the scores that follow from them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landscale.distributed import Ranks
+from landscale.distributed import Ranks, local_device
 from landscale.inference.metrics import Scores, compute_scores
 from landscale.loading import batches, evaluation_steps, targets_by_name
 from landscale.models.classifier import Classifier
+from landscale.models.weights import load_model
 from landscale.runtime.progress import progress_bar
-from landscale.store import PatchStore
-
-
-def infer(
-    classifier: Classifier, store: PatchStore, patches: NDArray[np.int64], ranks: Ranks, batch: int = 64, *, show: bool
-) -> NDArray[np.float32]:
-    """Probabilities (len(patches), C) float32, in the order of `patches`, on every rank. Each patch is seen by one rank."""
-    device = next(classifier.network.parameters()).device
-    targets = np.empty((len(store.states), 0), np.uint8)
-    places = [evaluation_steps(np.arange(len(patches)), batch, rank, ranks.world) for rank in range(ranks.world)]
-    steps = places[ranks.rank]
-    mine = np.empty((sum(map(len, steps)), len(classifier.description.classes)), np.float32)
-    classifier.eval()
-    stored = classifier.description.stored
-    with progress_bar("evaluate", len(mine), visible=show and ranks.first) as advance:
-        done = 0
-        rows = [patches[step] for step in steps]
-        for part in batches(store, classifier.description.bands, targets, rows, device, upsampled=stored):
-            mine[done : done + len(part.rows)] = classifier.probabilities(part.planes).cpu().numpy()
-            done += len(part.rows)
-            ranks.report_progress(-1)
-            advance(len(part.rows))
-    together = np.empty((len(patches), mine.shape[1]), np.float32)
-    for theirs, values in zip(places, ranks.gather(mine), strict=True):
-        if theirs:
-            together[np.concatenate(theirs)] = values
-    return together
+from landscale.store import PatchStore, open_store
 
 
 def evaluate(
-    classifier: Classifier,
-    store: PatchStore,
-    split: str,
+    model: Classifier | str | Path,
+    store: PatchStore | str | Path,
+    split: str = "test",
     ranks: Ranks | None = None,
     batch: int = 64,
     *,
     show: bool = True,
 ) -> Scores:
-    """Scores of a split, at the classifier's thresholds and at 0.5; labels are matched by class name.
+    """The scores of a split at the classifier's thresholds and at 0.5. Labels are matched by class name.
+
+    Args:
+        model: a classifier, which is used on the device it is on, or the folder of a run or of weights.
+        store: a store, or its path.
+        split: name of the split.
+        ranks: the processes that share the work; every one of them calls this function and gets all scores.
+        batch: patches per batch.
+        show: whether to show a progress bar.
 
     Raises:
-        BadStore: the store has no such split, lacks a band or a class. UnknownName: no such split.
+        BadInput: there are no weights in the folder, or they are damaged.
+        BadStore: the store cannot be read, or has no patch of the split, lacks a band or a class.
+        UnknownName: no split has this name.
     """
+    classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device(ranks))
+    opened = open_store(store) if isinstance(store, str | Path) else store
     d = classifier.description
-    patches = store.patches(split)
-    store.planes_for(d.bands, d.stored)
-    targets = targets_by_name(store, d.classes)[patches]
-    probabilities = infer(classifier, store, patches, ranks or Ranks(), batch, show=show)
+    patches = opened.patches(split)
+    opened.planes_for(d.bands, d.stored)
+    targets = targets_by_name(opened, d.classes)[patches]
+    probabilities = infer(classifier, opened, patches, ranks or Ranks(), batch, show=show)
     thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))
     return compute_scores(probabilities, targets, d.classes, thresholds, multi_label=d.multi_label, split=split)
+
+
+def infer(
+    classifier: Classifier, store: PatchStore, patches: NDArray[np.int64], ranks: Ranks, batch: int = 64, *, show: bool
+) -> NDArray[np.float32]:
+    """Probabilities (len(patches), C) float32 in 0…1, in the order of `patches`, the same on every rank.
+
+    Each batch is computed by one rank. Puts the classifier into eval mode.
+    """
+    device = next(classifier.network.parameters()).device
+    no_targets = np.empty((len(store.states), 0), np.uint8)
+    places = [evaluation_steps(np.arange(len(patches)), batch, rank, ranks.world) for rank in range(ranks.world)]
+    steps = places[ranks.rank]
+    found = np.empty((sum(map(len, steps)), len(classifier.description.classes)), np.float32)
+    classifier.eval()
+    stored = classifier.description.stored
+    with progress_bar("evaluate", len(found), visible=show and ranks.first) as advance:
+        done = 0
+        rows = [patches[step] for step in steps]
+        for part in batches(store, classifier.description.bands, no_targets, rows, device, upsampled=stored):
+            found[done : done + len(part.rows)] = classifier.probabilities(part.planes).cpu().numpy()
+            done += len(part.rows)
+            ranks.report_progress(-1)
+            advance(len(part.rows))
+    probabilities = np.empty((len(patches), found.shape[1]), np.float32)
+    for rank_places, values in zip(places, ranks.gather(found), strict=True):
+        if rank_places:
+            probabilities[np.concatenate(rank_places)] = values
+    return probabilities

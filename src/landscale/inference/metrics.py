@@ -33,7 +33,7 @@ __all__ = [
     "average_precision",
     "choose_thresholds",
     "compute_scores",
-    "count",
+    "count_decisions",
 ]
 
 Integers = NDArray[np.int64]
@@ -81,7 +81,7 @@ class Counts:
         }
 
 
-def count(probabilities: ArrayLike, targets: ArrayLike, thresholds: float | Floats | None) -> Counts:
+def count_decisions(probabilities: ArrayLike, targets: ArrayLike, thresholds: float | Floats | None) -> Counts:
     """Counts per class of N patches.
 
     Args:
@@ -117,7 +117,7 @@ def compute_scores(
         multi_label: whether a patch may hold several classes.
         split: the name of the split, copied into the result.
 
-    Raises ValueError and Diverged as `count` does.
+    Raises ValueError and Diverged as `count_decisions` does.
     """
     p, t = _checked(probabilities, targets)
     n, c = p.shape
@@ -194,7 +194,7 @@ def choose_thresholds(probabilities: ArrayLike, targets: ArrayLike, how: str) ->
         targets: (N, C), 0 or 1.
         how: one of `THRESHOLDS`.
 
-    Raises UnknownName for another `how`, ValueError and Diverged as `count` does.
+    Raises UnknownName for another `how`, ValueError and Diverged as `count_decisions` does.
     """
     if how not in THRESHOLDS:
         raise UnknownName("choice of thresholds", how, THRESHOLDS)

@@ -1,15 +1,16 @@
 """A scene → a map: one band of probability per class, on the scene's own finest grid, as a cloud-optimised GeoTIFF.
 
-The classifier looks at windows of the ground it was trained on, a stride apart; a pixel's probability is the mean over the
-windows that hold it. The last windows of a row and of the scene are moved inward, so that every pixel is seen and none is
-made up; a scene smaller than a window is continued by its border. What the classifier said of a row of windows is kept until
-the map is there, so a killed process costs one row.
+The classifier sees windows as large on the ground as the patches it was trained on, a stride apart. The probability of a
+pixel is the mean over the windows that contain it. The last windows of a row and of the scene are moved inward, so that
+every pixel is covered and none is invented. A scene smaller than a window is padded with copies of its border pixels.
+The probabilities of each row of windows are stored until the map is complete, so a killed process loses one row at most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from landscale.distributed import local_device
 from landscale.loading import Native
 from landscale.models.classifier import Classifier
+from landscale.models.weights import load_model
 from landscale.runtime.files import atomic_file
 from landscale.runtime.outputs import check_output
 from landscale.runtime.parts import Parts, resumable_parts
@@ -40,42 +43,77 @@ _PROFILE = {
 }
 
 
-def starts(length: int, side: int, stride: int, grid: int) -> list[int]:
-    """Where windows of `side` begin so that they cover `length` pixels, all at multiples of `grid`.
+@dataclass(frozen=True)
+class MapSummary:
+    """What `predict` has written.
 
-    The rest that a multiple cannot reach is at most `grid` − 1 pixels at the end; `predict` gives it the nearest value.
+    Attributes:
+        map: path of the GeoTIFF.
+        width, height: pixels of the map.
+        crs: its coordinate reference system.
+        pixel: metres a pixel.
+        classes: names of its bands.
+        windows: number of windows the classifier saw.
+        stride: pixels between windows.
+        offset: digital numbers that were subtracted from the scene's.
+    """
+
+    map: str
+    width: int
+    height: int
+    crs: str
+    pixel: float
+    classes: tuple[str, ...]
+    windows: int
+    stride: int
+    offset: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return asdict(self) | {"classes": list(self.classes)}
+
+
+def window_starts(length: int, side: int, stride: int, grid: int) -> list[int]:
+    """First pixels of windows of `side` pixels that cover `length` pixels; all are multiples of `grid`.
+
+    At most `grid` − 1 pixels at the end remain uncovered, because no multiple reaches them.
     """
     last = max(0, (length - side) // grid * grid)
     return [*range(0, last, stride), last]
 
 
-def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int | None = None) -> dict[str, Any]:
-    """Write the map of a scene.
+def predict(
+    model: Classifier | str | Path, scene: str | Path, out: str | Path, stride: int | None = None
+) -> MapSummary:
+    """Write the map of a scene. After an interruption, the same call resumes.
 
     Args:
-        classifier: in eval mode; its device does the work.
-        scene_folder: folder of band rasters at native resolution; numbers are harmonised (see `sources.scene`).
-        out: GeoTIFF, float32, a band a class, in 0…1; NaN where the scene has no data (every band of its finest grid is 0).
-        stride: pixels of the finest grid between windows, rounded down to whole pixels of the coarsest band;
-            by default half a window.
-
-    Returns:
-        What was written: size, CRS, classes, windows, offset.
+        model: a classifier in eval mode, which is used on the device it is on, or the folder of a run or of weights.
+        scene: folder of band rasters at native resolution; offsets of digital numbers are removed (`scenes.scene`).
+        out: the GeoTIFF to write: float32, one band per class, in 0…1; NaN where the scene has no data, that is where
+            all bands of its finest grid are 0.
+        stride: distance between windows in pixels of the finest grid, rounded down to whole pixels of the coarsest band;
+            half a window by default.
 
     Raises:
-        BadInput: the scene lacks bands or cannot be read, or `out` is something else than a map; it stays as it is.
+        BadInput: the weights or the scene cannot be read, the scene lacks bands, or `out` exists and is not a GeoTIFF.
     """
+    out = Path(out)
     check_output(out, (b"II", b"MM"), "a GeoTIFF")
+    classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device())
     d = classifier.description
-    scene = open_scene(scene_folder)
-    with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(scene, d.bands) as pixels, ExitStack() as stack:
+    product = open_scene(Path(scene))
+    with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(product, d.bands) as pixels, ExitStack() as stack:
         grid = lcm(*pixels.ratios.values())
         side = max(grid, round(d.ground / pixels.gsd) // grid * grid)
         stride = min(side, max(grid, (stride or side // 2) // grid * grid))
-        plan = {**scene.identity(), "classifier": classifier.digest(), "side": side, "stride": stride}
+        plan = {**product.identity(), "classifier": classifier.digest(), "side": side, "stride": stride}
         done = stack.enter_context(resumable_parts(out, plan))
         temporary = stack.enter_context(atomic_file(out))
-        rows, columns = starts(pixels.height, side, stride, grid), starts(pixels.width, side, stride, grid)
+        rows, columns = (
+            window_starts(pixels.height, side, stride, grid),
+            window_starts(pixels.width, side, stride, grid),
+        )
         profile = _PROFILE | {
             "width": pixels.width,
             "height": pixels.height,
@@ -99,17 +137,17 @@ def predict(classifier: Classifier, scene_folder: Path, out: Path, stride: int |
             )
         finally:
             plain.unlink(missing_ok=True)
-    return {
-        "map": str(out),
-        "width": pixels.width,
-        "height": pixels.height,
-        "crs": str(pixels.crs),
-        "pixel": pixels.gsd,
-        "classes": list(d.classes),
-        "windows": len(rows) * len(columns),
-        "stride": stride,
-        "offset": scene.offset,
-    }
+    return MapSummary(
+        map=str(out),
+        width=pixels.width,
+        height=pixels.height,
+        crs=str(pixels.crs),
+        pixel=pixels.gsd,
+        classes=d.classes,
+        windows=len(rows) * len(columns),
+        stride=stride,
+        offset=product.offset,
+    )
 
 
 def _strips(
@@ -121,11 +159,11 @@ def _strips(
     side: int,
     advance: Callable[[int], None],
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Finished rows of the map from top to bottom: the first row, and probabilities (C, rows, width)."""
+    """Yield finished rows of the map from top to bottom: index of the first row, and probabilities (C, rows, width)."""
     classes = len(classifier.description.classes)
     width, height = pixels.width, pixels.height
     across = max(width, side)
-    total = np.zeros((classes, side, across), np.float32)  # over the rows that windows still reach
+    total = np.zeros((classes, side, across), np.float32)  # sums for the rows that are not finished
     seen = np.zeros((side, across), np.float32)
     for k, top in enumerate(rows):
         probabilities = done.get(str(top))
@@ -141,7 +179,7 @@ def _strips(
         last = k + 1 == len(rows)
         ready = side if last else rows[k + 1] - top
         values = total[:, :ready] / np.maximum(seen[:ready], 1)
-        if width > columns[-1] + side:  # what no whole coarse pixel covers takes its neighbour's value
+        if width > columns[-1] + side:  # uncovered pixels at the end take the value of their neighbour
             values[:, :, columns[-1] + side :] = values[:, :, columns[-1] + side - 1, None]
         if last and top + ready < height:
             values = np.concatenate([values, np.repeat(values[:, -1:], height - top - ready, axis=1)], axis=1)
@@ -153,7 +191,7 @@ def _strips(
 
 
 def _read_strip(pixels: ScenePixels, top: int, side: int, across: int) -> dict[str, NDArray[np.uint16]]:
-    """Harmonised rows of every band in its own pixels, continued by the border to whole windows."""
+    """Rows of every band in its own pixels, without offset, padded to whole windows with copies of the border."""
     strip = {}
     for band, ratio in pixels.ratios.items():
         raw = pixels.harmonise(pixels.read(band, top // ratio, side // ratio))
@@ -163,7 +201,7 @@ def _read_strip(pixels: ScenePixels, top: int, side: int, across: int) -> dict[s
 
 
 def _nodata(pixels: ScenePixels, top: int, rows: int) -> NDArray[np.bool_]:
-    """Where all bands of the finest grid are 0; (rows, width). GDAL's cache has these rows still."""
+    """(rows, width): whether all bands of the finest grid are 0. These rows are still in GDAL's cache."""
     finest = [band for band, ratio in pixels.ratios.items() if ratio == 1]
     empty: NDArray[np.bool_] = np.all([pixels.read(band, top, rows) == 0 for band in finest], axis=0)
     return empty
@@ -177,7 +215,7 @@ def _probabilities(
     pixels: ScenePixels,
     advance: Callable[[int], None],
 ) -> NDArray[np.float32]:
-    """Of the windows of a strip that begin at `columns`: (n, C)."""
+    """Probabilities (n, C) of the n windows of a strip that begin at `columns`."""
     device = next(classifier.network.parameters()).device
     groups: dict[int, list[str]] = {}
     for band, ratio in pixels.ratios.items():

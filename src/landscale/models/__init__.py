@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from landscale.models.compound import Scaling, candidates
-    from landscale.models.registry import ZOO, ZooEntry, create, describe, list_models, register, zoo
+    from landscale.models.registry import ZOO, ZooEntry, create_model, describe_model, list_models, register, zoo
 
-__all__ = ["ZOO", "Scaling", "ZooEntry", "candidates", "create", "describe", "list_models", "register", "zoo"]
+__all__ = [
+    "ZOO",
+    "Scaling",
+    "ZooEntry",
+    "candidates",
+    "create_model",
+    "describe_model",
+    "list_models",
+    "register",
+    "zoo",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -62,7 +62,7 @@ class SedonaResNet50(ResNet):
         super().__init__(block, (3, 4, 6, 3), num_classes, in_chans, drop_rate=drop_rate, **options)
 
 
-family.add(
+family.add_network(
     SedonaResNet50,
     ZooEntry("resnet50_sedona2019", "resnet", _SEDONA),
     {"in_chans": 12, "num_classes": 43},

@@ -24,15 +24,15 @@ PARTS: dict[str, dict[str, int]] = {  # network → what differs → parameters,
 }
 
 
-def reasons(names: list[str]) -> list[str]:
+def reasons_for_differences(names: list[str]) -> list[str]:
     """A line for every reason why some of these networks differ."""
     by_reason: dict[str, list[str]] = {}
     for name in names:
         for reason, number in PARTS.get(name, {}).items():
-            by_reason.setdefault(reason, []).append(f"`{name}` {signed(number)}")
+            by_reason.setdefault(reason, []).append(f"`{name}` {format_difference(number)}")
     return [f"{reason}: {', '.join(numbers)}" for reason, numbers in by_reason.items()]
 
 
-def signed(number: int) -> str:
+def format_difference(number: int) -> str:
     """−26,560, +448 or 0."""
     return f"{number:+,}".replace("-", "−") if number else "0"

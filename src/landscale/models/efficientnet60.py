@@ -19,15 +19,13 @@ from functools import partial
 from typing import Any
 
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
-from timm.models._efficientnet_builder import decode_arch_def, round_channels
-from timm.models.efficientnet import EfficientNet
+from timm.models.efficientnet import EfficientNet, decode_arch_def, round_channels
 from torch import nn
 
 from landscale.models import family
 from landscale.models.compound import EFFICIENTNET, EFFICIENTNET_DROPOUT, Scaling
 from landscale.models.family import BANDS, CLASSES
-from landscale.models.layers import attention as attention_layer
-from landscale.models.layers import convolution
+from landscale.models.layers import attention_layer, convolution_layer
 from landscale.models.registry import ZooEntry
 
 # of each stage: channels, expansion, blocks, kernel, stride of the first block
@@ -64,7 +62,7 @@ def _refit(block: Any, attention: str, conv: str) -> None:
     if conv != "plain":
         for name, norm in POINTWISE[type(block)]:
             plain = getattr(block, name)
-            setattr(block, name, convolution(conv, plain.in_channels, plain.out_channels, 1))
+            setattr(block, name, convolution_layer(conv, plain.in_channels, plain.out_channels, 1))
             setattr(block, norm, getattr(block, norm).act)
 
 
@@ -118,7 +116,7 @@ class EfficientNet60(EfficientNet):
             _refit(block, attention, conv)
 
 
-def scaled(scaling: Scaling) -> tuple[dict[str, Any], int]:
+def scale_efficientnet60(scaling: Scaling) -> tuple[dict[str, Any], int]:
     """Options and input side at a scaling of the network on 60 px, with the dropout of the published size next in cost."""
     size = min(EFFICIENTNET, key=lambda size: abs(EFFICIENTNET[size].cost - scaling.cost))
     options = {"depth": scaling.depth, "width": scaling.width, "drop_rate": EFFICIENTNET_DROPOUT[size]}
@@ -138,9 +136,9 @@ for _attention, _paper in _PAPERS.items():
         _source = f"{_paper}; Papoutsis et al. 2022"
         if _conv == "ghost":
             _name, _source = f"{_name}_ghost", f"{_paper}; Han et al. 2020, GhostNet; Papoutsis et al. 2022"
-        family.add(
+        family.add_network(
             EfficientNet60,
-            ZooEntry(_name, "efficientnet60", _source, 60, scaled=scaled),
+            ZooEntry(_name, "efficientnet60", _source, 60, scaled=scale_efficientnet60),
             {"attention": _attention, "conv": _conv},
             first_conv="conv_stem",
             classifier="classifier",
@@ -153,4 +151,4 @@ for _attention, _paper in _PAPERS.items():
             },
         )
 
-__all__ = ["EfficientNet60", "scaled"]  # set last, for timm appends every entry point to it
+__all__ = ["EfficientNet60", "scale_efficientnet60"]  # set last, for timm appends every entry point to it

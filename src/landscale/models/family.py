@@ -17,7 +17,7 @@ from landscale.models.registry import AUTHORS, ZooEntry, register
 BANDS, CLASSES = 10, 19  # unless told otherwise, as Papoutsis et al.: the bands at 10 and 20 m, BigEarthNet-19
 
 
-def add(
+def add_network(
     network: type[nn.Module],
     entry: ZooEntry,
     options: Mapping[str, Any],

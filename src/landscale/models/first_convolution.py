@@ -34,7 +34,7 @@ def channel_names(bands: Sequence[str], scale: str) -> tuple[str, ...]:
     return tuple(kind + name for kind in kinds for name in bands)
 
 
-def shares(ours: Sequence[str], theirs: Sequence[str]) -> Tensor:
+def map_channels(ours: Sequence[str], theirs: Sequence[str]) -> Tensor:
     """(len(ours), len(theirs)) float32: how much of each of their channels' weights each of ours takes, before scaling.
 
     Raises:
@@ -56,7 +56,7 @@ def shares(ours: Sequence[str], theirs: Sequence[str]) -> Tensor:
     return matrix
 
 
-def adapt(weight: Tensor, matrix: Tensor) -> Tensor:
+def adapt_weights(weight: Tensor, matrix: Tensor) -> Tensor:
     """Weights (out, k·theirs, h, w) of a convolution over their channels → (out, k·ours, h, w) over ours.
 
     k is 1 but for networks that first fold pixels into channels, k pixels with all channels of each.
@@ -76,7 +76,7 @@ def adapt(weight: Tensor, matrix: Tensor) -> Tensor:
     return made.flatten(1, 2)
 
 
-def told(ours: Sequence[str], matrix: Tensor, theirs: Sequence[str]) -> str:
+def describe_mapping(ours: Sequence[str], matrix: Tensor, theirs: Sequence[str]) -> str:
     """In words what `matrix` does, as `B01, B02 from blue; B03 from green`."""
     parts: dict[str, list[str]] = {}
     for name, row in zip(ours, matrix, strict=True):

@@ -19,12 +19,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from timm.layers.attention import Attention
-from timm.layers.mlp import Mlp
+from timm.layers import Attention, Mlp
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError, UnknownName
-from landscale.models.registry import create
+from landscale.models.registry import create_model
 
 HEADS: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -186,7 +185,7 @@ def create_with_head(
     head_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
-    """`create` with a head by name; `linear` is the network's own. Shapes: (N, bands, side, side) → (N, classes).
+    """`create_model` with a head by name; `linear` is the network's own. Shapes: (N, bands, side, side) → (N, classes).
 
     Raises:
         UnknownName: no such model or head. LandscaleError: an option it does not take, or a network without maps.
@@ -197,7 +196,7 @@ def create_with_head(
     known = () if head == "linear" else ("layers", "width", "heads", "drop_rate", *HEADS[head].keys() - {"among"})
     if refused := sorted(given.keys() - set(known)):
         raise LandscaleError(f"head '{head}' takes no option '{refused[0]}'")
-    network = create(model, bands, 0 if head != "linear" else classes, side, **options)
+    network = create_model(model, bands, 0 if head != "linear" else classes, side, **options)
     if head == "linear":
         return network
     try:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from timm.layers.helpers import to_2tuple
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError
@@ -156,7 +156,7 @@ def default_gsd(in_chans: int) -> tuple[int, ...]:
     return tuple(band.gsd for band in named.bands) if named else (PIXEL,) * in_chans
 
 
-family.add(
+family.add_network(
     KBranch,
     ZooEntry(
         "k_branch",

@@ -21,7 +21,7 @@ from landscale.errors import LandscaleError
 from landscale.models import family
 from landscale.models.family import BANDS, CLASSES
 from landscale.models.registry import ZooEntry
-from landscale.models.wide_resnet import Block, WideResNet
+from landscale.models.wide_resnet import WideBlock, WideResNet
 
 KEY_DEPTH, HEADS = 16, 4  # as the authors
 # px, odd; as timm's lambda ResNets. Bello's 23 would cost 6.5 times as much and is wider than the last map of 15×15
@@ -81,7 +81,7 @@ class LambdaResNet(WideResNet):
 
     def __init__(self, num_classes: int = CLASSES, in_chans: int = BANDS, *, depth: int = 16, **options: Any) -> None:
         super().__init__(num_classes, in_chans, depth=depth, **options)
-        blocks = [block for block in self.modules() if isinstance(block, Block) and not block.first]
+        blocks = [block for block in self.modules() if isinstance(block, WideBlock) and not block.first]
         if not blocks:
             raise LandscaleError(
                 f"lambda ResNet: depth {depth} has one block a stage, and lambda layers are in the others"
@@ -90,7 +90,7 @@ class LambdaResNet(WideResNet):
             block.conv2 = LambdaLayer(block.outputs)
 
 
-family.add(
+family.add_network(
     LambdaResNet,
     ZooEntry("lambda_resnet", "lambda_resnet", "Bello 2021, LambdaNetworks; Papoutsis et al. 2022, their code", 60),
     {},

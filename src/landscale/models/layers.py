@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 import torch
+from timm.layers import SEModule
 from timm.layers.cbam import ChannelAttn
 from timm.layers.coord_attn import CoordAttn
-from timm.layers.squeeze_excite import SEModule
 from timm.models.ghostnet import GhostModule
 from torch import Tensor, nn
 
@@ -78,7 +78,7 @@ ATTENTION: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def attention(name: str, channels: int) -> nn.Module:
+def attention_layer(name: str, channels: int) -> nn.Module:
     """The attention layer called `name` (`none`, `se`, `cbam`, `coord`, `eca`); it keeps the shape (N, channels, H, W).
 
     Raises:
@@ -101,7 +101,7 @@ def _ghost(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Module:
 CONVOLUTIONS: dict[str, Callable[[int, int, int, int], nn.Module]] = {"plain": _plain, "ghost": _ghost}
 
 
-def convolution(name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
+def convolution_layer(name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
     """The convolution called `name`, with an odd kernel, padded, and without a bias.
 
     `plain`, or `ghost` (Han et al. 2020, GhostNet): half of the outputs by a convolution and batch norm, and from each of

@@ -77,7 +77,7 @@ for _name, _options in (
     ("mlp_mixer", {}),
     ("mlp_mixer_tiny", {"width": 64, "depth": 2, "token_mlp": 64, "channel_mlp": 64}),
 ):
-    family.add(
+    family.add_network(
         Mixer,
         ZooEntry(_name, "mlp_mixer", _SOURCE),
         _options,

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from landscale.errors import BadInput, reason
 from landscale.models.classifier import Classifier, Description
-from landscale.models.first_convolution import RGB, adapt, channel_names, shares, told
+from landscale.models.first_convolution import RGB, adapt_weights, channel_names, describe_mapping, map_channels
 from landscale.models.heads import HeadedNetwork
-from landscale.models.pretrained_files import Pretrained, find
+from landscale.models.pretrained_files import Pretrained, find_pretrained
 
 _NAMED = 3  # tensors that a refusal names
 
@@ -27,7 +27,7 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     same name and shape; timm resamples position embeddings where the model's module has a `checkpoint_filter_fn`.
 
     Args:
-        init: what `pretrained_files.find` takes: `imagenet`, a path, or a name on the hub.
+        init: what `pretrained_files.find_pretrained` takes: `imagenet`, a path, or a name on the hub.
 
     Returns:
         What was done, ready for JSON: `init`, `digest` (SHA-256 of the file), `done` (lines for a person) and, of
@@ -39,7 +39,7 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     d = classifier.description
     whole = classifier.network
     network: nn.Module = whole.trunk if isinstance(whole, HeadedNetwork) else whole
-    found = find(init, d.model)
+    found = find_pretrained(init, d.model)
     found, queries = _apart(found, d)
     own = network.state_dict()
     tensors, done = _resampled(found, network, d.model)
@@ -52,11 +52,11 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
             raise BadInput(
                 init, f"{d.model} does not tell which layers see its bands: only weights of the same bands fit"
             )
-        matrix = shares(ours, theirs)
+        matrix = map_channels(ours, theirs)
         for name in first:
             if f"{name}.weight" in tensors:
                 tensors[f"{name}.weight"] = _adapted(init, name, tensors[f"{name}.weight"], matrix)
-        done.append(f"first convolution: {told(ours, matrix, theirs)}")
+        done.append(f"first convolution: {describe_mapping(ours, matrix, theirs)}")
 
     prefixes = tuple(f"{head}." for head in heads)
     last = {key for key in own if key.startswith(prefixes)}
@@ -75,14 +75,14 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     if queries:
         whole.head.load_state_dict(queries)  # type: ignore[union-attr]
     record: dict[str, Any] = {"init": init, "digest": found.digest, "done": [f"begins from {found.name}", *done]}
-    if found.ours:
+    if found.is_landscale:
         record["provenance"] = {k: v for k, v in dict(found.config.get("provenance", {})).items() if k != "scores"}
     return record
 
 
 def _apart(found: Pretrained, d: Description) -> tuple[Pretrained, dict[str, Tensor]]:
     """Weights of ours with a head of queries → those of the trunk, and of the head where ours is the very same."""
-    if found.config.get("head", "linear") == "linear" or not found.ours:
+    if found.config.get("head", "linear") == "linear" or not found.is_landscale:
         return found, {}
     trunk, head = (
         {key.removeprefix(part): t for key, t in found.tensors.items() if key.startswith(part)}
@@ -123,7 +123,7 @@ def _channels(
     ours: Sequence[str],
 ) -> tuple[tuple[str, ...], list[str]]:
     """Names of the channels that the weights were trained on, and what was assumed of them."""
-    if found.ours:
+    if found.is_landscale:
         try:
             return channel_names(found.config["bands"], found.config.get("scale", "linear")), []
         except (KeyError, TypeError):
@@ -144,7 +144,7 @@ def _channels(
 
 def _adapted(init: str, name: str, weight: Tensor, matrix: Tensor) -> Tensor:
     try:
-        return adapt(weight, matrix)
+        return adapt_weights(weight, matrix)
     except ValueError as error:
         raise BadInput(init, f"{name}: {error}") from None
 
@@ -153,7 +153,7 @@ def _kept_head(
     found: Pretrained, tensors: Mapping[str, Tensor], classes: Sequence[str], last: set[str]
 ) -> dict[str, Tensor]:
     """The last layer with its rows in our order of classes; nothing where the classes are others, or unknown."""
-    theirs = list(found.config.get("classes", ())) if found.ours else []
+    theirs = list(found.config.get("classes", ())) if found.is_landscale else []
     if sorted(theirs) != sorted(classes) or not all(k in tensors and len(tensors[k]) == len(theirs) for k in last):
         return {}
     order = [theirs.index(name) for name in classes]

@@ -36,12 +36,12 @@ class Pretrained:
     config: Mapping[str, Any]
 
     @property
-    def ours(self) -> bool:
+    def is_landscale(self) -> bool:
         """Whether landscale wrote them, so that bands and classes are known by name."""
         return "landscale_format" in self.config
 
 
-def find(init: str, model: str) -> Pretrained:
+def find_pretrained(init: str, model: str) -> Pretrained:
     """The weights that `init` means for the network `model`.
 
     Args:

@@ -88,7 +88,7 @@ def fixed_side(name: str) -> int | None:
     return cfg.input_size[-1] if cfg is not None and cfg.fixed_input_size else None
 
 
-def create(name: str, bands: int, classes: int, side: int | None = None, **kwargs: Any) -> nn.Module:
+def create_model(name: str, bands: int, classes: int, side: int | None = None, **kwargs: Any) -> nn.Module:
     """The network `name` with fresh weights, for `bands` input channels and `classes` outputs (0: no classifier).
 
     `side` is the input's in pixels, the zoo's own by default; only a network that is built for one side takes notice.
@@ -120,17 +120,19 @@ def create(name: str, bands: int, classes: int, side: int | None = None, **kwarg
 
 
 def _without_storage(name: str, bands: int, classes: int, side: int, **options: Any) -> nn.Module:
-    """`create` on torch's meta device: shapes only, and the random state is left alone."""
+    """`create_model` on torch's meta device: shapes only, and the random state is left alone."""
     try:
         with torch.device("meta"):
-            return create(name, bands, classes, side, **options)
+            return create_model(name, bands, classes, side, **options)
     except RuntimeError:  # it reads a tensor's values while it is built, as older timm's transformers do
         with torch.random.fork_rng(devices=[]):
-            return create(name, bands, classes, side, **options).to("meta")
+            return create_model(name, bands, classes, side, **options).to("meta")
 
 
-def describe(name: str, bands: int = 12, classes: int = 19, side: int | None = None, **options: Any) -> dict[str, Any]:
-    """What a network, with `create`'s options, is and costs, ready for JSON.
+def describe_model(
+    name: str, bands: int = 12, classes: int = 19, side: int | None = None, **options: Any
+) -> dict[str, Any]:
+    """What a network, with `create_model`'s options, is and costs, ready for JSON.
 
     `parameters` counts the trainable ones. `flops` is the forward pass of one patch of (bands, side, side) with a
     multiply-add counted as two; convolutions, matrix products and attention count, normalisation and activations do

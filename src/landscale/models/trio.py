@@ -146,7 +146,7 @@ class Trio(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-family.add(
+family.add_network(
     Trio,
     ZooEntry("trio", "trio", "landscale, for stores of a few hundred patches", 60),
     {},

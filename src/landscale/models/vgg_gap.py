@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers.classifier import ClassifierHead
+from timm.layers import ClassifierHead
 from torch import Tensor, nn
 
 from landscale.models import family
@@ -91,7 +91,7 @@ class VggGap(nn.Module):
 
 _SOURCE = "Simonyan & Zisserman 2015, Very deep convolutional networks; Papoutsis et al. 2022"
 for _name, _convolutions in (("vgg16_gap", (2, 2, 3, 3, 3)), ("vgg19_gap", (2, 2, 4, 4, 4))):
-    family.add(
+    family.add_network(
         VggGap,
         ZooEntry(_name, "vgg", _SOURCE),
         {"convolutions": _convolutions},

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from timm.layers.attention import Attention
-from timm.layers.helpers import to_2tuple
+from timm.layers import Attention, to_2tuple
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -141,7 +140,7 @@ for _name, _options in (
     *((f"vit_{token}", {"token": token}) for token in (6, 12, 20, 30, 40)),
     ("vit_m20", {"token": 20, **_LARGER}),
 ):
-    family.add(
+    family.add_network(
         FlatViT,
         ZooEntry(_name, "vit", f"{_SOURCE} (size reconstructed)" if _name == "vit_m20" else _SOURCE),
         _options,

@@ -25,16 +25,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers.classifier import ClassifierHead
-from timm.layers.drop import DropPath
+from timm.layers import ClassifierHead, DropPath
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError
 from landscale.models import family
 from landscale.models.compound import WIDE_RESNET, Scaling
 from landscale.models.family import BANDS, CLASSES
-from landscale.models.layers import attention as attention_layer
-from landscale.models.layers import convolution
+from landscale.models.layers import attention_layer, convolution_layer
 from landscale.models.registry import ZooEntry
 
 STEM_CHANNELS = 16
@@ -50,7 +48,7 @@ def _channels(value: float) -> int:
     return rounded if rounded >= 0.9 * value else rounded + 4
 
 
-class Block(nn.Module):
+class WideBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut, pre-activated: BN–ReLU–conv–dropout–BN–ReLU–conv–attention, plus the input.
 
     The `first` block of a stage changes width and stride, so its shortcut is a 1×1 convolution; it starts with its
@@ -73,12 +71,12 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.first, self.outputs = first, outputs
-        self.shortcut = convolution(conv, inputs, outputs, 1, stride) if first else nn.Identity()
+        self.shortcut = convolution_layer(conv, inputs, outputs, 1, stride) if first else nn.Identity()
         self.norm1 = nn.Identity() if first else _norm_relu(inputs)
-        self.conv1 = convolution(conv, inputs, outputs, 3, stride)
+        self.conv1 = convolution_layer(conv, inputs, outputs, 3, stride)
         self.drop = nn.Dropout(drop_rate)
         self.norm2 = _norm_relu(outputs)
-        self.conv2 = convolution(conv, outputs, outputs, 3)
+        self.conv2 = convolution_layer(conv, outputs, outputs, 3)
         self.attention = attention_layer(attention, outputs)
         self.drop_path = DropPath(drop_path_rate)
 
@@ -138,7 +136,7 @@ class WideResNet(nn.Module):
         self.in_chans = in_chans
         self.drop_rate = drop_rate
 
-        self.stem = nn.Sequential(convolution("plain", in_chans, STEM_CHANNELS, 3), _norm_relu(STEM_CHANNELS))
+        self.stem = nn.Sequential(convolution_layer("plain", in_chans, STEM_CHANNELS, 3), _norm_relu(STEM_CHANNELS))
         self.feature_info: list[dict[str, Any]] = []
         self.stages = nn.Sequential()
         last_block = max(1, per_stage * len(strides) - 1)
@@ -148,7 +146,7 @@ class WideResNet(nn.Module):
             for n in range(per_stage):
                 inputs, channels = channels, _channels(STEM_CHANNELS * 2**i * width)
                 stage.append(
-                    Block(
+                    WideBlock(
                         inputs,
                         channels,
                         stride if n == 0 else 1,
@@ -196,14 +194,14 @@ class WideResNet(nn.Module):
             self.head.reset(num_classes, global_pool)
 
 
-def blocks(depth: float) -> int:
+def blocks_per_stage(depth: float) -> int:
     """Blocks a stage of a three-stage network at the depth scaling α: ⌊(10α − 4) / 6⌋, so that α = 1 is WRN-10."""
     return int(round(10 * depth - 4, 9) // 6)
 
 
-def scaled(scaling: Scaling) -> tuple[dict[str, Any], int]:
+def scale_wide_resnet(scaling: Scaling) -> tuple[dict[str, Any], int]:
     """Options and input side of a three-stage network, WRN-10-2 on 60 px, at a scaling."""
-    return {"depth": 6 * blocks(scaling.depth) + 4, "width": 2 * scaling.width}, scaling.side()
+    return {"depth": 6 * blocks_per_stage(scaling.depth) + 4, "width": 2 * scaling.width}, scaling.side()
 
 
 _PAPER = "Papoutsis et al. 2022, Benchmarking and scaling of deep learning models for land cover image classification"
@@ -231,9 +229,9 @@ for _name, _source, _options, _sizes in (
     ("wide_resnet_coord_ghost", _GHOST, {"attention": "coord", "conv": "ghost"}, {}),
     ("wide_resnet_eca_ghost", _GHOST, {"attention": "eca", "conv": "ghost"}, {}),
 ):
-    family.add(
+    family.add_network(
         WideResNet,
-        ZooEntry(_name, "wide_resnet", _source, 60, scaled=scaled),
+        ZooEntry(_name, "wide_resnet", _source, 60, scaled=scale_wide_resnet),
         _options,
         first_conv="stem.0",
         classifier="head.fc",
@@ -243,4 +241,4 @@ for _name, _source, _options, _sizes in (
     )
 
 # set after the registration, for timm appends every entry point to it, and those are no attributes of this module
-__all__ = ["Block", "WideResNet", "blocks", "scaled"]
+__all__ = ["WideBlock", "WideResNet", "blocks_per_stage", "scale_wide_resnet"]

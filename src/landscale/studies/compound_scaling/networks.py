@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from landscale.errors import LandscaleError, UnknownName
-from landscale.models import ZOO, describe
+from landscale.models import ZOO, describe_model
 from landscale.models.compound import Scaling
 from landscale.models.registry import PATCH_SIDE
 from landscale.store import PatchStore
@@ -26,7 +26,7 @@ class ScaledNetwork:
     Args:
         options: the options of the network that scaling sets, such as depth and width.
         side: input side in pixels.
-        flops: of the forward pass of one patch, as `registry.describe` counts them.
+        flops: of the forward pass of one patch, as `registry.describe_model` counts them.
     """
 
     scaling: Scaling
@@ -86,7 +86,7 @@ class ScalableNetwork:
 @cache  # a grid has many scalings that round to the same options
 def _count(model: str, bands: int, classes: int, side: int, options: str) -> tuple[int, int]:
     """Parameters and FLOPs of a network. `options` is JSON, because arguments of a cached function must be hashable."""
-    described = describe(model, bands, classes, side, **json.loads(options))
+    described = describe_model(model, bands, classes, side, **json.loads(options))
     return described["parameters"], described["flops"]
 
 

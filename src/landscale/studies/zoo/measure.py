@@ -22,7 +22,7 @@ from timm.optim import create_optimizer_v2
 
 from landscale.loading import Native
 from landscale.models.classifier import Classifier, Description, reduced_precision
-from landscale.models.registry import PATCH_SIDE, describe, zoo
+from landscale.models.registry import PATCH_SIDE, describe_model, zoo
 from landscale.runtime.portability import keep_freed_memory, signal_when_parent_ends
 from landscale.training.losses import mean_binary_loss
 from landscale.training.step import plain_step, use_channels_last
@@ -50,7 +50,7 @@ def measure(job: Job) -> dict[str, Any]:
     """Figures of one network.
 
     Returns:
-        `parameters`, `flops` (one patch forward, `registry.describe`), `training` and `inference` (images/s, medians of
+        `parameters`, `flops` (one patch forward, `registry.describe_model`), `training` and `inference` (images/s, medians of
         `chunks`; what warms up is left out), `peak_memory` (bytes; on a CPU resident ones above the idle interpreter, None
         where the system does not tell), `machine_flops` (FLOPs/s of large matrix products in the same precision and
         process), `training_share` and `inference_share` (of those; a training step counts as three forward passes).
@@ -58,7 +58,7 @@ def measure(job: Job) -> dict[str, Any]:
     begun = time.monotonic()
     device = torch.device(job.device)
     machine = _machine_flops(device)
-    counts = describe(job.name, len(job.bands), job.classes, job.side)
+    counts = describe_model(job.name, len(job.bands), job.classes, job.side)
     idle = _resident("VmRSS")
     keep_freed_memory()  # as every command does
     _forget_peak(device)

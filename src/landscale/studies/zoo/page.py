@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from landscale.models.catalogue import THEIR_BANDS, THEIR_CLASSES, Row, listing
-from landscale.models.differences import reasons, signed
+from landscale.models.catalogue import THEIR_BANDS, THEIR_CLASSES, Row, zoo_rows
+from landscale.models.differences import format_difference, reasons_for_differences
 from landscale.studies.results import Results, rows_with_values
 from landscale.studies.zoo.learning_page import learning_section
 from landscale.studies.zoo.speed import comparison_sentences
@@ -24,7 +24,7 @@ def zoo_page(content: Results, command: str, learning: Results | None = None) ->
         command: the command that writes this page.
         learning: results of `measure_learning`, which get a section of their own.
     """
-    rows = listing(bands=THEIR_BANDS, classes=THEIR_CLASSES)
+    rows = zoo_rows(bands=THEIR_BANDS, classes=THEIR_CLASSES)
     speeds = {row["name"]: row for row in content["models"]}
     families = {row["family"]: None for row in rows}
     sections = [_family(family, [row for row in rows if row["family"] == family], speeds) for family in families]
@@ -65,7 +65,7 @@ def _family(family: str, rows: list[Row], speeds: dict[str, Results]) -> str:
     lines = [f"## {family}", "", *(f"- {source}" for source in dict.fromkeys(row["source"] for row in rows)), ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
     lines += ["| " + " | ".join(_cells(row, speeds.get(row["name"], {}))) + " |" for row in rows]
-    if differing := reasons([row["name"] for row in rows]):
+    if differing := reasons_for_differences([row["name"] for row in rows]):
         lines += ["", "Differences from the published code:", "", *(f"- {line}" for line in differing)]
     return "\n".join(lines)
 
@@ -76,7 +76,7 @@ def _cells(row: Row, speed: dict[str, Any]) -> list[str]:
         f"`{row['name']}`",
         f"{row['parameters']:,}",
         f"{authors['parameters']:,}" if authors else "",
-        signed(authors["difference"]) if authors else "",
+        format_difference(authors["difference"]) if authors else "",
         f"{row['flops'] / 1e9:.3g}",
         str(row["input"][-1]),
     ]
