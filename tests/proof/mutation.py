@@ -135,7 +135,17 @@ def _copy(folder: Path, package: Package) -> None:
 def _run_mutmut(sample: int, seed: str, processes: int) -> None:
     """In the copy, as a process of its own: make all mutants, run a sample, write report.json."""
     from mutmut import __main__ as mutmut
+    from mutmut.state import state
     from mutmut.stats import status_by_exit_code
+    from mutmut.workers import isolation
+    from mutmut.workers.isolation import ForkServerRunner
+
+    class FastTestsFirst(ForkServerRunner):
+        def submit(self, mutant_name: str, tests: list[str], cpu_time_limit: int, estimated_time: float) -> None:
+            by_duration = sorted(tests, key=lambda test: state().duration_by_test[test])
+            super().submit(mutant_name, by_duration, cpu_time_limit, estimated_time)
+
+    isolation.ForkServerRunner = FastTestsFirst  # type: ignore[misc]
 
     mutmut.copy_src_dir()
     mutmut.create_mutants(processes)

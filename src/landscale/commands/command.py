@@ -99,8 +99,9 @@ def print_result(options: argparse.Namespace, content: dict[str, Any] | list[Any
 
 
 def seconds_left(max_time: str) -> float:
-    """Seconds of `--max-time` (90s, 45m, 2h) that are left. The limit counts from the start of the process, because
-    importing torch may take ten seconds.
+    """Seconds of `--max-time` (90s, 45m, 2h) that are left.
+
+    The limit counts from the start of the process, because importing torch may take ten seconds.
 
     Raises:
         LandscaleError: `max_time` is not written like that.

@@ -242,8 +242,9 @@ def _check_blocks(path: str, size: int, header: _Header) -> None:
 
 
 def _fit(tags: dict[int, tuple[float, ...]], lengths: tuple[float, ...], *, tiled: bool, plain: bool) -> bool:
-    """Whether there are as many blocks as width and height ask for, and uncompressed ones of as many bytes: GDAL fills
-    what is missing with zeros.
+    """Whether the number of blocks fits width and height, and their size if they are uncompressed.
+
+    GDAL would fill missing pixels with zeros.
     """
     try:
         width, height, samples = (int((tags.get(key) or (1,))[0]) for key in (_WIDTH, _HEIGHT, _SAMPLES))

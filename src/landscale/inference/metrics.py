@@ -240,8 +240,10 @@ def _best_threshold(p: Reals, positive: Flags) -> float:
 
 
 def _ranking(p: Reals, positive: Flags) -> tuple[Floats, Integers, Integers, Floats]:
-    """The distinct probabilities of the positives, ascending; the true and the false positives at or above each; the
-    next lower probability of any patch, or 0. Sorting positives and negatives apart spares the slow argsort.
+    """The distinct probabilities of the positives in ascending order, with three arrays that belong to them.
+
+    These are the true and the false positives at or above each, and the next lower probability of any patch, or 0. Sorting
+    positives and negatives separately avoids a slow argsort.
     """
     values, multiplicity = np.unique(p[positive], return_counts=True)
     negatives = np.sort(p[~positive])

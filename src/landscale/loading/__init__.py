@@ -1,5 +1,7 @@
-"""Store → batches: `order` (which patches, in which order, by which rank), `gathering` (their pixels, ahead of use), and
-`placement` (where these lie: disk, memory, device), above `in_memory`, `on_device`, `filling` and `room`.
+"""Store → batches.
+
+`order` decides which rank reads which patches in which order, `gathering` reads their pixels ahead of use, and `placement`
+decides where these are kept (disk, memory or device), by means of `in_memory`, `on_device`, `filling` and `room`.
 """
 
 from landscale.loading.batch import Batch, Native

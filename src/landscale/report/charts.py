@@ -188,8 +188,10 @@ def _label_logarithmic(axis: Axis) -> None:
 
 
 def _svg(figure: Figure, title: str, description: str, attributes: str) -> str:
-    """matplotlib's SVG without the parts that would not be alone in a page: XML prologue, metadata, style rules for all
-    elements, and ids, which several charts would share. Nothing lies outside the axes, so that clipping is not needed.
+    """matplotlib's SVG without the parts that are wrong in a page with other charts.
+
+    These are the XML prologue, metadata, style rules for all elements, and ids, which several charts would share. Clipping is
+    not needed, because nothing lies outside the axes.
     """
     buffer = StringIO()
     with style.context(["default", STYLE]), warnings.catch_warnings():

@@ -74,8 +74,9 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def true_colour(bands: list[Any]) -> Image.Image:
-    """An RGB image of three open rasters. Each is stretched from its 2nd to its 98th percentile, then brightened. Pixels
-    without data are black.
+    """An RGB image of three open rasters.
+
+    Each is stretched from its 2nd to its 98th percentile, then brightened. Pixels without data are black.
     """
     channels = []
     for band in bands:

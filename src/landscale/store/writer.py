@@ -151,8 +151,9 @@ def _allocate(file: h5py.File, key: str | None, shape: tuple[int, ...], dtype: A
 
 
 def _texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    """Text of fixed length, which HDF5 stores in headers with checksums. Text of variable length is stored in a heap without:
-    after one flipped bit in the heap the library may never return.
+    """Text of fixed length, which HDF5 stores in headers with checksums.
+
+    Text of variable length is stored in a heap without checksums: after one flipped bit in it the library may never return.
     """
     return np.array([str(text).encode() for text in texts], dtype=bytes)
 

@@ -1,7 +1,9 @@
-"""Patch lists: which patches to cut from tiles, by BigEarthNet names or by coordinates, with labels where known. One of:
+"""Patch lists: which patches to cut from tiles, by BigEarthNet names or by coordinates, with labels where known.
 
-- A txt, csv or csv.bz2 without header: names in the first column, as in the official lists of BigEarthNet. - A csv or parquet
-table with header. It has `patch_id` (or `name`, or `patch`); or `product`, `column`, `row`; or `ulx` and `uly`,
+A list is one of these:
+
+- A txt, csv or csv.bz2 without header: names in the first column, as in the official lists of BigEarthNet.
+- A csv or parquet table with header: `patch_id` (or `name`, or `patch`); or `product`, `column`, `row`; or `ulx` and `uly`,
   the outer upper left corner in metres, in the CRS of the tile or of the column `crs` (EPSG:…). Optional columns: `labels` (a
   list, or text separated by semicolons), `split`, `country`, `contains_seasonal_snow`, `contains_cloud_or_shadow`.
 - The folder of a BigEarthNet archive, v1 or v2.
