@@ -117,6 +117,17 @@ def test_jitter_is_a_gain_and_an_offset_for_each_patch_and_band():
     assert torch.equal(wanted, targets(400))
 
 
+def test_jitter_is_drawn_for_each_band():
+    """Of one patch, every band has its own gain and offset; one for the whole patch would keep the bands' ratio."""
+    values = patches(1, 6, 4).abs() + 1
+    out, _ = augmentation(jitter=0.2)(values, targets(1), generator(4))
+    gains = (out[0, :, 0, 1] - out[0, :, 0, 0]) / (values[0, :, 0, 1] - values[0, :, 0, 0])
+    offsets = out[0, :, 0, 0] - gains * values[0, :, 0, 0]
+    for drawn in (gains, offsets):
+        assert len(drawn.round(decimals=3).unique()) == 6
+        assert drawn.std() > 0.05
+
+
 def constants(n, side=12):
     """Patch i is i everywhere in one band and i² in another, and its target is class i."""
     level = torch.arange(n, dtype=torch.float32)

@@ -149,13 +149,99 @@ def test_shipped_recipes_are_whole(name):
     assert content.items() <= asdict(recipe).items()
 
 
-def test_the_papers_recipes():
-    assert {"demo", "landscale", "papoutsis2022", "sedona2019"} <= set(shipped())
-    one = load_recipe("sedona2019", [])
-    assert (one.model, one.bands, one.optimizer, one.epochs) == ("resnet50", "s2-12", "sgd", 100)
-    assert (one.rate, one.rate_batch, one.warmup_epochs, one.milestones) == (0.1, 256, 5, [30, 60, 80])
-    two = load_recipe("papoutsis2022", [])
-    assert (two.model, two.bands, two.optimizer, two.epochs) == ("wide_resnet_eca_b4", "s2-10", "adam", 30)
+# What a paper does not mention: no augmentation beside its own, no averaged weights, one view.
+NEITHER = {
+    "head": "linear",
+    "head_options": {},
+    "init": None,
+    "labels": None,
+    "side": None,
+    "scale": "linear",
+    "accumulate": 1,
+    "progressive": [],
+    "clip_grad": None,
+    "sync_norms": False,
+    "compress": "none",
+    "loss": "bce",
+    "smoothing": 0.0,
+    "balance": 0.0,
+    "balance_beta": None,
+    "oversample": 0.0,
+    "shift": 0,
+    "zoom": 0.0,
+    "jitter": 0.0,
+    "cutmix": 0.0,
+    "ema": 0.0,
+    "views": 1,
+    "thresholds": "half",
+    "evaluate_every": 1,
+    "seed": 0,
+    "precision": "auto",
+    "compile": "auto",
+    "placement": "auto",
+    "on_divergence": "stop",
+    "save_minutes": 5.0,
+    "keep": 1,
+}
+PAPERS = {
+    # Sedona et al. 2019, sections 3 and 4. The sizes of L2 and of mixup's parameter are not in the paper.
+    "sedona2019": {
+        "name": "sedona2019",
+        "model": "resnet50",
+        "options": {"drop_rate": 0.5},
+        "bands": "s2-12",
+        "upsample": "bilinear",
+        "epochs": 100,
+        "batch": 64,
+        "optimizer": "sgd",
+        "rate": 0.1,
+        "rate_batch": 256,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "milestones": [30.0, 60.0, 80.0],
+        "warmup_epochs": 5.0,
+        "turns": True,
+        "mixup": 0.2,
+        "select": "last",
+    },
+    # Papoutsis et al. 2022: 10 bands, bicubic; Adam, 1e-4 a worker, no warm-up; a tenth at epoch 24 to 27; best by micro F1.
+    "papoutsis2022": {
+        "name": "papoutsis2022",
+        "model": "wide_resnet_eca_b4",
+        "options": {},
+        "bands": "s2-10",
+        "upsample": "bicubic",
+        "epochs": 30,
+        "batch": 128,
+        "optimizer": "adam",
+        "rate": 1e-4,
+        "rate_batch": 128,
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "schedule": "step",
+        "milestones": [25.0],
+        "warmup_epochs": 0.0,
+        "turns": False,
+        "mixup": 0.0,
+        "select": "micro_f1",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+@every_key
+def test_every_key_of_the_papers_recipes(name, key):
+    expected = NEITHER | PAPERS[name]
+    assert set(expected) == set(HINTS)
+    assert getattr(load_recipe(name, []), key) == expected[key]
+
+
+def test_the_rate_grows_with_the_workers_of_the_papers():
+    """Paper 1: 0.1 · k · 64 / 256 for k workers. Paper 2: 1e-4 · k."""
+    for workers in (1, 4, 96):
+        assert highest_rate(load_recipe("sedona2019", []), workers) == pytest.approx(0.1 * workers * 64 / 256)
+        assert highest_rate(load_recipe("papoutsis2022", []), workers) == pytest.approx(1e-4 * workers)
 
 
 # ---- refusals
@@ -260,6 +346,14 @@ def test_steps_of_paper_1():
     recipe = load_recipe("sedona2019", ["--warmup-epochs", "0"])
     found = {epoch: rate_factor(recipe, epoch / 100) for epoch in (0, 29.99, 30, 59.99, 60, 79.99, 80, 100)}
     expected = {0: 1, 29.99: 1, 30: 0.1, 59.99: 0.1, 60: 0.01, 79.99: 0.01, 80: 0.001, 100: 0.001}
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_milestones_count_from_the_start_of_the_training():
+    """Paper 1: the rate falls after epochs 30, 60 and 80 of the training, of which 5 are warm-up; not after 35, 65 and 85."""
+    recipe = load_recipe("sedona2019", [])
+    found = {epoch: rate_factor(recipe, epoch / 100) for epoch in (5, 29.99, 30, 34.99, 59.99, 60, 79.99, 80, 84)}
+    expected = {5: 1, 29.99: 1, 30: 0.1, 34.99: 0.1, 59.99: 0.1, 60: 0.01, 79.99: 0.01, 80: 0.001, 84: 0.001}
     assert found == pytest.approx(expected, rel=1e-9)
 
 

@@ -1,0 +1,112 @@
+"""One update: what decays, how SGD moves, how the average follows; each against the rule written out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import landscale.training.training as training_module
+from landscale.distributed import Ranks
+from landscale.training.build import build_classifier
+from landscale.training.recipe import Recipe
+from landscale.training.speed import Speed
+from landscale.training.trainable_model import TrainableModel
+from trainings import CPU, PLAIN, learn
+
+RATE = 0.1
+
+
+def trainable(store, **changes):
+    recipe = replace(PLAIN, model="test_resnet", options={}, side=32, rate=RATE, **changes)
+    classifier = build_classifier(recipe, store)
+    return TrainableModel(recipe, classifier, Ranks(), CPU, lambda logits, targets: logits.sum(), Speed(False, False))
+
+
+def update_with(model, gradient):
+    """One optimiser step with the same gradient for every weight. Returns each weight's value before and after it."""
+    before = {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
+    for weight in model.network.parameters():
+        weight.grad = torch.full_like(weight, gradient)
+    for group in model.optimizer.param_groups:
+        group["lr"] = RATE
+    model.optimizer.step()
+    return {name: (before[name], weight.detach()) for name, weight in model.network.named_parameters()}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_weights_decay_and_norms_and_biases_do_not(store, optimizer):
+    """Without a gradient, AdamW and SGD both multiply a decayed weight by 1 − rate · decay (SGD's Nesterov: · 1.9)."""
+    changes = update_with(trainable(store, optimizer=optimizer, weight_decay=0.02), 0.0)
+    factor = 1 - RATE * 0.02 * (1.9 if optimizer == "sgd" else 1)
+    matrices = {name for name, (before, _) in changes.items() if before.ndim > 1}
+    assert any("conv" in name for name in matrices)
+    assert "fc.weight" in matrices
+    assert any("bn" in name for name in changes.keys() - matrices)
+    for name, (before, after) in changes.items():
+        expected = before * factor if name in matrices else before
+        torch.testing.assert_close(after, expected, rtol=1e-6, atol=0, msg=name)
+
+
+def test_without_weight_decay_nothing_decays(store):
+    for before, after in update_with(trainable(store, weight_decay=0.0), 0.0).values():
+        assert torch.equal(before, after)
+
+
+def test_sgd_has_nesterov_momentum(store):
+    """Nesterov's first step is rate · (1 + momentum) · gradient, plain momentum's rate · gradient."""
+    model = trainable(store, optimizer="sgd", weight_decay=0.0, momentum=0.8)
+    for before, after in update_with(model, 1.0).values():
+        torch.testing.assert_close(before - after, torch.full_like(before, RATE * 1.8), rtol=1e-3, atol=1e-6)
+    # The velocity is now 1 + 0.8 = 1.8, so the second step is 1 + 0.8 · 1.8 = 2.44.
+    for before, after in update_with(model, 1.0).values():
+        torch.testing.assert_close(before - after, torch.full_like(before, RATE * 2.44), rtol=1e-3, atol=1e-6)
+
+
+def test_the_average_follows_closely_at_first(store, tmp_path, monkeypatch):
+    """Its decay at step k (from 0) is 0 for k ≤ 1, then min(ema, 1 − k^(−2/3)): the first weights are soon forgotten."""
+    weights, averages = [], []
+    step = TrainableModel.step
+
+    def noted(self, *arguments):
+        result = step(self, *arguments)
+        weights.append(self.network.fc.weight.detach().clone())
+        averages.append(self.averaged.fc.weight.detach().clone())
+        return result
+
+    monkeypatch.setattr(TrainableModel, "step", noted)
+    monkeypatch.setattr(training_module.Trainer, "end_epoch", lambda self, epoch: 0.0)
+    monkeypatch.setattr(training_module.Trainer, "finish", lambda self: None)
+    recipe = replace(PLAIN, model="test_resnet", options={}, side=32, epochs=1, ema=0.5, warmup_epochs=0.0)
+    learn(recipe, store, tmp_path / "run")
+    decays = [0.0, 0.0, 1 - 2 ** (-2 / 3), 0.5, 0.5]  # 1 − 3^(−2/3) = 0.519 is above 0.5
+    expected = torch.zeros_like(weights[0])
+    for decay, weight, average in zip(decays, weights, averages, strict=True):
+        expected = decay * expected + (1 - decay) * weight
+        torch.testing.assert_close(average, expected, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(weights[0], weights[4], atol=1e-4)
+
+
+def test_thresholds_are_chosen_on_val(store, tmp_path, monkeypatch):
+    """Not on the patches that the weights were fitted to, whose probabilities are too good."""
+    chosen = []
+    choose = training_module.choose_thresholds
+
+    def noted(probabilities, targets, how):
+        chosen.append((probabilities.shape, targets.tolist(), how))
+        return choose(probabilities, targets, how)
+
+    monkeypatch.setattr(training_module, "choose_thresholds", noted)
+    learn(replace(PLAIN, epochs=1, thresholds="per_class"), store, tmp_path / "run")
+    val = store.patches("val")
+    assert chosen == [((len(val), 4), store.classes[val].tolist(), "per_class")]
+    assert len(store.patches("train")) != len(val)
+
+
+def test_a_recipe_reaches_the_augmentation(store):
+    keys = {"turns": False, "shift": 2, "zoom": 0.3, "jitter": 0.1, "mixup": 0.4, "cutmix": 0.5}
+    augment = trainable(store, **keys).augment
+    assert {key: getattr(augment, key) for key in keys} == keys
+    assert set(keys) == set(augment.__dataclass_fields__)
+    assert set(keys) <= set(Recipe.__dataclass_fields__)
