@@ -32,15 +32,15 @@ WRONG_SIDE = "halonet26t"  # a network of timm that does not accept the side of 
 def trained(monkeypatch: pytest.MonkeyPatch, stop: int | None = None) -> list[str]:
     """Record which networks are trained, and interrupt before training number `stop`."""
     names: list[str] = []
-    learn = learning.learn
+    train = learning.train_on_repeated_batch
 
     def noted(entry, *rest):
         if len(names) == stop:
             raise KeyboardInterrupt
         names.append(entry.name)
-        return learn(entry, *rest)
+        return train(entry, *rest)
 
-    monkeypatch.setattr(learning, "learn", noted)
+    monkeypatch.setattr(learning, "train_on_repeated_batch", noted)
     return names
 
 

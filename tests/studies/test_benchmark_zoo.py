@@ -19,7 +19,7 @@ from landscale.models.differences import PARTS, format_difference, reasons_for_d
 from landscale.models.registry import AUTHORS
 from landscale.studies.zoo import page
 from landscale.studies.zoo import speed as zoo
-from landscale.studies.zoo.measure import OUT_OF_MEMORY, Job, outcome
+from landscale.studies.zoo.measure import OUT_OF_MEMORY, SpeedMeasurement, measure_speed_if_memory_suffices
 from landscale.studies.zoo.page import COLUMNS
 from landscale.studies.zoo.speed import LARGE, SMALL, comparison_sentences
 
@@ -188,8 +188,8 @@ def check_schema(content):
 
 
 def test_out_of_memory_is_a_result():
-    job = Job("wide_resnet", 60, "cpu", batch=10**9, seconds=0.05, bands=("B02",), classes=19)
-    assert outcome(job) == {"failed": OUT_OF_MEMORY}
+    job = SpeedMeasurement("wide_resnet", 60, "cpu", batch=10**9, seconds=0.05, bands=("B02",), classes=19)
+    assert measure_speed_if_memory_suffices(job) == {"failed": OUT_OF_MEMORY}
 
 
 @pytest.mark.parametrize(

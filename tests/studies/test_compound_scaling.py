@@ -230,10 +230,9 @@ def test_a_killed_study_is_resumed(undisturbed, store, tmp_path, number):
     """No process is left, and the same command ends with the results of one process that was not killed."""
     out = tmp_path / "out"
     running = command(*words(store, out, "--workers", 2))
-    deadline = time.monotonic() + 200
-    while not list(out.glob("runs/*/recipe.yaml")) and time.monotonic() < deadline:
+    while running.poll() is None and not list(out.glob("runs/*/recipe.yaml")):
         time.sleep(0.005)
-    assert running.poll() is None
+    assert running.poll() is None, outcome(running)
     os.kill(running.pid, number)
     answer = outcome(running)
     assert answer.code == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75, signal.SIGINT: 130}[number]

@@ -1,4 +1,4 @@
-"""Whether every network of the zoo learns: some steps on the same few patches, and the loss has to fall."""
+"""Check that every network learns: train it for some steps on the same few patches, on which the loss must fall."""
 
 from __future__ import annotations
 
@@ -37,15 +37,18 @@ from landscale.training.step import plain_step, use_channels_last
 from landscale.vocabulary.bands import band_set
 from landscale.vocabulary.nomenclatures import nomenclature
 
-TASKS = (("s2-10", "ben19"), ("s2-12", "clc43"))  # bands and classes of paper 2, and of paper 1
-RATES = {"vgg": 1e-4}  # of AdamW: without norms, the recipes' rate throws it about
-FALL = 0.9  # of the first loss; dropout alone moves it by some per cent
-LEAST_STEPS = 4  # which have a first and a last quarter
+TASKS = (
+    ("s2-10", "ben19"),
+    ("s2-12", "clc43"),
+)  # bands and classes of Papoutsis et al. 2022, and of Sedona et al. 2019
+RATES = {"vgg": 1e-4}  # AdamW's rate by family; without normalisation layers, the rate of the recipes is too high
+FALL = 0.9  # last loss / first loss of a network that learns; dropout alone changes the loss by some per cent
+LEAST_STEPS = 4  # so that there is a first and a last quarter
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a network is given to learn: `rows` of the store, again and again, for `steps` steps."""
+class RepeatedBatch:
+    """The patches `rows` of a store, used in each of `steps` training steps."""
 
     store: PatchStore
     rows: NDArray[np.int64]
@@ -53,20 +56,22 @@ class Lesson:
 
 
 def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: int, batch: int) -> Results:
-    """Let every network learn what is not in `out` yet, at both `TASKS`. Returns all that `out` holds then.
+    """Train the networks that are not in `out` yet, on both `TASKS`.
 
     Args:
-        path: a store with the classes of clc43; None: one of a synthetic landscape is made.
+        path: a store with the classes of clc43; None: a store of a synthetic landscape is made and deleted afterwards.
         steps: at least `LEAST_STEPS`.
-        batch: patches, the same in every step.
+        batch: number of patches, the same ones in every step.
 
     Returns:
-        `models`: rows of `name`, `family`, `bands`, `classes` and what `learn` says, or why it `failed`.
+        The content of `out`. `models`: rows of `name`, `family`, `bands`, `classes` and the values of
+        `train_on_repeated_batch`, or the reason why the network `failed`.
 
     Raises:
-        BadInput: `out` holds figures of other settings or of another machine. UnknownName: no such network.
-        BadStore: too few patches to train on, or a band or class is missing.
-        Stopped: by a signal, after the network that was learning.
+        BadInput: `out` contains results of other settings or of another machine.
+        UnknownName: there is no such network.
+        BadStore: the store has too few patches to train on, or lacks a band or class.
+        Stopped: a signal came; the network that was being trained is in `out`.
     """
     entries = [zoo(name)[0] for name in dict.fromkeys(names)]
     place = local_device()
@@ -78,12 +83,12 @@ def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: 
         deferred_signals(alone=True) as caught,
         progress_bar("learning", len(entries) * len(TASKS), "trainings") as advance,
     ):
-        lesson = Lesson(store, _few(store, batch), steps)
+        repeated = RepeatedBatch(store, _draw_batch(store, batch), steps)
         for entry, (bands, labels) in product(entries, TASKS):
             sizes = {"bands": len(band_set(bands).names), "classes": len(nomenclature(labels).names)}
             key = {"name": entry.name, "family": entry.family} | sizes
             if needs_row(rows, key):
-                put_row(rows, key, _outcome(entry, bands, labels, lesson, place))
+                put_row(rows, key, _train_or_report(entry, bands, labels, repeated, place))
                 write_json(out, content)
             advance(1)
             if caught():
@@ -93,7 +98,7 @@ def measure_learning(names: Sequence[str], out: Path, path: Path | None, steps: 
 
 @contextmanager
 def _store(path: Path | None, batch: int) -> Iterator[PatchStore]:
-    """The store at `path`, or a synthetic one that is gone afterwards."""
+    """The store at `path`, or a synthetic one that is deleted afterwards."""
     if path is not None:
         yield open_store(path)
         return
@@ -103,11 +108,11 @@ def _store(path: Path | None, batch: int) -> Iterator[PatchStore]:
         yield open_store(made)
 
 
-def _few(store: PatchStore, batch: int) -> NDArray[np.int64]:
-    """Patches of the train split from anywhere in it.
+def _draw_batch(store: PatchStore, batch: int) -> NDArray[np.int64]:
+    """Rows of patches that are drawn from the train split.
 
     Raises:
-        BadStore: too few of them, or a band or class of `TASKS` is missing.
+        BadStore: the split has too few patches, or the store lacks a band or class of `TASKS`.
     """
     for bands, labels in TASKS:
         store.planes_for(band_set(bands).names)
@@ -118,41 +123,43 @@ def _few(store: PatchStore, batch: int) -> NDArray[np.int64]:
     return epoch_order(patches, 0, 0)[:batch]
 
 
-def _outcome(entry: ZooEntry, bands: str, labels: str, lesson: Lesson, place: torch.device) -> Results:
+def _train_or_report(entry: ZooEntry, bands: str, labels: str, repeated: RepeatedBatch, place: torch.device) -> Results:
     try:
-        return learn(entry, bands, labels, lesson, place)
-    except Exception as error:  # whatever a network does wrong, the others are measured
+        return train_on_repeated_batch(entry, bands, labels, repeated, place)
+    except Exception as error:  # the other networks are trained nevertheless
         return {"failed": reason(error)}
 
 
-def learn(entry: ZooEntry, bands: str, labels: str, lesson: Lesson, place: torch.device) -> dict[str, Any]:
-    """Train one network at its own side, as training does: raw numbers, input stage, bfloat16 where it is faster, AdamW.
+def train_on_repeated_batch(
+    entry: ZooEntry, bands: str, labels: str, repeated: RepeatedBatch, place: torch.device
+) -> dict[str, Any]:
+    """Train one network at its own side with the training step of `landscale train`: input stage, bfloat16 if faster, AdamW.
 
     Returns:
-        `side`, `parameters` (trainable), `rate`, `losses` of the steps (binary cross-entropy), `first` and `last` (means
-        of their first and last quarter), `constant` (the least loss of an answer that is the same for every patch),
-        `learns` (whether `last` is below `FALL` of `first`), `looks` (whether `last` is below `constant`), `seconds` (of
-        processor time, which other programs do not lengthen).
+        `side`; `parameters` (trainable); `rate`; `losses` of the steps (binary cross-entropy); `first` and `last` (means
+        of their first and last quarter); `constant` (the lowest loss of a prediction that is the same for all patches);
+        `learns` (whether `last` is below `FALL` times `first`); `looks` (whether `last` is below `constant`); `seconds`
+        (processor time, which does not depend on other programs).
 
     Raises:
-        Diverged: a loss that is not finite.
+        Diverged: the loss is not finite.
     """
     begun = time.process_time()
     rate = RATES.get(entry.family, Recipe.rate)
-    classifier = build_classifier(Recipe(model=entry.name, bands=bands, labels=labels), lesson.store).to(place)
+    classifier = build_classifier(Recipe(model=entry.name, bands=bands, labels=labels), repeated.store).to(place)
     network = use_channels_last(classifier.network.train())
     optimizer = create_optimizer_v2(network, opt="adamw", lr=rate, weight_decay=Recipe.weight_decay)
-    d, store = classifier.description, lesson.store
+    d, store = classifier.description, repeated.store
     targets = targets_by_name(store, d.classes)
     reduced = reduced_precision(place.type)
     losses: list[float] = []
-    for batch in batches(store, d.bands, targets, [lesson.rows] * lesson.steps, place):
+    for batch in batches(store, d.bands, targets, [repeated.rows] * repeated.steps, place):
         value = plain_step(classifier, optimizer, mean_binary_loss, batch.planes, batch.targets, reduced=reduced)
         losses.append(value.item())
         if not math.isfinite(losses[-1]):
             raise Diverged(f"the loss of step {len(losses)} is {losses[-1]} at rate {rate:g}")
     quarter = len(losses) // 4
-    first, last, constant = fmean(losses[:quarter]), fmean(losses[-quarter:]), _entropy(targets[lesson.rows])
+    first, last, constant = fmean(losses[:quarter]), fmean(losses[-quarter:]), _entropy(targets[repeated.rows])
     return {
         "side": d.side,
         "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
@@ -168,6 +175,8 @@ def learn(entry: ZooEntry, bands: str, labels: str, lesson: Lesson, place: torch
 
 
 def _entropy(targets: NDArray[np.uint8]) -> float:
-    """Of each class's share of the patches, in nats, the mean over classes. Shape: (n, C)."""
-    share = torch.from_numpy(targets.mean(0))
-    return float(-(torch.special.xlogy(share, share) + torch.special.xlogy(1 - share, 1 - share)).mean())
+    """The entropy in nats of each class's frequency among the patches, averaged over classes. Shape of targets: (n, C)."""
+    frequency = torch.from_numpy(targets.mean(0))
+    return float(
+        -(torch.special.xlogy(frequency, frequency) + torch.special.xlogy(1 - frequency, 1 - frequency)).mean()
+    )

@@ -1,8 +1,9 @@
-"""One network, measured in a process of its own: `python -m landscale.studies.zoo.measure`, a Job as JSON in, figures out.
+"""Measure one network in its own process: `python -m landscale.studies.zoo.measure` reads a `SpeedMeasurement` as JSON from
+stdin and writes the results as JSON to stdout.
 
-What is timed is what users run: raw digital numbers at native resolution, already on the device, through the input
-stage and the network, as training and evaluation do it (channels_last, bfloat16 where it is faster). Reading the store
-and augmentation are not in it: they are the same for every network.
+The measured steps are those of training and evaluation: digital numbers at native resolution that are already on the device
+go through the input stage and the network (channels_last, bfloat16 if it is faster). Reading the store and augmentation are
+not included, because they are the same for every network.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from landscale.training.losses import mean_binary_loss
 from landscale.training.step import plain_step, use_channels_last
 from landscale.vocabulary.bands import BANDS
 
-CHUNKS = 12  # into which the seconds are divided: steps of training and of inference take turns
-PROBE = 0.3  # seconds of matrix products
-OUT_OF_MEMORY = "out of memory"  # a result, which is not tried again
+CHUNKS = 12  # parts of the measured time; training and inference take turns
+PROBE_SECONDS = 0.3  # time for measuring matrix products
+OUT_OF_MEMORY = "out of memory"  # the result of a network that is too large; it is not measured again
 
 
 @dataclass(frozen=True)
-class Job:
-    """A network at an input side, and how it is measured: `batch` patches a step, about `seconds` in all."""
+class SpeedMeasurement:
+    """A network at an input side, measured with `batch` patches a step for about `seconds` in all."""
 
     name: str
     side: int
@@ -46,36 +47,37 @@ class Job:
     classes: int
 
 
-def measure(job: Job) -> dict[str, Any]:
-    """Figures of one network.
+def measure_speed(job: SpeedMeasurement) -> dict[str, Any]:
+    """Measure the speed and memory of one network.
 
     Returns:
-        `parameters`, `flops` (one patch forward, `registry.describe_model`), `training` and `inference` (images/s, medians of
-        `chunks`; what warms up is left out), `peak_memory` (bytes; on a CPU resident ones above the idle interpreter, None
-        where the system does not tell), `machine_flops` (FLOPs/s of large matrix products in the same precision and
-        process), `training_share` and `inference_share` (of those; a training step counts as three forward passes).
+        `parameters`; `flops` (forward pass of one patch, see `registry.describe_model`); `training` and `inference` (images/s,
+        medians of `chunks` without the warm-up); `peak_memory` (bytes; on a CPU resident memory minus that of the idle
+        interpreter, or None if the system does not provide it); `machine_flops` (FLOPs/s of large matrix products in the
+        same precision and process); `training_share` and `inference_share` (fractions of `machine_flops`, where a training
+        step counts as three forward passes).
     """
     begun = time.monotonic()
     device = torch.device(job.device)
     machine = _machine_flops(device)
     counts = describe_model(job.name, len(job.bands), job.classes, job.side)
     idle = _resident("VmRSS")
-    keep_freed_memory()  # as every command does
-    _forget_peak(device)
+    keep_freed_memory()  # as in every command
+    _reset_peak(device)
     torch.manual_seed(0)
     classifier = Classifier(_description(job)).to(device)
     use_channels_last(classifier.network)
     planes = _planes(job, device)
-    works = {"training": _training(classifier, planes, job, device), "inference": _inference(classifier, planes)}
-    rates: dict[str, list[float]] = {kind: [] for kind in works}
+    steps = {"training": _training(classifier, planes, job, device), "inference": _inference(classifier, planes)}
+    rates: dict[str, list[float]] = {kind: [] for kind in steps}
     started = time.monotonic()
     chunk = job.seconds / CHUNKS
     while not rates["inference"] or time.monotonic() - started < job.seconds - chunk:
-        for kind, step in works.items():
+        for kind, step in steps.items():
             if not rates[kind]:
-                _rate(step, chunk, job.batch, device)  # warms up
+                _rate(step, chunk, job.batch, device)  # warm-up
             rates[kind].append(_rate(step, chunk, job.batch, device))
-    training, inference = (statistics.median(rates[kind]) for kind in works)
+    training, inference = (statistics.median(rates[kind]) for kind in steps)
     return {
         "parameters": counts["parameters"],
         "flops": counts["flops"],
@@ -90,7 +92,7 @@ def measure(job: Job) -> dict[str, Any]:
     }
 
 
-def _description(job: Job) -> Description:
+def _description(job: SpeedMeasurement) -> Description:
     native = zoo(job.name)[0].native
     return Description(
         model=job.name,
@@ -105,8 +107,8 @@ def _description(job: Job) -> Description:
     )
 
 
-def _planes(job: Job, device: torch.device) -> Native:
-    """A batch as a store gives it: a plane for each ground sampling distance, uint16, of 1.2 km."""
+def _planes(job: SpeedMeasurement, device: torch.device) -> Native:
+    """A batch like that of a store: for each ground sampling distance a plane of 1.2 km, uint16, (n, bands, side, side)."""
     planes: Native = {}
     for gsd in sorted({BANDS[name].gsd for name in job.bands}):
         names = tuple(name for name in job.bands if BANDS[name].gsd == gsd)
@@ -116,8 +118,10 @@ def _planes(job: Job, device: torch.device) -> Native:
     return planes
 
 
-def _training(classifier: Classifier, planes: Native, job: Job, device: torch.device) -> Callable[[], None]:
-    """A step as in training: forward, loss, backward, AdamW."""
+def _training(
+    classifier: Classifier, planes: Native, job: SpeedMeasurement, device: torch.device
+) -> Callable[[], None]:
+    """A training step: forward, loss, backward, AdamW."""
     optimizer = create_optimizer_v2(classifier.network, opt="adamw", lr=1e-4, weight_decay=0.01)
     targets = torch.randint(0, 2, (job.batch, job.classes), device=device).float()
     reduced = reduced_precision(device.type)
@@ -138,24 +142,24 @@ def _inference(classifier: Classifier, planes: Native) -> Callable[[], None]:
 
 
 def _rate(step: Callable[[], None], seconds: float, batch: int, device: torch.device) -> float:
-    """Images/s over the steps that fit into `seconds`, at least one."""
+    """Images/s of the steps that fit into `seconds`; at least one step is run."""
     _synchronise(device)
     begun, steps = time.perf_counter(), 0
     while not steps or time.perf_counter() - begun < seconds:
         step()
         steps += 1
         if steps % 8 == 0:
-            _synchronise(device)  # else a GPU's queue hides the time
+            _synchronise(device)  # a GPU runs steps asynchronously
     _synchronise(device)
     return steps * batch / (time.perf_counter() - begun)
 
 
 def _machine_flops(device: torch.device) -> float:
-    """FLOPs/s of large square matrix products: the best of some."""
+    """FLOPs/s of large square matrix products: the highest of several measurements."""
     side = 8192 if device.type == "cuda" else 1024
     dtype = torch.bfloat16 if reduced_precision(device.type) else torch.float32
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    best, until = 0.0, time.perf_counter() + PROBE
+    best, until = 0.0, time.perf_counter() + PROBE_SECONDS
     while not best or time.perf_counter() < until:
         _synchronise(device)
         begun = time.perf_counter()
@@ -170,7 +174,7 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def _forget_peak(device: torch.device) -> None:
+def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -186,7 +190,7 @@ def _peak(device: torch.device, idle: int | None) -> int | None:
 
 
 def _resident(key: str) -> int | None:
-    """Bytes, of this process."""
+    """The value of `key` in /proc/self/status in bytes, or None if the system does not provide it."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -194,17 +198,17 @@ def _resident(key: str) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)
 
 
-def _first_to_go() -> None:
-    """End with the command that waits for us; and should memory run out, this process goes, and no other one."""
+def _be_killed_first() -> None:
+    """End when the parent process ends. If memory runs out, Linux kills this process and no other one."""
     if sys.platform == "linux":
         signal_when_parent_ends(signal.SIGKILL)
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
-def outcome(job: Job) -> dict[str, Any]:
-    """What `measure` says, or that memory did not suffice."""
+def measure_speed_if_memory_suffices(job: SpeedMeasurement) -> dict[str, Any]:
+    """The results of `measure_speed`, or `failed` if there is not enough memory."""
     try:
-        return measure(job)
+        return measure_speed(job)
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
             return {"failed": OUT_OF_MEMORY}
@@ -212,9 +216,9 @@ def outcome(job: Job) -> dict[str, Any]:
 
 
 def _main() -> None:
-    _first_to_go()
+    _be_killed_first()
     words = json.load(sys.stdin)
-    print(json.dumps(outcome(Job(**(words | {"bands": tuple(words["bands"])})))))
+    print(json.dumps(measure_speed_if_memory_suffices(SpeedMeasurement(**(words | {"bands": tuple(words["bands"])})))))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from landscale.runtime.documents import write_json
 from landscale.runtime.progress import progress_bar
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.studies.results import Results, needs_row, open_results, put_row, rows_with_values
-from landscale.studies.zoo.measure import OUT_OF_MEMORY, Job
+from landscale.studies.zoo.measure import OUT_OF_MEMORY, SpeedMeasurement
 
 SMALL, LARGE = "wide_resnet_eca_b4", "resnet50"  # the networks of the main claim of Papoutsis et al. 2022
 ROUNDS = 3  # in which these two take turns, because the speed of a machine drifts over minutes
@@ -28,7 +28,7 @@ def measure_zoo(
     """Measure the networks that are not in `out` yet, one after the other.
 
     Returns:
-        The content of `out`. `models`: rows of `name`, `family`, `side` and the values of `measure`, or the reason why the
+        The content of `out`. `models`: rows of `name`, `family`, `side` and the values of `measure_speed`, or the reason why the
         network `failed`. `comparison`: the same for the two networks of the main claim of Papoutsis et al. 2022, each at
         its own side and both at the same side, in rounds; empty unless both are in `names`.
 
@@ -41,8 +41,8 @@ def measure_zoo(
     settings = {"device": device, "batch": batch, "seconds": seconds, "bands": list(bands), "classes": classes}
     content = open_results(out, "zoo", settings, ("models", "comparison"))
 
-    def job(name: str, side: int) -> Job:
-        return Job(name, side, device, batch, seconds, bands, classes)
+    def job(name: str, side: int) -> SpeedMeasurement:
+        return SpeedMeasurement(name, side, device, batch, seconds, bands, classes)
 
     jobs: list[tuple[str, Results]]
     jobs = [("models", {"name": e.name, "family": e.family, "side": e.side}) for e in entries]
@@ -64,8 +64,8 @@ def measure_zoo(
     return content
 
 
-def measure_in_process(job: Job) -> Results:
-    """Run `measure` in a new process. Returns its values, or the reason why it `failed`.
+def measure_in_process(job: SpeedMeasurement) -> Results:
+    """Run `measure_speed` in a new process. Returns its values, or the reason why it `failed`.
 
     The process has its own session, so that Ctrl-C does not interrupt the measurement.
     """
