@@ -199,6 +199,9 @@ def test_a_patch_without_a_right_partner(
     result, store = prepared(survey, tmp_path, skip_bad=True)
     assert [name for name, _ in result.skipped] == ["p04"]
     assert problem in result.skipped[0][1]
+    assert result.patches == 11
+    again = prepare_survey(survey, result.store, skip_bad=True)
+    assert (again.written, [name for name, _ in again.skipped]) == (0, ["p04"])
     assert store.states.tolist() == [BAD if name == "p04" else WHOLE for name in NAMES]
     for plane in store.layout.planes:
         pixels, right = store.pixels(plane.key), expected.pixels(plane.key)
@@ -222,8 +225,32 @@ def test_other_archives_are_not_resumed(archives: SequentialSurvey, tmp_path: Pa
         prepared(archives, tmp_path)
 
 
-@pytest.mark.parametrize("option", ["scheduler", "ranks"])
-def test_one_process_reads_archives(option: str, archives: SequentialSurvey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_covers_both_ends_of_an_archive(archives: SequentialSurvey) -> None:
+    content = bytearray(3 << 20)
+    digests = set()
+    for changed in (0, (1 << 20) - 1, 2 << 20, len(content) - 1):
+        content[changed] ^= 1
+        archives.primary.path.write_bytes(content)
+        digests.add(archives.digest())
+    assert len(digests) == 4
+    archives.primary.path.write_bytes(content + b"longer")
+    assert archives.digest() not in digests
+
+
+def test_damaged_patches_only(archives: SequentialSurvey, tmp_path: Path) -> None:
+    assert isinstance(archives.partner, MemoryPartner)
+    survey = replace(archives, partner=replace(archives.partner, names=[]))
+    with pytest.raises(LandscaleError, match=r"^none of 11 patches can be read: .*patch p00: has no radar partner"):
+        prepared(survey, tmp_path, skip_bad=True)
+    assert not (tmp_path / "s.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"), [("scheduler", "it takes no --scheduler"), ("ranks", "found several ranks")]
+)
+def test_one_process_reads_archives(
+    option: str, problem: str, archives: SequentialSurvey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Memory:
         options = ()
 
@@ -238,5 +265,5 @@ def test_one_process_reads_archives(option: str, archives: SequentialSurvey, mon
 
     monkeypatch.setattr("landscale.preparation.entry.load_dataset", lambda _: Memory())
     given: dict[str, object] = {option: "tcp://host:1" if option == "scheduler" else FirstRank()}
-    with pytest.raises(LandscaleError, match="prepare memory: an archive is read by one process"):
+    with pytest.raises(LandscaleError, match=f"prepare memory: an archive is read by one process; {problem}"):
         survey_dataset("memory", "x", options={}, **given)  # type: ignore[arg-type]
