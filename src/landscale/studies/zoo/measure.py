@@ -1,9 +1,9 @@
-"""Measure one network in its own process: `python -m landscale.studies.zoo.measure` reads a `SpeedMeasurement` as JSON from
-stdin and writes the results as JSON to stdout.
+"""Measure one network in its own process.
 
-The measured steps are those of training and evaluation: digital numbers at native resolution that are already on the device
-go through the input stage and the network (channels_last, bfloat16 if it is faster). Reading the store and augmentation are
-not included, because they are the same for every network.
+`python -m landscale.studies.zoo.measure` reads a `SpeedMeasurement` as JSON from stdin and writes the results as JSON to
+stdout. The measured steps are those of training and evaluation: digital numbers at native resolution that are already on the
+device go through the input stage and the network (channels_last, bfloat16 if it is faster). Reading the store and
+augmentation are not included, because they are the same for every network.
 """
 
 from __future__ import annotations
