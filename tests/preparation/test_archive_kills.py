@@ -33,7 +33,7 @@ class TestInterruptions:
     def test_killed_again_and_again(self, many: Path, unbroken: bytes, tmp_path: Path) -> None:
         store = tmp_path / "s.h5"
         words = ("prepare", "bigearthnet", many, many.with_name("s1.tar.gz"), store)
-        journals = [tmp_path / f"s.h5.partial.{half}" for half in ("s2", "s1")]
+        journals = [tmp_path / f"s.h5.partial.{half}" for half in ("primary", "partner")]
 
         def size() -> int:
             return sum(path.stat().st_size for path in journals if path.exists())
@@ -85,7 +85,7 @@ class TestInterruptions:
         words = ("prepare", "bigearthnet", archive, tmp_path / "s.h5")
         line = refusal(cli(*words))
         assert "CRC" in line or "damaged" in line
-        assert (tmp_path / "s.h5.partial.s2").stat().st_size > 1000
+        assert (tmp_path / "s.h5.partial.primary").stat().st_size > 1000
         archive.write_bytes(data)
         answer = cli(*words, "--json")
         assert 0 < answer.json["written"] < 27
@@ -95,7 +95,7 @@ class TestInterruptions:
         from landscale.runtime.files import exclusive_lock
 
         archive = pack(tmp_path / "x.tar.gz", files(roots["v1"], S2["v1"]))
-        with exclusive_lock(tmp_path / "s.h5.partial.s2"):
+        with exclusive_lock(tmp_path / "s.h5.partial.primary"):
             assert "another process" in refusal(cli("prepare", "bigearthnet", archive, tmp_path / "s.h5"))
 
     def test_a_truncated_or_damaged_journal(self, many: Path, tmp_path: Path, cli: Cli) -> None:
@@ -105,7 +105,7 @@ class TestInterruptions:
         whole = (tmp_path / "s.h5").read_bytes()
         (tmp_path / "s.h5").unlink()
         process = command(*words)
-        journal = tmp_path / "s.h5.partial.s2"
+        journal = tmp_path / "s.h5.partial.primary"
         while process.poll() is None and (not journal.exists() or journal.stat().st_size < 30_000):
             time.sleep(0.001)
         os.killpg(process.pid, signal.SIGKILL)
@@ -123,5 +123,5 @@ class TestInterruptions:
         partial.write_bytes(b"something")
         words = ("prepare", "bigearthnet", many, tmp_path / "s.h5")
         assert "belongs to a preparation of other data" in refusal(cli(*words))
-        (tmp_path / "s.h5.partial.s2").write_bytes(b"x" * 1000)
+        (tmp_path / "s.h5.partial.primary").write_bytes(b"x" * 1000)
         assert "belongs to a preparation of other data" in refusal(cli(*words))

@@ -40,7 +40,7 @@ def prepare_sequential(survey: SequentialSurvey, path: Path, *, skip_bad: bool =
     """
     digest = survey.digest()
     partial = partial_path(path)
-    journals = [path.with_name(f"{partial.name}.{half}") for half in ("s2", "s1")]
+    journals = [path.with_name(f"{partial.name}.{half}") for half in ("primary", "partner")]
     if path.exists():
         result = finished_result(path, digest)
         for file in journals:  # left by a preparation that was killed at its very end
