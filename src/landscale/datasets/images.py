@@ -30,7 +30,7 @@ IMAGE_SUFFIXES = TIFF_SUFFIXES | {".png", ".jpg", ".jpeg"}
 PICTURE_FORMATS = ("PNG", "JPEG")  # names of pillow
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}  # names of GDAL
 _PICTURE_MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "I;16": (1, "uint16")}  # bands and dtype by pillow's mode
-ASSUMED_GSD = 10.0  # metres a pixel, of images that do not give theirs
+ASSUMED_GSD = 10.0  # metres a pixel, for images without georeference
 GSD_IS_ASSUMED = f"not in the files; {ASSUMED_GSD:g} m a pixel are assumed"  # in the provenance of a store
 _METRES_PER_DEGREE = math.pi * 6_378_137.0 / 180  # along the equator of WGS 84
 

@@ -49,7 +49,7 @@ class _PolygonMap(CorineMap):
         return Cells(rasterize(shapes, out_shape=shape, transform=grid, dtype="uint8"), grid, crs)
 
     def _read_polygons(self, bounds: Bounds) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """The polygons whose extent meets `bounds` (in the layer's CRS), parts apart, and their cell values."""
+        """The polygons, single parts, that may meet `bounds` (in the layer's CRS), and the cell value of each."""
         from pyogrio.raw import read
 
         try:
