@@ -1,31 +1,80 @@
-"""Land-cover classification for Sentinel-2 at scale: tiles → patch store → measured models → maps.
+"""Land-cover classification for Sentinel-2 at scale: patch store, preparation, training, scores and maps.
 
-Importing it registers landscale's families with timm: `timm.create_model("wide_resnet_eca_b4", in_chans=10)`.
+    import landscale
+
+    landscale.prepare("bigearthnet", "BigEarthNet-v2", "ben.h5")
+    scores = landscale.train("papoutsis2022", "ben.h5", "runs/eca")
+    model = landscale.load_model("runs/eca")
+    landscale.evaluate(model, "ben.h5", split="test")
+    landscale.predict(model, "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA.SAFE", "map.tif")
+
+Every path may be text or a `Path`. Errors that a user can put right are `LandscaleError`s with a message of one line.
+
+The names in `__all__` are the public interface. Each is imported when it is first used, so that `import landscale` needs
+no torch. After it, timm knows the networks of this package: `timm.create_model("wide_resnet_eca_b4", in_chans=10)`.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, LostRank, UnknownName
 from landscale.models.registration import register_when_timm_is_imported
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "load_model", "open_store"]
-
 if TYPE_CHECKING:
+    from landscale.inference.evaluate import evaluate
+    from landscale.inference.predict import predict
+    from landscale.inference.scores import Scores
+    from landscale.models.registry import create_model, list_models
     from landscale.models.weights import load_model
+    from landscale.preparation import prepare
     from landscale.store import open_store
+    from landscale.training.recipe import Recipe
+    from landscale.training.training import train
+
+__version__ = "0.1.0"
+__all__ = [
+    "BadInput",
+    "BadStore",
+    "Diverged",
+    "LandscaleError",
+    "LostRank",
+    "Recipe",
+    "Scores",
+    "UnknownName",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load_model",
+    "open_store",
+    "predict",
+    "prepare",
+    "train",
+]
+
+_MODULES = {
+    "Recipe": "landscale.training.recipe",
+    "Scores": "landscale.inference.scores",
+    "create_model": "landscale.models.registry",
+    "evaluate": "landscale.inference.evaluate",
+    "list_models": "landscale.models.registry",
+    "load_model": "landscale.models.weights",
+    "open_store": "landscale.store",
+    "predict": "landscale.inference.predict",
+    "prepare": "landscale.preparation",
+    "train": "landscale.training.training",
+}
 
 register_when_timm_is_imported()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_model":
-        from landscale.models.weights import load_model
+    if name not in _MODULES:
+        raise AttributeError(f"module 'landscale' has no attribute '{name}'")
+    return getattr(import_module(_MODULES[name]), name)
 
-        return load_model
-    if name == "open_store":
-        from landscale.store import open_store
 
-        return open_store
-    raise AttributeError(f"module 'landscale' has no attribute '{name}'")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
