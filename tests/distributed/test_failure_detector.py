@@ -399,6 +399,26 @@ def test_rank_that_ended_first_is_named():
     assert "rank 1 on host b" in str(rules.explain_without_silent_ranks(well, 0, processes, "broken", hangs=False))
 
 
+def test_searching_rank_counts_as_running():
+    """Whatever end reason it has announced, it is not named as the one that ended."""
+    processes = [RankProcess("a", 1), RankProcess("b", 2)]
+    own = observe(Heartbeat(1, RankProgress(1, 0, 1, 0), "SIGTERM"))
+    other = observe(Heartbeat(1, RankProgress(2, 1, 2, 0)))
+    message = rules.explain_without_silent_ranks({0: own, 1: other}, 0, processes, "broken", hangs=True)
+    assert str(message).startswith(
+        "rank 0 on host a (process 1) makes no progress at step 0, other ranks wait at step 1"
+    )
+
+
+def test_last_rank_explains_a_broken_collective_but_not_a_long_wait():
+    """All others have ended well: no rank waits for it, unless its own collective broke."""
+    processes = [RankProcess("a", 1), RankProcess("b", 2)]
+    observations = {0: observe(Heartbeat(1)), 1: observe(Heartbeat(1, end_reason=""))}
+    assert rules.explain_without_silent_ranks(observations, 0, processes, "x", hangs=True) is None
+    message = rules.explain_without_silent_ranks(observations, 0, processes, "connection closed", hangs=False)
+    assert "which one causes it is unknown (connection closed; host a)" in str(message)
+
+
 def test_heartbeat_survives_json():
     heartbeat = Heartbeat(7, RankProgress(4, 3, 2, 1), "s.h5: “full”")
     assert Heartbeat.from_json(heartbeat.to_json().encode()) == heartbeat
