@@ -341,6 +341,10 @@ def test_heartbeat_thread_notices_the_progress_of_others():
     second._exchange()
     first._exchange()
     assert first.last_progress > before
+    before = first.last_progress
+    second._exchange()  # without new progress
+    first._exchange()
+    assert first.last_progress == before
     assert not first.observations
     first.reads_all = True
     first._exchange()
@@ -392,7 +396,11 @@ def test_rank_is_silent_only_after_three_intervals_and_readings():
 def test_rank_that_ended_first_is_named():
     processes = [RankProcess("a", 1), RankProcess("b", 2), RankProcess("c", 3)]
     late, early = (Heartbeat(n, end_reason=reason) for n, reason in ((3, "disk full"), (2, "SIGTERM")))
-    observations = {0: observe(Heartbeat(1)), 1: observe(Heartbeat(1), Heartbeat(2), late), 2: observe(early, early)}
+    observations = {
+        0: observe(Heartbeat(1)),
+        1: observe(Heartbeat(1), Heartbeat(2), late),
+        2: observe(early, early, early),
+    }
     message = rules.explain_without_silent_ranks(observations, 0, processes, "broken", hangs=False)
     assert message == "rank 2 on host c (process 3) ended: SIGTERM"
     well = {**observations, 2: observe(Heartbeat(2, end_reason=""))}
