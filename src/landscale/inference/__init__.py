@@ -1,1 +1,1 @@
-"""A trained classifier at work: scores on a split, and maps of scenes."""
+"""Uses of a trained classifier: scores on a split, and maps of scenes."""

@@ -1,12 +1,12 @@
-"""Scores: integer counts per class, and every figure that follows from them.
+"""Counts per class, the figures computed from them, and thresholds.
 
-A multi-label patch is predicted to hold a class when the probability lies **above** (not at) the threshold, as in
-torchmetrics; a single-label patch is predicted to be the class of highest probability. Figures are those of
-scikit-learn (User guide, Metrics and scoring) with `zero_division=0`, but macro and weighted averages are over the
-classes with support (a positive target); micro counts everything.
+A class is predicted for a multi-label patch if its probability is **above** (not at) the threshold, as in torchmetrics; for
+a single-label patch, the class of highest probability is predicted. Figures are defined as in scikit-learn (User guide,
+Metrics and scoring) with `zero_division=0`, except that macro and weighted averages are over the classes with support (at
+least one positive target). Micro averages are over all decisions.
 
-Nothing here depends on the order of the patches, to the last bit: counts are integers, means are summed by `math.fsum`,
-equal probabilities are ranked as one group. So the figures are the same on however many processes patches were scored.
+No figure depends on the order of the patches, to the last bit: counts are integers, means are summed by `math.fsum`, and
+equal probabilities are ranked as one group. So figures are the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ Reals = NDArray[np.floating[Any]]
 Flags = NDArray[np.bool_]
 
 THRESHOLDS = ("half", "one", "smooth", "per_class")
-# Positives a class needs before its own best threshold counts as much as the one shared by all classes.
+# With this many positives, a class's own best threshold and the one shared by all classes have equal weight.
 SHRINKAGE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """True and false positives and negatives, (C,) int64 each. The counts of parts add up to those of the whole."""
+    """True and false positives and negatives, (C,) int64 each. Counts of disjoint sets of patches can be added."""
 
     tp: Integers
     fp: Integers
@@ -65,7 +65,7 @@ class Counts:
 
     @property
     def total(self) -> Counts:
-        """All classes together, shape (1,): the counts of micro averages."""
+        """The sums over all classes, shape (1,), for micro averages."""
         return Counts(*(part.sum(keepdims=True) for part in (self.tp, self.fp, self.fn, self.tn)))
 
     @property
@@ -87,9 +87,11 @@ def count_decisions(probabilities: ArrayLike, targets: ArrayLike, thresholds: fl
     Args:
         probabilities: (N, C) in 0…1.
         targets: (N, C), 0 or 1.
-        thresholds: one or (C,); None for a single-label store, where the highest probability decides.
+        thresholds: one or (C,); None in a single-label classifier, where the highest probability decides.
 
-    Raises ValueError where the shapes differ, Diverged where a probability is not finite.
+    Raises:
+        ValueError: the shapes differ.
+        Diverged: a probability is not finite.
     """
     p, t = _checked(probabilities, targets)
     return _compare(_decide(p, thresholds), t, axis=0)
@@ -180,14 +182,15 @@ def choose_thresholds(probabilities: ArrayLike, targets: ArrayLike, how: str) ->
 
     - `half`: 0.5 for every class.
     - `one`: the single threshold of highest micro F1.
-    - `smooth`: the single threshold of highest micro plus macro F1, each averaged over its neighbourhood: the middle of a
-      plateau instead of a lucky peak, for validation splits of a few hundred patches. A grid of 0.025, at most 0.2 from 0.5.
-    - `per_class`: the threshold of each class's highest F1, drawn toward the single one, because the best threshold of
-      a rare class is mostly chance: with n positives its logit weighs n / (n + 10), that of the single one the rest. A
-      class without positives gets the single one.
+    - `smooth`: the single threshold of highest micro plus macro F1, each averaged over neighbouring thresholds. For
+      validation splits of a few hundred patches: it finds the middle of a plateau instead of a random peak. The
+      thresholds are multiples of 0.025 in 0.3…0.7.
+    - `per_class`: the threshold of highest F1 of each class, shrunk toward the single one, because the best threshold of a
+      rare class is mostly chance. With n positives, the logit of the class's own threshold has the weight n / (n + 10),
+      that of the single one the rest. A class without positives gets the single one.
 
-    For `one` and `per_class` the search is exact: candidates lie midway between neighbouring probabilities, of equals
-    the nearest to 0.5 wins.
+    For `one` and `per_class` the search is exact: thresholds midway between neighbouring probabilities are compared. Of
+    equally good thresholds, the nearest to 0.5 is chosen.
 
     Args:
         probabilities: (N, C) in 0…1.
@@ -214,7 +217,7 @@ def choose_thresholds(probabilities: ArrayLike, targets: ArrayLike, how: str) ->
 
 
 def _plateau(p: Reals, t: Flags) -> float:
-    grid = np.arange(10, 31) * 0.025  # two more at either side than may be chosen
+    grid = np.arange(10, 31) * 0.025  # two more on either side than can be chosen, for smoothing
     supported: Flags = np.asarray(t.any(axis=0))
     heights = np.empty(len(grid))
     for k, threshold in enumerate(grid):
@@ -230,11 +233,11 @@ def _best_threshold(p: Reals, positive: Flags) -> float:
     reachable = values > 0  # no threshold in 0…1 lies below a probability of 0
     if not reachable.any():
         return 0.5
-    # Lowering a threshold past a negative only costs, so the maximum lies just below a positive. Fractions of integers
-    # this small are equal as floats exactly where they are equal, so `==` finds all ties.
+    # A threshold just below a negative is never better than one above it, so only those below a positive are compared.
+    # Fractions of integers this small are equal as floats exactly if they are equal, so `==` finds all ties.
     f1 = 2 * tp / (tp + fp + tp[0])
     middle = (values + below) / 2
-    middle = np.where(middle < values, middle, below)  # between adjacent floats the mean may round up, onto the value
+    middle = np.where(middle < values, middle, below)  # between adjacent floats, the mean may round up to the value
     best = middle[reachable & (f1 == f1[reachable].max())]
     return float(best[np.abs(best - 0.5).argmin()])
 
@@ -260,7 +263,7 @@ def _averages(counts: Counts, weights: Flags | Integers) -> dict[str, float]:
 
 
 def _compare(predicted: Flags, targets: Flags, axis: int) -> Counts:
-    """Counts of two (N, C) arrays per class (axis 0) or, by the same rules, per patch (axis 1)."""
+    """Counts from two (N, C) arrays: per class (axis 0) or per patch (axis 1)."""
     tp, positive, true = (flags.sum(axis, np.int64) for flags in (predicted & targets, predicted, targets))
     return Counts(tp, positive - tp, true - tp, predicted.shape[axis] - positive - true + tp)
 
@@ -275,7 +278,7 @@ def _checked(probabilities: ArrayLike, targets: ArrayLike) -> tuple[Reals, Flags
     p, t = np.asarray(probabilities), np.asarray(targets)
     if p.ndim != 2 or p.shape != t.shape:
         raise ValueError(f"probabilities {p.shape} and targets {t.shape} are not both (N, C)")
-    if broken := p.size - np.count_nonzero(np.isfinite(p)):  # NaN would compare, and be scored, as "absent"
+    if broken := p.size - np.count_nonzero(np.isfinite(p)):  # NaN would be scored as "class absent"
         raise Diverged(f"{broken} of {p.size} probabilities are not finite")
     return p, t.astype(np.bool_)
 

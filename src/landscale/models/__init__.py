@@ -1,6 +1,6 @@
-"""The networks by name: the zoo, its own families and compound scaling; the input stage, the classifier, and weights.
+"""Networks by name (the zoo), compound scaling, the input stage, the classifier and its weights.
 
-The names below are imported when they are first used, so that the catalogue can be listed without importing torch.
+Names are imported when they are first used, so that the zoo can be listed without importing torch.
 """
 
 from __future__ import annotations

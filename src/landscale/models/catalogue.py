@@ -1,7 +1,7 @@
 """The zoo as a table.
 
-To build and count every network takes half a minute with torch, so the rows at the usual bands and classes are kept in a
-file of the package, and `landscale models` answers from it at once. `landscale models --recount` writes it anew.
+Building and counting every network takes half a minute, so the rows for 12 bands and 19 classes are stored in a file of the
+package, which `landscale models` reads without importing torch. `landscale models --recount` writes it again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from landscale.models.registry import ZooEntry
 
 TABLE = Path(__file__).with_name("zoo.json")
-BANDS, CLASSES = 12, 19  # of the table
-THEIR_BANDS, THEIR_CLASSES = 10, 19  # of the authors' counts
+BANDS, CLASSES = 12, 19  # of the stored rows
+THEIR_BANDS, THEIR_CLASSES = 10, 19  # of the counts published by the authors
 
 Row = dict[str, Any]
 
@@ -30,10 +30,16 @@ Row = dict[str, Any]
 def zoo_rows(
     name: str | None = None, family: str | None = None, bands: int = BANDS, classes: int = CLASSES
 ) -> list[Row]:
-    """The zoo's rows, or that of `name`, which may be any other timm network; of `family` only where one is given.
+    """The rows of the zoo, or the row of one network.
 
-    A row is what `registry.describe_model` says, and `authors`: where they published a count, `parameters` (theirs), `ours` at
-    the same 10 bands and 19 classes, and the `difference`, ours less theirs.
+    A row is the result of `describe_model` and `authors`, which is None if the authors published no number of parameters.
+    Else it holds `parameters` (theirs), `ours` for the same 10 bands and 19 classes, and the `difference`, ours less theirs.
+
+    Args:
+        name: a network of the zoo, or any other of timm; all of the zoo by default.
+        family: only rows of this family.
+        bands: number of input channels.
+        classes: number of outputs.
 
     Raises:
         UnknownName: no such network or family. LandscaleError: impossible bands or classes.
@@ -53,12 +59,12 @@ def zoo_rows(
 
 @cache
 def stored_rows() -> dict[str, Row]:
-    """The rows of the file, by name, in the zoo's order."""
+    """The rows stored in the package, by name, in the order of the zoo."""
     return {row["name"]: row for row in read_json(TABLE)} if TABLE.exists() else {}
 
 
 def recount_zoo() -> list[Row]:
-    """Count the whole zoo and write the file."""
+    """Count the parameters and FLOPs of the whole zoo and write them to the package."""
     from landscale.models.registry import zoo
 
     rows = count_rows(zoo(), BANDS, CLASSES)
@@ -68,7 +74,7 @@ def recount_zoo() -> list[Row]:
 
 
 def count_rows(entries: Iterable[ZooEntry], bands: int, classes: int) -> list[Row]:
-    """Rows from the networks themselves, which are built on torch's meta device."""
+    """Rows of networks, which are built on torch's meta device and counted."""
     from landscale.models.registry import describe_model
 
     entries, rows = list(entries), []
@@ -77,7 +83,7 @@ def count_rows(entries: Iterable[ZooEntry], bands: int, classes: int) -> list[Ro
         for entry in entries:
             try:
                 row = describe_model(entry.name, bands, classes)
-            except (AssertionError, RuntimeError) as error:  # timm's, of a network that wants another side
+            except (AssertionError, RuntimeError) as error:  # raised by timm if the side does not fit
                 raise LandscaleError(f"model '{entry.name}' does not take {entry.side} px: {reason(error)}") from error
             rows.append(row | {"authors": compare_with_authors(entry, row["parameters"] if as_theirs else None)})
             advance(1)
@@ -85,7 +91,7 @@ def count_rows(entries: Iterable[ZooEntry], bands: int, classes: int) -> list[Ro
 
 
 def compare_with_authors(entry: ZooEntry, ours: int | None = None) -> dict[str, int] | None:
-    """The authors' count beside ours of the same bands and classes, counted unless given; None where they give none."""
+    """The authors' number of parameters and ours (counted if None), or None if they published none. See `zoo_rows`."""
     from landscale.models.registry import AUTHORS, describe_model
 
     theirs = entry.published.get(AUTHORS, {}).get("parameters")

@@ -1,4 +1,4 @@
-"""A network with its input stage, its classes and its thresholds: raw digital numbers in, probabilities by name out."""
+"""A network with its input stage, class names and thresholds: raw digital numbers in, probabilities by class out."""
 
 from __future__ import annotations
 
@@ -21,11 +21,25 @@ from landscale.vocabulary.bands import band
 
 @dataclass(frozen=True)
 class Description:
-    """All that makes a classifier but its parameters; what `config.json` holds beside the weights.
+    """Everything about a classifier except its parameters; stored in the `config.json` of its weights.
 
-    statistics: mean and standard deviation of each band in digital numbers, and of its logarithm where `scale` asks for
-    it. thresholds: by class, in 0…1; empty in a single-label classifier. ground: metres a side of the patches it was
-    trained on. views: how many of the 8 turns are averaged. options and head_options: of the network and of its head.
+    Attributes:
+        model: name of the network.
+        bands: names of the bands, in the order of the network's channels.
+        classes: names of the classes, in the order of the network's outputs.
+        nomenclature: name of the list of classes, or `custom`.
+        multi_label: whether a patch may have several classes.
+        statistics: mean and standard deviation of each band in digital numbers, and of its logarithm (`log B02`) if
+            `scale` needs it.
+        side: pixels a side of the network's input.
+        ground: metres a side of the patches in training.
+        upsample: how coarser bands are brought to `side` (`input_stage.UPSAMPLING`).
+        scale: `linear`, `log` or `both` (`input_stage.SCALES`).
+        options: options of the network.
+        head: name of the head (`heads.HEADS`); `linear` is the network's own.
+        head_options: options of the head.
+        thresholds: one per class in 0…1; empty in a single-label classifier.
+        views: 1, 2, 4 or 8: over how many rotations and reflections of a patch probabilities are averaged.
     """
 
     model: str
@@ -46,7 +60,7 @@ class Description:
 
     @property
     def stored(self) -> bool:
-        """Whether it is given bands that a store has at 10 m already."""
+        """Whether the input is the bands that a store holds resampled to 10 m."""
         return self.upsample == "stored"
 
 
@@ -78,7 +92,7 @@ class Classifier(nn.Module):
         return logits.sigmoid() if self.description.multi_label else logits.softmax(-1)
 
     def digest(self) -> str:
-        """What tells it from every other classifier, by its description and all its numbers."""
+        """SHA-256 of the description, the parameters and the buffers, in hexadecimal."""
         digest = hashlib.sha256(json.dumps(asdict(self.description), sort_keys=True).encode())
         for name, tensor in self.state_dict().items():
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
@@ -86,7 +100,7 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, planes: Native) -> Tensor:
-        """(n, C) float32, the mean over the description's views. The module should be in eval mode."""
+        """(n, C) float32 in 0…1, the mean over the views of the description. The classifier should be in eval mode."""
         values = self.inputs(planes)
         device = values.device.type
         step = 8 // self.description.views
@@ -108,7 +122,7 @@ def _build_network(d: Description, inputs: InputStage) -> nn.Module:
 
 
 def _check_native(d: Description) -> None:
-    """Nothing between the store's pixels and the network but their normalisation."""
+    """Refuse resampling, because a network for native resolution must get the store's pixels, only normalised."""
     if d.upsample != "nearest":
         raise LandscaleError(f"--upsample with model '{d.model}': found {d.upsample}, expected nearest")
     if 10 * d.side != d.ground:
@@ -118,7 +132,7 @@ def _check_native(d: Description) -> None:
 
 
 def reduced_precision(device: str) -> bool:
-    """Whether bfloat16 is faster here: on GPUs that have it and CPUs with AVX-512 BF16 or AMX."""
+    """Whether to compute in bfloat16: on GPUs that support it, and on CPUs with AVX-512 BF16 or AMX."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return torch.backends.mkldnn.is_available() and "avx512_bf16" in _cpu_flags()  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 Tan & Le 2019 (EfficientNet, eq. 3): depth α^φ, width β^φ, resolution γ^φ with α, β, γ ≥ 1. The cost of a convolutional
 network grows with α·β²·γ²; a small search at φ = 1 under α·β²·γ² ≈ 2 fixes the three, then φ alone sets the size.
-Papoutsis et al. 2022 scale their Wide ResNet so.
+Papoutsis et al. 2022 scale their Wide ResNet in this way.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scaling:
-    """How much deeper (α), wider (β) and finer (γ) than the unscaled network."""
+    """Factors of depth (α), width (β) and resolution (γ), relative to the unscaled network."""
 
     depth: float = 1.0
     width: float = 1.0
@@ -35,7 +35,7 @@ class Scaling:
 
 
 # B4 is published (configs/base.json of github.com/Orion-AI-Lab/EfficientBigEarthNet). The others are in none of its
-# files that we could read, and are OUR RECONSTRUCTION: B4's (α, β) are the first two columns of EfficientNet-B4's row
+# files that could be read, and are OUR RECONSTRUCTION: B4's (α, β) are the first two columns of EfficientNet-B4's row
 # in Tan & Le's released code (there width and depth), and its γ equals its α. The same reading of the other rows gives
 # this table. It agrees with a search in steps of 0.1, for B2 (φ = 1) is (1.1, 1.2, 1.1) of cost 1.92 ≈ 2, and it takes
 # B7 to 120 px, exactly a BigEarthNet patch at 10 m.
@@ -63,7 +63,7 @@ EFFICIENTNET_DROPOUT = {"b1": 0.2, "b2": 0.3, "b3": 0.3, "b4": 0.4, "b5": 0.4, "
 
 
 def candidates(cost: float = 2.0, tolerance: float = 0.1, step: float = 0.1) -> list[Scaling]:
-    """What a search at φ = 1 tries: every (α, β, γ) on a grid of `step` from 1 up that costs `cost` ± `tolerance`."""
+    """Scalings for a search at φ = 1: every (α, β, γ) on a grid of `step` from 1 up whose cost is `cost` ± `tolerance`."""
     reach = cost + tolerance
 
     def axis(most: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""Why our networks have other parameters than the code of Papoutsis et al. 2022, layer by layer (10 bands, 19 classes)."""
+"""Why networks have other numbers of parameters than in the code of Papoutsis et al. 2022 (10 bands, 19 classes)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _POSITIONS = "every token has a learned position, theirs lie on one line"
 _NORMS = "layer norms are over channels, theirs over tokens"
 _GHOST = "ghost modules have their depthwise half, which theirs throw away"
 
-PARTS: dict[str, dict[str, int]] = {  # network → what differs → parameters, ours less theirs
+PARTS: dict[str, dict[str, int]] = {  # network → what differs → parameters here less parameters there
     "resnet50": {_BIASES: -26_560},
     "resnet101": {_BIASES: -52_672},
     "resnet152": {_BIASES: -75_712},
@@ -25,7 +25,7 @@ PARTS: dict[str, dict[str, int]] = {  # network → what differs → parameters,
 
 
 def reasons_for_differences(names: list[str]) -> list[str]:
-    """A line for every reason why some of these networks differ."""
+    """One line for each reason why any of these networks differs."""
     by_reason: dict[str, list[str]] = {}
     for name in names:
         for reason, number in PARTS.get(name, {}).items():
@@ -34,5 +34,5 @@ def reasons_for_differences(names: list[str]) -> list[str]:
 
 
 def format_difference(number: int) -> str:
-    """−26,560, +448 or 0."""
+    """A number with sign and separators: −26,560, +448 or 0."""
     return f"{number:+,}".replace("-", "−") if number else "0"

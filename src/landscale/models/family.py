@@ -1,4 +1,4 @@
-"""Our own networks join timm and the zoo: a variant is a row of data."""
+"""Registers landscale's own networks with timm and the zoo; a variant of a network is a row of data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from landscale.models.compound import Scaling
 from landscale.models.registry import AUTHORS, ZooEntry, register
 
-BANDS, CLASSES = 10, 19  # unless told otherwise, as Papoutsis et al.: the bands at 10 and 20 m, BigEarthNet-19
+BANDS, CLASSES = 10, 19  # defaults, as in Papoutsis et al.: the bands at 10 and 20 m, BigEarthNet-19
 
 
 def add_network(
@@ -31,14 +31,14 @@ def add_network(
 ) -> None:
     """Register `network` with these options under the entry's name, with timm and in the zoo.
 
-    With it its compound-scaled sizes: `wide_resnet_eca` and the size `b4` give `wide_resnet_eca_b4`.
+    Its compound-scaled sizes are registered too: `wide_resnet_eca` with the size `b4` as `wide_resnet_eca_b4`.
 
     Args:
         network: takes `in_chans`, `num_classes` and the options; with `fixed_side` also `img_size`.
-        first_conv: name of the module that sees the bands.
-        classifier: name of the module that gives the classes.
+        first_conv: name of the first convolution, whose inputs are the bands.
+        classifier: name of the last layer, whose outputs are the classes.
         features: how timm finds the maps for `features_only`, as `build_model_with_cfg` takes it.
-        sizes: scalings by size, of an entry that is `scaled`.
+        sizes: size → scaling; the entry needs a `scaled`.
         counts: parameters of the authors' code, by name.
 
     Raises:
@@ -60,7 +60,7 @@ def _register(
     network: type[nn.Module], entry: ZooEntry, options: dict[str, Any], cfg: dict[str, Any], features: dict[str, Any]
 ) -> None:
     name, side = entry.name, entry.side
-    if timm.is_model(name):  # timm itself would only warn and overwrite
+    if timm.is_model(name):  # timm would only warn and overwrite it
         raise ValueError(f"model '{name}' is registered with timm already")
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:

@@ -1,7 +1,7 @@
-"""On the device: raw numbers at native resolution → what a network sees.
+"""The input of a network, made on the device from raw digital numbers at native resolution.
 
-Normalise (at native resolution, where there are fewer numbers), bring every band to one side, augment. The stage is part of
-the model and saved with it, so no weights can meet another normalisation.
+Bands are normalised (at native resolution, where there are fewer numbers) and resampled to one side. The stage is part of
+the classifier and its settings are saved with the weights, so weights are never used with another normalisation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UPSAMPLING = ("bilinear", "bicubic", "nearest", "stored")
 SCALES = ("linear", "log", "both")
 _LOG_RANGE, _LOG_FLOOR = (1.0, 15000.0), 100.0
 _LIMIT = 5.0  # standard deviations
-_ENOUGH = 2048  # patches whose pixels tell the statistics of the logarithm
+_ENOUGH = 2048  # patches from which statistics of the logarithm are estimated
 
 
 class InputStage(nn.Module):
@@ -30,12 +30,12 @@ class InputStage(nn.Module):
     Args:
         bands: in the order of the network's channels.
         statistics: mean and standard deviation of each band, in digital numbers.
-        side: pixels a side of the output; None keeps the finest plane's own.
-        upsample: how coarser bands are brought there: bilinear (corners not aligned, as GDAL), bicubic, nearest, or
-            stored: they are at 10 m in the store already; what is coarser all the same is bilinear.
-        scale: linear; log: ln(digital number + 100), which brings dark water and bright cloud to one scale; or both,
-            one after the other, in twice as many channels. Except in linear, outliers are cut at 5 standard deviations.
-            The statistics of a logarithm are those of `log B02`, and so on.
+        side: pixels a side of the output; None: that of the finest plane.
+        upsample: how coarser bands are enlarged: bilinear (corners not aligned, as in GDAL), bicubic, nearest, or stored:
+            the store holds them at 10 m already; any that are coarser nevertheless are enlarged bilinearly.
+        scale: linear; log: ln(digital number + 100), which brings dark water and bright cloud to one scale; or both: all
+            linear channels, then all logarithmic ones. With log and both, values are clipped at 5 standard deviations.
+            Statistics of a logarithm have the key `log B02`, and so on.
     """
 
     mean: Tensor
@@ -104,7 +104,7 @@ def _logarithm(values: Tensor) -> Tensor:
 
 
 def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> dict[str, tuple[float, float]]:
-    """What `InputStage` needs: mean and standard deviation of each band over the train split, and of its logarithm.
+    """Mean and standard deviation of each band over the train split, and of its logarithm as `scale` needs it.
 
     Raises:
         BadStore: the store has no train split, or lacks a band.
@@ -131,7 +131,7 @@ def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> d
 def _select(tensor: Tensor, channels: list[int]) -> Tensor:
     if channels == list(range(tensor.shape[1])):
         return tensor
-    if tensor.dtype == torch.uint16:  # which torch converts but does not index
+    if tensor.dtype == torch.uint16:  # torch converts this type but does not index it
         return _select(tensor.view(torch.int16), channels).view(torch.uint16)
     return torch.stack([tensor[:, channel] for channel in channels], dim=1)
 

@@ -1,6 +1,6 @@
 """The zoo: the networks landscale knows by name and where they come from; any other timm model works too.
 
-Each family adds its rows when it is imported: `zoo` imports all of them.
+Each family adds its rows when its module is imported; `zoo` imports all of them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ PATCH_SIDE = 120  # of a BigEarthNet patch at 10 m
 class ZooEntry:
     """One row of the zoo.
 
-    `source` is the paper, `side` the input side in pixels that a patch is resampled to (a 1.2 km patch at 10 m has
-    120), `published` what others report: dataset and protocol → figure → value; `scaled` options and side of the
-    network at a compound scaling, None where it has none; `native` whether it takes coarser bands as they are, by nearest
-    upsampling, and is told each channel's ground sampling distance as the option `gsd`.
+    Attributes:
+        name: of the network, as registered with timm.
+        family: of the network, for tables.
+        source: the paper.
+        side: input side in pixels to which a patch is resampled; a patch of 1.2 km has 120 at 10 m.
+        published: results of others: data set and protocol → figure → value.
+        scaled: a compound scaling → options and input side of the network; None if it cannot be scaled.
+        native: whether the network uses bands at their native resolution. It then gets coarser bands by nearest upsampling
+            and the ground sampling distance of each channel as the option `gsd`.
     """
 
     name: str
@@ -42,13 +47,15 @@ class ZooEntry:
     native: bool = False
 
 
-AUTHORS = "Papoutsis et al. 2022, their code, 10 bands, 19 classes"  # whose parameters we counted
+AUTHORS = "Papoutsis et al. 2022, their code, 10 bands, 19 classes"  # parameters counted by us in their code
 
 ZOO: dict[str, ZooEntry] = {}
 
 
 def register(entry: ZooEntry) -> None:
-    """Add a row to the zoo; its network must be registered with timm under the same name.
+    """Add a row to the zoo. The network must be registered with timm under the same name (`timm.models.register_model`).
+
+    Then everything that takes the name of a model works with it: training, `create_model`, `describe_model`, weights.
 
     Raises:
         ValueError: the name is taken, or timm has no such network.
@@ -61,12 +68,12 @@ def register(entry: ZooEntry) -> None:
 
 
 def list_models() -> list[str]:
-    """The names of the zoo, in its order."""
+    """The names of all networks of the zoo. `create_model` also takes any other name of timm."""
     return [entry.name for entry in zoo()]
 
 
 def zoo(name: str | None = None) -> list[ZooEntry]:
-    """All rows of the zoo, or the one called `name`, which may also be any other timm model.
+    """All rows of the zoo, or a list with the row of one network, which may also be any other of timm.
 
     Raises:
         UnknownName: neither the zoo nor timm has it.
@@ -77,22 +84,29 @@ def zoo(name: str | None = None) -> list[ZooEntry]:
     if name in ZOO:
         return [ZOO[name]]
     if not timm.is_model(name):
-        raise UnknownName("model", name, dict.fromkeys([*ZOO, *timm.list_models()]))  # the zoo's are in both
+        raise UnknownName(
+            "model", name, dict.fromkeys([*ZOO, *timm.list_models()])
+        )  # timm has those of the zoo as well
     family = timm.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
     return [ZooEntry(name, family, "timm", fixed_side(name) or PATCH_SIDE)]
 
 
 def fixed_side(name: str) -> int | None:
-    """The side that a network has unless told otherwise if it is built for one (most transformers), else None."""
+    """The default input side in pixels of a network built for one side (most transformers); None for any other network."""
     cfg = timm.get_pretrained_cfg(name)
     return cfg.input_size[-1] if cfg is not None and cfg.fixed_input_size else None
 
 
 def create_model(name: str, bands: int, classes: int, side: int | None = None, **kwargs: Any) -> nn.Module:
-    """The network `name` with fresh weights, for `bands` input channels and `classes` outputs (0: no classifier).
+    """A network with random weights. Nothing is downloaded.
 
-    `side` is the input's in pixels, the zoo's own by default; only a network that is built for one side takes notice.
-    `kwargs` are timm's options of that network (`drop_rate`, `drop_path_rate`, …). Nothing is ever downloaded.
+    Args:
+        name: a network of the zoo, or any other of timm.
+        bands: input channels, at least 1.
+        classes: outputs; with 0, the network ends with its pooled features.
+        side: input side in pixels, that of the zoo by default. Only networks built for one side need it.
+        kwargs: options of the network, as in timm (`drop_rate`, `drop_path_rate`, …).
+
     Shapes: (N, bands, H, W) → (N, classes).
 
     Raises:
@@ -104,7 +118,7 @@ def create_model(name: str, bands: int, classes: int, side: int | None = None, *
         raise LandscaleError(f"model '{name}' needs at least 1 band and 0 classes, got {bands} and {classes}")
     if reserved := kwargs.keys() & {"pretrained", "in_chans", "num_classes"}:
         raise LandscaleError(
-            f"model '{name}' takes no option '{min(reserved)}'; bands and classes say the shape, weights start fresh"
+            f"model '{name}' takes no option '{min(reserved)}'; use bands and classes for the shape; weights are always random"
         )
     if fixed_side(name):
         kwargs = {"img_size": side or entry.side} | kwargs
@@ -120,11 +134,11 @@ def create_model(name: str, bands: int, classes: int, side: int | None = None, *
 
 
 def _without_storage(name: str, bands: int, classes: int, side: int, **options: Any) -> nn.Module:
-    """`create_model` on torch's meta device: shapes only, and the random state is left alone."""
+    """`create_model` on torch's meta device: shapes without values; the random state does not change."""
     try:
         with torch.device("meta"):
             return create_model(name, bands, classes, side, **options)
-    except RuntimeError:  # it reads a tensor's values while it is built, as older timm's transformers do
+    except RuntimeError:  # some networks read values of tensors while they are built
         with torch.random.fork_rng(devices=[]):
             return create_model(name, bands, classes, side, **options).to("meta")
 
@@ -132,11 +146,11 @@ def _without_storage(name: str, bands: int, classes: int, side: int, **options: 
 def describe_model(
     name: str, bands: int = 12, classes: int = 19, side: int | None = None, **options: Any
 ) -> dict[str, Any]:
-    """What a network, with `create_model`'s options, is and costs, ready for JSON.
+    """The size and cost of a network, ready for JSON. Arguments are those of `create_model`.
 
-    `parameters` counts the trainable ones. `flops` is the forward pass of one patch of (bands, side, side) with a
-    multiply-add counted as two; convolutions, matrix products and attention count, normalisation and activations do
-    not (torch's FlopCounterMode). The random state is left alone.
+    `parameters` is the number of trainable parameters. `flops` is that of the forward pass of one patch of
+    (bands, side, side), where a multiply-add counts as two. Convolutions, matrix products and attention are counted,
+    normalisation and activations are not (torch's FlopCounterMode). The random state does not change.
 
     Raises:
         UnknownName: neither the zoo nor timm has it.

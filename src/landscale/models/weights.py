@@ -21,7 +21,13 @@ FORMAT = 1
 
 
 def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any]) -> None:
-    """Write the folder, whole or not at all. `provenance` says from what and how the weights were made."""
+    """Write a folder of weights completely or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        classifier: its network's parameters and its description are written.
+        provenance: recipe, seed, store and scores; any JSON.
+    """
     with atomic_folder(folder) as temporary:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.network.state_dict().items()}
         save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
@@ -38,10 +44,10 @@ def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any
 
 
 def find_weights(path: Path) -> Path:
-    """The folder of weights that a path means: itself, or `weights` in a run.
+    """The folder of weights at a path: the path itself, or `weights` in a run.
 
     Raises:
-        BadInput: neither.
+        BadInput: there are no weights.
     """
     for folder in (path, path / "weights"):
         if (folder / "config.json").is_file():
@@ -60,10 +66,16 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> Classifier:
-    """The classifier of a run or weights folder, in eval mode, on the CPU: network, input stage, class names, thresholds.
+    """Load a classifier: network, input stage, class names and thresholds, in eval mode, on the CPU.
+
+    `model.probabilities(planes)` gives (n, C) float32 in 0…1; `planes` maps tuples of band names to raw digital numbers
+    (n, bands, h, w) at native resolution.
+
+    Args:
+        path: the folder of a run or of weights.
 
     Raises:
-        BadInput: missing, damaged (the digest does not match) or foreign weights.
+        BadInput: there are no weights, they are damaged (the digest differs), or not written by landscale.
     """
     folder = find_weights(Path(path))
     config = read_config(folder)
@@ -82,7 +94,7 @@ def load_model(path: str | Path) -> Classifier:
 
 
 def _described(config: dict[str, Any]) -> Description:
-    """The description in a `config.json`, whose lists are tuples with us."""
+    """The description in the content of a `config.json`; lists become tuples."""
     known: dict[str, Any] = {
         key: tuple(config[key]) if isinstance(config[key], list) else config[key]
         for key in Description.__dataclass_fields__.keys() & config.keys()
