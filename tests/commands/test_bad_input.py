@@ -69,7 +69,7 @@ def other(**how: object) -> Damage:
 
 BAND_FILES: dict[str, tuple[Damage, str]] = {
     "truncated": (cut(5000), "has 5000 bytes, its header announces 7572"),
-    "truncated in its header": (cut(150), "header is cut off or damaged"),
+    "truncated in its header": (cut(150), "header is truncated or damaged"),
     "empty": (cut(0), "is empty"),
     "missing": (Path.unlink, "cannot be read (No such file or directory)"),
     "text": (lambda path: path.write_text("not a picture\n" * 500) and None, "is not a TIFF file"),
@@ -261,7 +261,7 @@ def test_a_truncated_zip(length: int, tmp_path: Path, cli: Cli) -> None:
     root = write_eurosat(tmp_path / "e", each=2, classes=["Forest"])
     path = Path(shutil.make_archive(str(tmp_path / "EuroSAT_RGB"), "zip", root.parent, root.name))
     os.truncate(path, length % path.stat().st_size)
-    refused(cli("prepare", "eurosat", path, tmp_path / "s.h5", "--workers", 1), path, "is not a whole zip file")
+    refused(cli("prepare", "eurosat", path, tmp_path / "s.h5", "--workers", 1), path, "is not a complete zip file")
 
 
 def test_a_damaged_member_of_a_zip(tmp_path: Path, cli: Cli) -> None:

@@ -49,7 +49,7 @@ def test_a_truncated_file_is_detected_by_the_manifest(product: Path, clc: Path, 
     path = image(product, "B8A")
     os.truncate(path, path.stat().st_size - 1)
     refused(
-        cli("prepare", "tiles", product, tmp_path / "s.h5", "--corine", clc), path, "bytes, the product's manifest says"
+        cli("prepare", "tiles", product, tmp_path / "s.h5", "--corine", clc), path, "by the product's manifest"
     )
 
 

@@ -76,7 +76,7 @@ def test_where_it_is_damaged(tmp_path: Path) -> None:
         members(path, data[:600])
     with pytest.raises(BadInput, match=f"member {'a' * 200}: is truncated"):
         members(path, data[:2000])
-    with pytest.raises(BadInput, match="without the mark that ends"):
+    with pytest.raises(BadInput, match="it lacks the end marker"):
         members(path, data[:second])
 
 

@@ -310,7 +310,7 @@ def test_a_folder_of_several_scenes(tmp_path, capsys):
     for name in ("one", "two"):
         write_scene(tmp_path / "scenes" / name, draw_scene(120, 120))
     with pytest.raises(
-        BadInput, match=r"holds more than one scene: B\d+A? is one/.*\.tif and two/.*; name the folder of one"
+        BadInput, match=r"holds more than one scene: B\d+A? is one/.*\.tif and two/.*; give the folder of one of them"
     ):
         open_scene(tmp_path / "scenes")
     assert main(["info", str(tmp_path / "scenes")]) == 2

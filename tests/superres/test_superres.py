@@ -167,7 +167,7 @@ def bad_command(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[
         return [*apply, scene, tmp_path / "out"], "was not written by superres apply"
     if name == "old mat":
         (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(600))
-        return [*evaluate, tmp_path / "a.mat"], "is no MATLAB file of version 7.3"
+        return [*evaluate, tmp_path / "a.mat"], "is not a MATLAB file of version 7.3"
     if name == "empty mat":
         return [*evaluate, write_mat(tmp_path / "a.mat", bands, {"x": ("B02",)})], "holds none of im10"
     if name == "other mat":
@@ -181,7 +181,7 @@ def bad_command(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[
         return [
             *evaluate,
             write_mat(tmp_path / "a.mat", {k: -1.0 * v for k, v in bands.items()}),
-        ], "digital numbers of 16"
+        ], "16-bit digital numbers"
     if name == "mat without 20 m":
         return [*evaluate, write_mat(tmp_path / "a.mat", bands, {"im10": IMAGES["im10"]})], "lacks B05"
     if name == "tiny":

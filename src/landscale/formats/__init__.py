@@ -1,1 +1,1 @@
-"""File formats without any Sentinel-2 in them: GeoTIFF, tar, compressed streams, folders and zip files."""
+"""File formats, independent of Sentinel-2: GeoTIFF, tar, compressed streams, folders and zip files."""

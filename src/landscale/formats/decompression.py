@@ -1,4 +1,4 @@
-"""What a file says when it is decompressed, ahead of who reads it: plain, or compressed by gzip or Zstandard."""
+"""Decompress a plain, gzip or Zstandard file in a background thread, ahead of the reader."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from landscale.errors import BadInput, reason
 from landscale.formats.read_ahead import ReadAhead, read_fully
 from landscale.formats.zstandard import ZstandardFile, is_zstandard
 
-BLOCK = 16 << 20  # bytes decompressed at a time: seldom enough that the thread hardly waits for Python's lock
-_AHEAD = 4  # blocks
+BLOCK = 16 << 20  # bytes decompressed at a time: large, so that the thread rarely has to acquire Python's GIL
+_BLOCKS = 4  # in memory at once
 _GZIP = b"\x1f\x8b"
-_PROBED = 4 << 20  # bytes, decompressed to see how well a file is compressed
+_PROBE = 4 << 20  # bytes that are decompressed to estimate the compression ratio of a file
 
 
 class _File(Protocol):
@@ -30,7 +30,7 @@ class _Stream(Protocol):
 
 
 def _open(path: Path, size: int) -> tuple[_File, _Stream]:
-    """The file, and what it says when it is decompressed."""
+    """The file, whose position counts compressed bytes, and a stream of its decompressed content."""
     with path.open("rb") as file:
         start = file.read(4)
     if not start:
@@ -45,7 +45,7 @@ def _open(path: Path, size: int) -> tuple[_File, _Stream]:
 
 
 def _fill(path: Path, stream: _Stream, block: memoryview) -> int:
-    """How many bytes of `block` could be filled: all of it but at the end of the stream."""
+    """Fill `block`; returns its number of bytes, fewer than its length only at the end of the stream."""
     try:
         return read_fully(stream.readinto, block)
     except (OSError, EOFError, ValueError, IsalError) as error:  # type: ignore[misc]
@@ -53,14 +53,14 @@ def _fill(path: Path, stream: _Stream, block: memoryview) -> int:
 
 
 class DecompressedFile:
-    """The content of a file, block by block, decompressed by a thread while the caller has those before.
+    """The decompressed content of a file in blocks; a thread decompresses the next ones while the caller uses the last.
 
     Args:
         path: the file.
-        block: bytes of a block; BLOCK by default.
+        block: bytes of a block, by default BLOCK.
 
     Raises:
-        BadInput: it cannot be read, is empty, or is damaged.
+        BadInput: the file cannot be read, is empty, or is damaged.
     """
 
     def __init__(self, path: str | Path, block: int | None = None) -> None:
@@ -69,25 +69,29 @@ class DecompressedFile:
             self._file, stream = _open(path, block or BLOCK)
         except OSError as error:
             raise BadInput(path, f"cannot be read ({error.strerror})") from None
-        self._blocks = ReadAhead(partial(_fill, path, stream), block or BLOCK, _AHEAD)
+        self._blocks = ReadAhead(partial(_fill, path, stream), block or BLOCK, _BLOCKS)
 
     def close(self) -> None:
         self._blocks.close()
         self._file.close()
 
     def consumed(self) -> int:
-        """Bytes of the file that have been read so far."""
+        """Compressed bytes that have been read so far."""
         return self._file.tell()
 
     def block(self) -> memoryview:
-        """The next bytes, none at the end. Those of the call before are overwritten."""
+        """The next block, empty at the end; it overwrites the block that the last call returned.
+
+        Raises:
+            BadInput: the file is damaged; later calls raise it again.
+        """
         return self._blocks.block()
 
 
 def estimated_size(path: str | Path) -> int:
-    """About how many bytes a file has when it is decompressed: by the ratio of its beginning, exact if that is all."""
+    """Estimated size of the decompressed content in bytes, by the compression ratio of its beginning; exact for small files."""
     path = Path(path)
-    file, stream = _open(path, _PROBED)
+    file, stream = _open(path, _PROBE)
     with closing(file):
-        size = _fill(path, stream, memoryview(bytearray(_PROBED)))
-        return size if size < _PROBED else size * path.stat().st_size // max(file.tell(), 1)
+        size = _fill(path, stream, memoryview(bytearray(_PROBE)))
+        return size if size < _PROBE else size * path.stat().st_size // max(file.tell(), 1)

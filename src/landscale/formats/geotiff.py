@@ -1,10 +1,10 @@
-"""Small GeoTIFFs read at the speed of the file system.
+"""Read small GeoTIFFs at the speed of the file system.
 
-BigEarthNet is twelve single-band, uncompressed GeoTIFFs a patch, whose headers are equal but for the tie point. So the
-header of the last such file is a template: one call brings the header and the pixels, straight into their place, and
-comparing the header with the template replaces parsing it. Whatever does not match goes the long way: it is parsed and,
-if it is plain, becomes a template; if not (compressed, tiled, several bands), rasterio reads it, once its header is seen to
-be consistent: GDAL decodes a file whose strips, after a flipped bit, lie over the header.
+A patch of BigEarthNet is twelve single-band, uncompressed GeoTIFFs whose headers differ only in the tie point. So the header of
+the last such file is kept as a template: one system call reads the header, and the pixels directly into the output array, and
+comparing the header with the template replaces parsing it. A file that does not match is parsed. If it is plain, its header
+becomes the template; if it is compressed, tiled or has several bands, rasterio decodes it. Before that its header is checked
+for consistency, because GDAL decodes without an error a file whose strips overlap the header after a flipped bit.
 TIFF 6.0 (Adobe 1992), OGC GeoTIFF 1.1 (19-008r4).
 """
 
@@ -35,7 +35,7 @@ _DTYPES = {(8, 1): "uint8", (16, 1): "uint16", (32, 3): "float32"}
 
 
 class Place(NamedTuple):
-    """Where pixels lie: CRS as `EPSG:n` (empty where unknown), and the x, y of the outer upper left corner in its units."""
+    """Location of a raster: CRS as `EPSG:n` (empty if unknown), and x, y of the outer upper left corner in its units."""
 
     crs: str = ""
     x: float = float("nan")
@@ -44,20 +44,20 @@ class Place(NamedTuple):
 
 @dataclass
 class _Template:
-    """A plain file's header before and after its tie point, and what it says."""
+    """The header of a plain file before and after its tie point, and its content."""
 
     before: bytes
-    tie: int  # where the tie point's x begins; 16 bytes: x, y
+    tie: int  # offset of the x of the tie point; x and y take 16 bytes
     after: bytes
-    pixels: int  # where the pixels begin
+    pixels: int  # offset of the pixels
     size: int
     shape: tuple[int, int]
     dtype: np.dtype[np.generic]
     crs: str
-    last: tuple[bytes | bytearray, Place | None] = b"", None  # the bands of a patch have the same header
+    last: tuple[bytes | bytearray, Place | None] = b"", None  # all bands of a patch have the same header
 
     def place(self, header: bytes | bytearray) -> Place | None:
-        """What a header says, if it is this one but for the tie point."""
+        """The location in a header that equals this one except for the tie point; else None."""
         if header == self.last[0]:
             return self.last[1]
         if not (header.startswith(self.before) and header.endswith(self.after)):
@@ -68,14 +68,14 @@ class _Template:
         return place
 
 
-_templates: dict[tuple[tuple[int, ...], np.dtype[np.generic]], _Template] = {}  # by the pixels they announce
+_templates: dict[tuple[tuple[int, ...], np.dtype[np.generic]], _Template] = {}  # by shape and dtype of the pixels
 
 
 def read_band(path: str | Path, out: NDArray[np.generic]) -> Place:
-    """Read a single-band raster into `out` (side, side), a C-contiguous view of the wanted dtype.
+    """Read a single-band raster into `out` (side, side), which is C-contiguous.
 
     Raises:
-        BadInput: missing, damaged, or of another shape or dtype than `out`.
+        BadInput: the file is missing or damaged, or has another shape or dtype than `out`.
     """
     path = str(path)
     template = _templates.get((out.shape, out.dtype))
@@ -83,7 +83,7 @@ def read_band(path: str | Path, out: NDArray[np.generic]) -> Place:
         header = bytearray(template.pixels)
         try:
             handle = os.open(path, os.O_RDONLY)
-            try:  # the last byte tells a file that is too long
+            try:  # one byte more, to detect a file that is too long
                 length = read_into(handle, [header, out.data, bytearray(1)], 0)
             finally:
                 os.close(handle)
@@ -99,10 +99,15 @@ def read_band(path: str | Path, out: NDArray[np.generic]) -> Place:
 
 
 def decode_band(path: str, data: memoryview, out: NDArray[np.generic]) -> Place:
-    """What `read_band` does, for `data`, the content of a file that is called `path`: a member of an archive.
+    """As `read_band`, for a member of an archive.
+
+    Args:
+        path: name for error messages.
+        data: content of the file.
+        out: (side, side), C-contiguous.
 
     Raises:
-        BadInput: damaged, or of another shape or dtype than `out`.
+        BadInput: the file is damaged, or has another shape or dtype than `out`.
     """
     template = _templates.get((out.shape, out.dtype))
     if template is not None and len(data) == template.size:
@@ -129,17 +134,22 @@ def _decode_unknown(path: str, data: bytes, out: NDArray[np.generic]) -> Place:
 
 
 def read_bands(path: str, data: bytes, out: NDArray[np.generic]) -> Place:
-    """Decode `data`, the content of the file called `path`, into `out` (bands, height, width).
+    """Decode the content of a file into `out` (bands, height, width).
+
+    Args:
+        path: name for error messages.
+        data: content of the file.
+        out: array of the expected shape and dtype.
 
     Raises:
-        BadInput: damaged, or of another shape or dtype than `out`.
+        BadInput: the file is damaged, or has another shape or dtype than `out`.
     """
     _parse(path, data)
     return _read_by_rasterio(path, io.BytesIO(data), out)
 
 
 def _read_by_rasterio(path: str, file: io.BytesIO, out: NDArray[np.generic]) -> Place:
-    import rasterio  # a second to import, and plain archives never need it
+    import rasterio  # takes a second to import, and plain files do not need it
 
     try:
         with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
@@ -163,21 +173,21 @@ def _mismatch(shape: tuple[int, ...], dtype: str, out: NDArray[np.generic]) -> s
 
 @dataclass(frozen=True)
 class _Header:
-    """The first directory of a TIFF: byte order, values by tag, where each value stands, and whether a directory follows."""
+    """The first directory of a TIFF: byte order; value, type and offset by tag; whether another directory follows."""
 
     order: str
     tags: dict[int, tuple[float, ...]]
     kinds: dict[int, int]
     places: dict[int, int]
-    parts: list[tuple[int, int]]  # begin and end of all that is not pixels
+    parts: list[tuple[int, int]]  # begin and end of everything except pixels
     more: bool
 
 
 def _parse(path: str, data: bytes) -> _Header | None:
-    """The header of a TIFF, seen to be consistent; None for a BigTIFF, which is left to rasterio.
+    """The header of a TIFF, checked for consistency; None for a BigTIFF, which rasterio decodes.
 
     Raises:
-        BadInput: no TIFF, cut off or damaged.
+        BadInput: the file is not a TIFF, or is truncated or damaged.
     """
     if not data:
         raise BadInput(path, "is empty")
@@ -188,7 +198,7 @@ def _parse(path: str, data: bytes) -> _Header | None:
     try:
         header = _directory(data, "<" if data[:2] == b"II" else ">")
     except struct.error:
-        raise BadInput(path, "is a TIFF whose header is cut off or damaged") from None
+        raise BadInput(path, "is a TIFF whose header is truncated or damaged") from None
     _check_blocks(path, len(data), header)
     return header
 
@@ -214,19 +224,20 @@ def _directory(data: bytes, order: str) -> _Header:
 
 
 def _check_blocks(path: str, size: int, header: _Header) -> None:
-    """Refuse a header by which pixels lie over it, over each other, or beyond the end of the file."""
+    """Refuse a header whose pixels overlap the header or each other, or extend beyond the end of the file."""
     tiled = _TILE_OFFSETS in header.tags
     keys = (_TILE_OFFSETS, _TILE_BYTES) if tiled else (_STRIP_OFFSETS, _STRIP_BYTES)
     offsets, lengths = (header.tags.get(key, ()) for key in keys)
     integers = all(header.kinds.get(key) in _INTEGERS for key in keys)
     if not integers or not offsets or len(offsets) != len(lengths):
-        raise BadInput(path, "is a TIFF whose header is damaged: it does not say where its pixels are")
+        raise BadInput(path, "is a TIFF whose header is damaged: it lacks the offsets of its pixels")
     plain = (header.tags.get(_COMPRESSION) or (1,))[0] == 1
     if not _fit(header.tags, lengths, tiled=tiled, plain=plain):
         raise BadInput(
-            path, "is a TIFF whose header is damaged: by it, its pixels are fewer or more than its size says"
+            path,
+            "is a TIFF whose header is damaged: its blocks have fewer or more pixels than width and height require",
         )
-    # Blocks of zeros may be left out, and equal ones may be kept once.
+    # Blocks of zeros may be omitted, and equal blocks may be stored once.
     blocks = {(int(a), int(a + n)) for a, n in zip(offsets, lengths, strict=True)} - {(0, 0)}
     last = max(end for _, end in [*blocks, *header.parts])
     if last > size:
@@ -234,7 +245,7 @@ def _check_blocks(path: str, size: int, header: _Header) -> None:
     reached, reached_by_pixels = 0, False
     for begin, end, pixels in sorted([(*b, True) for b in blocks] + [(*p, False) for p in header.parts]):
         if begin < reached and (pixels or reached_by_pixels):
-            raise BadInput(path, "is a TIFF whose header is damaged: by it, pixels lie over other data")
+            raise BadInput(path, "is a TIFF whose header is damaged: its pixels overlap other data")
         if end > reached:
             reached, reached_by_pixels = end, pixels
     if plain and not header.more and reached < size:
@@ -257,12 +268,12 @@ def _fit(tags: dict[int, tuple[float, ...]], lengths: tuple[float, ...], *, tile
     except (KeyError, IndexError, ZeroDivisionError):
         return False
     last = high if tiled else height - (down - 1) * high
-    of_a_plane = [high * row] * (across * (down - 1)) + [last * row] * across
-    return len(lengths) == planes * len(of_a_plane) and (not plain or list(lengths) == of_a_plane * planes)
+    plane_lengths = [high * row] * (across * (down - 1)) + [last * row] * across
+    return len(lengths) == planes * len(plane_lengths) and (not plain or list(lengths) == plane_lengths * planes)
 
 
 def _template(header: _Header, data: bytes) -> _Template | None:
-    """The template of a plain file; None for any other kind."""
+    """The template of a plain file; None for other files."""
     tags = header.tags
     try:
         bits, kind = int(tags[_BITS][0]), int(tags.get(_SAMPLE_FORMAT, (1,))[0])
@@ -272,7 +283,7 @@ def _template(header: _Header, data: bytes) -> _Template | None:
         plain = (
             header.order == "<"
             and not header.more
-            and all(end <= pixels for _, end in header.parts)  # so that every value is part of the template
+            and all(end <= pixels for _, end in header.parts)  # so that the template contains every value
             and tags.get(_COMPRESSION, (1,))[0] == 1
             and tags.get(_SAMPLES, (1,))[0] == 1
             and tags.get(_PREDICTOR, (1,))[0] == 1
@@ -282,7 +293,7 @@ def _template(header: _Header, data: bytes) -> _Template | None:
             and tags[_TIE][:3] == (0.0, 0.0, 0.0)
             and (len(tags[_TIE]), header.kinds[_TIE]) == (6, 12)
             and tags[_SCALE][0] > 0
-            and _geokeys(tags).get(1025, 1) == 1  # else the tie point is the centre of a pixel
+            and _geokeys(tags).get(1025, 1) == 1  # otherwise the tie point is the centre of a pixel
         )
     except (KeyError, IndexError):
         return None
@@ -302,12 +313,12 @@ def _template(header: _Header, data: bytes) -> _Template | None:
 
 
 def _geokeys(tags: dict[int, tuple[float, ...]]) -> dict[int, int]:
-    """The GeoKeyDirectory: key and value, or where the value stands."""
+    """The GeoKeyDirectory: by key the value, or the offset of the value."""
     words = tags.get(_KEYS, ())
     return {int(words[k]): int(words[k + 3]) for k in range(4, len(words) - 3, 4)}
 
 
 def _crs(keys: dict[int, int]) -> str:
-    """EPSG code of the projected (3072) or geographic (2048) system."""
+    """EPSG code of the projected (key 3072) or geographic (2048) coordinate system."""
     code = keys.get(3072, keys.get(2048, 0))
     return f"EPSG:{code}" if 0 < code < 32767 else ""

@@ -1,4 +1,4 @@
-"""Bytes that a thread fetches while those before are used."""
+"""Read blocks in a background thread, ahead of the reader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def read_fully(readinto: Callable[[memoryview], int | None], block: memoryview) -> int:
-    """Read into `block` until it is full, and return its bytes: fewer only at the end. Any single read may be short."""
+    """Call `readinto` until `block` is full; returns the number of bytes, fewer than its length only at the end of the stream."""
     filled = 0
     while filled < len(block) and (more := readinto(block[filled:])):
         filled += more
@@ -18,45 +18,48 @@ def read_fully(readinto: Callable[[memoryview], int | None], block: memoryview) 
 
 
 class ReadAhead:
-    """What `fill` says, block by block.
+    """The bytes that `fill` reads, in blocks.
 
     Args:
-        fill: fills a block from its beginning, returns with how many bytes: fewer than it has only at the end.
+        fill: fills a block from its beginning and returns the number of bytes, fewer than its length only at the end.
         size: bytes of a block.
-        blocks: as many are in memory, with the one that is used.
+        blocks: blocks in memory, including the one that the caller uses.
     """
 
     def __init__(self, fill: Callable[[memoryview], int], size: int, blocks: int) -> None:
         self._fill, self._size = fill, size
         self._error: Exception | None = None
-        self._pool = ThreadPoolExecutor(1, "ahead")
-        self._coming: deque[Future[memoryview]] = deque()
+        self._pool = ThreadPoolExecutor(1, "read-ahead")
+        self._pending: deque[Future[memoryview]] = deque()
         self._block = memoryview(b"")
         for _ in range(blocks):
-            self._fetch(np.empty(size, np.uint8).data)  # not zeroed, and in large pages
+            self._fetch(np.empty(size, np.uint8).data)  # np.empty neither zeroes it nor splits it into small pages
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._coming.clear()
+        self._pending.clear()
         self._block = memoryview(b"")
 
     def block(self) -> memoryview:
-        """The next bytes, none at the end. Those of the call before are overwritten. After an error of `fill`, that again."""
-        if not self._coming:
+        """The next block, empty at the end; it overwrites the block that the last call returned.
+
+        Raises the error of `fill`, again in every later call.
+        """
+        if not self._pending:
             return self._block[:0]
         if len(self._block):
             self._fetch(memoryview(self._block.obj))
-        self._block = self._coming.popleft().result()
+        self._block = self._pending.popleft().result()
         if len(self._block) < self._size:
             self._pool.shutdown(wait=False, cancel_futures=True)
-            self._coming.clear()
+            self._pending.clear()
         return self._block
 
     def _fetch(self, block: memoryview) -> None:
-        self._coming.append(self._pool.submit(self._filled, block))
+        self._pending.append(self._pool.submit(self._filled, block))
 
     def _filled(self, block: memoryview) -> memoryview:
-        if self._error is None:  # after one, nothing is sure of what follows
+        if self._error is None:  # after an error the state of the stream is undefined
             try:
                 return block[: self._fill(block)]
             except Exception as error:

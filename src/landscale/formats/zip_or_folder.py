@@ -1,4 +1,4 @@
-"""Files of a folder or a zip alike: a place is a path, or `archive.zip::member`."""
+"""Read files from a folder or a zip in the same way: a location is a path, or `archive.zip::member`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from landscale.errors import BadInput, reason
 
 
 def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PurePosixPath, str]]:
-    """The files in a folder or zip that end with one of `suffixes` (lower case): where inside, and their place. Sorted.
+    """The files in a folder or zip with one of `suffixes` (lower case): relative path and location of each, sorted.
 
     Raises:
-        BadInput: no such folder, or no whole zip.
+        BadInput: the path is neither a folder nor a complete zip.
     """
     path = Path(path)
     if path.is_dir():
@@ -26,19 +26,19 @@ def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PureP
             with zipfile.ZipFile(path) as archive:
                 files = [(PurePosixPath(name), f"{path}::{name}") for name in archive.namelist()]
         except (OSError, zipfile.BadZipFile) as error:
-            raise BadInput(path, f"is not a whole zip file ({error})") from None
+            raise BadInput(path, f"is not a complete zip file ({error})") from None
     else:
         raise BadInput(path, "no such folder or zip")
-    # ._*: macOS's, in zips made there
+    # ._* are metadata files in zips made on macOS
     kept = [(m, where) for m, where in files if m.suffix.lower() in suffixes and not m.name.startswith(".")]
     return sorted(kept, key=lambda file: file[1])
 
 
 def read_member(where: str) -> bytes:
-    """All bytes of a file.
+    """The content of the file at a location.
 
     Raises:
-        BadInput: it cannot be read.
+        BadInput: the file cannot be read.
     """
     archive, inside, member = where.partition("::")
     try:
@@ -49,5 +49,5 @@ def read_member(where: str) -> bytes:
 
 @functools.cache
 def _zip(path: str, _process: int) -> zipfile.ZipFile:
-    """One open handle a process: handles do not survive a fork."""
+    """One open handle per zip and process, as handles must not be shared after a fork."""
     return zipfile.ZipFile(path)

@@ -1,7 +1,7 @@
-"""What a `.SAFE` product says of its own files: sizes and digests, in `manifest.safe`.
+"""Read `manifest.safe`, in which a `.SAFE` product lists sizes and digests of its files, and check files against it.
 
-A damaged JPEG 2000 may well be decoded without a complaint; only these tell. (ESA, Sentinel-2 Products Specification
-Document; SAFE: PGSI-GSEG-EOPG-FS-05-0001.)
+A damaged JPEG 2000 file is often decoded without an error, so only its digest reveals the damage. (ESA, Sentinel-2 Products
+Specification Document; SAFE: PGSI-GSEG-EOPG-FS-05-0001.)
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _ALGORITHMS = {"MD5": "md5", "SHA3-256": "sha3_256", "SHA-256": "sha256"}
 
 @dataclass(frozen=True)
 class Manifest:
-    """By file: size in bytes, name of the digest, hexadecimal digest. Empty where a folder has no manifest."""
+    """By file: size in bytes, algorithm of the digest (empty if unknown), hexadecimal digest. Empty without a manifest."""
 
     files: dict[Path, tuple[int, str, str]] = field(default_factory=dict)
 
     def check(self, path: Path) -> None:
-        """Compare a file with what is said of it; what is not listed passes.
+        """Compare size and digest of a file with the manifest; files that are not listed pass.
 
         Raises:
-            BadInput: another size or digest.
+            BadInput: the file is missing, or its size or digest differs.
         """
         if path not in self.files:
             return
@@ -34,18 +34,18 @@ class Manifest:
         found = path.stat().st_size if path.exists() else -1
         if found != size:
             raise BadInput(
-                path, f"has {found} bytes, the product's manifest says {size}" if found >= 0 else "is missing"
+                path, f"has {found} bytes, expected {size} by the product's manifest" if found >= 0 else "is missing"
             )
         with path.open("rb") as file:
             if algorithm and hashlib.file_digest(file, algorithm).hexdigest() != digest:
-                raise BadInput(path, f"is damaged: its {algorithm} is not the one in the product's manifest")
+                raise BadInput(path, f"is damaged: its {algorithm} digest differs from the product's manifest")
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a product, empty where it has none.
+    """The manifest of a product; empty if there is none.
 
     Raises:
-        BadInput: it cannot be read.
+        BadInput: the manifest is damaged, or lists files outside the product.
     """
     folder = Path(folder)
     path = folder / "manifest.safe"
@@ -59,10 +59,10 @@ def read_manifest(folder: str | Path) -> Manifest:
                 continue
             href = PurePosixPath(place.get("href", ""))
             if href.is_absolute() or ".." in href.parts:
-                raise BadInput(path, f"lists {href}, which is not in the product")
+                raise BadInput(path, f"lists {href}, which is outside the product")
             algorithm = _ALGORITHMS.get(checksum.get("checksumName", "").upper(), "")
             digest = (checksum.text or "").strip().lower()
             files[folder / href] = (int(stream.get("size", "")), algorithm, digest)
     except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
-        raise BadInput(path, f"is no manifest of a product ({reason(error)})") from None
+        raise BadInput(path, f"is not a valid product manifest ({reason(error)})") from None
     return Manifest(files)

@@ -1,8 +1,8 @@
-"""Scenes in MATLAB files of version 7.3, as published with DSen2 (Lanaras et al. 2018).
+"""Read scenes in MATLAB files of version 7.3, as published with DSen2 (Lanaras et al. 2018).
 
-`im10` holds B04, B03, B02, B08 (the order in which GDAL lists the 10 m bands of a product), `im20` B05, B06, B07, B8A,
-B11, B12 and `im60` B01, B09. MATLAB stores columns first, so HDF5 shows (bands, columns, rows). There is no georeference:
-the upper left corner is taken for 0, 0.
+`im10` has B04, B03, B02, B08 (the order in which GDAL lists the 10 m bands of a product), `im20` B05, B06, B07, B8A, B11, B12,
+and `im60` B01, B09. MATLAB stores columns first, so that the shape in HDF5 is (bands, columns, rows). There is no georeference:
+the upper left corner is set to 0, 0.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def matlab_bands(path: str | Path) -> tuple[str, ...]:
     """The bands in a MATLAB file.
 
     Raises:
-        BadInput: it is no such file, or an image in it has another number of bands.
+        BadInput: the file is not a MATLAB file of version 7.3, or an image in it has another number of bands.
     """
     try:
         with h5py.File(path) as file:
             shapes = {name: file[name].shape for name in IMAGES if isinstance(file.get(name), h5py.Dataset)}
     except OSError as error:
-        raise BadInput(path, f"is no MATLAB file of version 7.3 ({reason(error)})") from None
+        raise BadInput(path, f"is not a MATLAB file of version 7.3 ({reason(error)})") from None
     if not shapes:
         raise BadInput(path, f"holds none of {', '.join(IMAGES)}")
     for name, shape in shapes.items():
@@ -46,10 +46,10 @@ def matlab_bands(path: str | Path) -> tuple[str, ...]:
 
 
 def open_matlab_band(path: str | Path, band: str) -> Any:
-    """One band as an open raster in memory, uint16.
+    """One band as an open rasterio dataset in memory, uint16.
 
     Raises:
-        BadInput: it cannot be read, or holds other than digital numbers of 16 bits.
+        BadInput: the band cannot be read, or has values that are not 16-bit digital numbers.
     """
     name = next(name for name, bands in IMAGES.items() if band in bands)
     try:
@@ -61,12 +61,12 @@ def open_matlab_band(path: str | Path, band: str) -> Any:
 
 
 def _digital_numbers(path: str | Path, name: str, values: NDArray[Any]) -> NDArray[np.uint16]:
-    """Rounded: simulated images (the published ones with a ground truth) hold means of digital numbers."""
+    """Round to integers: simulated images (published with a ground truth) have means of digital numbers."""
     if values.dtype.kind not in "iuf":
         raise BadInput(path, f"{name} holds {values.dtype} values, expected digital numbers")
     numbers: NDArray[Any] = np.rint(values)
     if not np.isfinite(values).all() or numbers.min() < 0 or numbers.max() > np.iinfo(np.uint16).max:
-        raise BadInput(path, f"{name} holds other than digital numbers of 16 bits")
+        raise BadInput(path, f"{name} holds values outside 0 to 65535, expected 16-bit digital numbers")
     if numbers.max() <= 2 and (numbers != values).any():
         raise BadInput(path, f"{name} holds reflectances, expected digital numbers (reflectance × 10,000)")
     return numbers.astype(np.uint16)

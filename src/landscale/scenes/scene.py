@@ -1,8 +1,8 @@
-"""A scene: one Sentinel-2 product as a folder of band rasters at native resolution, or as a MATLAB file, read by windows.
+"""Read a scene by windows: one Sentinel-2 product as a folder of band rasters at native resolution, or as a MATLAB file.
 
 Products of processing baseline 04.00 and later add 1000 to every digital number (`BOA_ADD_OFFSET` −1000, in level 1C
-`RADIO_ADD_OFFSET`; ESA, Sentinel-2 Products Specification Document). It is taken off here, so that a scene has the numbers
-that models were trained on.
+`RADIO_ADD_OFFSET`; ESA, Sentinel-2 Products Specification Document). `ScenePixels.harmonise` subtracts it, so that a scene has
+the digital numbers that models were trained on.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ from landscale.vocabulary.bands import ALIASES, BANDS
 _FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_(\d\dm))?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
 _BASELINE = re.compile(r"_N(\d{4})_")
 _OFFSET = re.compile(r"<(?:BOA|RADIO)_ADD_OFFSET[^>]*>\s*(-?\d+)\s*<")
-NOTE = "scene.json"  # in a folder that we wrote, what its digital numbers mean: {"offset": 1000, …}
-REPROCESSED = 9999  # BigEarthNet v2's own baseline, without the offset
+NOTE = "scene.json"  # written by superres apply: the offset of the digital numbers, {"offset": 1000, …}
+REPROCESSED = 9999  # baseline in the names of BigEarthNet v2, whose digital numbers have no offset
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where the bands of a scene lie and what its digital numbers mean. `offset` is what its product added to them."""
+    """The files of a scene by band, and `offset`, which its product has added to the digital numbers."""
 
     folder: Path
     files: dict[str, Path]
     offset: int
 
     def identity(self) -> dict[str, Any]:
-        """What tells it from other scenes, and from itself after a change: name, size and time of each band's file."""
+        """Path, size and time of change of each band's file, which differ from those of other scenes and after a change."""
         files = {band: (str(path.resolve()), path.stat()) for band, path in self.files.items()}
-        told = {band: [name, stat.st_size, stat.st_mtime_ns] for band, (name, stat) in files.items()}
-        return {"files": told, "offset": self.offset}
+        details = {band: [name, stat.st_size, stat.st_mtime_ns] for band, (name, stat) in files.items()}
+        return {"files": details, "offset": self.offset}
 
     def summary(self) -> dict[str, Any]:
+        """What `landscale info` prints: bands, size, CRS, bounds, offset; can be written as JSON."""
         with ScenePixels(self, sorted(self.files, key=list(BANDS).index)) as pixels:
             return {
                 "kind": "scene",
@@ -63,12 +64,12 @@ class Scene:
 
 
 def open_scene(folder: str | Path) -> Scene:
-    """The scene in a folder: files named after bands (`B02.tif`, `T33UUP_…_B02_10m.jp2`), at their native resolution.
+    """Open a scene: a folder with files that are named after bands (`B02.tif`, `T33UUP_…_B02_10m.jp2`), or a MATLAB file.
 
-    Or the one in a MATLAB file (see `sources.matlab`).
+    Of a band at several resolutions, the native one is used. See `landscale.scenes.matlab` for MATLAB files.
 
     Raises:
-        BadInput: no folder, no band in it, or several scenes.
+        BadInput: there is no such folder, no band in it, or several scenes.
     """
     folder = Path(folder)
     if folder.is_file() and folder.suffix.lower() == ".mat":
@@ -78,7 +79,7 @@ def open_scene(folder: str | Path) -> Scene:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         match = _FILE.search(path.name)
-        if match and match[1].upper() in ALIASES and not path.name.startswith("MSK_"):  # masks of a .SAFE
+        if match and match[1].upper() in ALIASES and not path.name.startswith("MSK_"):  # masks of a .SAFE product
             found.setdefault(ALIASES[match[1].upper()], []).append(path)
     if not found:
         raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
@@ -87,41 +88,41 @@ def open_scene(folder: str | Path) -> Scene:
 
 
 def _native(folder: Path, band: str, paths: list[Path]) -> Path:
-    """Products hold bands at several resolutions; the file of the band's own is meant."""
+    """The file of a band at its native resolution; products may have others too."""
     named = [path for path in paths if f"_{BANDS[band].gsd}m" in path.name]
     first, *others = named or paths
     for other in others:
         if _resolution(other) == _resolution(first):
             a, b = first.relative_to(folder), other.relative_to(folder)
-            raise BadInput(folder, f"holds more than one scene: {band} is {a} and {b}; name the folder of one")
+            raise BadInput(folder, f"holds more than one scene: {band} is {a} and {b}; give the folder of one of them")
     return first
 
 
 def _resolution(path: Path) -> str:
-    """As a name says it, `10m`; empty where it does not."""
+    """The resolution in a file name, such as `10m`; empty if there is none."""
     match = _FILE.search(path.name)
     return (match[2] or "") if match else ""
 
 
 def _offset(folder: Path, files: dict[str, Path]) -> int:
-    """What the folder says, or else one on the way from there down to the bands, as a product may lie in the one named."""
+    """The offset by the first folder with information on it, from `folder` down to the common folder of the bands; else 0."""
     inner = Path(os.path.commonpath([path.parent for path in files.values()])).relative_to(folder)
     for place in (*reversed(inner.parents), inner):
-        offset = _said_offset(folder / place)
+        offset = _offset_of(folder / place)
         if offset is not None:
             return offset
     return 0
 
 
-def _said_offset(folder: Path) -> int | None:
-    """From the product's metadata, or else from the baseline in its name; None if there is neither."""
+def _offset_of(folder: Path) -> int | None:
+    """The offset by a folder's note, its product metadata, or the baseline in its name; None if there is none of them."""
     if (folder / NOTE).is_file():
         return _noted_offset(folder / NOTE)
     for path in folder.glob("MTD_MSIL[12][AC].xml"):
         try:
             offsets = {-int(value) for value in _OFFSET.findall(path.read_text(encoding="utf-8"))}
         except UnicodeDecodeError as error:
-            raise BadInput(path, f"is no text ({error.reason})") from None
+            raise BadInput(path, f"is not valid text ({error.reason})") from None
         if len(offsets) > 1:
             raise BadInput(path, f"has different offsets for different bands: {sorted(offsets)}")
         if offsets:
@@ -136,12 +137,19 @@ def _noted_offset(path: Path) -> int:
 
 def _checked(path: Path, offset: object) -> int:
     if not isinstance(offset, int) or not 0 <= offset < 1 << 16:
-        raise BadInput(path, f"says that {offset} was added to its digital numbers, expected 0 to 65535")
+        raise BadInput(path, f"has an offset of {offset}, expected an integer from 0 to 65535")
     return offset
 
 
 class ScenePixels:
-    """Open rasters of some bands of a scene. The grid is that of the finest of them: `width`, `height`, `gsd`, `transform`."""
+    """Open rasters of some bands of a scene.
+
+    width, height (pixels), gsd (metres a pixel), transform and crs are those of the finest band. ratios: by band, its gsd divided
+    by the finest.
+
+    Raises:
+        BadInput: the scene lacks a band, or bands do not fit each other.
+    """
 
     def __init__(self, scene: Scene, bands: Sequence[str]) -> None:
         missing = [band for band in bands if band not in scene.files]
@@ -173,7 +181,7 @@ class ScenePixels:
             raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected digital numbers (whole ones)")
         corner = (file.transform.c, file.transform.f)
         if np.hypot(corner[0] - self.transform.c, corner[1] - self.transform.f) > self.gsd / 2 or file.crs != self.crs:
-            raise BadInput(path, f"lies at {corner} in {file.crs}, the other bands at another place")
+            raise BadInput(path, f"lies at {corner} in {file.crs}, not where the other bands lie")
         for size, fine in ((file.width, self.width), (file.height, self.height)):
             if abs(size * ratio - fine) >= ratio:
                 raise BadInput(
@@ -182,10 +190,12 @@ class ScenePixels:
                 )
 
     def read(self, band: str, row: int, rows: int, column: int = 0, columns: int | None = None) -> NDArray[np.uint16]:
-        """Rows of one band as the product has them, in its own pixels, by default full-width; (rows', columns') uint16.
+        """A window of one band as stored, in the band's own pixels, by default of the full width: (rows, columns) uint16.
+
+        Fewer rows are returned at the lower edge.
 
         Raises:
-            BadInput: the file is damaged there.
+            BadInput: the file is damaged in this window.
         """
         file = self.files[band]
         first = min(row, file.height - 1)
@@ -197,7 +207,7 @@ class ScenePixels:
         return values
 
     def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """Digital numbers without the product's offset, at least 0; in the same memory where they are unsigned 16-bit ones."""
+        """Subtract the product's offset, with 0 as the lower limit; uint16 arrays are changed in place."""
         if self._scene.offset:
             offset = np.uint16(self._scene.offset)
             values = np.maximum(values, offset, out=values if values.dtype == offset.dtype else None)

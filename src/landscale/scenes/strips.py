@@ -1,6 +1,7 @@
-"""A tile from north to south: every block of its bands is decoded once, and what is still needed stays in memory.
+"""Read a tile from north to south, so that every block of its bands is decoded only once.
 
-GDAL's own cache does not hold blocks of JPEG 2000 between two reads, and decoding one costs more than all that follows.
+Decoding a block of JPEG 2000 takes longer than everything else done with it, and GDAL's cache does not keep decoded blocks
+between two reads. Rows that are still needed stay in memory.
 """
 
 from __future__ import annotations
@@ -16,43 +17,45 @@ from landscale.vocabulary.bands import BANDS
 
 
 class Strips:
-    """Strips of the open bands of a scene, between two columns; asked for from north to south."""
+    """Rows of the open bands of a scene, between two columns; they must be read from north to south."""
 
     def __init__(self, pixels: ScenePixels, left: int, right: int) -> None:
-        """`left` and `right` in px of 10 m, multiples of 6: the columns that will be asked for."""
+        """`left` and `right` are columns in pixels of 10 m, multiples of 6."""
         self._pixels, self._left, self._right = pixels, left, right
-        self._held: dict[str, tuple[int, NDArray[np.uint16]]] = {}  # by band: the first row, and rows decoded so far
-        self._damaged: dict[str, list[tuple[slice, slice, BadInput]]] = {}  # by band: rows and columns of blocks
+        self._rows: dict[str, tuple[int, NDArray[np.uint16]]] = {}  # by band: index of the first row, decoded rows
+        self._damaged: dict[
+            str, list[tuple[slice, slice, BadInput]]
+        ] = {}  # by band: rows and columns of damaged blocks
 
     def rows(self, band: str, top: int, bottom: int) -> NDArray[np.uint16]:
-        """Rows `top` to `bottom` of a band, in its own pixels, as digital numbers without the product's offset.
+        """Rows `top` to `bottom` of a band, in its own pixels, without the product's offset: (rows, columns) uint16.
 
-        Blocks that are damaged are 0; ask `problem` for them.
+        Damaged blocks are 0; see `problem`.
         """
         ratio = BANDS[band].gsd // 10
         left, right = self._left // ratio, self._right // ratio
         file = self._pixels.files[band]
-        height = int(file.block_shapes[0][0])  # of a row of blocks: what is begun is decoded whole
-        first, values = self._held.pop(band, (0, np.empty((0, right - left), np.uint16)))
+        height = int(file.block_shapes[0][0])  # of a row of blocks, which is decoded as a whole
+        first, values = self._rows.pop(band, (0, np.empty((0, right - left), np.uint16)))
         if not first <= top <= first + len(values):
             first, values = top // height * height, values[:0]
-        end, wanted = first + len(values), min(-(-bottom // height) * height, int(file.height))
-        if wanted > end:
-            fresh = self._pixels.harmonise(self._decode(band, end, wanted - end, left, right))
+        end, needed = first + len(values), min(-(-bottom // height) * height, int(file.height))
+        if needed > end:
+            fresh = self._pixels.harmonise(self._decode(band, end, needed - end, left, right))
             values = np.concatenate([values[top - first :], fresh]) if top < end else fresh
-            first = wanted - len(values)
-        self._held[band] = first, values
+            first = needed - len(values)
+        self._rows[band] = first, values
         return values[top - first : bottom - first]
 
     def problem(self, band: str, top: int, left: int, side: int) -> BadInput | None:
-        """What is damaged of a square of a band, in its own pixels, after its rows were asked for."""
+        """The error of a damaged block in a square of a band, in its own pixels, once its rows were read; else None."""
         for rows, columns, error in self._damaged.get(band, ()):
             if rows.start < top + side and top < rows.stop and columns.start < left + side and left < columns.stop:
                 return error
         return None
 
     def _decode(self, band: str, top: int, rows: int, left: int, right: int) -> NDArray[np.uint16]:
-        """Whole rows of blocks; if any is damaged, each block by itself."""
+        """Decode whole rows of blocks; if one is damaged, decode each block separately."""
         try:
             return self._pixels.read(band, top, rows, left, right - left)
         except BadInput:

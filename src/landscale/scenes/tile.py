@@ -1,4 +1,4 @@
-"""A tile: one Sentinel-2 product, where its bands are and where it lies."""
+"""Open tiles: Sentinel-2 products with their files, manifest and location."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from landscale.scenes.manifest import Manifest, read_manifest
 from landscale.scenes.scene import Scene, ScenePixels, open_scene
 from landscale.vocabulary.bands import ALIASES, BANDS
 
-SIDE = 120  # px of 10 m of a patch: 1.2 km
-GRID = 6  # px of 10 m: where pixels of all bands begin
+SIDE = 120  # pixels of 10 m a side of a patch: 1.2 km
+GRID = 6  # pixels of 10 m: at multiples of it, pixels of all bands start
 _MGRS = re.compile(r"_(T\d\d[A-Z]{3})(?:_|$)")
 _NATIVE = re.compile(r"_(B\d[\dA])(?:_(\d\d)m)?\.jp2$")
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One product: where its bands are, and where it lies. `left`, `top` in metres of `crs`, `width`, `height` in px of 10 m.
+    """One product.
 
-    `product` is what names of patches begin with; `mgrs` is as in T33UUP, empty where the name does not tell.
+    left, top: upper left corner in metres of `crs`. width, height: pixels of 10 m. product: the prefix of the names of its
+    patches. mgrs: tile of the grid, such as T33UUP; empty if the folder's name has none.
     """
 
     scene: Scene
@@ -36,16 +37,16 @@ class Tile:
 
 
 def product_name(name: str) -> str:
-    """What names of patches begin with: a product's without the time of its processing and `.SAFE`, as in BigEarthNet v2."""
+    """The prefix of patch names: a product's name without processing time and `.SAFE`, as in BigEarthNet v2."""
     name = name.removesuffix(".SAFE")
     return "_".join(name.split("_")[:6]) if name.startswith("S2") and _MGRS.search(name) else name
 
 
 def open_tiles(path: str | Path) -> list[Tile]:
-    """The tiles in a folder: itself, or its folders, in the order of their names.
+    """Open a product, or all products in a folder, in the order of their names.
 
     Raises:
-        BadInput: no such folder, or a product that is not whole.
+        BadInput: there is no such folder, or a product is incomplete or damaged.
     """
     path = Path(path)
     if not path.is_dir():
@@ -58,7 +59,7 @@ def open_tiles(path: str | Path) -> list[Tile]:
 
 def _open(folder: Path) -> Tile:
     manifest = read_manifest(folder)
-    for path in manifest.files:  # a band that is not there would not be missed
+    for path in manifest.files:  # a missing band file would otherwise be ignored
         if path.match("MTD_MSIL*.xml") or (_is_native(path) and not path.exists()):
             manifest.check(path)
     scene = open_scene(folder)
@@ -78,7 +79,7 @@ def _open(folder: Path) -> Tile:
 
 
 def _is_native(path: Path) -> bool:
-    """Whether a file is a band at its own resolution, and no mask or quicklook."""
+    """Whether a file is a band at its native resolution, not a mask or quicklook."""
     match = _NATIVE.search(path.name)
     return (
         match is not None
