@@ -48,9 +48,7 @@ def test_flipped_bytes_are_detected_by_the_manifest(
 def test_a_truncated_file_is_detected_by_the_manifest(product: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
     path = image(product, "B8A")
     os.truncate(path, path.stat().st_size - 1)
-    refused(
-        cli("prepare", "tiles", product, tmp_path / "s.h5", "--corine", clc), path, "by the product's manifest"
-    )
+    refused(cli("prepare", "tiles", product, tmp_path / "s.h5", "--corine", clc), path, "by the product's manifest")
 
 
 @pytest.mark.parametrize("name", ["MTD_MSIL2A.xml", "SCL"])
