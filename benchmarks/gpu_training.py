@@ -23,7 +23,7 @@ import torch
 from rounds import record
 
 from landscale.distributed import Ranks, local_device
-from landscale.loading import Batch, place, train_steps
+from landscale.loading import PatchBatch, place, train_steps
 from landscale.loading.placement import Placement
 from landscale.store import SPLITS, WHOLE, Layout, PatchStore, Plane, StoreWriter, create_store, moments, open_store
 from landscale.training.build import build_classifier
@@ -83,13 +83,13 @@ def write_store(path: Path, patches: int) -> PatchStore:
 class Waiting:
     """Iterates over batches and sums the seconds spent waiting for them."""
 
-    def __init__(self, incoming: Iterator[Batch]) -> None:
+    def __init__(self, incoming: Iterator[PatchBatch]) -> None:
         self.incoming, self.seconds = incoming, 0.0
 
     def __iter__(self) -> Waiting:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> PatchBatch:
         begun = time.perf_counter()
         batch = next(self.incoming)
         self.seconds += time.perf_counter() - begun

@@ -58,7 +58,7 @@ def main() -> None:
         for batch in BATCHES
         for peer in ("bare_step", "eager_fp32")
     }
-    record("training_loop", {"patches_per_second": rates, "ratios": ratios, "speed": speed.told})
+    record("training_loop", {"patches_per_second": rates, "ratios": ratios, "speed": speed.label})
 
 
 def training(folder: Path, batch: int, device: torch.device) -> Trainer:

@@ -34,7 +34,7 @@ def main(path: Path, model: str, batch: int) -> None:
     description = {
         "patches": len(trainer.patches),
         "labels": int(trainer.targets[trainer.patches].sum()),
-        "precision": trainer.model.speed.told,
+        "precision": trainer.model.speed.label,
         "threads": torch.get_num_threads(),
     }
     for rows, _ in zip(steps, turns(description), strict=False):

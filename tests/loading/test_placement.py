@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from landscale.distributed import Ranks
 from landscale.errors import BadStore, LandscaleError
-from landscale.loading import Placed, batches, epoch_order, filling, place, placement, targets_by_name, train_steps
+from landscale.loading import PlacedSplit, batches, epoch_order, filling, place, placement, targets_by_name, train_steps
 from landscale.loading.filling import positions
+from landscale.loading.free_memory import FreeMemory, cgroup_limits, free_memory
 from landscale.loading.on_device import routes
 from landscale.loading.placement import choose
-from landscale.loading.room import Room, limits, look
 from landscale.store import SUPER, PatchStore, Plane, open_store
 from landscale.testing import make_store, rgbn_plane, sentinel_planes
 from launchers import session_of
@@ -35,7 +35,9 @@ PLACES = ["memory", "device", pytest.param("gpu", marks=needs_gpu)]
 SPLITS = {"val": 5, "train": 19, "test": 3}
 
 
-def put(store: PatchStore, where: str, bands: tuple[str, ...], upsampled: bool = False) -> tuple[torch.device, Placed]:
+def put(
+    store: PatchStore, where: str, bands: tuple[str, ...], upsampled: bool = False
+) -> tuple[torch.device, PlacedSplit]:
     device = torch.device("cuda", 0) if where == "gpu" else CPU
     how = "device" if where == "gpu" else where
     placed = place(store, bands, upsampled, store.patches("train"), Ranks(), device, how)
@@ -91,7 +93,7 @@ def test_upsampled_patches(where, tmp_path):
     native = sentinel_planes(12)
     every = tuple(band for plane in native for band in plane.bands)
     store = make_store(tmp_path / "s.h5", planes=(*native, Plane(SUPER, every, 12, 10)), splits=SPLITS)
-    assert put(store, where, ("B02", "B12"), upsampled=True)[1].told.endswith(
+    assert put(store, where, ("B02", "B12"), upsampled=True)[1].description.endswith(
         "(6.57e-05 GB)"
     )  # 19 · 12 · 12² · 2 bytes
     same_as_disk(store, where, ("B02", "B12"), upsampled=True)
@@ -150,10 +152,10 @@ def test_a_rank_that_fills_for_long_is_not_silent(where, tmp_path, small_parts):
 # ---- where there is room
 
 
-def rooms(*machines: tuple[int, int, int | None], ranks: int = 1) -> list[Room]:
+def rooms(*machines: tuple[int, int, int | None], ranks: int = 1) -> list[FreeMemory]:
     """So many ranks on each machine of (memory, shared, GPU) in GB."""
     return [
-        Room(f"n{k}", memory * 10**9, shared * 10**9, None if gpu is None else gpu * 10**9)
+        FreeMemory(f"n{k}", memory * 10**9, shared * 10**9, None if gpu is None else gpu * 10**9)
         for k, (memory, shared, gpu) in enumerate(machines)
         for _ in range(ranks)
     ]
@@ -207,14 +209,14 @@ def test_refusals_and_what_stays_on_the_disk(tmp_path, monkeypatch):
     assert place(store, bands, False, rows, Ranks(), torch.device("cuda", 0), "disk") is None
     with pytest.raises(BadStore, match="lacks B12"):
         place(store, ("B12",), False, rows, Ranks(), CPU, "memory")
-    monkeypatch.setattr(placement, "look", lambda device: Room("here", 1000, 1000, None))
+    monkeypatch.setattr(placement, "free_memory", lambda device: FreeMemory("here", 1000, 1000, None))
     for how in ("memory", "device"):
         with pytest.raises(LandscaleError, match=f"--placement {how}: the train split takes 5.47e-06 GB"):
             place(store, bands, False, rows, Ranks(), CPU, how)
 
 
 def test_the_room_is_what_the_job_may_take(tmp_path):
-    here = look(CPU)
+    here = free_memory(CPU)
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < here.memory < total
     assert 0 < here.shared <= here.memory
@@ -226,10 +228,10 @@ def test_the_room_is_what_the_job_may_take(tmp_path):
         (tmp_path / folder / name).write_text(f"{limit}\n")
     groups = tmp_path / "cgroup"
     groups.write_text("0::/job_7/step_0/task_0\n")
-    assert list(limits(groups, tmp_path)) == [64_000]
+    assert list(cgroup_limits(groups, tmp_path)) == [64_000]
     groups.write_text("4:memory:/uid_0/job_7/step_0\n3:cpu:/uid_0\n0::/\n")
-    assert list(limits(groups, tmp_path)) == [32_000]
-    assert list(limits(tmp_path / "none", tmp_path)) == []
+    assert list(cgroup_limits(groups, tmp_path)) == [32_000]
+    assert list(cgroup_limits(tmp_path / "none", tmp_path)) == []
 
 
 # ---- exchange
@@ -272,7 +274,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from landscale.loading import batches, epoch_order, filling, place, placement
-from landscale.loading.room import Room
+from landscale.loading.free_memory import FreeMemory
 from landscale.distributed import Ranks, start_process_group, end_process_group
 from landscale.errors import BadStore, LandscaleError
 from landscale.store import open_store
@@ -308,7 +310,7 @@ def compare(ranks, placed):
 
 def case(ranks, how, free=None, host="one"):
     if free is not None:
-        placement.look = lambda device: Room(host, free, free, None)
+        placement.free_memory = lambda device: FreeMemory(host, free, free, None)
     fact = {"world": ranks.world, "how": how}
     try:
         placed = place(store, bands, False, rows, ranks, torch.device("cpu"), how)
@@ -316,7 +318,7 @@ def case(ranks, how, free=None, host="one"):
         fact["refused"] = str(error)
     else:
         compare(ranks, placed)
-        fact["told"] = placed.told
+        fact["told"] = placed.description
         fact["held"] = sum(t.nbytes for t in placed.shards.values()) / SPLIT if how == "device" else 0
     facts.append(fact | {"maps": shared()})
 

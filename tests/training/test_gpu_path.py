@@ -93,7 +93,7 @@ def test_a_tensor_left_on_the_host_is_noticed(store, tmp_path, monkeypatch):
 def test_a_split_on_the_device_gives_batches_there(store):
     with fake_gpu() as transfers:
         placed = place(store, BANDS.split(","), False, store.patches("train"), Ranks(), GPU, "device")
-        assert placed.told.startswith("train split on the GPU")
+        assert placed.description.startswith("train split on the GPU")
         transfers.waits.clear()
         steps = train_steps(epoch_order(store.patches("train"), 0, 0), 8)
         for batch in batches(store, BANDS.split(","), store.classes, steps, GPU, placed=placed):

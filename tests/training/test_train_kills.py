@@ -101,7 +101,7 @@ def test_thirty_terminations_lose_no_step(start, store, tmp_path):
         code = ended(process)
         said = log.read_text() if log.exists() else ""  # a signal that came before all else
         assert code in (75, -signal.SIGTERM, 0), said  # before the loop it has nothing to save, and nothing is lost
-        went_on = re.search(r"goes on at step\s+(\d+)", said)
+        went_on = re.search(r"resumes at step\s+(\d+)", said)
         if went_on:
             assert int(went_on[1]) == (stopped[-1] if stopped else 0)
         if code == 75:
@@ -125,7 +125,7 @@ def test_two_ranks_terminated_at_ten_moments(store, tmp_path, both):
             os.kill(process.pid, signal.SIGTERM)
         said, _ = process.communicate(timeout=60)
         assert wait_until_gone(process.pid, 40) == []
-        if (went_on := re.search(r"goes on at step\s+(\d+)", said)) is not None:
+        if (went_on := re.search(r"resumes at step\s+(\d+)", said)) is not None:
             assert int(went_on[1]) == stopped, said
         found = re.search(r"stopped after step (\d+)", said)
         stopped = int(found[1]) if found else stopped

@@ -185,7 +185,7 @@ def test_a_signal_to_one_rank_stops_all_and_nothing_is_lost(store, tmp_path, und
     process = begun(store, run)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert "goes on at step" in said
+    assert "resumes at step" in said
     assert outcome(run) == undisturbed
 
 

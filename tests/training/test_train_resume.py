@@ -93,7 +93,7 @@ def test_no_patch_of_an_epoch_is_seen_twice(tmp_path_factory, patches, batch, ac
         patch.setattr(Ranks, "broadcast", lambda self, value: value)
         patch.setattr(Trainer, "batches", lambda self, parts: iter(parts))
         patch.setattr(Trainer, "_announce", lambda self: None)
-        patch.setattr(room, "deaf", lambda: None)  # to signals, of this process
+        patch.setattr(room, "ignore_scheduler_signals", lambda: None)  # to signals, of this process
         patch.setattr(Run, "events", lambda self, epoch: None)
         left = [0]
         for world, most in [*sessions, (sessions[0][0], 10**6)]:
@@ -344,7 +344,7 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(store, tmp_path, capsys):
     run.begin(PLAIN, store)
     checkpoint_room.save_checkpoint(run.last, {"x": torch.zeros(1)}, {"state": {"total": 1, "loss": 0.0}})
     assert main(["train", f"--store={store.path}", f"--run={run.folder}", *flags(PLAIN)]) == 2
-    assert "is no checkpoint of this version" in capsys.readouterr().err
+    assert "is not a checkpoint of this version" in capsys.readouterr().err
 
 
 # ---- signals

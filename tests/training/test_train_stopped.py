@@ -146,7 +146,7 @@ def test_ctrl_c_finishes_the_step(start, store, tmp_path, undisturbed):
     assert "stopped after step" in said
     assert not (tmp_path / "run" / "scores.json").exists()
     assert ended(start(words, tmp_path / "output.txt")) == 0
-    assert "goes on at step" in (tmp_path / "output.txt").read_text()
+    assert "resumes at step" in (tmp_path / "output.txt").read_text()
     assert outcome(tmp_path / "run") == undisturbed
 
 

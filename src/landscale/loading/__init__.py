@@ -1,20 +1,21 @@
 """Store → batches.
 
-`order` decides which rank reads which patches in which order, `gathering` reads their pixels ahead of use, and `placement`
-decides where these are kept (disk, memory or device), by means of `in_memory`, `on_device`, `filling` and `room`.
+`order` decides which patches come, in which order and on which rank; `gathering` reads their pixels ahead of use; `placement`
+keeps a split on the disk, in memory or on the device (above `in_memory`, `on_device` and `filling`); `dataset` is for other
+training loops.
 """
 
-from landscale.loading.batch import Batch, Native
+from landscale.loading.batch import Native, PatchBatch
 from landscale.loading.dataset import PatchDataset
 from landscale.loading.gathering import batches
 from landscale.loading.order import epoch_order, evaluation_steps, rare_class_weights, targets_by_name, train_steps
-from landscale.loading.placement import Placed, Placement, place
+from landscale.loading.placement import PlacedSplit, Placement, place
 
 __all__ = [
-    "Batch",
     "Native",
+    "PatchBatch",
     "PatchDataset",
-    "Placed",
+    "PlacedSplit",
     "Placement",
     "batches",
     "epoch_order",

@@ -1,4 +1,4 @@
-"""Some patches: what the store gives and training takes."""
+"""A batch: the patches that the network sees at once."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-# The pixels of a batch by the bands they hold: (n, bands, side, side) in the store's dtype.
+# The pixels of a batch at native resolution, by the bands of each plane: (n, bands, side, side) in the store's dtype.
 Native = dict[tuple[str, ...], Tensor]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Some patches, perhaps none. `planes` and `targets` stay valid until the next batch is asked for.
+class PatchBatch:
+    """n patches, n ≥ 0. `planes` and `targets` are valid until the next batch is taken, since their memory is used again.
 
-    rows (n,) are indices in the store, planes the raw digital numbers, targets (n, C) float32 in 0…1.
+    rows (n,): rows in the store. planes: raw digital numbers. targets (n, C): float32 in 0…1.
     """
 
     rows: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Copying a split out of its store, once, in the order in which it lies there."""
+"""Copying a split out of its store once, in the order of the store."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from landscale.errors import LandscaleError
 from landscale.runtime.progress import progress_bar
 from landscale.store import PatchStore, Plane
 
-_PART = 256 << 20  # bytes that a rank copies before it hears of the others
-_PIECE = 8 << 20  # bytes that a thread copies at once
+_PART = 256 << 20  # bytes that a rank copies before it waits for the others
+_PIECE = 8 << 20  # bytes that a thread copies in one call
 _THREADS = 4
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
 def bytes_of(plane: Plane) -> int:
-    """Of one patch."""
+    """Bytes of one patch of a plane."""
     return math.prod(plane.shape) * np.dtype(plane.dtype).itemsize
 
 
 def part_of(planes: tuple[Plane, ...]) -> int:
-    """Patches of a part."""
+    """How many patches a part has."""
     return max(_PART // sum(map(bytes_of, planes)), 1)
 
 
-def filled(
+def copy_in_parts(
     store: PatchStore,
     planes: tuple[Plane, ...],
     rows: NDArray[np.int64],
@@ -41,32 +41,32 @@ def filled(
     into: Callable[[slice], Arrays],
     ranks: Ranks,
 ) -> Iterator[slice]:
-    """The parts of `rows`, each when its pixels are there.
+    """Copy `rows` part by part; yields each part as a slice of `rows` when its pixels have been copied.
 
-    The ranks go part by part together: what one reads from the disk, the others find in the page cache, and none waits
-    for another longer than for a part.
+    All ranks copy part by part together: pages that one reads from the disk are in the page cache for the others, and no rank
+    waits for another longer than one part takes.
 
     Args:
-        rows: what this rank copies, ascending; perhaps nothing.
-        most: no rank has more rows than this; the same on all.
-        into: gives the arrays that take a part's pixels from their beginning on, by plane.
+        rows: ascending rows of the store that this rank copies; may be empty.
+        most: the largest number of rows of any rank; the same on all.
+        into: gives the arrays for a part, by plane; they are filled from their beginning.
 
     Raises:
-        LandscaleError: on every rank, when one cannot read its patches.
+        LandscaleError: on every rank, if one cannot read its patches.
     """
     part = part_of(planes)
     piece = max(_PIECE // sum(map(bytes_of, planes)), 1)
     with ThreadPoolExecutor(_THREADS) as pool, progress_bar("place", len(rows), visible=ranks.first) as advance:
         for start in range(0, most, part):
-            here = slice(start, start + part)
-            wanted = rows[here]
-            arrays = {key: array[: len(wanted)] for key, array in into(here).items()}
-            pieces = [slice(k, k + piece) for k in range(0, len(wanted), piece)]
+            current = slice(start, start + part)
+            part_rows = rows[current]
+            arrays = {key: array[: len(part_rows)] for key, array in into(current).items()}
+            pieces = [slice(k, k + piece) for k in range(0, len(part_rows), piece)]
             ranks.report_progress(-1)  # before the first step
-            with agreed(ranks):
-                for copied in pool.map(partial(_copy, store, wanted, arrays), pieces):
+            with raise_on_all_ranks(ranks):
+                for copied in pool.map(partial(_copy, store, part_rows, arrays), pieces):
                     advance(copied)
-            yield here
+            yield current
 
 
 def _copy(store: PatchStore, rows: NDArray[np.int64], arrays: Arrays, piece: slice) -> int:
@@ -75,8 +75,8 @@ def _copy(store: PatchStore, rows: NDArray[np.int64], arrays: Arrays, piece: sli
 
 
 @contextmanager
-def agreed(ranks: Ranks) -> Iterator[None]:
-    """What a user can put right fails on all ranks when it fails on one, with its line: nobody waits for who gave up."""
+def raise_on_all_ranks(ranks: Ranks) -> Iterator[None]:
+    """If the block raises a LandscaleError on one rank, all ranks raise it, so that none blocks in a collective."""
     try:
         yield
     except LandscaleError as error:
@@ -87,12 +87,12 @@ def agreed(ranks: Ranks) -> Iterator[None]:
 
 
 def positions(split: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where rows of the store (n,) stand in a split, whose rows ascend.
+    """Positions in a split (its rows in the store, ascending) of some of its rows (n,).
 
     Raises:
-        ValueError: a row that is not of the split.
+        ValueError: a row is not in the split.
     """
     at = np.searchsorted(split, rows)
     if not np.array_equal(split.take(at, mode="clip"), rows):
-        raise ValueError("rows that are not of the split that was placed")
+        raise ValueError("rows that are not in the split that was placed")
     return at

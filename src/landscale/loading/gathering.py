@@ -1,7 +1,7 @@
-"""Store → batches at native resolution, gathered ahead of use.
+"""Store → batches at native resolution, read ahead of use.
 
-Batches are gathered from the store by threads into buffers that are used again: fresh memory's page faults cost more
-than the copy (a DataLoader's workers would copy twice more).
+Threads copy batches from the store into buffers that are used again: page faults of fresh memory cost more than the copy, and a
+DataLoader's workers would copy twice more.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from landscale.distributed import Ranks
-from landscale.loading.batch import Batch
+from landscale.loading.batch import PatchBatch
 from landscale.loading.filling import positions
-from landscale.loading.in_memory import InMemory
-from landscale.loading.on_device import OnDevice
-from landscale.loading.placement import Placed
+from landscale.loading.in_memory import SplitInMemory
+from landscale.loading.on_device import SplitOnDevice
+from landscale.loading.placement import PlacedSplit
 from landscale.store import PatchStore, Plane
 
 _ALONE = Ranks()
@@ -35,16 +35,18 @@ def batches(
     ahead: int = 2,
     upsampled: bool = False,
     ranks: Ranks = _ALONE,
-    placed: Placed | None = None,
-) -> Iterator[Batch]:
-    """The batches of `steps`, each gathered while the ones before it are used.
-
-    The bands are native ones or, `upsampled`, those of the store's `data_super`.
+    placed: PlacedSplit | None = None,
+) -> Iterator[PatchBatch]:
+    """The batches of `steps`, each read while the ones before it are used.
 
     Args:
-        steps: rows of the store, of all ranks together, of which this one takes every world-th from its own on; perhaps
-            none, and its batch is empty. No step is larger than the first.
-        placed: where the split of these bands was brought to; by default it is read from the store.
+        bands: every plane that holds one of them is read.
+        targets: (N, C) for all rows of the store.
+        steps: rows in the store, of all ranks together. Rank r takes rows r, r + world, …; where there are none, its batch is
+            empty. No step is larger than the first.
+        ahead: batches that are read in advance.
+        upsampled: read the store's `data_super` instead of the native planes.
+        placed: the split as `place` returned it; None: it is read from the store.
     """
     remaining = iter(steps)
     first = next(remaining, None)
@@ -53,68 +55,75 @@ def batches(
     planes = store.planes_for(bands, upsampled)
     size = max(-(-len(first) // ranks.world), 1)
     remaining = chain([first], remaining)
-    if isinstance(placed, OnDevice):
+    if isinstance(placed, SplitOnDevice):
         yield from _on_device(placed, targets, remaining, size, ranks)
         return
-    rings = [_Buffers(placed or store, planes, size, device) for _ in range(ahead + 1)]
-    free = deque(rings)
+    free = deque(_Buffers(placed or store, planes, size, device) for _ in range(ahead + 1))
 
     with ThreadPoolExecutor(ahead) as pool:
-        waiting: deque[tuple[_Buffers, Future[Batch]]] = deque()
+        waiting: deque[tuple[_Buffers, Future[PatchBatch]]] = deque()
 
-        def ask(step: NDArray[np.int64]) -> None:
+        def start_reading(step: NDArray[np.int64]) -> None:
             buffers = free.popleft()
             waiting.append((buffers, pool.submit(buffers.gather, step[ranks.rank :: ranks.world], targets)))
 
         for step in islice(remaining, ahead):
-            ask(step)
+            start_reading(step)
         while waiting:
             buffers, future = waiting.popleft()
             batch = future.result()
             for step in islice(remaining, 1):
-                ask(step)
+                start_reading(step)
             buffers.arrive(batch)
             yield batch
             free.append(buffers)
 
 
 def _on_device(
-    placed: OnDevice, targets: NDArray[np.uint8], steps: Iterable[NDArray[np.int64]], size: int, ranks: Ranks
-) -> Iterator[Batch]:
-    """In this thread: ranks may exchange patches, and a device works ahead of us by itself, in order, on one buffer."""
-    labels = placed.there(targets[placed.rows])
+    placed: SplitOnDevice, targets: NDArray[np.uint8], steps: Iterable[NDArray[np.int64]], size: int, ranks: Ranks
+) -> Iterator[PatchBatch]:
+    """Batches of a split on the device, without threads or a second buffer.
+
+    Ranks may exchange patches, which must happen in the same order on all; and a GPU queues its work by itself.
+    """
+    labels = placed.to_own_device(targets[placed.rows])
     into = placed.buffers(size)
     for step in steps:
         rows = step[ranks.rank :: ranks.world]
         planes = placed.gather(step, ranks, into)
-        yield Batch(rows, planes, labels.index_select(0, placed.there(positions(placed.rows, rows))).float())
+        yield PatchBatch(
+            rows, planes, labels.index_select(0, placed.to_own_device(positions(placed.rows, rows))).float()
+        )
 
 
 class _Buffers:
-    """Memory for one batch, pinned where a GPU will fetch it, in a stream of its own: beside the steps, not between them."""
+    """Memory for one batch. For a GPU it is pinned and copied in its own stream, so that copies and steps overlap."""
 
-    def __init__(self, source: PatchStore | InMemory, planes: Sequence[Plane], size: int, device: torch.device) -> None:
+    def __init__(
+        self, source: PatchStore | SplitInMemory, planes: Sequence[Plane], size: int, device: torch.device
+    ) -> None:
         self._source, self._planes, self._device = source, planes, device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._host = {p.key: torch.from_numpy(np.zeros((size, *p.shape), p.dtype)) for p in planes}
         if self._stream:
             self._host = {key: tensor.pin_memory() for key, tensor in self._host.items()}
 
-    def gather(self, rows: NDArray[np.int64], targets: NDArray[np.uint8]) -> Batch:
+    def gather(self, rows: NDArray[np.int64], targets: NDArray[np.uint8]) -> PatchBatch:
+        """Read a batch and begin to copy it to the device."""
         if self._stream:
-            self._stream.synchronize()  # the device may still be reading what we are about to overwrite
+            self._stream.synchronize()  # the GPU may still be copying from this memory
         host = {key: tensor[: len(rows)] for key, tensor in self._host.items()}
         if len(rows):
             self._source.gather(rows, {key: tensor.numpy() for key, tensor in host.items()})
-        wanted = torch.from_numpy(targets[rows].astype(np.float32))
-        with torch.cuda.stream(self._stream):  # none on a CPU, where nothing moves
+        labels = torch.from_numpy(targets[rows].astype(np.float32))
+        with torch.cuda.stream(self._stream):  # no stream on a CPU, where nothing is copied
             planes = {p.bands: host[p.key].to(self._device, non_blocking=True) for p in self._planes}
-            return Batch(rows, planes, wanted.to(self._device, non_blocking=True))
+            return PatchBatch(rows, planes, labels.to(self._device, non_blocking=True))
 
-    def arrive(self, batch: Batch) -> None:
-        """Let what the device does next with a batch wait for it, and its memory wait for that."""
+    def arrive(self, batch: PatchBatch) -> None:
+        """Let the GPU's next work wait for the batch's copy, and keep the batch's memory until that work is done."""
         if self._stream:
-            here = torch.cuda.current_stream(self._device)
-            here.wait_stream(self._stream)
+            current = torch.cuda.current_stream(self._device)
+            current.wait_stream(self._stream)
             for tensor in (*batch.planes.values(), batch.targets):
-                tensor.record_stream(here)
+                tensor.record_stream(current)

@@ -1,4 +1,4 @@
-"""A split in memory, once for all the ranks of a machine."""
+"""A split in memory, one copy for all ranks of a machine."""
 
 from __future__ import annotations
 
@@ -11,34 +11,42 @@ from numpy.typing import NDArray
 
 from landscale.distributed import Ranks
 from landscale.errors import LandscaleError
-from landscale.loading.filling import Arrays, agreed, bytes_of, filled, positions
-from landscale.loading.room import SHARED
+from landscale.loading.filling import Arrays, bytes_of, copy_in_parts, positions, raise_on_all_ranks
+from landscale.loading.free_memory import SHARED
 from landscale.runtime.portability import open_unnamed, reserve_space
 from landscale.store import PatchStore, Plane
 
 _ALIGNED = 4096
 
 
-class InMemory:
-    """A split's patches, given as the store gives them."""
+class SplitInMemory:
+    """The patches of a split, read as from a store. `description` is a phrase for the terminal."""
 
-    def __init__(self, rows: NDArray[np.int64], planes: Arrays, told: str) -> None:
-        self._rows, self.planes, self.told = rows, planes, told
+    def __init__(self, rows: NDArray[np.int64], planes: Arrays, description: str) -> None:
+        self._rows, self.planes, self.description = rows, planes, description
 
     def gather(self, rows: NDArray[np.int64], into: Arrays) -> None:
-        """As `PatchStore.gather`, of rows of the split."""
+        """What `PatchStore.gather` does, for rows of the split."""
         at = positions(self._rows, rows)
         for key, out in into.items():
             np.take(self.planes[key], at, axis=0, out=out, mode="clip")  # any other mode makes a copy in between
 
 
 def in_memory(
-    store: PatchStore, planes: tuple[Plane, ...], rows: NDArray[np.int64], ranks: Ranks, peers: Sequence[int], told: str
-) -> InMemory:
-    """Copy a split to memory. `peers` are the ranks on this machine, of which the first one fills it for all.
+    store: PatchStore,
+    planes: tuple[Plane, ...],
+    rows: NDArray[np.int64],
+    ranks: Ranks,
+    peers: Sequence[int],
+    description: str,
+) -> SplitInMemory:
+    """Copy a split to memory.
+
+    Args:
+        rows: of the split, ascending. peers: the ranks on this machine; the first one copies for all of them.
 
     Raises:
-        LandscaleError: on every rank, when a machine has not enough of it.
+        LandscaleError: on every rank, if a machine has too little memory or a patch cannot be read.
     """
     sizes = [len(rows) * bytes_of(p) for p in planes]
     starts = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
@@ -47,25 +55,27 @@ def in_memory(
         p.key: memory[start : start + size].view(p.dtype).reshape(len(rows), *p.shape)
         for p, start, size in zip(planes, starts[:-1], sizes, strict=True)
     }
-    mine = rows if ranks.rank == peers[0] else rows[:0]
-    for _ in filled(store, planes, mine, len(rows), lambda part: {key: a[part] for key, a in arrays.items()}, ranks):
+    own = rows if ranks.rank == peers[0] else rows[:0]
+    for _ in copy_in_parts(
+        store, planes, own, len(rows), lambda part: {key: a[part] for key, a in arrays.items()}, ranks
+    ):
         pass
-    return InMemory(rows, arrays, told)
+    return SplitInMemory(rows, arrays, description)
 
 
 def _shared(size: int, ranks: Ranks, peers: Sequence[int]) -> NDArray[np.uint8]:
-    """Memory that the ranks of a machine share; the first one may write.
+    """Memory that the ranks of a machine share; the first of them may write.
 
-    It is a file that never has a name: the others open it by the first one's descriptor. So it is gone when the last of
-    them is, even if all are killed.
+    It is a file without a name, which the others open through the first one's file descriptor. The system removes it when the
+    last of them ends, even if all are killed.
     """
     handle = -1
     try:
-        with agreed(ranks):
+        with raise_on_all_ranks(ranks):
             if ranks.rank == peers[0]:
                 handle = _reserved(size)
         paths = ranks.gather(f"/proc/{os.getpid()}/fd/{handle}")
-        with agreed(ranks):
+        with raise_on_all_ranks(ranks):
             if handle < 0:
                 handle = _opened(paths[peers[0]])
         access = mmap.ACCESS_WRITE if ranks.rank == peers[0] else mmap.ACCESS_READ

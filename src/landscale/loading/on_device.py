@@ -1,4 +1,4 @@
-"""A split on the device, or spread over the devices of a machine: a batch comes from there, and only row numbers travel."""
+"""A split on the device, or spread over the devices of a machine. To take a batch, only row numbers are copied to the device."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import Tensor
 
 from landscale.distributed import Ranks
 from landscale.loading.batch import Native
-from landscale.loading.filling import bytes_of, filled, part_of, positions
+from landscale.loading.filling import bytes_of, copy_in_parts, part_of, positions
 from landscale.loading.transfer import to_device
 from landscale.store import PatchStore, Plane
 
 
-class OnDevice:
-    """A split's patches, of which this rank holds every L-th from its place among its L `peers` on; all of them if it has none.
+class SplitOnDevice:
+    """The patches of a split. With L `peers`, peer k holds patches k, k + L, …; a rank without other peers holds all.
 
-    A patch is a row of words: torch cannot index uint16 everywhere, nor NCCL send it.
+    A patch is stored as a row of wider integers, since torch cannot index uint16 on every device and NCCL cannot send it.
+    `description` is a phrase for the terminal.
     """
 
     def __init__(
@@ -31,30 +32,35 @@ class OnDevice:
         shards: Mapping[str, Tensor],
         peers: Sequence[int],
         group: dist.ProcessGroup | None,
-        told: str,
+        description: str,
     ) -> None:
-        self.rows, self.shards, self.told = rows, shards, told
+        self.rows, self.shards, self.description = rows, shards, description
         self._planes, self._peers, self._group = planes, peers, group
 
     def buffers(self, size: int) -> dict[str, Tensor]:
-        """Memory for batches of `size` patches."""
+        """Memory for batches of at most `size` patches, by plane."""
         return {key: shard.new_empty((size, shard.shape[1])) for key, shard in self.shards.items()}
 
     def gather(self, step: NDArray[np.int64], ranks: Ranks, into: Mapping[str, Tensor]) -> Native:
-        """This rank's patches of a step, in `into`. Peers exchange theirs, so all call it for every step, in one order.
+        """Copy this rank's patches of a step to `into`.
+
+        Peers exchange patches, so all of them call this for every step, in the same order.
 
         Args:
-            step: the rows of all ranks.
+            step: rows in the store, of all ranks. Rank r takes rows r, r + world, ….
+
+        Returns:
+            The planes of the batch, which lie in `into`.
         """
         at = positions(self.rows, step)
         n = len(at[ranks.rank :: ranks.world])
         if len(self._peers) == 1:
-            index = self.there(at[ranks.rank :: ranks.world])
+            index = self.to_own_device(at[ranks.rank :: ranks.world])
             for key, shard in self.shards.items():
                 torch.index_select(shard, 0, index, out=into[key][:n])
         else:
             route = routes(at, ranks, self._peers)
-            given, order = self.there(route.given), self.there(route.order)
+            given, order = self.to_own_device(route.given), self.to_own_device(route.order)
             for key, shard in self.shards.items():
                 received = shard.new_empty((n, shard.shape[1]))
                 dist.all_to_all_single(
@@ -63,8 +69,8 @@ class OnDevice:
                 torch.index_select(received, 0, order, out=into[key][:n])
         return {p.bands: into[p.key][:n].view(_dtype(p)).view(n, *p.shape) for p in self._planes}
 
-    def there(self, values: NDArray[np.generic]) -> Tensor:
-        """On the device; nobody waits for the copy."""
+    def to_own_device(self, values: NDArray[np.generic]) -> Tensor:
+        """A copy of host values on the split's device; the host does not wait for it."""
         return to_device(torch.from_numpy(values), next(iter(self.shards.values())).device)
 
 
@@ -76,17 +82,18 @@ def on_device(
     peers: Sequence[int],
     group: dist.ProcessGroup | None,
     device: torch.device,
-    told: str,
-) -> OnDevice:
-    """Copy a split to the device, through one piece of pinned memory.
+    description: str,
+) -> SplitOnDevice:
+    """Copy a split to the device, part by part through one buffer of pinned memory.
 
     Args:
-        peers: the ranks, ascending, that share the split; this one alone if it holds all of it.
+        peers: the ranks, ascending, among which the split is divided; this rank alone if it holds all of it.
+        group: the process group of the peers; None without other peers.
     """
-    mine = rows[peers.index(ranks.rank) :: len(peers)]
+    own = rows[peers.index(ranks.rank) :: len(peers)]
     part = min(part_of(planes), len(rows))
     shards = {
-        p.key: torch.empty((len(mine), *words), dtype=dtype, device=device)
+        p.key: torch.empty((len(own), *words), dtype=dtype, device=device)
         for p in planes
         for dtype, *words in [_words(p)]
     }
@@ -94,18 +101,18 @@ def on_device(
     if device.type == "cuda":
         staging = {key: tensor.pin_memory() for key, tensor in staging.items()}
     arrays = {key: tensor.numpy() for key, tensor in staging.items()}
-    for here in filled(store, planes, mine, len(rows), lambda _: arrays, ranks):
+    for part_rows in copy_in_parts(store, planes, own, len(rows), lambda _: arrays, ranks):
         for key, shard in shards.items():
-            copied = shard[here]
+            copied = shard[part_rows]
             copied.copy_(staging[key][: len(copied)].flatten(1).view(shard.dtype))
-    return OnDevice(rows, planes, shards, peers, group, told)
+    return SplitOnDevice(rows, planes, shards, peers, group, description)
 
 
 class Route(NamedTuple):
-    """How a step's patches come to one of the peers.
+    """How one peer exchanges the patches of a step.
 
-    given: places in its shard that it sends, peer by peer; gives and receives: how many to and from each; order: where,
-    in what it receives, its patches stand.
+    given: positions in its shard of the patches that it sends, ordered by receiver. gives, receives: how many it sends to and
+    receives from each peer. order: positions of its batch's patches among those that it receives.
     """
 
     given: NDArray[np.int64]
@@ -115,19 +122,20 @@ class Route(NamedTuple):
 
 
 def routes(at: NDArray[np.int64], ranks: Ranks, peers: Sequence[int]) -> Route:
-    """Every peer knows the step, so nobody has to ask.
+    """The exchange of one step, seen from this rank. Every peer derives it from the step, without communication.
 
     Args:
-        at: positions in the split of the step's patches, of all ranks: position p lies with peer p mod L, at p div L.
+        at: positions in the split of the step's patches, of all ranks. With L peers, position p is held by peer p mod L, in its
+            shard at p div L.
     """
-    me, shares = peers.index(ranks.rank), len(peers)
-    wanted = [at[peer :: ranks.world] for peer in peers]
-    given = [theirs[theirs % shares == me] // shares for theirs in wanted]
-    owners = wanted[me] % shares
+    me, shards = peers.index(ranks.rank), len(peers)
+    batches = [at[peer :: ranks.world] for peer in peers]
+    given = [batch[batch % shards == me] // shards for batch in batches]
+    owners = batches[me] % shards
     return Route(
         np.concatenate(given),
         [len(places) for places in given],
-        np.bincount(owners, minlength=shares).tolist(),
+        np.bincount(owners, minlength=shards).tolist(),
         np.argsort(np.argsort(owners, kind="stable"), kind="stable"),
     )
 
@@ -137,7 +145,7 @@ def _dtype(plane: Plane) -> torch.dtype:
 
 
 def _words(plane: Plane) -> tuple[torch.dtype, int]:
-    """The widest type that a patch is a whole number of, and that number."""
+    """The widest integer type of which a patch is a whole number, and that number."""
     size = bytes_of(plane)
     dtype = next(dtype for dtype in (torch.int64, torch.int32, torch.uint8) if size % dtype.itemsize == 0)
     return dtype, size // dtype.itemsize

@@ -1,4 +1,7 @@
-"""Which patches, in which order, by which rank: pure functions of (seed, epoch) and (rank, world). Nothing to save or lose."""
+"""Which patches, in which order, on which rank.
+
+Pure functions of (seed, epoch) and (rank, world), so that a checkpoint needs no state of the order.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ from landscale.vocabulary.nomenclatures import columns_by_name
 def epoch_order(
     patches: NDArray[np.int64], seed: int, epoch: int, weights: NDArray[np.float64] | None = None
 ) -> NDArray[np.int64]:
-    """The patches in the order of an epoch, which depends on nothing but the arguments.
+    """The patches in the order of an epoch, a function of the arguments alone.
 
-    Without weights, a permutation. With weights (len(patches),) as many patches, each as often as its weight says: in the
-    mean exactly, and in every epoch that number rounded down or up (a weight of 1 is the mean one's). Systematic
-    resampling: evenly spaced points, begun at random, on the cumulated weights (Kitagawa 1996, JCGS 5(1)).
+    Without weights it is a permutation. With weights (len(patches),) it has as many patches; each occurs weight / mean(weights)
+    times on average over the epochs, and in each epoch that number rounded down or up. This is systematic resampling: evenly
+    spaced points with a random start on the cumulated weights (Kitagawa 1996, JCGS 5(1)).
     """
     if weights is not None:
         until = np.cumsum(weights)
@@ -30,14 +33,14 @@ def epoch_order(
 
 
 def rare_class_weights(targets: NDArray[np.uint8], power: float) -> NDArray[np.float64]:
-    """How often a patch should be seen (N,), in the mean once, by the rarest of its classes.
+    """Weights (N,) for drawing patches, with mean 1, by the rarest class of each.
 
-    (1 / share of patches with the class)^power, the largest over a patch's classes: the repeat factor of LVIS (Gupta et
-    al. 2019, arXiv:1908.03195, appendix B.2, where power is ½) without its threshold. A patch without class weighs as the
-    least of the others.
+    (1 / fraction of patches with the class)^power, the largest over a patch's classes: the repeat factor of LVIS (Gupta et
+    al. 2019, arXiv:1908.03195, appendix B.2, with power ½) without its threshold. A patch without a class gets the smallest
+    weight of the others.
 
     Args:
-        targets: (N, C) multi-hot. power: 0: all weigh 1.
+        targets: (N, C) multi-hot. power: with 0 all weights are 1.
     """
     shares = np.count_nonzero(targets, axis=0) / max(len(targets), 1)
     factors = np.where(shares > 0, shares, 1.0) ** -power
@@ -48,9 +51,10 @@ def rare_class_weights(targets: NDArray[np.uint8], power: float) -> NDArray[np.f
 
 
 def train_steps(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """The rows of each step, of all ranks together: `size` patches, of which a rank takes every world-th.
+    """The rows of each step, `size` patches over all ranks.
 
-    What does not fill a step is left to later epochs; fewer patches than one step are a step of their own.
+    The last patches that do not fill a step are left out; other epochs have others there. A split smaller than a step is one
+    smaller step.
     """
     if len(order) < size:
         return [order] if len(order) else []
@@ -58,18 +62,19 @@ def train_steps(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
 
 
 def evaluation_steps(patches: NDArray[np.int64], batch: int, rank: int = 0, world: int = 1) -> list[NDArray[np.int64]]:
-    """All patches once, without padding: the same batches on any number of ranks, dealt whole to them.
+    """The batches of one rank; over all ranks they hold every patch once, without padding.
 
-    A patch so meets the same neighbours and the same kernels whoever evaluates it, and its probability is the same.
+    The batches do not depend on the number of ranks, and each goes to one rank as a whole. So a patch is computed in the same
+    batch, with the same kernels and the same probabilities, on any number of ranks.
     """
     return [patches[k : k + batch] for k in range(rank * batch, len(patches), world * batch)]
 
 
 def targets_by_name(store: PatchStore, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """The store's labels as columns of `classes` (N, C) uint8, matched by name, finer classes gathered.
+    """The store's labels as columns of `classes` (N, C) uint8, matched by name; finer classes are merged into coarser ones.
 
     Raises:
-        BadStore: a class that the store does not have.
+        BadStore: the store lacks a class.
     """
     if tuple(classes) == store.layout.classes:
         return store.classes

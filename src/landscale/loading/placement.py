@@ -1,6 +1,6 @@
-"""Where the train split lies while it is learnt from: on the disk, in the machine's memory, or on its GPUs.
+"""Where the train split is kept during training: on the disk, in the machine's memory, or on its GPUs.
 
-Wherever it lies, the patches, their order and their bytes are the same.
+The patches, their order and their bytes are the same in every place.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from landscale.distributed import Ranks
 from landscale.errors import LandscaleError
 from landscale.loading.filling import bytes_of
-from landscale.loading.in_memory import InMemory, in_memory
-from landscale.loading.on_device import OnDevice, on_device
-from landscale.loading.room import SHARED, Room, look
+from landscale.loading.free_memory import SHARED, FreeMemory, free_memory
+from landscale.loading.in_memory import SplitInMemory, in_memory
+from landscale.loading.on_device import SplitOnDevice, on_device
 from landscale.store import PatchStore
 
 Placement = Literal["disk", "memory", "device", "auto"]
 Place = Literal["disk", "memory", "device", "sharded"]
-Placed = InMemory | OnDevice
+PlacedSplit = SplitInMemory | SplitOnDevice
 
-# Shares of what is free that a split may take: the network needs room, and so does the page cache.
+# Fractions of the free memory that a split may take; the rest is for the network and the page cache.
 _AUTO, _ASKED = 0.6, 0.9
 
 
@@ -38,80 +38,87 @@ def place(
     ranks: Ranks,
     device: torch.device,
     how: Placement,
-) -> Placed | None:
-    """Bring a split to where `batches` then takes it from. All ranks call it together.
+) -> PlacedSplit | None:
+    """Copy a split to the place from which `batches` will take it. All ranks call it together.
 
     Args:
-        bands, upsampled: as `batches` has them.
-        rows: all that may be asked for.
-        device: of this rank; a CPU as a device is this process's own memory.
-        how: auto takes the GPU, all GPUs of a machine together, or the memory, whichever has room first; on a CPU the
-            disk, whose page cache is in memory already.
+        bands, upsampled: as in `batches`.
+        rows: of the split, in the store.
+        device: of this rank; with a CPU, "device" is this process's own memory.
+        how: auto: the first that has enough free memory of the rank's GPU, all GPUs of a machine together, and the machine's
+            memory; on a CPU the disk, whose page cache is memory already.
 
     Returns:
-        What to hand to `batches`, and in its `told` a phrase for the screen; None: the disk.
+        The argument `placed` of `batches`; its `description` is a phrase for the terminal. None: the split stays on the disk.
 
     Raises:
-        LandscaleError: on every rank, when there is not the room that was asked for, or a patch cannot be read.
-        BadStore: a band is missing.
+        LandscaleError: on every rank, if the place that was asked for is too small or a patch cannot be read.
+        BadStore: the store lacks a band.
     """
     planes = store.planes_for(bands, upsampled)
     if how == "disk" or (how == "auto" and device.type == "cpu"):
         return None
     rows = np.unique(rows)
     need = len(rows) * sum(map(bytes_of, planes))
-    rooms = ranks.gather(look(device))
-    where = choose(how, need, rooms)
+    free_of_ranks = ranks.gather(free_memory(device))
+    where = choose(how, need, free_of_ranks)
     machines: dict[str, list[int]] = {}
-    for rank, room in enumerate(rooms):
-        machines.setdefault(room.host, []).append(rank)
-    mine = machines[rooms[ranks.rank].host]
+    for rank, free in enumerate(free_of_ranks):
+        machines.setdefault(free.host, []).append(rank)
+    own_machine = machines[free_of_ranks[ranks.rank].host]
     gpu = "GPU" if device.type == "cuda" else "device"
     match where:
         case "disk":
             return None
         case "memory":
-            told = f"train split in {'shared ' if ranks.world > 1 else ''}memory ({_gb(need)})"
-            return in_memory(store, planes, rows, ranks, mine, told)
+            description = f"train split in {'shared ' if ranks.world > 1 else ''}memory ({_gb(need)})"
+            return in_memory(store, planes, rows, ranks, own_machine, description)
         case "device":
-            told = f"train split on the {gpu} ({_gb(need)})"
-            return on_device(store, planes, rows, ranks, [ranks.rank], None, device, told)
+            description = f"train split on the {gpu} ({_gb(need)})"
+            return on_device(store, planes, rows, ranks, [ranks.rank], None, device, description)
         case "sharded":
-            told = f"train split sharded over {len(mine)} {gpu}s ({_gb(need / len(mine))} each)"
-            groups = {tuple(peers): dist.new_group(peers) for peers in machines.values()}  # all ranks make all of them
-            return on_device(store, planes, rows, ranks, mine, groups[tuple(mine)], device, told)
+            description = f"train split sharded over {len(own_machine)} {gpu}s ({_gb(need / len(own_machine))} each)"
+            # Every rank must create every group.
+            groups = {tuple(peers): dist.new_group(peers) for peers in machines.values()}
+            return on_device(store, planes, rows, ranks, own_machine, groups[tuple(own_machine)], device, description)
 
 
-def choose(how: Placement, need: int, rooms: Sequence[Room]) -> Place:
-    """Where `need` bytes go, by the rooms of all ranks: the same place for all.
+def choose(how: Placement, need: int, free_of_ranks: Sequence[FreeMemory]) -> Place:
+    """Where `need` bytes are placed, by the free memory of all ranks. The place is the same for all.
 
     Raises:
-        LandscaleError: no room for what was asked for.
+        LandscaleError: the place that was asked for is too small.
     """
-    ranks = Counter(room.host for room in rooms)
-    devices = [room.memory // ranks[room.host] if room.gpu is None else room.gpu for room in rooms]
+    ranks = Counter(available.host for available in free_of_ranks)
+    devices = [
+        available.memory // ranks[available.host] if available.gpu is None else available.gpu
+        for available in free_of_ranks
+    ]
     free: dict[Place, int] = {
         "device": min(devices),
-        "sharded": min(device * ranks[room.host] for device, room in zip(devices, rooms, strict=True)),
-        "memory": min(room.memory if len(rooms) == 1 else room.shared for room in rooms),
+        "sharded": min(
+            device * ranks[available.host] for device, available in zip(devices, free_of_ranks, strict=True)
+        ),
+        "memory": min(available.memory if len(free_of_ranks) == 1 else available.shared for available in free_of_ranks),
     }
-    wishes: dict[Placement, tuple[Place, ...]] = {
+    candidates: dict[Placement, tuple[Place, ...]] = {
         "device": ("device", "sharded"),
         "memory": ("memory",),
         "auto": ("device", "sharded", "memory"),
     }
-    share = _AUTO if how == "auto" else _ASKED
-    for wish in wishes[how]:
-        if need <= share * free[wish]:
-            return wish
+    fraction = _AUTO if how == "auto" else _ASKED
+    for candidate in candidates[how]:
+        if need <= fraction * free[candidate]:
+            return candidate
     if how == "auto":
         return "disk"
     found = {
         "device": f"{_gb(free['device'])} on a device, {_gb(free['sharded'])} on all of a machine together",
-        "memory": f"{_gb(free['memory'])} of memory" + (f" that can be shared ({SHARED})" if len(rooms) > 1 else ""),
+        "memory": f"{_gb(free['memory'])} of memory"
+        + (f" that can be shared ({SHARED})" if len(free_of_ranks) > 1 else ""),
     }
     raise LandscaleError(
-        f"--placement {how}: the train split takes {_gb(need)}, and may take {share:.0%} of what is free: {found[how]}"
+        f"--placement {how}: the train split takes {_gb(need)}, and may take {fraction:.0%} of what is free: {found[how]}"
     )
 
 

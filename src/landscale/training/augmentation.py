@@ -1,4 +1,7 @@
-"""Random changes of a training batch, on the device, after normalisation; drawn from a generator that the step seeds."""
+"""Random changes of a training batch, on the device, after normalisation.
+
+All random numbers come from a generator on the host that is seeded for each step, so that a GPU gives the same ones as a CPU.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from landscale.models.input_stage import turn
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a batch is changed.
+    """How a batch is changed. Each attribute is a key of the recipe with the same name.
 
-    turns: each patch in one of the 8 rotations and reflections, drawn evenly (paper 1 without the identity's privilege).
-    shift: up to so many pixels in either direction, the border mirrored.
-    zoom: a window of a random place and of 1 − zoom to 1 of the side stands for the whole.
-    jitter: standard deviation of a gain and an offset drawn per patch and band, in standard deviations of the band.
-    mixup: parameter of the beta distribution that blends each patch with another (Zhang et al. 2018); 0 for none.
-    cutmix: the same for pasted rectangles (Yun et al. 2019); with both, a batch gets one of them by the toss of a coin.
+    turns: each patch in one of the 8 rotations and reflections, all equally likely (Sedona et al. 2019).
+    shift: largest shift in pixels, in both directions of both axes; the border is mirrored.
+    zoom: a random crop of 1 − zoom to 1 of the side is resized to the whole side.
+    jitter: standard deviation of a gain and an offset for each patch and band, in standard deviations of the band.
+    mixup: parameter of the beta distribution by which each patch is blended with another (Zhang et al. 2018); 0 for none.
+    cutmix: the same for pasted rectangles (Yun et al. 2019). With both, each batch gets one of them with probability ½.
     """
 
     turns: bool = True
@@ -63,7 +66,7 @@ def _turned(values: Tensor, ks: Tensor) -> Tensor:
 
 
 def _shifted(values: Tensor, by: Tensor) -> Tensor:
-    """Each patch moved by its own (dy, dx); one gather an axis."""
+    """Each patch moved by its own (dy, dx), by one gather an axis."""
     side = values.shape[-1]
     place = torch.arange(side)[None] + by.T[:, :, None]  # (2, n, side)
     place = side - 1 - (side - 1 - place.abs()).abs()  # mirrored at both borders
@@ -84,13 +87,13 @@ def _zoomed(values: Tensor, most: float, generator: Generator) -> Tensor:
 
 
 def _beta(n: int, alpha: float, generator: Generator) -> Tensor:
-    """n draws of Beta(α, α), as a ratio of gamma draws (torch's own takes no generator)."""
+    """n draws of Beta(α, α), as ratios of gamma draws, since torch's beta distribution takes no generator."""
     a = torch._standard_gamma(torch.full((2, n), alpha), generator=generator)
     return a[0] / a.sum(0).clamp(min=1e-12)
 
 
 def _mixed(values: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The batch blended with a shuffled copy of itself, a weight per patch (paper 1)."""
+    """The batch blended with a shuffled copy of itself, with a weight for each patch (Sedona et al. 2019)."""
     weight = to_device(_beta(len(values), alpha, generator), values.device)
     other = to_device(torch.randperm(len(values), generator=generator), values.device)
     values = values[other].lerp(values, weight[:, None, None, None])
@@ -98,7 +101,7 @@ def _mixed(values: Tensor, targets: Tensor, alpha: float, generator: Generator) 
 
 
 def _pasted(values: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A rectangle of a shuffled copy, the same for the batch, over each patch; targets by the share of ground."""
+    """The same rectangle of each patch replaced by that of a shuffled copy; targets blended by its fraction of the area."""
     side = values.shape[-1]
     edge = int(side * (1 - _beta(1, alpha, generator).item()) ** 0.5)
     top, left = (int(v) for v in torch.randint(0, side - edge + 1, (2,), generator=generator))

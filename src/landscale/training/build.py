@@ -1,4 +1,4 @@
-"""A recipe and a store → the classifier that is to be trained."""
+"""A recipe and a store → the classifier to train."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from landscale.vocabulary.nomenclatures import nomenclature
 
 
 def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
-    """A fresh classifier, its weights drawn from the recipe's seed.
+    """A new classifier with random weights from the recipe's seed.
 
     Raises:
         BadStore: the store lacks the train split, a band or a class.
-        LandscaleError: a network, head, input and recipe that do not fit each other.
+        LandscaleError: network, head, input and recipe do not fit each other.
     """
     bands = band_set(recipe.bands).names
     store.patches("train")
@@ -55,11 +55,12 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     return Classifier(description)
 
 
-def refuse_what_cannot_be(recipe: Recipe, store: PatchStore, description: Description, world: int) -> None:
-    """Refuse a training of a classifier by so many processes that a recipe and a store do not allow.
+def check_training(recipe: Recipe, store: PatchStore, description: Description, world: int) -> None:
+    """Check that a recipe can be trained on a store by `world` ranks.
 
     Raises:
-        BadStore, LandscaleError: why not.
+        BadStore: too few patches, or no val split where it is needed. LandscaleError: a shift as large as the input.
+        UnknownName: `select` names a score that this kind of store does not have.
     """
     patches = len(store.patches("train"))
     if patches < world:

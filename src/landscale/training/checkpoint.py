@@ -1,4 +1,4 @@
-"""A training's state as one file: tensors in safetensors, everything else as JSON in its header. No pickle."""
+"""The state of a training as one safetensors file: tensors, and everything else as JSON in its header. No pickle."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from landscale.runtime.files import atomic_file
 
 @dataclass
 class TrainingState:
-    """Where a training stands. All of it, with the tensors, is in every checkpoint."""
+    """The state of a training. Every checkpoint holds all of it, beside the tensors."""
 
     total: int
-    """steps that are planned in all, by as many processes as there are now"""
+    """planned steps in all, for the present number of processes"""
     step: int = 0
-    """steps that are done"""
+    """steps done"""
     epoch: int = 0
-    """epochs that are done"""
+    """epochs done"""
     seen: int = 0
-    """patches of the present epoch that were learnt from, by all processes together"""
+    """patches of this epoch that were used, over all processes"""
     progress: float = 0.0
-    """share of the plan that is done, as the schedule sees it"""
+    """fraction of the planned training that is done, in 0…1; the schedule depends on it"""
     ranks: int = 1
-    """processes"""
+    """number of processes"""
     halved: int = 0
-    """times that the rate was halved after a divergence"""
+    """how often the rate was halved after a divergence"""
     first_loss: float = math.nan
-    """of the very first step: what is far above it has exploded"""
+    """loss of the very first step; a loss far above it has exploded"""
     epoch_loss: float = 0.0
-    """sum over the steps of this epoch"""
+    """sum of the losses of this epoch's steps"""
     epoch_steps: int = 0
     epoch_seconds: float = 0.0
-    """time that the steps of this epoch took"""
+    """seconds that the steps of this epoch took"""
     seconds: float = 0.0
-    """time spent, over all sessions"""
+    """seconds spent, over all sessions"""
     best: float = -math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -58,7 +58,7 @@ class TrainingState:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write whole or not at all: a reader finds the old checkpoint or the new one."""
+    """Write a checkpoint. A reader finds the old file or the new one, never a part of it."""
     packed = {name: t.detach().contiguous() for name, t in tensors.items()}
     with atomic_file(path) as temporary:
         try:
@@ -68,9 +68,9 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
 
 
 class CheckpointWriter:
-    """Writes checkpoints beside the training: a step waits for a copy in memory, not for the disk.
+    """Writes checkpoints in a thread. A step waits until the tensors are copied in memory, not for the disk.
 
-    One is written at a time, into memory that is used again. What goes wrong is raised by the next call.
+    One checkpoint is written at a time; the memory of the copies is used again. An error is raised by the next call.
     """
 
     def __init__(self) -> None:
@@ -79,13 +79,13 @@ class CheckpointWriter:
         self._pending: Future[None] | None = None
 
     def write(self, path: Path, tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 1) -> None:
-        """Begin to write; `keep` − 1 earlier checkpoints stay beside it, by the step of `state`."""
+        """Begin to write a checkpoint. With `keep` > 1 the newest `keep` also stay under names with the step of `state`."""
         self.wait()
         copies = {name: self._copy(path, name, tensor.detach()) for name, tensor in tensors.items()}
         copied = torch.cuda.Event() if any(t.is_cuda for t in tensors.values()) else None  # type: ignore[no-untyped-call]
         if copied is not None:
             copied.record()
-        frozen = json.loads(json.dumps(state))  # it goes on changing
+        frozen = json.loads(json.dumps(state))  # a copy, since the training changes it
 
         def work() -> None:
             if copied is not None:
@@ -97,25 +97,25 @@ class CheckpointWriter:
         self._pending = self._pool.submit(work)
 
     def wait(self) -> None:
-        """Until what was begun is on the disk."""
+        """Wait until the checkpoint is on the disk."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """What was begun is still written."""
+        """End the thread, after it has written its checkpoint."""
         self._pool.shutdown()
 
     def _copy(self, path: Path, name: str, tensor: Tensor) -> Tensor:
-        there = self._memory.get((path, name))
-        if there is None or (there.shape, there.dtype) != (tensor.shape, tensor.dtype):
-            there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            self._memory[path, name] = there
-        return there.copy_(tensor, non_blocking=True)
+        copy = self._memory.get((path, name))
+        if copy is None or (copy.shape, copy.dtype) != (tensor.shape, tensor.dtype):
+            copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._memory[path, name] = copy
+        return copy.copy_(tensor, non_blocking=True)
 
 
 def _keep(path: Path, step: int, keep: int) -> None:
-    """Name the checkpoint by its step as well; of these names the newest `keep` stay."""
+    """Link the checkpoint under a name with its step, and remove all but the newest `keep` of these links."""
     named = path.with_name(f"step-{step:09d}{path.suffix}")
     named.unlink(missing_ok=True)
     os.link(path, named)
@@ -124,23 +124,23 @@ def _keep(path: Path, step: int, keep: int) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state.
+    """The tensors and the state of a checkpoint.
 
     Raises:
-        BadInput: no checkpoint of ours.
+        BadInput: the file is missing, truncated, or not a checkpoint.
     """
     try:
         with safe_open(path, "pt", device=str(device)) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
             return tensors, json.loads(file.metadata()["state"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(path, f"is no whole checkpoint ({reason(error)})") from None
+        raise BadInput(path, f"is not a whole checkpoint ({reason(error)})") from None
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimiser's tensors by `optimizer.<parameter>.<key>`, and its numbers, which as tensors would lose digits.
+    """The optimiser's tensors by `optimizer.<parameter>.<key>`, and its numbers, which would lose digits as tensors.
 
-    Groups are `group0`, `group1` …: timm's LAMB and Lookahead count their steps there.
+    Parameter groups are `group0`, `group1` …; timm's LAMB and Lookahead count their steps there.
     """
     content = optimizer.state_dict()
     parts = {str(k): values for k, values in content["state"].items()}
@@ -151,7 +151,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-    """Give back what `pack_optimizer` took."""
+    """Restore what `pack_optimizer` returned."""
     groups = optimizer.state_dict()["param_groups"]
     parts: dict[str, dict[str, Any]] = {f"group{k}": group for k, group in enumerate(groups)}
     for name, value in (tensors | numbers).items():
@@ -162,7 +162,6 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
-            if (
-                isinstance(value, Tensor) and value.shape == parameter.shape
-            ):  # in its memory order, as sums depend on it
+            # In the parameter's memory order, since sums over a tensor depend on it.
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
                 values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,4 +1,4 @@
-"""The gradients of all ranks become their mean while the backward pass goes on: DDP, and what may travel instead of float32."""
+"""Averaging gradients over ranks during the backward pass (DDP), and their compression."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ from torch.nn.parallel import DistributedDataParallel
 from landscale.distributed import Ranks
 from landscale.training.norms import synchronise_norms
 
-ONE_BUCKET = 10_000  # MB
-RANK = 4  # of PowerSGD's approximation
-PLAIN_STEPS = 100  # before PowerSGD begins: the first gradients have no low rank (Vogels et al. 2019)
+ONE_BUCKET = 10_000  # MB, more than the gradients of any network here
+RANK = 4  # of the matrices that PowerSGD sends
+PLAIN_STEPS = 100  # steps without compression: the first gradients have no low rank (Vogels et al. 2019)
 
 
 def over_ranks(
     network: nn.Module, ranks: Ranks, device: torch.device, compress: str = "none", *, sync_norms: bool = False
 ) -> nn.Module:
-    """What to call instead of the network, so that every rank ends a step with the same gradients.
+    """A module to call instead of the network; after its backward pass every rank has the mean gradients of all.
 
-    DDP reduces them in buckets as the backward pass makes them. compress: `none`; `bf16` halves the bytes; `powersgd`
-    sends factors of low rank and keeps what they miss for the next step (that memory is not in checkpoints).
+    DDP reduces them in buckets as the backward pass produces them.
+
+    Args:
+        compress: none; bf16, which halves the bytes; powersgd, which sends low-rank factors and adds the remaining error to the
+            next step's gradients (the error is not saved in checkpoints).
+        sync_norms: compute batch norms over the batches of all ranks.
     """
     if ranks.world == 1:
         return network
     if sync_norms:
         network = synchronise_norms(network, device)
-    # PowerSGD talks from callbacks, and over gloo those of several buckets would come in another order on each rank.
+    # PowerSGD communicates in callbacks. With gloo, those of several buckets would run in another order on each rank.
     one_bucket = compress == "powersgd" and device.type == "cpu"
     parallel = DistributedDataParallel(
         network,
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # norms' statistics are the first rank's when they are looked at
+        broadcast_buffers=False,  # `TrainableModel.share_norm_statistics` does it once an epoch
         bucket_cap_mb=ONE_BUCKET if one_bucket else None,
         gradient_as_bucket_view=True,
     )

@@ -11,18 +11,19 @@ from landscale.inference.evaluate import infer
 from landscale.models.classifier import Classifier
 from landscale.store import PatchStore
 
-SHARE = 0.88  # of the time that is planned for; the rest is for starting, writing, and a machine that slows down
-EARLY = (3, 5, 10, 20, 50, 100)  # steps of a session after which the pace is looked at; later at each EVERY-th
+PLANNED_FRACTION = 0.88  # of the time; the rest is for starting, writing, and a machine that slows down
+EARLY = (3, 5, 10, 20, 50, 100)  # steps of a session after which the plan is updated; then after every EVERY-th step
 EVERY = 200
 
 
 @dataclass
 class Planner:
-    """Plans a training that ends, scores included, within `limit` seconds of its own time.
+    """Plans a training so that it ends, scores included, within `limit` seconds.
 
-    longest: steps of the whole recipe; a plan never has more. steps_an_epoch: between ends of epochs. evaluations: per
-    epoch. scorings: what the scoring at the end costs, in evaluations of `evaluation` seconds each. begun: step and
-    seconds from which on the pace counts; it moves on with the epochs, as steps on larger inputs take longer.
+    longest: steps of the whole recipe, the most that a plan has. steps_an_epoch: steps between ends of epochs. evaluations:
+    number per epoch. scorings: cost of the scores at the end, in evaluations of `evaluation` seconds each. begun: step and
+    seconds since which the pace is measured; it moves with the epochs, since steps on larger inputs take longer. steps: steps
+    of this session. pace: seconds a step.
     """
 
     limit: float
@@ -36,22 +37,22 @@ class Planner:
     pace: float = 0.0
 
     def is_early(self, step: int, seconds: float) -> bool:
-        """Whether to look at the pace now. The first step tells none: libraries set themselves up in it."""
+        """Whether to update the plan after this step. The first step is not measured, since libraries initialise in it."""
         self.steps += 1
         if self.steps == 1:
             self.begun = (step, seconds)
         return self.steps in EARLY or self.steps % EVERY == 0
 
     def total(self, step: int, seconds: float, evaluation: float = 0.0) -> int:
-        """Steps of the whole training, when `step` of them took `seconds`, since `begun` with one `evaluation`."""
+        """Planned steps of the whole training after `step` steps and `seconds` seconds, `evaluation` of them not for steps."""
         if step > self.begun[0]:
             self.pace = (seconds - evaluation - self.begun[1]) / (step - self.begun[0])
-        left = SHARE * self.limit - seconds - self.evaluation * self.scorings
+        left = PLANNED_FRACTION * self.limit - seconds - self.evaluation * self.scorings
         each = self.pace + self.evaluation * self.evaluations / self.steps_an_epoch
         return min(self.longest, step + max(1, int(left / max(each, 1e-9))))
 
     def total_after_epoch(self, step: int, seconds: float, evaluation: float) -> int:
-        """The same at the end of an epoch, whose `evaluation` is among the seconds (0: there was none)."""
+        """`total` at the end of an epoch whose evaluation took `evaluation` of the seconds (0: there was none)."""
         self.evaluation = evaluation or self.evaluation
         total = self.total(step, seconds, evaluation)
         self.begun = (step, seconds)
@@ -59,7 +60,7 @@ class Planner:
 
 
 def seconds_of_evaluation(classifier: Classifier, store: PatchStore, world: int) -> float:
-    """What evaluating the val split by so many ranks will take, from two batches of it after a first one."""
+    """Estimated seconds of an evaluation of the val split on `world` ranks, from two batches after a first one."""
     patches = store.patches("val")
     infer(classifier, store, patches[:64], Ranks(), show=False)
     begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""The folder of one training: recipe, environment, metrics, events, checkpoints, weights, scores."""
+"""The folder of a training: recipe, environment, metrics, events, checkpoints, weights, scores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from landscale.training.recipe import RESUMABLE_CHANGES, Recipe, as_yaml
 
 @dataclass(frozen=True)
 class Run:
-    """Paths of a run. `recipe.yaml` and `run.json` are written when it begins, `scores.json` and `weights` when it ends."""
+    """The files of a run. `recipe.yaml` and `run.json` are written when it begins, `weights` and `scores.json` when it ends."""
 
     folder: Path
 
@@ -50,10 +50,10 @@ class Run:
         return read_scores(self.folder / "scores.json")
 
     def begin(self, recipe: Recipe, store: PatchStore) -> None:
-        """Write what describes the run, or, where it has begun before, make sure that it is the same.
+        """Write the run's description. If the run has begun before, check that recipe and store are the same.
 
         Raises:
-            LandscaleError: the folder holds something else, or a run of another recipe or store.
+            BadInput: the folder holds other files, or a run of another recipe or store.
         """
         about = {"store": str(store.path), "plan": store.attributes["plan"], "splits": store.split_sizes()}
         described = self.folder / "recipe.yaml"
@@ -77,11 +77,11 @@ class Run:
                 )
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """The metrics table: a row an evaluated epoch, written anew each time so that no kill can tear or double it."""
+        """Write the metrics table, a row for each epoch: all of it each time, so that a kill neither tears nor repeats rows."""
         write_text(self.folder / "metrics.csv", pd.DataFrame(history).to_csv(index=False))
 
     def events(self, epoch: int) -> Callable[[dict[str, Any]], None]:
-        """What notes an epoch's figures as TensorBoard events; those of `epoch` and later, from a killed session, are void."""
+        """A function that writes an epoch's metrics as TensorBoard events; older events of `epoch` and later are discarded."""
         from torch.utils.tensorboard import SummaryWriter  # a second to import
 
         writer = SummaryWriter(str(self.folder / "events"), purge_step=epoch)  # type: ignore[no-untyped-call]
@@ -100,7 +100,7 @@ def default_run(recipe: Recipe) -> Path:
 
 
 def environment() -> dict[str, Any]:
-    """What a figure depends on besides the recipe."""
+    """Versions, hardware and command: what scores and times depend on besides the recipe."""
     packages = ("landscale", "torch", "timm", "numpy", "h5py", "rasterio")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the fraction of the training that is done."""
+"""The learning rate, as a function of the fraction of the training that is done."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from landscale.training.recipe import Recipe
 
 
 def highest_rate(recipe: Recipe, world: int) -> float:
-    """The rate at its highest: in proportion to the patches of a step over all ranks (Goyal et al. 2017)."""
+    """The highest rate, in proportion to the patches of a step over all ranks (Goyal et al. 2017)."""
     if recipe.rate_batch is None:
         return recipe.rate
     return recipe.rate * recipe.batch * recipe.accumulate * world / recipe.rate_batch
 
 
 def rate_in_words(recipe: Recipe, world: int) -> str:
-    """The highest rate, how it comes about, and how it is reached."""
+    """The highest rate, how it is computed, and the warm-up: a phrase for the terminal."""
     size = recipe.batch * recipe.accumulate * world
     product = "" if recipe.rate_batch is None else f"{recipe.rate:g}·{size}/{recipe.rate_batch} = "
     warm = f" after {recipe.warmup_epochs:g} epochs of warm-up" if recipe.warmup_epochs else ""
@@ -23,10 +23,10 @@ def rate_in_words(recipe: Recipe, world: int) -> str:
 
 
 def rate_factor(recipe: Recipe, progress: float) -> float:
-    """Share of the highest rate, in 0…1, when `progress` in 0…1 of the training is done.
+    """The rate as a fraction of the highest rate, in 0…1, when the fraction `progress` of the training is done.
 
-    Epochs of warm-up and milestones count as fractions of `recipe.epochs`, so that a plan shortened by --max-time keeps
-    the shape.
+    Epochs of the warm-up and milestones count as fractions of `recipe.epochs`, so that a training shortened by --max-time keeps
+    the shape of its schedule.
     """
     warm = recipe.warmup_epochs / recipe.epochs
     if progress < warm:

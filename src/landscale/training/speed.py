@@ -1,4 +1,4 @@
-"""Precision and compilation: what this device does fastest, unless the recipe says otherwise."""
+"""Precision and compilation: the fastest on this device, unless the recipe decides otherwise."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from landscale.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Speed:
-    """reduced: whether to compute in bf16. compile: whether networks are compiled."""
+    """reduced: whether networks compute in bfloat16. compile: whether they are compiled by torch.compile."""
 
     reduced: bool
     compile: bool
 
     def compiled(self, module: nn.Module) -> Callable[..., Any]:
-        """What to call instead of a module."""
+        """The module, compiled if networks are compiled."""
         return torch.compile(module) if self.compile else module
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
+        """A phrase for the terminal."""
         return ("bf16" if self.reduced else "fp32") + (", compiled" if self.compile else "")
 
 
 def fastest(recipe: Recipe, device: torch.device) -> Speed:
-    """Set this process up for the device.
+    """Choose precision and compilation for a device, and set torch up for it.
 
-    Compilation pays on GPUs; on CPUs, and where the side of the input changes during the training, the minutes that it
-    takes rarely come back.
+    Compilation pays off on GPUs. On CPUs, and where the side of the input changes during the training, it takes minutes that are
+    rarely gained back.
     """
     reduced = recipe.precision == "bf16" or (recipe.precision == "auto" and reduced_precision(device.type))
     compiles = recipe.compile == "on" or (recipe.compile == "auto" and device.type == "cuda" and not recipe.progressive)

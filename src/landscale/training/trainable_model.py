@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from landscale.distributed import Ranks
 from landscale.errors import Diverged, UnknownName
-from landscale.loading import Batch
+from landscale.loading import PatchBatch
 from landscale.models.classifier import Classifier
 from landscale.training.augmentation import Augmentation
 from landscale.training.checkpoint import pack_optimizer, unpack_optimizer
@@ -106,7 +106,7 @@ class TrainableModel:
     def step(
         self,
         parts: Sequence[NDArray[np.int64]],
-        batches: Iterator[Batch],
+        batches: Iterator[PatchBatch],
         step: int,
         rate: float,
         side: int,
@@ -190,7 +190,7 @@ class TrainableModel:
             raise error
         return result
 
-    def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def _loss(self, batch: PatchBatch, generator: torch.Generator) -> Tensor:
         return batch_loss(
             self.compiled_inputs,
             self.compiled_network,

@@ -1,7 +1,7 @@
-"""Training, top to bottom: prepare the parts, then for every step a batch, the input stage, the network, the update.
+"""Training, from top to bottom: build the parts, then the steps of every epoch, its evaluation, its checkpoint.
 
-Order, augmentation and dropout are pure functions of the seed and the step, so a checkpoint needs no random state, and a
-training that was killed ends with the weights of one that was not.
+The order of patches, augmentation and dropout are pure functions of the seed and the step. So a checkpoint needs no random state,
+and a training that was killed and resumed ends with the weights of one that was not.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from landscale.errors import BadInput, Diverged
 from landscale.inference.evaluate import evaluate, infer
 from landscale.inference.metrics import Scores, choose_thresholds
 from landscale.loading import (
-    Batch,
-    Placed,
+    PatchBatch,
+    PlacedSplit,
     batches,
     epoch_order,
     place,
@@ -40,7 +40,7 @@ from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.progress import console, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals, ignore_scheduler_signals
 from landscale.store import PatchStore, open_store
-from landscale.training.build import build_classifier, refuse_what_cannot_be
+from landscale.training.build import build_classifier, check_training
 from landscale.training.checkpoint import CheckpointWriter, TrainingState, load_checkpoint
 from landscale.training.losses import build_loss
 from landscale.training.planner import Planner, seconds_of_evaluation
@@ -50,8 +50,8 @@ from landscale.training.schedule import highest_rate, rate_factor, rate_in_words
 from landscale.training.speed import fastest
 from landscale.training.trainable_model import StepResult, TrainableModel
 
-EXPLODED = 100.0  # times the loss of the very first step
-MOST_HALVED = 10  # a rate a thousand times too high is no accident
+EXPLODED = 100.0  # a loss this many times that of the first step has exploded
+MOST_HALVED = 10  # halvings of the rate after divergences, in all by a factor of 1024
 
 
 def train(
@@ -121,6 +121,8 @@ def _train(
 
 
 class Trainer:
+    """One training: its store, run folder, model and state. `fit`, then `finish`."""
+
     def __init__(
         self,
         recipe: Recipe,
@@ -139,7 +141,7 @@ class Trainer:
         self.patches = store.patches("train")
         self.targets = targets_by_name(store, self.description.classes)
         self.validates = store.has_split("val")
-        refuse_what_cannot_be(recipe, store, self.description, ranks.world)
+        check_training(recipe, store, self.description, ranks.world)
         self.step_size = recipe.batch * recipe.accumulate * ranks.world  # patches of a step, over all ranks
         self.state = TrainingState(total=self._steps_left(0, 0, self.step_size), ranks=ranks.world)
         self.highest_rate = highest_rate(recipe, ranks.world)
@@ -148,12 +150,12 @@ class Trainer:
         loss = build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
         self.model = TrainableModel(recipe, classifier, ranks, device, loss, fastest(recipe, device))
         self.writer = CheckpointWriter()
-        self.placed: Placed | None = None
+        self.placed: PlacedSplit | None = None
 
     # ---- the loop
 
     def fit(self) -> None:
-        """All steps that are left."""
+        """Train for all steps that are left."""
         d, recipe = self.description, self.recipe
         self.placed = place(self.store, d.bands, d.stored, self.patches, self.ranks, self.device, recipe.placement)
         self._announce()
@@ -161,7 +163,7 @@ class Trainer:
         if self.ranks.first:
             self.note = self.run.events(len(self.state.history) + 1)
         if self.state.step == 0:
-            self.save()  # what a divergence goes back to
+            self.save()  # a divergence goes back to it
         with (
             deferred_signals(self.ranks.world == 1) as caught,
             training_bar(self.state.total, self.state.step, visible=self.ranks.first) as show,
@@ -179,10 +181,10 @@ class Trainer:
     def _epoch(
         self, planner: Planner | None, caught: Callable[[], int], show: Callable[[int, int, float, int], None]
     ) -> None:
-        """The steps that are left of an epoch, its evaluation, its checkpoint.
+        """Train for the steps that are left of an epoch, evaluate, and save a checkpoint.
 
         Raises:
-            Diverged: on all ranks. Stopped: on all ranks, after a signal to any of them, with the state saved.
+            Diverged: on all ranks. Stopped: on all ranks, after a signal to any of them, when the state is saved.
         """
         state, stop = self.state, 0
         saved = clock = time.monotonic()
@@ -224,12 +226,14 @@ class Trainer:
         if planner is not None and state.step < state.total:
             state.total = self.ranks.broadcast(planner.total_after_epoch(state.step, state.seconds, evaluation))
         self.save()
-        state.seconds += time.monotonic() - clock  # it waits for the one before, and short epochs do little else
+        state.seconds += (
+            time.monotonic() - clock
+        )  # saving waits for the checkpoint before, which takes most of a short epoch
         if stop and state.step < state.total:
             self._stop(stop)
 
     def _steps(self) -> list[list[NDArray[np.int64]]]:
-        """The steps that are left of this epoch: the rows of all ranks, in as many parts as gradients are added up."""
+        """The steps that are left of this epoch: rows of all ranks, in a part for each batch whose gradients are added up."""
         order = epoch_order(self.patches, self.recipe.seed, self.state.epoch, self.weights)[self.state.seen :]
         if self.state.seen and len(order) < self.step_size:
             return []
@@ -239,7 +243,7 @@ class Trainer:
             for rows in train_steps(order, self.step_size)
         ]
 
-    def batches(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+    def batches(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[PatchBatch]:
         d = self.description
         return batches(
             self.store,
@@ -253,7 +257,7 @@ class Trainer:
         )
 
     def step(
-        self, parts: Sequence[NDArray[np.int64]], incoming: Iterator[Batch], signalled: int = 0
+        self, parts: Sequence[NDArray[np.int64]], incoming: Iterator[PatchBatch], signalled: int = 0
     ) -> StepResult | None:
         """One step; returns what `TrainableModel.step` returns."""
         state = self.state
@@ -276,12 +280,12 @@ class Trainer:
             self.state.add_loss(result.loss)
 
     def _side(self) -> int:
-        """The side of patches at this stage of the training; the evaluations during it are at the same."""
+        """The side of the network's input at this stage of the training. Evaluations during the stage use it too."""
         stages = (int(side) for until, side in self.recipe.progressive if self.state.progress < until)
         return next(stages, self.description.side)
 
     def end_epoch(self, epoch: int) -> float:
-        """Evaluate, note the epoch, keep the best weights. Returns the seconds that the evaluation took."""
+        """Evaluate, record the metrics, keep the best weights. Returns the seconds that the evaluation took."""
         state, recipe, model = self.state, self.recipe, self.model
         if not model.finite:
             raise Diverged(f"diverged, weights are no longer finite after step {state.step}")
@@ -314,7 +318,7 @@ class Trainer:
         return evaluation_seconds
 
     def finish(self) -> Scores | None:
-        """Choose thresholds on val, score it with all views, write weights and scores."""
+        """Choose thresholds on the val split, score it with all views, write weights and scores."""
         recipe = self.recipe
         self.classifier.inputs.side = self.description.side
         self.writer.wait()
@@ -347,7 +351,7 @@ class Trainer:
         twin.inputs = self.classifier.inputs  # on the device, with the side of the current stage of training
         return twin.eval()
 
-    # ---- what may happen on the way
+    # ---- interruptions
 
     def _stop(self, signalled: int) -> None:
         self.save()
@@ -355,14 +359,14 @@ class Trainer:
         if self.ranks.world > 1:
             self.ranks.broadcast(None)
             ignore_scheduler_signals()
-        done = f"stopped after step {self.state.step} of {self.state.total}; the same command goes on"
+        done = f"stopped after step {self.state.step} of {self.state.total}; run the same command again to resume"
         raise Stopped(done if self.ranks.first else "", signalled)
 
     def _back_off(self, diverged: Diverged) -> None:
-        """Go on from the last checkpoint at half the rate.
+        """Go back to the last checkpoint and halve the rate.
 
         Raises:
-            Diverged: that is not wanted, or has not helped.
+            Diverged: the recipe stops on divergence, or the rate was halved MOST_HALVED times already.
         """
         self.writer.wait()
         self.ranks.broadcast(None)
@@ -370,7 +374,7 @@ class Trainer:
         if self.recipe.on_divergence == "stop" or halved > MOST_HALVED:
             raise Diverged(
                 f"{at}; its checkpoint is finite. Lower --rate, lengthen --warmup-epochs or set --clip-grad in another"
-                " --run, or go on from there at half the rate with --on-divergence backoff"
+                " --run, or resume from it at half the rate with --on-divergence backoff"
             )
         self.load()
         self.state.halved = halved
@@ -400,23 +404,25 @@ class Trainer:
         self.writer.write(self.run.last, tensors, {"state": asdict(state), "optimizer": numbers}, self.recipe.keep)
 
     def load(self) -> None:
-        """Take up the last checkpoint; of another number of ranks as well: no patch of its epoch is seen twice."""
+        """Load the last checkpoint. It may come from another number of ranks; no patch of its epoch is used twice."""
         tensors, saved = load_checkpoint(self.run.last, torch.device("cpu"))
         try:
             state = TrainingState(**saved["state"])
         except (KeyError, TypeError):
-            raise BadInput(self.run.last, "is no checkpoint of this version; choose another --run") from None
+            raise BadInput(self.run.last, "is not a checkpoint of this version; choose another --run") from None
         self.model.unpack(tensors, saved["optimizer"])
         if state.ranks != self.ranks.world:
             before = self.step_size // self.ranks.world * state.ranks
-            here, there = (self._steps_left(state.epoch, state.seen, size) for size in (self.step_size, before))
-            planned = math.ceil((state.total - state.step) * here / max(there, 1))  # --max-time may have planned fewer
-            state.total = state.step + min(here, planned)
+            steps, steps_before = (self._steps_left(state.epoch, state.seen, size) for size in (self.step_size, before))
+            planned = math.ceil(
+                (state.total - state.step) * steps / max(steps_before, 1)
+            )  # --max-time may have planned fewer
+            state.total = state.step + min(steps, planned)
             state.ranks = self.ranks.world
         self.state = state
 
     def _steps_left(self, epoch: int, seen: int, size: int) -> int:
-        """Steps of `size` patches from there to the end of the recipe."""
+        """Steps of `size` patches to the end of the recipe, when `seen` patches of `epoch` have been used."""
         n = len(self.patches)
         rest = (n - seen) // size if seen else max(n // size, 1)
         return max(0, rest + (self.recipe.epochs - epoch - 1) * max(n // size, 1))
@@ -428,7 +434,7 @@ class Trainer:
             return None
         recipe, d, state = self.recipe, self.description, self.state
         begun = time.monotonic()
-        started = begun - self.begun  # what it took to come here
+        started = begun - self.begun  # seconds before the first step
         evaluation = 0.0
         if self.validates:
             quick = self.classifier_with(self.model.averaged, views=1, thresholds=())
@@ -450,10 +456,10 @@ class Trainer:
         d, recipe, state = self.description, self.recipe, self.state
         millions = sum(p.numel() for p in self.classifier.network.parameters()) / 1e6
         parts = f"{self.ranks.world}×{recipe.batch}" + (f"×{recipe.accumulate}" if recipe.accumulate > 1 else "")
-        placed = f", {self.placed.told}" if self.placed is not None else ""
-        begun = f", goes on at step {state.step}" if state.step else ""
+        placed = f", {self.placed.description}" if self.placed is not None else ""
+        begun = f", resumes at step {state.step}" if state.step else ""
         console.print(
             f"[bold]{recipe.name}[/]: {d.model} ({millions:.2f} M parameters), {len(d.bands)} bands at {d.side} px,"
             f" {len(d.classes)} classes; {len(self.patches):,} patches, {parts} a step,"
-            f" {rate_in_words(recipe, self.ranks.world)}, {self.model.speed.told} on {self.device.type}{placed}{begun}"
+            f" {rate_in_words(recipe, self.ranks.world)}, {self.model.speed.label} on {self.device.type}{placed}{begun}"
         )

@@ -1,4 +1,4 @@
-"""How much there is room for, where a rank runs."""
+"""How much memory is free on a rank's machine and on its GPU."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _LIMITS = {
 
 
 @dataclass(frozen=True)
-class Room:
-    """Free bytes of the machine `host`: memory, what of it can be shared, and those of the rank's GPU if it has one."""
+class FreeMemory:
+    """Free bytes on the machine `host`: of memory, of memory that can be shared, and of the rank's GPU (None without one)."""
 
     host: str
     memory: int
@@ -30,18 +30,19 @@ class Room:
     gpu: int | None
 
 
-def look(device: torch.device) -> Room:
+def free_memory(device: torch.device) -> FreeMemory:
+    """What is free for the rank of this process, whose device this is."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    memory = min(available_memory(), *limits())
+    memory = min(available_memory(), *cgroup_limits())
     shared = 0
     with suppress(OSError):
         about = os.statvfs(SHARED)
         shared = about.f_bavail * about.f_frsize
-    return Room(socket.gethostname(), memory, min(memory, shared), free)
+    return FreeMemory(socket.gethostname(), memory, min(memory, shared), free)
 
 
-def limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """The most bytes of memory that the control groups of this process may take: a batch job seldom has all of a node.
+def cgroup_limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """The memory limits, in bytes, of this process's control groups: a batch job seldom has all memory of a node.
 
     (https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup-v1/memory.html)
     """
