@@ -169,7 +169,7 @@ def test_memory_is_bounded_for_a_whole_tile(monkeypatch: pytest.MonkeyPatch) -> 
     for top in range(0, 10_920, 120):
         for band, gsd in GSD.items():
             strips.rows(band, top * 10 // gsd, (top + 120) * 10 // gsd)
-        most = max(most, sum(values.nbytes for _, values in strips._held.values()))
+        most = max(most, sum(values.nbytes for _, values in strips._rows.values()))
     assert most < 240e6
 
 

@@ -69,7 +69,7 @@ def test_a_damaged_file_is_replaced_when_the_whole_one_is_here(
     assert (tmp_path / "lists" / "b.csv").read_bytes() == damaged
     assert [f.state for f in download(archive, tmp_path, patience=QUICK)] == ["there already", "replaced"]
     assert (tmp_path / "lists" / "b.csv").read_bytes() == CONTENT
-    assert "is not what was published" in capfd.readouterr().err
+    assert "differs from the published file" in capfd.readouterr().err
 
 
 def test_a_full_disk_shows_before_the_first_byte(
@@ -78,7 +78,7 @@ def test_a_full_disk_shows_before_the_first_byte(
     usage = namedtuple("usage", "total used free")
     free = [2 * len(CONTENT) - 1]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, free[0]))
-    with pytest.raises(BadInput, match=r"200.0 kB are still to come, but only 200.0 kB are free there"):
+    with pytest.raises(BadInput, match=r"200.0 kB remain to be downloaded, but only 200.0 kB are free"):
         download(archive_of(server), tmp_path, patience=QUICK)
     assert server.received() == []
     assert names(tmp_path) == []

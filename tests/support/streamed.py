@@ -73,7 +73,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use small chunks and blocks, so that a few patches fill several, and members cross block boundaries."""
     monkeypatch.setattr(plan, "CHUNK", 4)
     monkeypatch.setattr(decompressed, "BLOCK", 100_000)
-    monkeypatch.setattr(decompressed, "_PROBED", 200_000)
+    monkeypatch.setattr(decompressed, "_PROBE", 200_000)
 
 
 def place(root: Path, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Bringing official archives here: download."""
+"""The command `landscale download`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def add_command(add: AddCommand) -> None:
     p = add(
         "download",
         _download,
-        "official archives, digest-checked; the same command again goes on",
+        "official archives, digest-checked; run the same command again to resume",
         "landscale download eurosat-rgb --root data",
     )
     names = ", ".join(f"{name} ({format_size(archive.size)})" for name, archive in ARCHIVES.items())
     p.add_argument("archive", metavar="NAME", help=names)
-    p.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder they come to")
-    p.add_argument("--mirror", metavar="URL", help="address below which files of the same names lie")
+    p.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for the files")
+    p.add_argument("--mirror", metavar="URL", help="URL of a folder with files of the same names")
     p.add_argument("--json", action="store_true")
 
 

@@ -1,1 +1,1 @@
-"""Official archives: what there is (`catalogue`), one file over an unreliable line (`transfer`), a whole archive (`archive`)."""
+"""Download official archives: their files (`catalogue`), one file over an unreliable connection (`transfer`), all (`archive`)."""

@@ -1,4 +1,4 @@
-"""A whole archive: what is there already, what is missing, whether it fits on the disk, and the way here."""
+"""Download all files of an archive that are missing, if they fit on the disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEGABYTE = 10**6
 
 @dataclass(frozen=True)
 class DownloadedFile:
-    """A file in its place, its digest checked. `state` is "there already", "downloaded" or "replaced" (one that was damaged)."""
+    """A file whose digest was checked. `state` is "there already", "downloaded", or "replaced" if it was damaged."""
 
     path: Path
     size: int
@@ -30,18 +30,21 @@ class DownloadedFile:
 def download(
     archive: Archive, root: str | Path, mirror: str | None = None, patience: RetryPolicy | None = None
 ) -> list[DownloadedFile]:
-    """Bring all files of an archive below `root`. Called again, it goes on where it stopped.
+    """Download all files of an archive to the folder `root`. Call it again to resume.
 
     Args:
-        mirror: address below which files of the same names lie; digests are checked all the same.
+        archive: its files, from the catalogue.
+        root: the folder, which is created if necessary.
+        mirror: URL of a folder with files of the same names; digests are checked as well.
+        patience: how often and how long failures are retried.
 
     Raises:
-        BadInput: no room on the disk, no such file there, a file of another size or digest, a line that fails too often.
+        BadInput: the disk is too small, the server lacks a file, a file has another size or digest, or too many tries fail.
     """
     root = Path(root)
     patience = patience or RetryPolicy()
     if mirror is not None and not mirror.startswith(("http://", "https://")):
-        raise BadInput("--mirror", f"found '{mirror}', expected an address that begins with https:// or http://")
+        raise BadInput("--mirror", f"found '{mirror}', expected a URL that starts with https:// or http://")
     root.mkdir(parents=True, exist_ok=True)
     states = {file: _state(file, root / file.path) for file in archive.files}
     missing = {
@@ -49,11 +52,11 @@ def download(
         for file in archive.files
         if states[file] != "there already"
     }
-    _check_room(root, missing)
+    _check_space(root, missing)
     for file, size in missing.items():
         path = root / file.path
         if states[file] == "replaced":
-            print_line(f"{path}: is not what was published; it comes again")
+            print_line(f"{path}: differs from the published file; downloading it again")
         with _megabytes(path.name, size or 0) as advance:
             fetch(_address(file, mirror), path, file.digest, size, patience, advance)
     return [
@@ -67,7 +70,7 @@ def _address(file: RemoteFile, mirror: str | None) -> str:
 
 
 def _state(file: RemoteFile, path: Path) -> str:
-    """What has to be said of a file at the end."""
+    """The state that is reported for a file at the end."""
     if not path.exists():
         return "downloaded"
     size = path.stat().st_size
@@ -78,36 +81,40 @@ def _state(file: RemoteFile, path: Path) -> str:
 
 
 def _size_there(file: RemoteFile, url: str, patience: RetryPolicy) -> int | None:
-    """The size of a file in bytes: the catalogue's and the server's agree, or one of them does not say."""
+    """The size of a file in bytes, by the catalogue or the server; None if neither states it.
+
+    Raises:
+        BadInput: both state different sizes.
+    """
     size = remote_size(url, patience)
     if size is not None and file.size is not None and size != file.size:
         raise BadInput(url, f"has {size:,} bytes, expected {file.size:,}")
     return size if file.size is None else file.size
 
 
-def _check_room(root: Path, missing: dict[RemoteFile, int | None]) -> None:
-    needed = sum(max(0, (size or 0) - _come(root / file.path)) for file, size in missing.items())
+def _check_space(root: Path, missing: dict[RemoteFile, int | None]) -> None:
+    needed = sum(max(0, (size or 0) - _received(root / file.path)) for file, size in missing.items())
     free = shutil.disk_usage(root).free
     if needed > free:
-        raise BadInput(root, f"{format_size(needed)} are still to come, but only {format_size(free)} are free there")
+        raise BadInput(root, f"{format_size(needed)} remain to be downloaded, but only {format_size(free)} are free")
 
 
-def _come(path: Path) -> int:
-    """Bytes of a file that came in earlier calls."""
+def _received(path: Path) -> int:
+    """Bytes of a file that earlier calls have downloaded."""
     partial = path.with_name(f".{path.name}.partial")
     return partial.stat().st_size if partial.exists() else 0
 
 
 @contextmanager
 def _megabytes(what: str, size: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar in whole megabytes over `size` bytes; its value takes bytes."""
-    come = 0
+    """A progress bar in whole megabytes over `size` bytes; yields a function that advances it by bytes."""
+    done = 0
     with progress_bar(what, math.ceil(size / MEGABYTE), "MB") as advance:
 
         def more(length: int) -> None:
-            nonlocal come
-            before = come
-            come += length
-            advance(math.ceil(come / MEGABYTE) - math.ceil(before / MEGABYTE))
+            nonlocal done
+            before = done
+            done += length
+            advance(math.ceil(done / MEGABYTE) - math.ceil(before / MEGABYTE))
 
         yield more

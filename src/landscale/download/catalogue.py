@@ -1,15 +1,15 @@
-"""The official archives: where they lie, how large they are, what their digests are.
+"""The official archives: URLs, sizes and digests of their files.
 
-Sizes and digests are facts of the publishers, taken from these places:
+Sizes and digests are those of the publishers, from these sources:
 
-- Zenodo records 12687186 (BigEarthNet v1), 10891137 (v2) and 7711810 (EuroSAT) list md5 and size; we have them from public
-  programs that quote the listings. TorchGeo (`bigearthnet.py`) has the md5 of the large archives too, TensorFlow Datasets
-  (`bigearthnet/checksums.tsv`) the size of v1's Sentinel-2. Both Parquet files of v2 were hashed by us as well
-  (TorchGeo's md5 of `metadata.parquet`, b2d7…, is not that of the file).
+- Zenodo records 12687186 (BigEarthNet v1), 10891137 (v2) and 7711810 (EuroSAT) list md5 and size; they are copied from
+  public programs that quote the listings. TorchGeo (`bigearthnet.py`) has the md5 of the large archives too, TensorFlow Datasets
+  (`bigearthnet/checksums.tsv`) the size of v1's Sentinel-2. The digests of both Parquet files of v2 were
+  checked on the files (TorchGeo's md5 of `metadata.parquet`, b2d7…, differs from that of the file).
 - The splits of v1 and of EuroSAT: md5 in TorchGeo (`bigearthnet.py`, `eurosat.py`), addresses pinned to a commit.
-- The lists of snow and cloud of v1: their authors' repository, pinned to a commit; size and md5 of our copy of them.
+- The lists of snow and cloud of v1: their authors' repository, pinned to a commit; size and md5 computed from the files.
 
-A size that nobody states is None: the server's own is taken then.
+Where no size is published it is None, and the server's is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from landscale.errors import UnknownName
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A published file. `path` is its place below the root, `size` in bytes, `digest` as "md5:…" or "sha256:…"."""
+    """A published file. `path` is relative to the download folder, `size` in bytes, `digest` as "md5:…" or "sha256:…"."""
 
     path: str
     url: str
@@ -31,14 +31,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Archive:
-    """Files that belong together, and what a user does `then`: commands, with {root} for the folder they lie in."""
+    """Files that belong together, and the commands to run `then`, with {root} for the download folder."""
 
     files: tuple[RemoteFile, ...]
     then: tuple[str, ...] = ()
 
     @property
     def size(self) -> int | None:
-        """Bytes of all files, None where one of them is not known."""
+        """Bytes of all files; None if one size is unknown."""
         sizes = [file.size for file in self.files]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
@@ -74,7 +74,7 @@ ARCHIVES = {
             ),
         ),
     ),
-    "bigearthnet-v1-lists": Archive(  # in `metadata`, where prepare looks for them
+    "bigearthnet-v1-lists": Archive(  # in the folder `metadata`, where prepare expects them
         (
             RemoteFile("metadata/train.csv", f"{V1_SPLITS}/train.csv", "md5:623e501b38ab7b12fe44f0083c00986d"),
             RemoteFile("metadata/val.csv", f"{V1_SPLITS}/val.csv", "md5:22efe8ed9cbd71fa10742ff7df2b7978"),
@@ -148,7 +148,7 @@ ARCHIVES = {
         ),
         then=("landscale prepare eurosat {root}/EuroSAT_MS.zip eurosat.h5",),
     ),
-    "eurosat-lists": Archive(  # in a folder of their own: v1's lists may lie in the same root
+    "eurosat-lists": Archive(  # in a folder of their own, as the lists of v1 may be in the same root
         tuple(
             RemoteFile(f"eurosat-lists/eurosat-{split}.txt", f"{EUROSAT_SPLITS}/eurosat-{split}.txt", f"md5:{md5}")
             for split, md5 in (
@@ -166,7 +166,7 @@ def find_archive(name: str) -> Archive:
     """The archive of that name.
 
     Raises:
-        UnknownName: none has it.
+        UnknownName: there is none.
     """
     if name not in ARCHIVES:
         raise UnknownName("archive", name, ARCHIVES)
@@ -174,7 +174,7 @@ def find_archive(name: str) -> Archive:
 
 
 def format_size(size: int | None) -> str:
-    """A size in bytes for people, in decimal units as the publishers give theirs."""
+    """A size as text, in decimal units, as publishers use them."""
     if size is None:
         return "size unknown"
     for unit, bytes_of_it in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -1,8 +1,7 @@
-"""One file over an unreliable line: resumed where it broke off, checked by its digest, whole or absent.
+"""Download one file over an unreliable connection: resumed after a failure, checked by its digest, complete or absent.
 
-What has come so far lies in `.NAME.partial`, and beside it `.NAME.partial.version` says of which version of the remote file
-it is (its ETag or date), so that halves of two versions are never put together. Both stay after a failure or a
-Ctrl-C; the same call goes on from there.
+The bytes received so far are in `.NAME.partial`. `.NAME.partial.version` has the version of the remote file (its ETag or date),
+so that parts of two versions are never combined. Both stay after a failure or Ctrl-C; the same call resumes.
 """
 
 from __future__ import annotations
@@ -27,13 +26,17 @@ from landscale.runtime.files import sync, write_text
 from landscale.runtime.progress import console
 
 CHUNK = 1 << 18
-LONGEST_PAUSE = 60.0
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone on the next try
+LONGEST_PAUSE = 60.0  # seconds
+RETRIED = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that may be temporary
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How much of a bad line is borne: seconds without a byte, failures in a row without progress, the first pause in seconds."""
+    """How failures are retried.
+
+    timeout: seconds without a byte after which a try fails. failures: consecutive failures without progress that are retried.
+    pause: seconds before the first retry; it doubles each time, up to 60.
+    """
 
     timeout: float = 60.0
     failures: int = 7
@@ -41,26 +44,26 @@ class RetryPolicy:
 
 
 class _FailedTry(Exception):
-    """Something that may be gone on the next try."""
+    """A failure that may be temporary."""
 
 
 class _NoSuchRange(_FailedTry):
-    """There is nothing at that place of the file: it is shorter than what we have of it."""
+    """The remote file is shorter than what was received already."""
 
 
 def remote_size(url: str, patience: RetryPolicy) -> int | None:
-    """The size in bytes that the server states; None where it states none without sending the file.
+    """The size in bytes that the server states in response to HEAD; None if it states none.
 
     Raises:
-        BadInput: there is no such file, or no answer.
+        BadInput: there is no such file, or too many tries fail.
     """
     tries = _Tries(url, patience)
     while True:
         try:
             with _open(url, {}, patience.timeout, "HEAD") as response:
-                return _length(response) or None  # 0 is said by servers that prepare no body for HEAD
+                return _length(response) or None  # some servers answer HEAD with a length of 0
         except _Refused as refused:
-            if refused.status in {403, 405, 501}:  # of servers that know GET only
+            if refused.status in {403, 405, 501}:  # servers that support GET only
                 return None
             raise
         except _FailedTry as failure:
@@ -70,15 +73,18 @@ def remote_size(url: str, patience: RetryPolicy) -> int | None:
 def fetch(
     url: str, path: str | Path, digest: str, size: int | None, patience: RetryPolicy, advance: Callable[[int], None]
 ) -> None:
-    """Bring a file to its place.
+    """Download a file to `path`.
 
     Args:
+        url: its address.
+        path: the local file; its folder is created if necessary.
         digest: "md5:…" or "sha256:…".
-        size: bytes, where known; a file of another size is refused before its first byte.
-        advance: is told of the bytes that came earlier, as they are hashed, and of those that come for the first time.
+        size: bytes, if known; a file of another size is refused before its first byte is received.
+        patience: how failures are retried.
+        advance: called with the number of bytes of earlier calls, while they are hashed, and of newly received bytes.
 
     Raises:
-        BadInput: the server has no such file, another file, or fails too often; or the digest is wrong.
+        BadInput: the server has no such file or one of another size, too many tries fail, or the digest differs.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +108,7 @@ def fetch(
 
 
 def digest_matches(path: str | Path, digest: str, advance: Callable[[int], None]) -> bool:
-    """Whether a file has that digest; `advance` is told of the bytes that were read."""
+    """Whether a file has this digest; `advance` is called with the number of bytes read."""
     kind, _, expected = digest.partition(":")
     hasher = hashlib.new(kind, usedforsecurity=False)
     with Path(path).open("rb") as file:
@@ -113,13 +119,13 @@ def digest_matches(path: str | Path, digest: str, advance: Callable[[int], None]
 
 
 def print_line(line: str) -> None:
-    """A line on stderr, above a progress bar."""
+    """Print a line on stderr, above a progress bar."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass
 class _Tries:
-    """Counts failures in a row. Only bytes that nobody had before end a row, so there is an end to it in any case."""
+    """Counts consecutive failures. Only bytes beyond the furthest position reset the count, so retrying always ends."""
 
     url: str
     patience: RetryPolicy
@@ -130,20 +136,20 @@ class _Tries:
         """Wait before the next try.
 
         Raises:
-            BadInput: there were too many.
+            BadInput: there were too many failures.
         """
         self.count = self.count + 1 if at <= self.furthest else 1
         self.furthest = max(self.furthest, at)
         if self.count > self.patience.failures:
-            raise BadInput(self.url, f"{failure}, {self.count} times in a row; the same command goes on from here")
+            raise BadInput(self.url, f"{failure}, {self.count} times in a row; run the same command again to resume")
         pause = min(self.patience.pause * 2 ** (self.count - 1), LONGEST_PAUSE)
-        print_line(f"{self.url}: {failure}; again in {pause:.0f} s")
+        print_line(f"{self.url}: {failure}; trying again in {pause:.0f} s")
         time.sleep(pause)
 
 
 @dataclass
 class _Partial:
-    """What has come so far of a file: its bytes, their digest, the version of the remote file that they are of."""
+    """The part of a file that was received: its bytes, their digest, and the version of the remote file."""
 
     path: Path
     file: IO[bytes]
@@ -155,7 +161,7 @@ class _Partial:
     @classmethod
     @contextmanager
     def of(cls, path: Path, digest: str, advance: Callable[[int], None]) -> Iterator[_Partial]:
-        """The partial file of `path`, hashed as far as it goes; `advance` is told of the bytes that were.
+        """Open the partial file of `path` and hash its bytes; `advance` is called with their number.
 
         Raises:
             BadInput: another process is writing it.
@@ -166,17 +172,17 @@ class _Partial:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BadInput(place, "is being written by another landscale download") from None
-            except OSError:  # some file systems of clusters have no locks
+            except OSError:  # some file systems of clusters do not support locks
                 pass
             partial = cls(place, file, digest)
-            partial._take_stock(advance)
+            partial._hash_received(advance)
             try:
                 yield partial
             finally:
                 if not partial.size:
                     partial._discard()
 
-    def _take_stock(self, advance: Callable[[int], None]) -> None:
+    def _hash_received(self, advance: Callable[[int], None]) -> None:
         self.hasher = self._new_hasher()
         with contextlib.suppress(OSError, ValueError):
             self.version = self._label.read_text(encoding="utf-8")
@@ -198,8 +204,8 @@ class _Partial:
         return hashlib.new(self.digest.partition(":")[0], usedforsecurity=False)
 
     def begin(self, version: str) -> None:
-        """Forget all bytes; those that come now are of `version`."""
-        self.file.truncate(0)  # before the version: a kill in between leaves nothing under a wrong name
+        """Discard all bytes; the next ones belong to `version`."""
+        self.file.truncate(0)  # before the version, so that a kill in between does not leave bytes with a wrong version
         self.size, self.hasher, self.version = 0, self._new_hasher(), version
         write_text(self._label, version)
 
@@ -209,15 +215,15 @@ class _Partial:
         self.size += len(block)
 
     def finish(self, path: Path) -> None:
-        """Take the place of `path`.
+        """Rename the partial file to `path`.
 
         Raises:
-            BadInput: the digest is wrong; nothing is left of the bytes then.
+            BadInput: the digest differs; the bytes are removed.
         """
         kind, _, expected = self.digest.partition(":")
         if (found := self.hasher.hexdigest()) != expected:
             self._discard()
-            raise BadInput(path, f"what came has {kind} {found}, expected {expected}; it was removed")
+            raise BadInput(path, f"the downloaded file has {kind} {found}, expected {expected}; it was removed")
         self.file.flush()
         sync(self.path)
         self.path.replace(path)
@@ -226,19 +232,19 @@ class _Partial:
 
 
 def _receive(url: str, partial: _Partial, size: int | None, timeout: float, arrived: Callable[[], None]) -> None:
-    """One try: ask for what is missing, append what comes; after it the file is complete.
+    """One try: request the missing bytes and append them; when it returns the file is complete.
 
     Raises:
-        _FailedTry: it is not.
-        BadInput: it never will be.
+        _FailedTry: the try failed.
+        BadInput: no further try can succeed.
     """
-    wanted = {}
+    headers = {}
     if partial.size:
-        wanted["Range"] = f"bytes={partial.size}-"
+        headers["Range"] = f"bytes={partial.size}-"
         if partial.version:
-            wanted["If-Range"] = partial.version
+            headers["If-Range"] = partial.version
     try:
-        response = _open(url, wanted, timeout)
+        response = _open(url, headers, timeout)
     except _NoSuchRange:
         partial.begin("")
         raise
@@ -249,7 +255,7 @@ def _receive(url: str, partial: _Partial, size: int | None, timeout: float, arri
             begin, total = _content_range(response)
             if begin != partial.size or (version and partial.version and version != partial.version):
                 partial.begin("")
-                raise _FailedTry("the file there is another one by now")
+                raise _FailedTry("the file on the server has changed")
         if size is not None and total is not None and total != size:
             raise BadInput(url, f"has {total:,} bytes, expected {size:,}")
         if response.status != 206:  # a first request, a server without ranges, or another version
@@ -266,7 +272,7 @@ def _receive(url: str, partial: _Partial, size: int | None, timeout: float, arri
 
 
 class _Refused(BadInput):
-    """A status that no further try will change."""
+    """An HTTP status that is not temporary."""
 
     def __init__(self, url: str, status: int, words: str) -> None:
         super().__init__(url, f"the server answers {status} {words}")
@@ -274,11 +280,11 @@ class _Refused(BadInput):
 
 
 def _open(url: str, headers: dict[str, str], timeout: float, method: str = "GET") -> HTTPResponse:
-    """The answer to a request, redirects followed and proxies used as urllib does.
+    """The response to a request; redirects and proxies are handled by urllib.
 
     Raises:
-        _FailedTry: no answer, or one that may be another on the next try.
-        BadInput: an answer that will not change.
+        _FailedTry: there is no response, or the failure may be temporary.
+        BadInput: the failure is permanent.
     """
     headers = {"User-Agent": "landscale", "Accept-Encoding": "identity", **headers}
     try:
@@ -286,12 +292,12 @@ def _open(url: str, headers: dict[str, str], timeout: float, method: str = "GET"
     except HTTPError as error:
         with error:
             if error.code == 416:
-                raise _NoSuchRange("the file there is shorter by now") from None
-            if error.code in PASSING:
+                raise _NoSuchRange("the file on the server is shorter now") from None
+            if error.code in RETRIED:
                 raise _FailedTry(f"the server answers {error.code} {error.reason}") from None
             raise _Refused(url, error.code, error.reason) from None
     except (InvalidURL, ValueError) as error:
-        raise BadInput(url, f"is no address ({reason(error)})") from None
+        raise BadInput(url, f"is not a valid URL ({reason(error)})") from None
     except (OSError, HTTPException) as error:
         cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -301,9 +307,13 @@ def _open(url: str, headers: dict[str, str], timeout: float, method: str = "GET"
 
 
 def _read(response: HTTPResponse, length: int) -> bytes:
-    """The next bytes, as many as are there; none at the end. A failure of the line is a failed try, one of our disk is not."""
+    """The next available bytes, none at the end.
+
+    Raises:
+        _FailedTry: the connection failed.
+    """
     try:
-        return response.read1(length)  # read() would lose what came before a break
+        return response.read1(length)  # read() would lose the bytes before a failure
     except (OSError, HTTPException) as error:
         raise _FailedTry(_words(error)) from None
 
@@ -318,13 +328,13 @@ def _length(response: HTTPResponse) -> int | None:
 
 
 def _version(response: HTTPResponse) -> str:
-    """What names this version of the remote file, as If-Range takes it: a strong ETag, else the date, else nothing."""
+    """The version of the remote file for If-Range: a strong ETag, else the date of its last change, else empty."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _content_range(response: HTTPResponse) -> tuple[int, int | None]:
-    """First byte and size of the whole, of a partial answer; a first byte of −1 where it is none."""
+    """Offset of the first byte and total size, from the header of a partial response; an offset of −1 if it is invalid."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
     if not match:
         return -1, None

@@ -56,7 +56,7 @@ def band(name: str) -> Band:
     """The band called `name`, any case or alias: `B02`, `b2`, `blue`, `B8a`.
 
     Raises:
-        UnknownName: no such band.
+        UnknownName: there is no such band.
     """
     try:
         return BANDS[ALIASES[name.strip().upper()]]
@@ -80,7 +80,9 @@ def _named(name: str, *bands: str) -> BandSet:
     return BandSet(name, tuple(BANDS[b] for b in bands))
 
 
-_L2A = tuple(b.name for b in SENTINEL2 if b.name != "B10")  # B10 holds no surface signal and L2A products lack it
+_L2A = tuple(
+    b.name for b in SENTINEL2 if b.name != "B10"
+)  # B10 has no signal from the surface, and level 2A products lack it
 BAND_SETS = {
     s.name: s
     for s in (
@@ -98,7 +100,7 @@ def band_set(spec: str | Sequence[str]) -> BandSet:
     """A band set by its name (`s2-12`), or from a list of bands (`B04,B03,B02` or a sequence).
 
     Raises:
-        UnknownName: neither a known set nor a list of known bands.
+        UnknownName: neither the name of a band set nor a list of bands. LandscaleError: a band is listed twice.
     """
     if isinstance(spec, str):
         if spec.lower() in BAND_SETS:
@@ -112,6 +114,6 @@ def band_set(spec: str | Sequence[str]) -> BandSet:
         raise UnknownName("band or band set", spec[0], [*BAND_SETS, *BANDS]) from None
     names = tuple(b.name for b in bands)
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise LandscaleError(f"bands {','.join(names)}: {', '.join(twice)} stands there twice")
+        raise LandscaleError(f"bands {','.join(names)}: {', '.join(twice)} is listed twice")
     named = next((s for s in BAND_SETS.values() if s.names == names), None)
     return named or BandSet(",".join(names), bands)

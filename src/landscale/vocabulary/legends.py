@@ -1,4 +1,4 @@
-"""Legends as tables: code, colour (red, green, blue) and name of every class, a line each, in the nomenclature's order."""
+"""Legends as tables, one class a line in the order of the nomenclature: code, colour (rrggbb), name."""
 
 # Copernicus Land Monitoring Service, CLC nomenclature and official legend.
 CORINE = """
@@ -107,8 +107,8 @@ UC_MERCED_MULTI = """
 17 80f2e6 water
 """
 
-# The simplified IGBP scheme of SEN12MS (Schmitt and Wu 2021), with the colours of MODIS' IGBP legend (MCD12Q1), of which
-# a class that gathers several takes the one that the Data Fusion Contest 2020 gave it.
+# The simplified IGBP scheme of SEN12MS (Schmitt and Wu 2021), with the colours of MODIS' IGBP legend (MCD12Q1). A class that
+# combines several IGBP classes has the colour that the Data Fusion Contest 2020 uses.
 IGBP = """
 1 009900 Forests
 2 c6b044 Shrubland

@@ -1,6 +1,6 @@
-"""Nomenclatures: ordered classes with codes and official colours, and the mapping from one to another, by name.
+"""Nomenclatures: ordered classes with codes and official colours, and mappings between nomenclatures by class name.
 
-Names, codes and colours stand in `legends`.
+Names, codes and colours are in `legends`.
 `ben19` is the nomenclature of BigEarthNet-19 (Sumbul et al. 2021, "BigEarthNet-MM"), in CORINE order.
 """
 
@@ -16,7 +16,7 @@ from landscale.vocabulary import legends
 
 @dataclass(frozen=True)
 class LandClass:
-    """One class. `code` is the CORINE code or a rank, `colour` red, green, blue in 0…255."""
+    """One class. `code` is the CORINE code or a rank, `colour` is red, green, blue in 0…255."""
 
     name: str
     code: int
@@ -29,7 +29,10 @@ class LandClass:
 
 @dataclass(frozen=True)
 class Nomenclature:
-    """An ordered list of classes. `sources` maps names of a finer nomenclature to a class of this one, or to None."""
+    """An ordered list of classes.
+
+    sources: by class name of a finer nomenclature, the class of this one that contains it, or None.
+    """
 
     name: str
     classes: tuple[LandClass, ...]
@@ -42,15 +45,15 @@ class Nomenclature:
 
     @cached_property
     def _column(self) -> dict[str, int | None]:
-        """Of every name that is known; None for those that no class gathers."""
+        """The column of every known class name; None for finer classes that no class contains."""
         own: dict[str, int | None] = {name: k for k, name in enumerate(self.names)}
         return {name: None if target is None else own[target] for name, target in self.sources.items()} | own
 
     def columns(self, labels: Iterable[str]) -> list[int]:
-        """The columns, sorted and unique, that `labels` fill; labels of a finer nomenclature are mapped, dropped ones omitted.
+        """The columns of `labels`, sorted and unique; labels of a finer nomenclature are mapped, those mapped to None omitted.
 
         Raises:
-            UnknownName: a label neither in this nomenclature nor mapped to it.
+            UnknownName: a label is neither in this nomenclature nor in `sources`.
         """
         try:
             found = {self._column[label] for label in labels}
@@ -70,8 +73,8 @@ def _classes(table: str) -> tuple[LandClass, ...]:
 
 CLC43 = Nomenclature("clc43", _classes(legends.CORINE))
 
-# A class of ben19 and the CORINE codes it gathers; its own code and colour are those of the first. Codes listed
-# nowhere (122, 123, 124, 131, 132, 133, 141, 142, 332, 334, 423) have no class among the 19.
+# The classes of ben19 and the CORINE codes that each contains; code and colour are those of the first. The other codes (122,
+# 123, 124, 131, 132, 133, 141, 142, 332, 334, 423) belong to none of the 19 classes.
 _BEN19 = {
     "Urban fabric": (111, 112),
     "Industrial or commercial units": (121,),
@@ -117,7 +120,7 @@ def nomenclature(name: str) -> Nomenclature:
     """The nomenclature called `name`.
 
     Raises:
-        UnknownName: no such nomenclature.
+        UnknownName: there is no such nomenclature.
     """
     try:
         return NOMENCLATURES[name.lower()]
@@ -126,15 +129,15 @@ def nomenclature(name: str) -> Nomenclature:
 
 
 def with_classes(names: Iterable[str]) -> Nomenclature | None:
-    """The nomenclature that has just these classes, in whatever order."""
+    """The nomenclature that has exactly these classes, in any order; None if there is none."""
     names = {*names}
     return next((n for n in NOMENCLATURES.values() if {*n.names} == names), None)
 
 
 def colours(names: Iterable[str]) -> list[str]:
-    """A colour `#rrggbb` for each class name: the official one where a nomenclature knows it, grey elsewhere.
+    """A colour `#rrggbb` for each class name: the official one if a nomenclature has the name, else grey.
 
-    Of a name in several nomenclatures ("Water"), that of the one which has the most of the names.
+    If several nomenclatures have a name, such as "Water", the one that has most of the given names decides.
     """
     names = list(names)
     nearest_last = sorted(NOMENCLATURES.values(), key=lambda n: len({*names} & {*n.names}))
@@ -143,10 +146,10 @@ def colours(names: Iterable[str]) -> list[str]:
 
 
 def columns_by_name(wanted: Sequence[str], available: Sequence[str]) -> list[list[int]]:
-    """For each wanted class, the columns of `available` that make it up: itself, or the finer classes mapped to it.
+    """For each class of `wanted`, its columns in `available`: the class itself, or all finer classes that it contains.
 
     Raises:
-        UnknownName: a wanted class that `available` neither has nor maps to.
+        UnknownName: `available` has neither a class nor a part of it.
     """
     finer = next((n.sources for n in NOMENCLATURES.values() if n.sources and {*wanted} <= {*n.names}), {})
     found = []

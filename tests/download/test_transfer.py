@@ -56,7 +56,7 @@ def test_dropped_connections_go_on_where_they_broke_off(server: Server, tmp_path
 
 def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: Server, tmp_path: Path) -> None:
     server.plan = [drop(40_000), *[status(503)] * 4]
-    with pytest.raises(BadInput, match=r"503 Service Unavailable, 4 times in a row; the same command goes on"):
+    with pytest.raises(BadInput, match=r"503 Service Unavailable, 4 times in a row; run the same command again"):
         bring(server, tmp_path / "file")
     assert names(tmp_path) == [".file.partial", ".file.partial.version"]
     assert bring(server, tmp_path / "file") == len(CONTENT)  # those that were there are counted as they are hashed
@@ -127,7 +127,7 @@ def test_a_partial_answer_from_elsewhere_is_not_taken(server: Server, tmp_path: 
 
 def test_wrong_bytes_are_removed(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
-    with pytest.raises(BadInput, match=rf"file: what came has md5 \w+, expected {digest(CONTENT)[4:]}; it was removed"):
+    with pytest.raises(BadInput, match=rf"file: the downloaded file has md5 \w+, expected {digest(CONTENT)[4:]}; it was removed"):
         bring(server, tmp_path / "file")
     assert names(tmp_path) == []
     server.content = CONTENT
