@@ -127,7 +127,9 @@ def test_a_partial_answer_from_elsewhere_is_not_taken(server: Server, tmp_path: 
 
 def test_wrong_bytes_are_removed(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
-    with pytest.raises(BadInput, match=rf"file: the downloaded file has md5 \w+, expected {digest(CONTENT)[4:]}; it was removed"):
+    with pytest.raises(
+        BadInput, match=rf"file: the downloaded file has md5 \w+, expected {digest(CONTENT)[4:]}; it was removed"
+    ):
         bring(server, tmp_path / "file")
     assert names(tmp_path) == []
     server.content = CONTENT
