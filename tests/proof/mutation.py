@@ -40,6 +40,7 @@ class Package:
 PACKAGES = {
     "inference/metrics": Package(("inference/metrics*",), ("inference/test_metrics*.py",)),
     "models/input_stage": Package(("models/input_stage.py",), ("models/test_input*.py",)),
+    "training/losses": Package(("training/losses.py",), ("training/test_losses.py",)),
     "training": Package(("training/*.py",), ("training/test_*.py",), ("*kills*", "*stopped*", "*gpu*", "*ranks*")),
     "models": Package(("models/*.py",), ("models/test_*.py",)),
     "inference": Package(("inference/*.py",), ("inference/test_*.py",)),
@@ -124,6 +125,8 @@ def _copy(folder: Path, package: Package) -> None:
         "pytest_add_cli_args": OPTIONS,
         "pytest_add_cli_args_test_selection": found,
         "process_isolation": "forkserver",  # torch is imported once, by a process that runs no test
+        "timeout_multiplier": 5,  # of the tests' time without a mutant, in which endless loops are given up
+        "timeout_constant": 5,
         "use_git_change_detection": False,
         "track_dependencies": False,
     }
