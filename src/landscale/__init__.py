@@ -8,10 +8,10 @@
     landscale.evaluate(model, "ben.h5", split="test")
     landscale.predict(model, "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA.SAFE", "map.tif")
 
-Every path may be text or a `Path`. Errors that a user can put right are `LandscaleError`s with a message of one line.
+Every path may be text or a `Path`. Errors that a user can correct are `LandscaleError`s with a message of one line.
 
-The names in `__all__` are the public interface. Each is imported when it is first used, so that `import landscale` needs
-no torch. After it, timm knows the networks of this package: `timm.create_model("wide_resnet_eca_b4", in_chans=10)`.
+The names in `__all__` are the public interface. Each is imported when it is first used, so that `import landscale` does
+not import torch. It also registers the networks with timm: `timm.create_model("wide_resnet_eca_b4", in_chans=10)`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, missing permission
         return _report_error(f"{error.filename or 'file system'}: {error.strerror or error}")
     except Stopped as stopped:
-        if str(stopped):  # of several ranks, only the first has a message
+        if str(stopped):  # if there are several ranks, only the first has a message
             print(f"landscale: {stopped}", file=sys.stderr)
         return stopped.code
     except KeyboardInterrupt:
@@ -63,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_remaining(options: argparse.Namespace) -> None:
-    """Refuse words that neither the parser nor the command accepts.
+    """Check that every word of the command line was accepted by the parser or the command.
 
     Raises:
-        LandscaleError: there are such words.
+        LandscaleError: some words were not.
     """
     words = options.remaining
     if words and options.remaining_words == "refuse":
@@ -96,7 +96,7 @@ def _command_line() -> argparse.ArgumentParser:
 
 
 def _add_installed_commands(add: AddCommand) -> None:
-    """Add the commands of other packages. One that cannot be added is reported, and the other commands still work."""
+    """Add the commands of other packages. If one cannot be added, that is reported, and the other commands still work."""
     for entry_point in entry_points(group=ENTRY_POINTS):
         try:
             entry_point.load().add_command(add)

@@ -27,11 +27,12 @@ class DemoSize:
     """How much the demonstration computes.
 
     Args:
-        patches: of the first landscape, which the model is trained and tested on.
-        mapped_patches: of the second landscape, which is only mapped, so that no pixel of the map was trained on.
+        patches: number of patches of the first landscape, on which the model is trained and tested.
+        mapped_patches: number of patches of the second landscape, which is only mapped, so that no pixel of the map was
+            trained on.
         stride: distance between windows of the map in pixels of 10 m; at 30, every pixel is in 16 windows.
         seconds: time limit of the training, which matters on slow machines.
-        workers: processes that prepare the store; None: one a core.
+        workers: processes that prepare the store; None: one per core.
         recipe_keys: changes of the recipe `demo`, such as `--epochs=3`.
     """
 

@@ -1,4 +1,4 @@
-"""Data sets: which patches each of them holds (a survey), and how to read them.
+"""Data sets: which patches each of them contains (a survey), and how to read them.
 
 A data set is a module with `OPTIONS`, the options that it takes (`datasets.options`), and a function
 `survey(inputs, **options)`, which returns a `Survey` or a `SequentialSurvey`. `inputs` is a list of (split or None, path). If
@@ -77,7 +77,7 @@ class Dataset:
 
 
 def register_dataset(name: str, module: str) -> None:
-    """Make the data set of an importable module known under a name.
+    """Register the data set of an importable module under a name.
 
     Raises:
         LandscaleError: another data set has that name.
@@ -95,7 +95,7 @@ def load_dataset(name: str) -> Dataset:
     """Import a data set's module.
 
     Raises:
-        UnknownName: no data set of that name. LandscaleError: its module cannot be imported, or is no data set.
+        UnknownName: no data set has that name. LandscaleError: its module cannot be imported, or is not one of a data set.
     """
     if name not in _modules():
         raise UnknownName("data set", name, _modules())
@@ -109,5 +109,5 @@ def load_dataset(name: str) -> Dataset:
 
 @cache
 def _modules() -> dict[str, str]:
-    """Module by name: landscale's own, and those of installed packages under names that are still free."""
+    """Module by name: landscale's own data sets, and those of installed packages whose names landscale does not use."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | _MODULES

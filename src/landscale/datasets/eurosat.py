@@ -1,4 +1,4 @@
-"""EuroSAT (Helber et al. 2019): 27,000 patches of 64×64 px of 10 m in ten classes, one folder a class.
+"""EuroSAT (Helber et al. 2019): 27,000 patches of 64×64 px of 10 m in ten classes, one folder per class.
 
 RGB: 8-bit JPEGs. MS: 16-bit GeoTIFFs of 13 bands, which the authors resampled to 10 m. Both as a folder or the published zip.
 """
@@ -22,7 +22,7 @@ from landscale.vocabulary.nomenclatures import EUROSAT10
 OPTIONS = (LISTS, SEED)
 SIDE = 64
 RGB = Plane("data_10m", ("B04", "B03", "B02"), SIDE, 10, "uint8")
-# B8A is the last band of the published files, not in the order of wavelengths.
+# B8A is the last band of the published files, although its wavelength lies between those of B08 and B09.
 MS = Plane(
     "data_10m",
     ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"),
@@ -35,13 +35,13 @@ _PLANES = {".jpg": RGB, ".tif": MS}
 def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, seed: int = 0) -> Survey:
     """Survey folders or zips of EuroSAT.
 
-    The split of a patch is that of its SPLIT=INPUT; otherwise that of the list in `lists` that names it; without lists it is
-    drawn at random by `seed`, 60/20/20 in each class.
+    The split of a patch is the SPLIT of its input, if that is given as SPLIT=INPUT; otherwise that of the list in `lists` which
+    contains its name. Without lists, splits are drawn at random, 60/20/20 in each class.
 
     Args:
         inputs: split or None, and a folder or zip.
         lists: a folder of split lists.
-        seed: of the drawn split.
+        seed: seed of the drawn splits.
 
     Raises:
         BadInput: no images, both JPEGs and GeoTIFFs, or a folder whose name is no class of EuroSAT.

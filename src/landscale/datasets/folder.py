@@ -1,4 +1,4 @@
-"""The user's own images: a folder that has a folder a class (single-label), or a table of files and their labels.
+"""The user's own images: a folder with one subfolder per class (single-label), or a table of files and their labels.
 
 A table is a csv or parquet file. Its first column has the paths of the images, relative to the folder of the table. Labels are
 in a column `labels` (multi-label: lists in parquet, names separated by `;` or `|` in csv) or in a column `label`
@@ -57,15 +57,15 @@ def survey(
 ) -> Survey:
     """Survey folders, zips of them, and tables.
 
-    The split of a patch is that of its SPLIT=INPUT; otherwise that of the list in `lists` that names its file; otherwise that
-    in the table; otherwise it is drawn by `seed`, 60/20/20, in single-label data in each class.
+    The split of a patch is the SPLIT of its input, if that is given as SPLIT=INPUT; otherwise that of the list in `lists` which
+    contains its file name; otherwise that in the table; otherwise it is drawn at random, 60/20/20 (single-label: in each class).
 
     Args:
         inputs: split or None, and a folder, zip, csv or parquet.
         bands: names of the bands in their order, as a band set or a list. By default the descriptions of the bands in a GeoTIFF;
             otherwise red, green and blue if there are three bands.
         lists: a folder of split lists.
-        seed: of the drawn split.
+        seed: seed of the drawn splits.
 
     Raises:
         BadInput: no images, images of another shape or dtype, bands without names, or a table that cannot be read.
@@ -103,7 +103,7 @@ def survey(
 
 
 def _find_images(path: Path) -> _LabelledImages:
-    """The images of a folder or zip that has a folder a class; in these, images may be in folders of their own."""
+    """The images of a folder or zip with one subfolder per class; these may have further subfolders."""
     found = [(member, location) for member, location in list_members(path, IMAGE_SUFFIXES) if len(member.parts) > 1]
     # Many zips have a single folder at the top.
     while (

@@ -30,7 +30,7 @@ IMAGE_SUFFIXES = TIFF_SUFFIXES | {".png", ".jpg", ".jpeg"}
 PICTURE_FORMATS = ("PNG", "JPEG")  # names of pillow
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}  # names of GDAL
 _PICTURE_MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "I;16": (1, "uint16")}  # bands and dtype by pillow's mode
-ASSUMED_GSD = 10.0  # metres a pixel, for images without georeference
+ASSUMED_GSD = 10.0  # metres per pixel, for images without georeference
 GSD_IS_ASSUMED = f"not in the files; {ASSUMED_GSD:g} m a pixel are assumed"  # in the provenance of a store
 _METRES_PER_DEGREE = math.pi * 6_378_137.0 / 180  # along the equator of WGS 84
 
@@ -42,7 +42,7 @@ class ImageHeader:
     shape: bands, height, width.
     dtype: name of the dtype; "a and b" where the bands differ.
     band_names: the description of each band, "" for a band without one; empty for a picture.
-    gsd: metres a pixel; None where the file is not georeferenced.
+    gsd: metres per pixel; None if the file is not georeferenced.
     """
 
     shape: tuple[int, int, int]
@@ -77,10 +77,10 @@ def open_raster(path: str | Path, data: bytes | None = None) -> Iterator[Any]:
 
     Args:
         path: the file.
-        data: its content, where that has been read already.
+        data: its content, if that has been read already.
 
     Raises:
-        BadInput: missing, damaged or of another format; also where decoding fails within the `with` statement.
+        BadInput: missing, damaged or of another format; also if decoding fails later, within the `with` statement.
     """
     import rasterio  # takes a second to import; pictures do not need it
 
@@ -135,7 +135,7 @@ def name_bands(location: str | Path, count: int, described: Sequence[str], bands
     Args:
         location: the image, for error messages.
         count: number of bands of the image.
-        described: descriptions of the bands in the file.
+        described: the descriptions that the file has for its bands.
         bands: the user's choice, a band set or a list.
 
     Raises:
@@ -170,12 +170,12 @@ def _decode_header(location: str, data: bytes) -> ImageHeader:
 
 
 def _gsd(image: Any) -> float | None:
-    """Metres a pixel of an open raster, or None; the square root of a pixel's area where it is not square."""
+    """Metres per pixel of an open raster, or None; for pixels that are not square, the square root of their area."""
     if not image.crs or image.transform.is_identity:
         return None
     pixel = math.sqrt(abs(image.transform.determinant))
     try:
-        if image.crs.is_geographic:  # three digits: metres a degree vary with the latitude
+        if image.crs.is_geographic:  # three digits: metres per degree vary with the latitude
             gsd = float(f"{pixel * _METRES_PER_DEGREE:.3g}")
         else:
             gsd = float(f"{pixel * image.crs.linear_units_factor[1]:.6g}")

@@ -14,7 +14,7 @@ class Option:
 
     name: the keyword; the command line writes it with hyphens (`min_share` → `--min-share`).
     help: one line for `landscale prepare DATASET --help`.
-    parse: makes the value from the word on the command line; raises ValueError if it cannot.
+    parse: converts the word on the command line to the value; raises ValueError if that is impossible.
     metavar: placeholder of the value in the help.
     """
 
@@ -29,7 +29,7 @@ class Option:
 
 
 def labels_option(help_text: str) -> Option:
-    """`--labels NOMENCLATURE`; the text lists the nomenclatures that the data set has."""
+    """`--labels NOMENCLATURE`; `help_text` lists the nomenclatures that the data set has."""
     return Option("labels", help_text, metavar="NOMENCLATURE")
 
 

@@ -35,8 +35,8 @@ SIDE = 256
 S2 = Plane("data_10m", band_set("s2-13").names, SIDE, 10)
 S1 = Plane("data_s1", ("VV", "VH"), SIDE, 10, "float32")
 SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
-_COLUMN_OF_IGBP = (0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 5, 7, 8, 9)  # column in IGBP10 of IGBP class 1, 2 …
-LABELLED_FROM = 0.1  # fraction of the patch from which on a class is one of its labels
+_COLUMN_OF_IGBP = (0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 5, 7, 8, 9)  # column in IGBP10 of IGBP class 1, 2, …, 17
+LABELLED_FROM = 0.1  # least fraction of a patch that a class must cover to be one of its labels
 MULTI, SINGLE = IGBP10.name, f"{IGBP10.name}-single"
 _DAMAGED = "ROIs1868_summer_s2_146_p202"  # its radar image is damaged; the authors leave it out
 
@@ -62,7 +62,7 @@ class SEN12MSReader:
 
 
 def igbp_fractions(cover: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The fraction of a patch that each of the ten classes covers, (10,); pixels that are no class of IGBP count for none."""
+    """The fraction of a patch that each of the ten classes covers, (10,); pixels without a class of IGBP are in none of them."""
     counts = [np.count_nonzero(cover == igbp) for igbp in range(1, len(_COLUMN_OF_IGBP) + 1)]
     return np.bincount(_COLUMN_OF_IGBP, counts, len(IGBP10.classes)) / cover.size
 
@@ -92,14 +92,15 @@ def survey(
 ) -> Survey:
     """Survey folders that hold some or all of the four seasons.
 
-    The split of a patch is that of its SPLIT=INPUT; otherwise that of the list that names it. With lists of train but not of
-    val, a tenth of the scenes of train are drawn for val. Without lists, scenes are drawn 60/20/20 in each season.
+    The split of a patch is the SPLIT of its input, if that is given as SPLIT=INPUT; otherwise that of the list which contains
+    its name. With a list of train but none of val, a tenth of the scenes of train are drawn for val. Without lists,
+    scenes are drawn 60/20/20 in each season.
 
     Args:
         inputs: split or None, and a folder.
         labels: `igbp10` (multi-label, the default) or `igbp10-single`.
-        lists: folder of the official lists; by default the input, or `splits` in it, where it has them.
-        seed: of the drawn scenes.
+        lists: folder of the official lists; by default the input folder, or `splits` in it, if they are there.
+        seed: seed by which scenes are drawn.
 
     Raises:
         BadInput: no images of Sentinel-2, or a patch that is in the lists of both test and another split.
@@ -152,7 +153,7 @@ def _splits(table: pd.DataFrame, lists: Path | None, seed: int) -> NDArray[np.ui
     paths = {split: path for split in SPLITS[1:] if (path := lists / f"{split}_list.txt").is_file()}
     if not paths:
         raise BadInput(lists, "has no train_list.txt, val_list.txt or test_list.txt")
-    # Lists may name the radar images instead.
+    # Lists may have the names of the radar images instead.
     listed = {s: is_listed(table["name"], {n.replace("_s1_", "_s2_") for n in read_list(p)}) for s, p in paths.items()}
     if "test" in listed:
         for split in sorted({*listed} - {"test"}):

@@ -1,6 +1,6 @@
 """Data sets that are read in file order: archives that are read once, from front to back, and never unpacked.
 
-A `Survey` lists all patches before any pixel is read. A `SequentialSurvey` cannot: which patches an archive holds, and how
+A `Survey` lists all patches before any pixel is read. A `SequentialSurvey` cannot: which patches an archive contains, and how
 many, is known only at its end. A second archive may hold more planes of the same patches, in another order.
 """
 
@@ -28,9 +28,9 @@ _ENDS = 1 << 20  # bytes of each end of an archive that its digest covers
 
 @dataclass(frozen=True)
 class SequentialPatch:
-    """One patch of an archive: its name, and what was found beside its pixels or the error that makes it a damaged one.
+    """One patch of an archive: its name, and its details, or an error if it is damaged. Its pixels are in the caller's arrays.
 
-    primary: name of the same patch in the primary archive, if a partner archive's own files give it; else empty.
+    primary: in a partner archive, the name of the same patch in the primary archive, if the partner's files contain it.
     """
 
     name: str
@@ -65,11 +65,11 @@ class PrimaryArchive(Protocol):
     def open(self) -> PatchSequence: ...
 
     def classes_of(self, name: str) -> NDArray[np.uint8] | None:
-        """Classes (C,) of a patch by the data set's metadata; None where `PatchSequence.read` finds them."""
+        """Classes (C,) of a patch from the data set's metadata; None if `PatchSequence.read` reads them from the archive."""
         ...
 
     def describe(self, names: list[str]) -> pd.DataFrame:
-        """The columns of a `Survey`'s table for these patches, without `where` and `job`."""
+        """The columns of a `Survey`'s table for these patches, without `location` and `job`."""
         ...
 
     def capacity(self) -> int:
@@ -84,8 +84,8 @@ class PrimaryArchive(Protocol):
 class PartnerArchive(Protocol):
     """A second archive with more planes of the patches of the primary one, in any order.
 
-    title: what its patches are called in messages ("Sentinel-1").
-    planes: the planes that it has; the last ones of the store's layout.
+    title: name of its patches in messages ("Sentinel-1").
+    planes: the planes that it contains, which are the last ones of the store's layout.
     """
 
     @property
@@ -98,11 +98,11 @@ class PartnerArchive(Protocol):
     def planes(self) -> tuple[Plane, ...]: ...
 
     def pairs(self) -> dict[str, str]:
-        """Primary patch by partner patch, as far as lists or metadata give it."""
+        """Name of the primary patch by name of the partner patch, for those in lists or metadata."""
         ...
 
     def open(self, paired: Container[str]) -> PatchSequence:
-        """Open the archive; `SequentialPatch.primary` is needed for patches that are not in `paired` only."""
+        """Open the archive. Only for patches that are not in `paired`, `SequentialPatch.primary` must be set."""
         ...
 
 
@@ -111,9 +111,9 @@ class SequentialSurvey:
     """What is known of archives before they are read.
 
     layout: planes and classes of the store.
-    split: code of the split of all patches; None if each has its own.
-    derive: fills the planes that are in no archive; called with all planes (n, bands, side, side) of some patches by key.
-    derived: keys of those planes.
+    split: code of the split that all patches belong to; None if each patch has its own.
+    derive: computes the planes that are in no archive; called with all planes, by key, of n patches (n, bands, side, side).
+    derived: keys of the planes that `derive` computes.
     """
 
     layout: Layout
@@ -125,7 +125,7 @@ class SequentialSurvey:
     derived: tuple[str, ...] = ()
 
     def describe(self, names: list[str]) -> pd.DataFrame:
-        """The columns of a `Survey`'s table for these patches, without `where` and `job`."""
+        """The columns of a `Survey`'s table for these patches, without `location` and `job`."""
         table = self.primary.describe(names)
         if self.split is not None:
             table["split"] = np.uint8(self.split)
@@ -134,7 +134,7 @@ class SequentialSurvey:
     def digest(self) -> str:
         """64 hexadecimal digits that change whenever the content of the store would change.
 
-        Of an archive, which may have 100 GB, its size, first and last MB are looked at.
+        Of an archive, which may have 100 GB, only its size, its first MB and its last MB are included.
         """
         plan = json.dumps([self.layout.identity(), self.provenance, self.split], sort_keys=True, default=str)
         digest = hashlib.sha256(plan.encode())

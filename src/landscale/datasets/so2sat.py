@@ -41,7 +41,7 @@ _FILES = ("training.h5", "validation.h5", "testing.h5")
 
 @dataclass(frozen=True)
 class So2SatReader:
-    """Reads patches, given as `file::row`; consecutive ones of a file as one slice."""
+    """Reads patches, given as `file::row`. Consecutive rows of a file are read as one slice."""
 
     def __call__(
         self,
@@ -57,7 +57,7 @@ class So2SatReader:
 
 
 def _read(path: str, rows: list[int], planes: Mapping[str, NDArray[np.generic]]) -> list[PatchDetails | LandscaleError]:
-    """Read consecutive rows of a file; where that fails, each by itself, so that only damaged patches are reported."""
+    """Read consecutive rows of a file. If that fails, read row by row, so that only the damaged patches are reported."""
     part = slice(rows[0], rows[-1] + 1)
     try:
         with h5py.File(path, "r", locking=False) as file:  # takes 1 ms; an open handle would not survive a fork
@@ -85,7 +85,7 @@ OPTIONS = ()
 def survey(inputs: list[tuple[str | None, Path]]) -> Survey:
     """Survey the folder of the three files, or some of these files.
 
-    The split of a patch is that of its SPLIT=INPUT; otherwise that in the name of its file.
+    The split of a patch is the SPLIT of its input, if that is given as SPLIT=INPUT; otherwise that in the name of its file.
 
     Args:
         inputs: split or None, and a folder or file.

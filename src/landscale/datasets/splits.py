@@ -1,4 +1,4 @@
-"""Which patch belongs to train, val and test: by lists of names, by drawing, or by blocks of the ground."""
+"""Which patch belongs to train, val and test: by lists of names, at random, or by blocks of neighbouring patches."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def is_listed(names: pd.Series[str], listed: set[str]) -> NDArray[np.bool_]:
 
 
 def splits_by_lists(names: pd.Series[str], folder: Path) -> NDArray[np.uint8]:
-    """The split of each name by the lists in a folder; code 0, "none", for a name that is in no list.
+    """The split of each name, by the lists in a folder; code 0 ("none") for a name that is in no list.
 
     Raises:
         BadInput: a list that cannot be read, or a name in two of them.
@@ -97,14 +97,14 @@ def split_lists(folder: Path) -> dict[str, Path]:
 def choose_splits(
     names: pd.Series[str], groups: NDArray[np.int64], given: tuple[str | None, Path], lists: Path | None, seed: int
 ) -> NDArray[np.uint8]:
-    """The splits of an input's patches: that of its SPLIT=INPUT; else by the lists, if there are any; else drawn.
+    """The splits of an input's patches: the SPLIT of SPLIT=INPUT; else those of the lists, if given; else drawn at random.
 
     Args:
-        names: of the patches (n,).
-        groups: class of each patch (n,); each class is divided by itself when splits are drawn.
-        given: split or None, and path, of the input.
+        names: names of the patches (n,).
+        groups: class of each patch (n,); if splits are drawn, each class is divided in the same ratio.
+        given: the input: its split or None, and its path.
         lists: folder of split lists.
-        seed: of the drawn splits.
+        seed: seed of the drawn splits.
 
     Raises:
         BadInput: no such split, or no list in the folder `lists`.
@@ -124,7 +124,7 @@ def draw_splits(
 ) -> NDArray[np.uint8]:
     """A random split for every row (n,) uint8.
 
-    Within each group (a class), rows in random order are cut at the fractions, so that every split has every group.
+    The rows of each group (a class) are shuffled and cut at the fractions, so that every split has rows of every group.
     """
     splits = np.zeros(len(groups), np.uint8)
     codes = np.array([SPLITS.index(split) for split in fractions], np.uint8)
@@ -137,7 +137,7 @@ def draw_splits(
 
 
 def block_split(column: int, row: int, side: int) -> str:
-    """The split of a patch: that of its block of `side` × `side` patches, 3:1:1 for train, val and test.
+    """The split of a patch. Blocks of `side` × `side` patches go to train, val and test in the ratio 3:1:1.
 
     Neighbouring patches resemble each other, so they are kept in one split. Blocks of val and of test are a knight's move
     apart: each split covers the whole of a tile, and no block of val or test touches another block of the same split.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # worker processes start without pandas
 
 @dataclass(frozen=True)
 class PatchDetails:
-    """What is known of a patch only once it is read: its place, and its tile where the survey does not have it."""
+    """What is found out only when a patch is read: its place, and its tile if the survey does not have it."""
 
     place: Place = field(default_factory=Place)
     tile: str = ""
@@ -29,7 +29,7 @@ class PatchDetails:
 class Reader(Protocol):
     """Reads patches into planes (n, bands, side, side) and, unless the survey has them, their classes (n, C).
 
-    For each patch it yields its details, or the error that makes it a damaged one (BadInput: a file is missing or damaged;
+    For each patch it yields its details, or an error if the patch is damaged (BadInput: a file is missing or damaged;
     UnknownName: a label outside the nomenclature). `locations` are consecutive in the survey's table.
     """
 
@@ -48,7 +48,7 @@ class PatchReader(Protocol):
 
 @dataclass(frozen=True)
 class OneByOne:
-    """The Reader of a data set whose patches share no file."""
+    """A `Reader` that calls a `PatchReader` for each patch; for data sets in which every patch has files of its own."""
 
     read: PatchReader
 
@@ -64,13 +64,13 @@ class OneByOne:
 
 @dataclass(frozen=True)
 class Survey:
-    """The patches of a data set. 600,000 of them must be cheap to list, and slices of the table are sent to processes.
+    """The patches of a data set. A table, because there may be 600,000 patches, and slices of it are sent to processes.
 
     layout: planes and classes of the store.
-    table: one row a patch, with `name` (unique), `location` (for the reader), `split` (code), and where known `tile`, `date`,
+    table: one row per patch, with `name` (unique), `location` (for the reader), `split` (code), and where known `tile`, `date`,
         `country`, `snow`, `cloud`, and the `SHARES`. Patches that share a file are consecutive and have the same number in
         `job`: one worker reads them all.
-    classes: (N, C) uint8, or None where the reader finds them.
+    classes: (N, C) uint8, or None if the reader reads them from the patches.
     read: the reader; it is pickled for worker processes.
     provenance: what the store records about its origin.
     """

@@ -29,7 +29,7 @@ from landscale.errors import BadInput, LandscaleError, UnknownName, reason
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
 
-GSDS = {  # metres a pixel, by data set
+GSDS = {  # metres per pixel, by data set
     "BigEarthNet": 10.0,
     "EuroSAT": 10.0,
     "EuroSAT100": 10.0,
@@ -48,7 +48,7 @@ class TorchGeoReader:
 
     name: str
     root: str
-    key: str  # of the plane
+    key: str  # key of the plane
 
     def __call__(
         self, location: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
@@ -88,7 +88,7 @@ def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed
         inputs: name and root; with SPLIT=ROOT all samples get that split.
         bands: names of the bands in their order, as a band set or a list. By default the names that the data set has; otherwise
             red, green and blue if there are three bands.
-        seed: of the split, drawn 60/20/20, of a data set that has no splits.
+        seed: seed of the splits, which are drawn 60/20/20 if the data set has none.
 
     Raises:
         LandscaleError: TorchGeo is not installed, or there are not two inputs.

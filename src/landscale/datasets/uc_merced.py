@@ -1,11 +1,11 @@
-"""UC Merced Land Use (Yang and Newsam 2010, doi 10.1145/1869790.1869829): 2,100 aerial images of 256×256 px, 100 a class.
+"""UC Merced Land Use (Yang and Newsam 2010, doi 10.1145/1869790.1869829): 2,100 aerial images of 256×256 px, 100 per class.
 
-8-bit RGB TIFFs of one foot (0.3048 m) a pixel (USGS National Map), `UCMerced_LandUse/Images/<class>/<class>NN.tif`, as a
+8-bit RGB TIFFs of one foot (0.3048 m) per pixel (USGS National Map), `UCMerced_LandUse/Images/<class>/<class>NN.tif`, as a
 folder or the zip as published. 44 images have sides of 242 to 257 px: they are cut at the right and lower edge, or filled there
 with copies of their last row and column. The bands are red, green and blue, and get the names B04, B03 and B02.
 
 Single-label with 21 classes, or multi-label with the 17 of Chaudhuri et al. 2018 (doi 10.1109/TGRS.2017.2760909). The latter
-are in a table beside the images: `LandUse_Multilabeled.txt`, separated by tabs, a row an image, a column of 0 and 1 a class.
+are in a table beside the images: `LandUse_Multilabeled.txt`, separated by tabs: one row per image, one column (0, 1) per class.
 Splits: lists, such as those of Neumann et al. 2019 (`uc_merced-train.txt` …), or drawn at random.
 """
 
@@ -30,7 +30,7 @@ from landscale.vocabulary.nomenclatures import UCMERCED17, UCMERCED21
 
 SIDE = 256
 _TOLERANCE = 16  # px by which a side may differ from SIDE
-GSD = 0.3048  # metres a pixel: one foot
+GSD = 0.3048  # metres per pixel: one foot
 PLANE = Plane(plane_key(GSD), ("B04", "B03", "B02"), SIDE, GSD, "uint8")
 MULTI_LABELS = "LandUse_Multilabeled.txt"
 
@@ -62,15 +62,15 @@ def survey(
 ) -> Survey:
     """Survey folders or zips of UC Merced.
 
-    The split of a patch is that of its SPLIT=INPUT; otherwise that of the list in `lists` that names it; without lists it is
-    drawn at random by `seed`, 60/20/20 in each of the 21 folders.
+    The split of a patch is the SPLIT of its input, if that is given as SPLIT=INPUT; otherwise that of the list in `lists` which
+    contains its name. Without lists, splits are drawn at random, 60/20/20 in each of the 21 folders.
 
     Args:
         inputs: split or None, and a folder or zip.
         labels: `ucmerced21` (the default) or `ucmerced17`. The latter needs the table of multi-labels in the folder, or beside
             the zip or folder, or in a folder `multilabels` there.
         lists: a folder of split lists.
-        seed: of the drawn split.
+        seed: seed of the drawn splits.
 
     Raises:
         BadInput: no images, a folder whose name is no class, or an image that the table of multi-labels lacks.

@@ -1,11 +1,11 @@
-"""The few figures that stand for a classifier's quality wherever there is no place for all of them."""
+"""The headline figures: the few scores that are shown where there is no space for all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Figure of `Scores` → its name for people. History, tables, report, model card and studies show them in this order.
+# Attribute of `Scores` → its displayed name. History, tables, report, model card and studies show them in this order.
 HEADLINE_NAMES = {
     "micro_f1": "micro F1",
     "macro_f1": "macro F1",

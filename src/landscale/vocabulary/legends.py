@@ -1,4 +1,4 @@
-"""Legends as tables, one class a line in the order of the nomenclature: code, colour (rrggbb), name."""
+"""Legends as tables, one class per line in the order of the nomenclature: code, colour (rrggbb), name."""
 
 # Copernicus Land Monitoring Service, CLC nomenclature and official legend.
 CORINE = """

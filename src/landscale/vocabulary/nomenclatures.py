@@ -16,7 +16,7 @@ from landscale.vocabulary import legends
 
 @dataclass(frozen=True)
 class LandClass:
-    """One class. `code` is the CORINE code or a rank, `colour` is red, green, blue in 0…255."""
+    """One class. `code` is the CORINE code or a number from 1, `colour` is red, green, blue in 0…255."""
 
     name: str
     code: int

@@ -41,7 +41,7 @@ class OpticalArchiveV1:
         return TarPatches(self.path, SENTINEL2, self.labels)
 
     def classes_of(self, name: str) -> None:
-        """None: `TarPatches.read` finds them."""
+        """None, because `TarPatches.read` reads them from the archive."""
 
     def describe(self, names: list[str]) -> pd.DataFrame:
         return describe_v1(names, self.lists)
@@ -57,7 +57,7 @@ class OpticalArchiveV1:
 class OpticalArchiveV2:
     """The Sentinel-2 archive of v2, of which the patches in `metadata.parquet` are read.
 
-    table: what that file has on its patches. classes: their labels (N, C). rows: row of each patch by name.
+    table: the rows of that file. classes: their labels (N, C). rows: row number by name of the patch.
     """
 
     path: Path
@@ -97,7 +97,7 @@ class RadarArchive:
     planes: tuple[Plane, ...] = (RADAR,)
 
     def pairs(self) -> dict[str, str]:
-        """Sentinel-2 patch by Sentinel-1 patch, as far as lists or metadata give it."""
+        """Name of the Sentinel-2 patch by name of the Sentinel-1 patch, for those in lists or metadata."""
         if isinstance(self.optical, OpticalArchiveV1):
             return {s1: s2 for s2, s1 in listed_pairs(self.optical.lists).items()}
         table = self.optical.table
@@ -108,7 +108,7 @@ class RadarArchive:
 
 
 def _capacity(path: Path, known: int) -> int:
-    """More patches than the archive has, from the number of known ones and an estimate of its uncompressed size."""
+    """An upper estimate of the number of patches, from the number of `known` ones and the archive's uncompressed size."""
     smallest = sum(512 * len(plane.bands) + plane.nbytes for plane in SENTINEL2)
     return min(known, int(1.5 * estimated_size(path)) // smallest + 64)
 

@@ -1,4 +1,4 @@
-"""BigEarthNet as `prepare` finds it: folders, or the published archives."""
+"""The data set `bigearthnet` of `landscale prepare`: folders, or the published archives."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
 
 
 def is_synthetic(folder: Path) -> bool:
-    """Whether `datasets.synthetic` wrote these patches: a file beside them marks them, and so do stores and models."""
+    """Whether `datasets.synthetic` wrote these patches, which it marks by a file beside them. Stores and models keep the mark."""
     return (folder / "synthetic.json").exists() or (folder.parent / "synthetic.json").exists()
 
 
@@ -87,10 +87,10 @@ def _survey_one(path: Path, labels: str | None, lists: Path | None) -> Survey:
 
 
 def check_lists(lists: Path | None) -> None:
-    """Refuse a folder of lists that has none.
+    """Check that a folder of lists contains a list.
 
     Raises:
-        BadInput: `lists` is given and holds no list.
+        BadInput: `lists` is given and contains none.
     """
     if lists is not None and not (split_lists(lists) or any(lists.glob("patches_with_*"))):
         raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
@@ -111,7 +111,7 @@ def _survey_v1(folder: Path, labels: str | None, lists: Path, radar: Path | None
 
 
 def describe_v1(names: list[str], lists: Path) -> pd.DataFrame:
-    """The columns of v1's patches that come from lists and names: `name`, `split`, `snow`, `cloud`, `date`.
+    """The columns of v1's table that are derived from lists and names: `name`, `split`, `snow`, `cloud`, `date`.
 
     Raises:
         BadInput: a list that cannot be read, or a patch in two splits.
@@ -139,5 +139,5 @@ def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
 
 
 def layout(target: Nomenclature, with_radar: bool) -> Layout:
-    """The store's layout: the planes of Sentinel-2, that of Sentinel-1 if it is read, and the classes of a nomenclature."""
+    """The store's layout: the planes of Sentinel-2, the plane of Sentinel-1 if wanted, and the classes of `target`."""
     return Layout(SENTINEL2 + ((RADAR,) if with_radar else ()), target.names, target.name, multi_label=True)

@@ -72,7 +72,7 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None) -> 
     check_names(table, inputs[-1][1])
     provenance: dict[str, Any] = {}
     for store in stores:
-        provenance |= store.attributes["provenance"]  # the mark of a synthetic one is kept
+        provenance |= store.attributes["provenance"]  # keeps the mark of synthetic data
     reader = LmdbReader(tuple(patch_values(store).instruments for store in stores))
     return Survey(stores[0].layout, table, np.concatenate([store.classes for store in stores]), reader, provenance)
 

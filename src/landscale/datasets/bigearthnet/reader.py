@@ -26,9 +26,9 @@ SEPARATOR = "\0"  # in a location, between the folder of the Sentinel-2 patch an
 
 @dataclass(frozen=True)
 class BigEarthNetReader:
-    """Reads the twelve files of a patch folder; for v1 also its labels; if the store has that plane, also its Sentinel-1 half.
+    """Reads the twelve files of a patch folder; for v1 also its labels; also its Sentinel-1 patch if wanted.
 
-    nomenclature: of the labels. labels_in_json: whether each patch has its labels in a JSON file (v1).
+    nomenclature: nomenclature of the labels. labels_in_json: whether each patch has its labels in a JSON file (v1).
     """
 
     nomenclature: Nomenclature

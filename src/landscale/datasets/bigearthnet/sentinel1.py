@@ -1,8 +1,8 @@
 """BigEarthNet's Sentinel-1 half (Sumbul et al. 2021): VV and VH in dB, one patch for every patch of Sentinel-2.
 
-v1: `BigEarthNet-S1-v1.0/<s1 patch>/<s1 patch>_VV.tif …` with `<s1 patch>_labels_metadata.json`; which patches belong together is
-in the second column of the lists, or in that JSON. v2: `BigEarthNet-S1/<s1 product>/<s1 patch>/<s1 patch>_VV.tif …`; it is in
-`metadata.parquet`.
+v1: `BigEarthNet-S1-v1.0/<s1 patch>/<s1 patch>_VV.tif …` with `<s1 patch>_labels_metadata.json`; the Sentinel-2 patch
+that it belongs to is in the second column of the lists, or in that JSON file.
+v2: `BigEarthNet-S1/<s1 product>/<s1 patch>/<s1 patch>_VV.tif …`; the Sentinel-2 patch is in `metadata.parquet`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def product(name: str) -> str:
 
 
 def listed_pairs(lists: Path) -> dict[str, str]:
-    """Sentinel-1 patch by Sentinel-2 patch, from the lists in a folder that have a second column.
+    """Name of the Sentinel-1 patch by name of the Sentinel-2 patch, from the lists in a folder that have a second column.
 
     Raises:
         BadInput: a list that cannot be read.
@@ -50,7 +50,7 @@ def _stripped(name: str) -> str:
 
 
 def primary_name(path: Path | str, content: Any) -> str:
-    """The Sentinel-2 patch of a Sentinel-1 patch of v1, by the content of its JSON file.
+    """The name of the Sentinel-2 patch that a Sentinel-1 patch of v1 belongs to, from the content of its JSON file.
 
     Raises:
         BadInput: the content has no such name; the message names `path`.

@@ -1,4 +1,4 @@
-"""The patches of one of BigEarthNet's archives, in file order: `BigEarthNet-S2-v1.0.tar.gz` and its sisters."""
+"""The patches of one of BigEarthNet's archives, such as `BigEarthNet-S2-v1.0.tar.gz`, in file order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from landscale.formats.tar import Tarball
 from landscale.store import Plane
 from landscale.vocabulary.nomenclatures import Nomenclature
 
-# A member of an archive: the patch that it belongs to, its name after the patch's, its path, its content.
+# A member of an archive: the name of its patch, the rest of its file name, its path, its content.
 _Member = tuple[str, str, str, memoryview]
 
 _LABELS = "labels_metadata.json"
@@ -120,7 +120,7 @@ class TarPatches:
         if problem is None and missing - read:
             problem = BadInput(self._path, f"patch {name}: lacks {', '.join(sorted(missing - read))}")
         if problem is not None and self._labels:
-            classes[:] = 0  # as from folders, where a damaged patch's labels are not read
+            classes[:] = 0  # as for folders, where the labels of a damaged patch are not read
         return SequentialPatch(name, problem or PatchDetails(place or Place(), tile), primary)
 
 

@@ -41,10 +41,10 @@ RADAR_PRODUCT = "S1A_IW_GRDH_1SDV_20990101T000000_33XXX"
 _CRS = CRS.from_epsg(32633)
 _LEFT, _TOP = 300_000, 8_400_000  # m: upper left corner of the tile, where columns and rows of patches start
 _PATCH_SIDE = 1_200  # m
-_PATCHES_A_SIDE = 91  # of a tile
-_LABELLED_FROM = 0.02  # fraction of a patch from which on a class is one of its labels
-_FLAGGED_FROM = 0.05  # fraction of a patch under cloud or snow from which on it is flagged
-_VERSION = 1  # to be raised when the same parameters give another landscape
+_PATCHES_A_SIDE = 91  # patches along one side of a tile
+_LABELLED_FROM = 0.02  # least fraction of a patch that a class must cover to be one of its labels
+_FLAGGED_FROM = 0.05  # least fraction of a patch under cloud or snow for which the patch is flagged
+_VERSION = 1  # increase it when the same parameters give another landscape
 
 
 def write_archive(folder: Path, patches: int = 600, seed: int = 0, layout: Literal["v1", "v2"] = "v2") -> None:
@@ -59,7 +59,7 @@ def write_archive(folder: Path, patches: int = 600, seed: int = 0, layout: Liter
     Args:
         folder: absent, empty, or the result of an earlier call with the same arguments.
         patches: 1 to 8,281; they are laid out in a grid that is as square as possible.
-        seed: of the landscape.
+        seed: seed of the random landscape.
         layout: the version of BigEarthNet.
 
     Raises:
@@ -161,7 +161,7 @@ def _write(folder: Path, patches: int, seed: int, layout: Literal["v1", "v2"]) -
 
 
 def _split(column: int, row: int, side: int) -> str:
-    """The split of a patch, which is that of its block of `side` × `side` patches.
+    """The split of a patch: all patches of a block of `side` × `side` have the same one.
 
     Along a row, splits repeat after five blocks; each row is shifted by two blocks, so that each split covers the whole landscape
     and no two blocks of validation or of test touch.
@@ -291,7 +291,7 @@ def survey(
     Args:
         inputs: split or None, and a folder, for each archive; their landscapes differ.
         patches: number of patches of each archive.
-        seed: of the first landscape; each further one has the next seed.
+        seed: seed of the first landscape; each further landscape has the next seed.
         labels: `clc43` for the layout and labels of v1, otherwise those of v2.
     """
     for number, (_, folder) in enumerate(inputs):

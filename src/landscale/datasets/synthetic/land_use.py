@@ -18,7 +18,7 @@ Interval = tuple[float, float]
 
 BANDS = BAND_SETS["s2-12"].bands
 
-# By cover: its roughness (relative deviation of its brightness from pixel to pixel), then its surface reflectance × 10,000, lush
+# For each cover: roughness (relative deviation of its brightness from pixel to pixel), then surface reflectance × 10,000, lush
 # and dry, in the order of BANDS. Sea and lake, the forests, the grasslands, scrub and fen hardly differ in colour.
 _SPECTRA = """
 sea       .04  330  310  300  190  160  140  130  120  110  100   80   60 |  380  370  380  240  190  160  150  140  130  120   90   70
@@ -58,10 +58,11 @@ SNOW = np.array([7600, 7500, 7300, 7200, 7100, 6900, 6800, 6700, 6400, 6000, 900
 class LandUse:
     """A CORINE class, and where and how it occurs.
 
-    code: of CORINE. weight: relative probability among the classes whose niche fits a place; a class is rare where its niche is
-    narrow or many other classes fit. covers: fraction of the area by cover.
-    height, wet, people, warm: the niche, an interval for each property of the place, which is a rank in 0…1 over the landscape.
-    season: mean and standard deviation of its parcels between lush (0) and dry (1).
+    code: the CORINE code. weight: relative probability among the classes whose niche fits a place; a class is rare if its
+    niche is narrow or many other classes fit. covers: fraction of the area by cover.
+    height, wet, people (population), warm: the niche, an interval for each property of a place. Properties are ranks in 0…1
+    over the landscape.
+    season: mean and standard deviation over its parcels, from lush (0) to dry (1).
     fine: parcels are plots of about 60 m; otherwise fields of about 180 m.
     """
 
@@ -76,7 +77,7 @@ class LandUse:
     fine: bool = False
 
 
-# Intervals of height; of people; and seasons, that is (mean, deviation).
+# Intervals of `height` (first line); of `people` (_HALF, _RURAL); `season` as (mean, standard deviation) (the last two).
 _SEA, _SHORE, _LOW, _LAND, _WOODS, _HILLS = (0, 0.105), (0.105, 0.135), (0.15, 0.5), (0.15, 1), (0.3, 1), (0.82, 1)
 _HALF, _RURAL, _UNIFORM, _VARIED = (0, 0.5), (0.2, 0.7), (0.4, 0.05), (0.5, 0.3)
 USES = (
@@ -125,7 +126,7 @@ LAND_FROM = _LAND[0]  # height above which rivers flow
 
 
 def _cover_choices(covers: dict[str, float]) -> npt.NDArray[np.uint8]:
-    """64 covers in proportion to their fractions; each parcel of the class has one of them, chosen at random."""
+    """Indices of covers (64,), each repeated in proportion to its fraction; a parcel gets one of the 64 at random."""
     numbers = np.array([COVERS.index(name) for name in covers], np.uint8)
     return numbers[np.searchsorted(np.cumsum([*covers.values()]), (np.arange(64) + 0.5) / 64)]
 

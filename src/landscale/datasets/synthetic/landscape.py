@@ -68,7 +68,7 @@ class Parcels:
     def cells_at(self, y: Floats, x: Floats) -> Integers:
         """The number of the cell that holds each point; y and x in px are broadcast together.
 
-        The nearest of the seed points in the nine squares around a point counts.
+        A point belongs to the cell of the nearest seed point in the nine squares around it.
         """
         row, column = np.floor(y / self.size).astype(np.int32), np.floor(x / self.size).astype(np.int32)
         square = (row + _MARGIN) * self.columns + column + _MARGIN
@@ -109,7 +109,7 @@ class Landscape:
         return _ranks(_gaussian_noise(rng, (2 * rows, 2 * columns), scale, slope)[:rows, :columns])
 
     def _choose_zone_uses(self, rng: np.random.Generator) -> Bytes:
-        """The class of each zone, at random by weight among those whose niche it lies in, or almost."""
+        """A random class for each zone, by the classes' weights; a class is unlikely where the place is outside its niche."""
         row = np.clip((self._zones.y / _NODE_STEP).astype(int) + _MARGIN, 0, self._nodes[0] - 1)
         column = np.clip((self._zones.x / _NODE_STEP).astype(int) + _MARGIN, 0, self._nodes[1] - 1)
         place = self._properties[:, row, column].T[:, None]  # (zones, 1, properties)
@@ -121,7 +121,7 @@ class Landscape:
         return chosen.astype(np.uint8)
 
     def draw(self, number: int) -> LandscapeStrip:
-        """Draw a strip; they are counted from 0 in the north."""
+        """Draw a strip. Strips are numbered from 0 in the north."""
         top = number * STRIP_HEIGHT
         y, x = np.arange(top - 1, top + STRIP_HEIGHT + 1), np.arange(-1, self.width + 1)  # 1 px more, for `_blur`
         uses, cover, season, tint = self._ground(y, x)
@@ -145,7 +145,7 @@ class Landscape:
         return LandscapeStrip(uses[1:-1, 1:-1], cloud[1:-1, 1:-1], snow[1:-1, 1:-1], bands)
 
     def _ground(self, y: Integers, x: Integers) -> tuple[Bytes, Bytes, Floats, Floats]:
-        """Class, cover, season (0…1) and tint (standard normal, one value a parcel) of each point of the grid."""
+        """Class, cover, season (0…1) and tint (standard normal, one value per parcel) of each point of the grid."""
         v, u = y[:, None].astype(np.float32), x[None].astype(np.float32)
         bent = [12 * _texture_at(warp, y, x) for warp in self._warp]
         uses = self._zone_uses[self._zones.cells_at(v + bent[0], u + bent[1])]
@@ -182,7 +182,7 @@ def _gaussian_noise(rng: np.random.Generator, shape: tuple[int, int], scale: flo
 
 
 def _ranks(values: Floats) -> Floats:
-    """Each value's rank in 0…1: the fraction of a landscape below a threshold then does not depend on its size."""
+    """Each value's rank in 0…1. With ranks, the fraction below a threshold is the same for landscapes of any size."""
     order = values.ravel().argsort().argsort()
     return (order / order.size).reshape(values.shape).astype(np.float32)
 
@@ -193,7 +193,7 @@ def _texture_at(texture: Floats, y: Integers, x: Integers) -> Floats:
 
 
 def _blur(value: Floats) -> Floats:
-    """The blur of the optics: a pixel keeps a quarter of its light. The result has one pixel less on each side."""
+    """The blur of the optics: each pixel becomes a weighted mean of 3×3, a quarter from itself. One pixel less on each side."""
     value = value[:-2] + 2 * value[1:-1] + value[2:]
     return (value[:, :-2] + 2 * value[:, 1:-1] + value[:, 2:]) / 16
 

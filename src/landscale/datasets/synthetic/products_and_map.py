@@ -37,7 +37,7 @@ _LEFT, _TOP = 300_000, 8_400_000  # m, of the country
 _BLOCKS = {10: 1024, 20: 640, 60: 192}  # px, of the JPEG 2000 tiles of real products
 _MARGIN = STRIP_HEIGHT  # px of land around the tiles, in the map only
 _SHADOW_LENGTH = 60  # px by which shadows lie to the west of clouds
-_VERSION = 1  # to be raised when the same parameters give another country
+_VERSION = 1  # increase it when the same parameters give another country
 _GRID_CODES = {code: rank for rank, code in enumerate(sorted(corine.CODES), start=1)}
 
 
@@ -50,9 +50,9 @@ def write_country(folder: Path, tiles: int = 6, side: int = 2400, seed: int = 0)
 
     Args:
         folder: absent, empty, or the result of an earlier call with the same arguments.
-        tiles: their number, 1 to 676; they are laid out in a grid that is as square as possible.
-        side: of a tile in px of 10 m, a multiple of 120.
-        seed: of the landscape.
+        tiles: number of tiles, 1 to 676; they are laid out in a grid that is as square as possible.
+        side: side of a tile in px of 10 m, a multiple of 120.
+        seed: seed of the random landscape.
 
     Raises:
         BadInput: the folder holds something else, or `tiles` or `side` is out of range.
@@ -91,8 +91,8 @@ def _write(folder: Path, tiles: int, side: int, seed: int) -> None:
 def _observe(strip: LandscapeStrip, top: int, height: int) -> dict[str, npt.NDArray[np.integer]]:
     """The image of a strip as in a product: digital numbers by band, and the scene classification under the key SCL.
 
-    top: of the strip, and height: of the country without its margin, in px of 10 m. They determine the edge of the swath, which
-    leaves out the south-eastern corner of the country.
+    top: first row of the strip; height: height of the country without its margin, both in px of 10 m. They determine the edge of
+    the swath: the south-eastern corner of the country lies outside and is nodata.
     """
     inner = np.s_[_MARGIN : strip.uses.shape[1] - _MARGIN]
     cloud, snow = strip.cloud[:, inner], strip.snow[:, inner]
@@ -137,7 +137,7 @@ def _write_product(
 ) -> None:
     """Write the product of a tile.
 
-    image: pixels of the whole row of tiles, by band. place: column and row of the tile. number: of the tile, from 0.
+    image: pixels of the whole row of tiles, by band. place: column and row of the tile. number: number of the tile, from 0.
     """
     column, row = place
     tile = f"T33X{chr(65 + number // 26)}{chr(65 + number % 26)}"
@@ -158,7 +158,7 @@ def _write_product(
 
 
 def _write_image(path: Path, values: npt.NDArray[np.integer], grid: Affine, block: int) -> None:
-    """Write a lossless JPEG 2000 with internal tiles of `block` px a side."""
+    """Write a lossless JPEG 2000 with internal tiles of `block` × `block` px."""
     height, width = values.shape
     how = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "YCBCR420": "NO"}
     how |= {"BLOCKXSIZE": block, "BLOCKYSIZE": block, "count": 1, "dtype": values.dtype.name}

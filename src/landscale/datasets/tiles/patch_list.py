@@ -144,7 +144,7 @@ def _parse_columns(table: pd.DataFrame, path: Path, target: Nomenclature) -> Pat
 
 
 def _complete_column(table: pd.DataFrame, key: str, path: Path) -> pd.Series[Any]:
-    """A column of which no value is missing; otherwise a BadInput."""
+    """A column in which every row has a value; raises BadInput if one is missing."""
     column = table[key]
     if column.isna().any():
         raise BadInput(path, f"row {int(column.isna().to_numpy().argmax()) + 1} has no '{key}'")
@@ -193,7 +193,7 @@ def find_patches(listed: PatchList, tiles: Sequence[Tile], path: Path | None) ->
                     continue
                 x, y = (entry["ulx"] - tiles[k].left) / 10, (tiles[k].top - entry["uly"]) / 10
                 is_inside = 0 <= x <= tiles[k].width - SIDE and 0 <= y <= tiles[k].height - SIDE
-                # Tiles overlap: a patch with a name belongs to the tile in which it has that column and row.
+                # Tiles overlap: a patch with a name belongs to the tile where its coordinates agree with its column and row.
                 if is_inside and (cell is None or (y, x) == (cell[1] * SIDE, cell[0] * SIDE)):
                     corners[k] = (y, x)
             elif cell is not None:
@@ -217,7 +217,7 @@ def find_patches(listed: PatchList, tiles: Sequence[Tile], path: Path | None) ->
 
 
 def _parse_name(name: str) -> tuple[tuple[str, ...], str, tuple[int, int] | None]:
-    """The data take, the tile ("" where the name lacks it), and the column and row of a patch (None where it lacks them)."""
+    """The data take, the tile ("" if the name has none), and the column and row of a patch (None if the name has none)."""
     match = _NAME.match(name)
     if match is None:  # the product's name is not one of Sentinel-2
         product, column, row = [*name.rsplit("_", 2), "", ""][:3]

@@ -18,7 +18,7 @@ from landscale.errors import BadInput, LandscaleError
 from landscale.scenes.tile import Tile
 from landscale.vocabulary.bands import BANDS
 
-# From this fraction on, a patch gets the flag `snow`, or `cloud` (cloud and shadow together), as in BigEarthNet.
+# A patch gets the flag `snow`, or `cloud` (cloud and shadow together), if at least this fraction is covered, as in BigEarthNet.
 FLAGGED_FROM = 0.05
 CLOUD_VALUES = (8, 9, 10)
 _VALUES = ((0,), CLOUD_VALUES, (3,), (11,))  # in the order of store.SHARES: nodata, cloud, shadow, snow
@@ -78,7 +78,7 @@ def mask_fractions(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray
     Args:
         tile: the product.
         corners: y, x of the upper left corner of each patch (n, 2), in px of 10 m.
-        side: of a patch, in px of 10 m.
+        side: side of a patch, in px of 10 m.
 
     Raises:
         BadInput: a mask is damaged or does not cover the product.
@@ -103,12 +103,12 @@ def mask_fractions(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray
 def read_covering_raster(
     path: Path, left: float, top: float, width: int, height: int
 ) -> tuple[NDArray[np.integer], float]:
-    """The pixels (rows, columns) of a raster that covers a product exactly, and metres a pixel: 10, 20 or 60.
+    """The pixels (rows, columns) of a raster that covers a product exactly, and its metres per pixel: 10, 20 or 60.
 
     Args:
-        path: of the raster.
-        left, top: of the product's upper left corner, in units of its CRS.
-        width, height: of the product, in px of 10 m.
+        path: the raster.
+        left, top: upper left corner of the product, in units of its CRS.
+        width, height: size of the product, in px of 10 m.
 
     Raises:
         BadInput: the raster cannot be decoded, or covers another area.
@@ -127,7 +127,7 @@ def read_covering_raster(
 
 
 def _fraction(mask: NDArray[np.bool_], corners: NDArray[np.int64], side: int, gsd: float) -> NDArray[np.float64]:
-    """The fraction of each patch where a mask of `gsd` metres a pixel is true."""
+    """The fraction of each patch where a mask of `gsd` metres per pixel is true."""
     ratio = gsd / 10
     begin = np.rint(corners / ratio).astype(int)
     end = (begin + round(side / ratio)).tolist()

@@ -83,7 +83,7 @@ class TileReader:
         locations: Sequence[tuple[int, int, int]],
         planes: Mapping[str, NDArray[np.generic]],
     ) -> dict[int, LandscaleError]:
-        """Decode the rows of the patches, band by band, and cut the patches from them; returns the errors by patch."""
+        """Decode the rows of the patches, band by band, and cut out the patches. Returns the error of each damaged patch."""
         problems: dict[int, LandscaleError] = {}
         corners = np.array([(y, x) for _, y, x in locations])
         top, bottom = int(corners[:, 0].min()), int(corners[:, 0].max()) + SIDE
@@ -103,7 +103,7 @@ class TileReader:
 
 @dataclass(frozen=True)
 class _Opened:
-    """The tile that a thread reads. Every thread opens its own, because GDAL's handles must not be shared."""
+    """The tile that a thread has open. Each thread opens tiles itself, because threads must not share GDAL's handles."""
 
     reader: TileReader
     number: int

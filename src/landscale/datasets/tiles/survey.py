@@ -47,7 +47,7 @@ OPTIONS = (
     Option("max_snow", "largest fraction of a patch under snow", float, "FRACTION"),
     Option("max_nodata", "largest fraction of a patch without data", float, "FRACTION"),
 )
-BLOCK = 6  # patches a side of the blocks of which each belongs to one split
+BLOCK = 6  # side, in patches, of the blocks; all patches of a block belong to one split
 # Least height, in px of 10 m, of a part of a tile that one worker reads. A row of blocks across two parts is decoded twice.
 _PART = 2048
 
@@ -156,7 +156,7 @@ def _regular_grid(tile: Tile) -> pd.DataFrame:
 
 
 def _complete(number: int, tile: Tile, part: pd.DataFrame, limits: Limits, workers: int) -> pd.DataFrame:
-    """Add the columns `location`, `job`, `split`, those from quality masks, and `kept`: whether these are within the limits.
+    """Add the columns `location`, `job`, `split`, the mask fractions and flags, and `kept` (within the limits).
 
     workers: largest number of jobs of a tile.
     """
@@ -178,7 +178,7 @@ def _complete(number: int, tile: Tile, part: pd.DataFrame, limits: Limits, worke
 
 
 def _block_splits(tile: Tile, y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Splits by blocks of the ground instead of the tile, because neighbouring tiles overlap."""
+    """Splits by blocks that are counted in map coordinates, not within the tile, because neighbouring tiles overlap."""
     south, east = ((corner * 10 + SIDE * 5) // (SIDE * 10) for corner in (y - tile.top / 10, x + tile.left / 10))
     codes = [SPLITS.index(block_split(int(c), int(r), BLOCK)) for r, c in zip(south, east, strict=True)]
     return np.array(codes, np.uint8)

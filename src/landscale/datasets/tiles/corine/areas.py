@@ -49,9 +49,9 @@ class CorineMap(ABC):
         The sum of a row is the fraction of the patch that the map covers.
 
         Args:
-            crs: of the patches, in metres.
+            crs: CRS of the patches, whose unit is the metre.
             left_top: (n, 2) x and y of their upper left corners.
-            side: of a patch, in metres.
+            side: side of a patch, in metres.
 
         Raises:
             BadInput: the file is damaged, or has a value or code that is not in CORINE's legend.

@@ -1,7 +1,8 @@
 """The 44 classes of CORINE Land Cover at level 3, their codes in maps, and labels from the area that they cover.
 
 A class has a code (111…523) and a grid code (1…44), which is its rank among the codes and the value of a pixel of the official
-raster. No number is both. Land without a class (codes 990, 995, 999; grid codes 48, 49, 50) counts as not covered.
+raster. Grid codes and codes do not overlap. Land without a class (codes 990, 995, 999; grid codes 48, 49, 50)
+counts as not covered.
 
 Source: Copernicus Land Monitoring Service, CLC nomenclature and the legend of the official raster.
 """
@@ -33,12 +34,12 @@ def cells_by_values(values: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 
 def corine_labels(fractions: NDArray[np.float64], nomenclature: Nomenclature, min_share: float) -> NDArray[np.uint8]:
-    """The classes of each patch, (n, C) 0 or 1: those whose fraction is at least `min_share`, or above 0 where that is 0.
+    """The classes of each patch, (n, C) 0 or 1: those whose fraction is at least `min_share`, and above 0.
 
-    The fractions of classes that are one class of `nomenclature` are summed first.
+    The fractions of classes that `nomenclature` merges into one are summed first.
 
     Args:
-        fractions: of the area of each patch, (n, 44) in the order of `CODES`.
+        fractions: fraction of each patch that each class covers, (n, 44) in the order of `CODES`.
         nomenclature: with C classes.
         min_share: 0…1.
 
@@ -49,4 +50,4 @@ def corine_labels(fractions: NDArray[np.float64], nomenclature: Nomenclature, mi
     for column, name in enumerate(CLC43.names):
         for target in nomenclature.columns([name]):
             summed[:, target] += fractions[:, column]
-    return ((summed > 0) & (summed >= min_share - 1e-9)).astype(np.uint8)  # a sum of floats may fall short of a tenth
+    return ((summed > 0) & (summed >= min_share - 1e-9)).astype(np.uint8)  # a sum that should be 0.1 may be less

@@ -20,7 +20,7 @@ from landscale.datasets.tiles.corine.areas import SAMPLE_STEP, Bounds, Cells, Co
 from landscale.datasets.tiles.corine.classes import CODE_TEXTS, NO_CLASS, cells_by_values
 from landscale.errors import BadInput, reason
 
-_AREA_TYPES = re.compile("Polygon|Surface|Unknown")  # of a layer; one of type Unknown may hold polygons
+_AREA_TYPES = re.compile("Polygon|Surface|Unknown")  # layers of type Unknown may have polygons
 _CODE_COLUMN = re.compile(r"(?:clc_?)?code(?:_?\d\d|_?\d{4})?|clc_?(?:\d\d|\d{4})", re.IGNORECASE)
 
 
@@ -49,7 +49,7 @@ class _PolygonMap(CorineMap):
         return Cells(rasterize(shapes, out_shape=shape, transform=grid, dtype="uint8"), grid, crs)
 
     def _read_polygons(self, bounds: Bounds) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """The polygons, single parts, that may meet `bounds` (in the layer's CRS), and the cell value of each."""
+        """The polygons, single parts, that may intersect `bounds` (in the layer's CRS), and the cell value of each."""
         from pyogrio.raw import read
 
         try:

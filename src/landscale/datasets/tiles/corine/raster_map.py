@@ -1,4 +1,4 @@
-"""A CORINE map as a raster, 100 m in the official one, of grid codes 1…44 or of codes 111…523."""
+"""A CORINE map as a raster (the official one has cells of 100 m) of grid codes 1…44 or of codes 111…523."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from landscale.datasets.tiles.corine.areas import Bounds, Cells, CorineMap, colu
 from landscale.datasets.tiles.corine.classes import NO_CLASS, UNKNOWN, cells_by_values
 from landscale.errors import BadInput
 
-_CHECKED = 1000  # cells a side of the middle of a raster, which is read when it is opened
+_CHECKED = 1000  # side, in cells, of the square in the middle of a raster that is checked when it is opened
 
 
 @dataclass(frozen=True)
