@@ -1,6 +1,6 @@
-"""Networks of both papers that timm keeps: rows of the zoo, and the ResNet-50 of Sedona et al. 2019.
+"""Networks of both papers that timm has: rows of the zoo, and the ResNet-50 of Sedona et al. 2019.
 
-Parameters beside the authors' (10 bands, 19 classes): DenseNets and EfficientNets are equal. Their ResNets are Keras's,
+Parameters compared with the authors' (10 bands, 19 classes): DenseNets and EfficientNets are equal. Their ResNets are Keras's,
 whose convolutions have biases, which the batch norms after them cancel: one for each output channel of each convolution,
 26,560 in ResNet-50, 52,672 in ResNet-101 and 75,712 in ResNet-152. timm's have none.
 """
@@ -70,4 +70,4 @@ family.add_network(
     classifier="fc",
 )
 
-__all__ = ["SedonaResNet50"]  # set last, for timm appends every entry point to it
+__all__ = ["SedonaResNet50"]  # set last, because timm appends every entry point to it

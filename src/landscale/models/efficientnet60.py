@@ -28,7 +28,7 @@ from landscale.models.family import BANDS, CLASSES
 from landscale.models.layers import attention_layer, convolution_layer
 from landscale.models.registry import ZooEntry
 
-# of each stage: channels, expansion, blocks, kernel, stride of the first block
+# channels, expansion, blocks, kernel and stride of the first block of each stage
 STAGES = (
     (16, 1, 1, 3, 1),
     (24, 6, 2, 3, 2),
@@ -47,7 +47,7 @@ def _blocks(depth: float) -> Any:
     return decode_arch_def(words, depth_multiplier=depth)  # type: ignore[no-untyped-call]
 
 
-POINTWISE = {  # of timm's blocks: the 1×1 convolutions and the norms after them
+POINTWISE = {  # timm's block → its 1×1 convolutions and the norms after them
     DepthwiseSeparableConv: (("conv_pw", "bn2"),),
     InvertedResidual: (("conv_pw", "bn1"), ("conv_pwl", "bn3")),
 }
@@ -56,7 +56,7 @@ POINTWISE = {  # of timm's blocks: the 1×1 convolutions and the norms after the
 def _refit(block: Any, attention: str, conv: str) -> None:
     """Give one of timm's blocks its attention, and other 1×1 convolutions where `conv` is not `plain`.
 
-    Those normalise their outputs themselves; of the norms after them only the activations stay.
+    Those contain a norm for their outputs, so only the activations of the block's own norms are kept.
     """
     block.se = attention_layer(attention, block.conv_dw.out_channels)
     if conv != "plain":
@@ -111,7 +111,7 @@ class EfficientNet60(EfficientNet):
             drop_path_rate=drop_path_rate,
             global_pool=global_pool,
         )
-        # only now, for timm's initialisation by fan-out would pull an attention's sigmoids from their middle
+        # after timm's initialisation by fan-out, which would saturate the sigmoids of an attention
         for block in [module for module in self.modules() if type(module) in POINTWISE]:
             _refit(block, attention, conv)
 
@@ -151,4 +151,4 @@ for _attention, _paper in _PAPERS.items():
             },
         )
 
-__all__ = ["EfficientNet60", "scale_efficientnet60"]  # set last, for timm appends every entry point to it
+__all__ = ["EfficientNet60", "scale_efficientnet60"]  # set last, because timm appends every entry point to it

@@ -1,15 +1,16 @@
-"""Heads that look for each class on the map by attention, instead of pooling it: ML-Decoder and query heads.
+"""Heads that find each class on the last map by attention instead of pooling: ML-Decoder and query heads.
 
-A query is learned for every class, or for a group of classes. It gathers from the positions of a network's last map what
-speaks for its class (cross-attention), and a linear layer of its own turns it into logits:
+There is a learned query for every class or for a group of classes. By cross-attention it collects features from all
+positions of the network's last map, and a linear layer of its own gives the logits of its classes:
 
     ml_decoder  Ridnik et al. 2023 (ML-Decoder): no attention among queries; `groups` of them may share the classes
-    query       Liu et al. 2021 (Query2Label): the queries also attend to each other, so that what speaks for one class
-                informs the others
+    query       Liu et al. 2021 (Query2Label): the queries also attend to each other, so that evidence for one class
+                influences the others
 
-Layers are pre-normalised and queries look at the map before they look at each other (as in Cheng et al. 2022, Mask2Former):
-untouched queries would have nothing to tell. Positions are not encoded: a label does not say where. timm's MLDecoder does
-not run with a current torch, has five million parameters at any width of the network, and frozen queries.
+Layers are pre-normalised, and cross-attention to the map comes before attention among queries (as in Cheng et al. 2022,
+Mask2Former), because before it queries do not depend on the input. Positions are not encoded, as labels are of whole
+patches. timm's MLDecoder does not run with current versions of torch, has five million parameters at any width of the
+network, and its queries are not trained.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ HEADS: dict[str, dict[str, Any]] = {
 
 
 class DecoderLayer(nn.Module):
-    """Queries attend to the tokens of a map, to each other where `among` says so, and pass an MLP.
+    """Queries attend to the tokens of a map, then to each other if `among`, and pass through an MLP.
 
     Shapes: queries (N, Q, width), tokens (N, T, features) → (N, Q, width).
     """
@@ -54,21 +55,22 @@ class DecoderLayer(nn.Module):
 
 
 class QueryHead(nn.Module):
-    """Tokens of a map → logits, by learned queries.
+    """Learned queries that turn the tokens of a map into logits.
 
     Args:
         features: width of the tokens.
         classes: at least 1.
-        layers: of the decoder.
-        width: of a query. heads: of the attention, a divisor of it.
-        groups: the most queries there are; with fewer than classes, each answers for ⌈classes / groups⌉ of them.
+        layers: number of decoder layers.
+        width: length of a query.
+        heads: number of attention heads, a divisor of `width`.
+        groups: largest number of queries; if there are more classes, each query gives the logits of ⌈classes / groups⌉.
         among: whether the queries attend to each other.
         drop_rate: dropout on the decoded queries.
 
     Shapes: (N, T, features) → (N, classes).
 
     Raises:
-        LandscaleError: sizes that do not fit.
+        LandscaleError: a size is below 1, or `heads` does not divide `width`.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class QueryHead(nn.Module):
         if min(layers, width, heads, classes if groups is None else groups) < 1 or width % heads:
             found = f"layers {layers}, width {width}, heads {heads}, groups {groups}"
             raise LandscaleError(f"head: found {found}, expected at least 1 of each and a width that heads divide")
-        share = -(-classes // min(groups or classes, classes))  # classes a query answers for
+        share = -(-classes // min(groups or classes, classes))  # classes per query
         queries = -(-classes // share)
         self.num_classes = classes
         self.norm = nn.LayerNorm(features)
@@ -109,18 +111,18 @@ class QueryHead(nn.Module):
 class HeadedNetwork(nn.Module):
     """A network whose pooling and classifier are replaced by a `QueryHead` on its last map; timm's contract holds.
 
-    The network may give maps (N, D, h, w) or (N, h, w, D), or tokens (N, T, D), whose prefix tokens are looked at as
-    well. What of it served its own classifier alone is taken out, so that every parameter has a gradient. Without
-    classes, and before the logits, features are the mean over tokens (N, D).
+    The network may give maps (N, D, h, w) or (N, h, w, D), or tokens (N, T, D), including prefix tokens. Modules that only
+    its own classifier used are removed, so that every parameter has a gradient. Without classes, and with `pre_logits`,
+    the result is the mean over tokens (N, D).
 
     Args:
-        trunk: the network; its own head is of no importance. It is changed.
+        trunk: the network, which is modified; its own head is not used.
         classes: width of the output.
         shape: bands and side of its input.
-        options: of `QueryHead`; its dropout is the trunk's `drop_rate` unless told otherwise.
+        options: of `QueryHead`; `drop_rate` is that of the trunk by default.
 
     Raises:
-        LandscaleError: the trunk gives no map.
+        LandscaleError: the trunk gives neither a map nor tokens.
     """
 
     def __init__(self, trunk: nn.Module, classes: int, shape: tuple[int, int], **options: Any) -> None:
@@ -136,7 +138,7 @@ class HeadedNetwork(nn.Module):
         self.reset_classifier(classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """What the trunk gives: a map or tokens."""
+        """The features of the trunk: a map or tokens."""
         features: Tensor = self.trunk.forward_features(x)  # type: ignore[operator]
         return features
 
@@ -166,7 +168,7 @@ class HeadedNetwork(nn.Module):
         self.head: nn.Module = head
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that timm's optimisers leave undecayed beside norms and biases."""
+        """Parameters without weight decay in timm's optimisers, besides norms and biases."""
         spared = getattr(self.trunk, "no_weight_decay", set)
         return {"head.queries", *(f"trunk.{name}" for name in spared())}
 
@@ -200,14 +202,14 @@ def create_with_head(
     if head == "linear":
         return network
     try:
-        dropout = {k: v for k, v in options.items() if k == "drop_rate"}  # which not every network remembers
+        dropout = {k: v for k, v in options.items() if k == "drop_rate"}  # not every network has it as an attribute
         return HeadedNetwork(network, classes, (bands, side), **HEADS[head] | dropout | given)
     except LandscaleError as error:
         raise LandscaleError(f"--head {head} with model '{model}': {error}") from None
 
 
 def _probe(trunk: nn.Module, bands: int, side: int) -> tuple[tuple[int, ...], set[str]]:
-    """Shape of a trunk's features, and the parameters they do not depend on. Runs on the meta device, at no cost."""
+    """Shape of a trunk's features, and names of the parameters they do not depend on; computed on the meta device."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         twin = copy.deepcopy(trunk).to("meta").eval()
         features = twin.forward_features(torch.empty(1, bands, side, side, device="meta"))  # type: ignore[operator]
@@ -220,7 +222,7 @@ def _probe(trunk: nn.Module, bands: int, side: int) -> tuple[tuple[int, ...], se
 
 
 def _take_out(trunk: nn.Module, unused: set[str]) -> None:
-    """Replace the outermost modules that hold nothing but unused parameters."""
+    """Replace the outermost modules whose parameters are all unused by identities."""
     left = set(unused)
     for name, module in list(trunk.named_modules()):
         held = {f"{name}.{key}" for key, _ in module.named_parameters()}

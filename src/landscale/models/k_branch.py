@@ -1,8 +1,8 @@
-"""The K-branch CNN: one small network for every resolution of Sentinel-2, each fed its bands as they were recorded.
+"""The K-branch CNN: one small network for each resolution of Sentinel-2, which gets its bands at native resolution.
 
 Sumbul & Demir 2019 (A novel multi-attention driven system for multi-label remote sensing image classification), the
-branches alone, as in the code of Papoutsis et al. 2022. Every convolution and dense layer is followed by batch norm and
-ReLU and has no bias of its own, which the norm would cancel.
+branches without attention, as in the code of Papoutsis et al. 2022. Every convolution and dense layer is
+followed by batch norm and ReLU and has no bias of its own, which the norm would cancel.
 
 The input is one tensor at 10 m as for all networks: coarser bands arrive in blocks of equal pixels (nearest upsampling),
 and a branch takes one pixel of each block, which undoes it exactly. Turns and reflections of the input keep the blocks;
@@ -122,11 +122,11 @@ class KBranch(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_chans, img_size, img_size) → (N, num_features): what the branches say, one after another."""
+        """(N, in_chans, img_size, img_size) → (N, num_features): the features of the branches, concatenated."""
         return torch.cat([branch(x) for branch in self.branches.values()], dim=1)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_features) → (N, num_classes), or the joined (N, 128) that the classifier would see."""
+        """(N, num_features) → (N, num_classes), or the input of the classifier (N, 128)."""
         x = self.drop(self.joined(x))
         out: Tensor = x if pre_logits else self.fc(x)
         return out
@@ -141,7 +141,7 @@ class KBranch(nn.Module):
         """A fresh classifier for `num_classes` (0: none).
 
         Raises:
-            LandscaleError: a pooling; the branches flatten.
+            LandscaleError: a pooling is given; the branches flatten their maps.
         """
         if global_pool:
             raise LandscaleError(f"k_branch flattens its maps and has no pooling '{global_pool}'")
@@ -151,7 +151,7 @@ class KBranch(nn.Module):
 
 
 def default_gsd(in_chans: int) -> tuple[int, ...]:
-    """Metres of each of `in_chans` channels where nobody says: those of `s2-10` or `s2-12`, or 10 m."""
+    """Default ground sampling distances of channels in metres: those of `s2-10` or `s2-12`, or 10 m for all."""
     named = next((s for s in (BAND_SETS["s2-10"], BAND_SETS["s2-12"]) if len(s.bands) == in_chans), None)
     return tuple(band.gsd for band in named.bands) if named else (PIXEL,) * in_chans
 

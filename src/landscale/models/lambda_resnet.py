@@ -29,9 +29,9 @@ CONTEXT = 9
 
 
 class LambdaLayer(nn.Module):
-    """Every pixel's query is multiplied by a matrix, its lambda, that sums up what surrounds it.
+    """Every pixel's query is multiplied by a matrix, its lambda, that summarises its surroundings.
 
-    Of queries q, keys k and values v, each a 1×1 convolution of the input, the output at pixel n is (λᶜ + λᵖ_n)ᵀ q_n, where
+    With queries q, keys k and values v, each a 1×1 convolution of the input, the output at pixel n is (λᶜ + λᵖ_n)ᵀ q_n, where
     λᶜ = Σ_m softmax_m(k_m) v_mᵀ over all pixels and λᵖ_n = Σ_m e_(m−n) v_mᵀ over the context around n; all heads share
     the lambdas (Bello 2021, eq. 1 and 2, and lambda convolutions). timm's `LambdaLayer` is the same with one bias more, but
     its weight of five dimensions refuses channels_last.
@@ -46,7 +46,7 @@ class LambdaLayer(nn.Module):
         self.qkv = nn.Conv2d(channels, sum(self.widths), 1, bias=False)
         self.norm_q = nn.BatchNorm2d(HEADS * KEY_DEPTH)
         self.norm_v = nn.BatchNorm2d(values)
-        # e, which every value shares
+        # e, shared by all values
         self.position = nn.Conv2d(1, KEY_DEPTH, CONTEXT, padding=CONTEXT // 2, bias=False)
         nn.init.normal_(self.qkv.weight, std=channels**-0.5)
         # unit variance of the sum over context and key: a residual branch has no batch norm behind it
@@ -70,7 +70,7 @@ class LambdaResNet(WideResNet):
         num_classes: width of the output; 0 leaves the classifier out.
         in_chans: number of bands.
         depth: as `WideResNet` counts it, with two blocks a stage or more.
-        options: what `WideResNet` takes besides.
+        options: other options of `WideResNet`.
 
     Shapes: (N, in_chans, H, W) → (N, num_classes).
 
@@ -99,5 +99,5 @@ family.add_network(
     features={"flatten_sequential": True, "out_indices": range(3)},
 )
 
-# set after the registration, for timm appends every entry point to it, and those are no attributes of this module
+# set last, because timm appends every entry point to it, and those are not attributes of this module
 __all__ = ["LambdaLayer", "LambdaResNet"]

@@ -16,7 +16,7 @@ from landscale.errors import UnknownName
 
 
 class Eca(nn.Module):
-    """Efficient channel attention: every channel is weighted by what its neighbours in channel order hold.
+    """Efficient channel attention: every channel is weighted by the means of its neighbours in channel order.
 
     A 1-D convolution over the channel means, then a sigmoid; the kernel grows with the number of channels C as the
     odd number next to (log2 C + 1) / 2 (Wang et al. 2020, ECA-Net, section 3.2). timm's `EcaModule` is the same without

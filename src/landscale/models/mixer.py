@@ -1,6 +1,6 @@
 """The small MLP-Mixers of Papoutsis et al. 2022, on timm's: tokens of 12 px, mixed over tokens and over channels.
 
-Tolstikhin et al. 2021 (MLP-Mixer: an all-MLP architecture for vision). Parameters beside the authors': their blocks
+Tolstikhin et al. 2021 (MLP-Mixer: an all-MLP architecture for vision). Parameters compared with the authors': their blocks
 normalise over tokens where the paper normalises over channels. Each of a block's two layer norms has two weights a channel
 here and two a token there, with 100 tokens of 128 channels (64 in the tiny one) at 120 px.
 """
@@ -55,7 +55,7 @@ class Mixer(MlpMixer):
         global_pool: str = "avg",
     ) -> None:
         check_sides(img_size, token)
-        sides: Any = img_size  # timm takes height and width too, only its annotation does not
+        sides: Any = img_size  # timm accepts height and width, but its annotation does not
         super().__init__(
             num_classes,
             sides,
@@ -63,13 +63,16 @@ class Mixer(MlpMixer):
             token,
             depth,
             width,
-            mlp_ratio=((token_mlp + 0.5) / width, (channel_mlp + 0.5) / width),  # of the width, and timm rounds down
+            mlp_ratio=(
+                (token_mlp + 0.5) / width,
+                (channel_mlp + 0.5) / width,
+            ),  # multiples of the width; timm rounds down
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
             global_pool=global_pool,
         )
         self.drop_rate = drop_rate
-        self.reset_classifier(num_classes)  # timm's starts at 0, which stops the first gradient
+        self.reset_classifier(num_classes)  # timm's starts at 0, so earlier layers would get no gradient at first
 
 
 _SOURCE = "Tolstikhin et al. 2021, MLP-Mixer: an all-MLP architecture for vision; Papoutsis et al. 2022"
@@ -88,4 +91,4 @@ for _name, _options in (
         counts={"mlp_mixer": 446_723, "mlp_mixer_tiny": 136_955},
     )
 
-__all__ = ["Mixer"]  # set last, for timm appends every entry point to it
+__all__ = ["Mixer"]  # set last, because timm appends every entry point to it

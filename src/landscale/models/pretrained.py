@@ -1,4 +1,4 @@
-"""A network begins with weights that another training ended with: other bands, other classes, the same architecture."""
+"""Loads pre-trained weights of the same architecture into a network with other bands and other classes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _NAMED = 3  # tensors that a refusal names
 
 
 def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
-    """Load pre-trained weights into a classifier's network, all that fits or, after an error, nothing.
+    """Load pre-trained weights into a classifier's network; after an error, the network is unchanged.
 
-    The first convolution is made over to our bands (see `first_convolution`). The last layer is kept where the weights
-    are landscale's and their classes are ours by name, in any order, and stays fresh otherwise. All else must be there, of the
-    same name and shape; timm resamples position embeddings where the model's module has a `checkpoint_filter_fn`.
+    The first convolution is adapted to the bands (see `first_convolution`). The last layer is loaded if the weights were
+    written by landscale for the same class names, in any order; otherwise it keeps its random weights. All other parameters
+    must exist with the same name and shape. Position embeddings are resampled by timm's `checkpoint_filter_fn` if there is one.
 
     Args:
         init: what `pretrained_files.find_pretrained` takes: `imagenet`, a path, or a name on the hub.
 
     Returns:
-        What was done, ready for JSON: `init`, `digest` (SHA-256 of the file), `done` (lines for a person) and, of
-        weights of landscale, their `provenance`.
+        A record of what was done, ready for JSON: `init`, `digest` (SHA-256 of the file), `done` (lines to print) and, for
+        weights written by landscale, their `provenance`.
 
     Raises:
-        LandscaleError: no such weights, or they do not fit.
+        LandscaleError: there are no such weights, or they do not fit.
     """
     d = classifier.description
     whole = classifier.network
@@ -62,12 +62,12 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     last = {key for key in own if key.startswith(prefixes)}
     kept = _kept_head(found, tensors, d.classes, last)
     tensors = {key: t for key, t in tensors.items() if not key.startswith(prefixes)} | kept
-    if network is not whole:  # what a head of queries leaves idle was taken out of its trunk
+    if network is not whole:  # modules that a query head does not use were removed from its trunk
         idle = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, nn.Identity) and name)
         tensors = {key: t for key, t in tensors.items() if key in own or not key.startswith(idle)}
     stays = "kept, its classes by name" if kept or queries else f"fresh, {len(d.classes)} classes"
     done.append(f"last layer: {stays}")
-    # Fresh: the last layer, and norms' counts of batches, which old files lack.
+    # These keep their initial values: the last layer, and batch norms' counters, which old files lack.
     fresh = {k: t for k, t in own.items() if (k in last and not kept) or k.endswith("num_batches_tracked")}
     tensors = fresh | tensors
     _demand_fit(init, d.model, tensors, own)
@@ -81,27 +81,27 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
 
 
 def _apart(found: Pretrained, d: Description) -> tuple[Pretrained, dict[str, Tensor]]:
-    """Weights of ours with a head of queries → those of the trunk, and of the head where ours is the very same."""
+    """Split weights with a query head into those of the trunk and, if the heads are equal, of the head."""
     if found.config.get("head", "linear") == "linear" or not found.is_landscale:
         return found, {}
     trunk, head = (
         {key.removeprefix(part): t for key, t in found.tensors.items() if key.startswith(part)}
         for part in ("trunk.", "head.")
     )
-    mine = (d.head, dict(d.head_options), list(d.classes))  # queries look together: their order is part of them
+    mine = (d.head, dict(d.head_options), list(d.classes))  # the order of the classes matters to a query head
     same = mine == tuple(found.config.get(key) for key in ("head", "head_options", "classes"))
     return replace(found, tensors=trunk), head if same else {}
 
 
 def _listed(network: nn.Module, key: str) -> tuple[str, ...]:
-    """Names of modules in timm's configuration of a network: one, several or none."""
+    """Names of modules under a key of timm's configuration of a network: any number."""
     cfg: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     names: str | Sequence[str] | None = cfg.get(key)
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _resampled(found: Pretrained, network: nn.Module, model: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors after timm's filter of this family, which renames old ones and resamples what depends on the side."""
+    """The tensors after timm's filter for the network, which renames old keys and resamples position embeddings."""
     tensors = dict(found.tensors)
     convert = getattr(sys.modules[timm.model_entrypoint(model).__module__], "checkpoint_filter_fn", None)
     if convert is None:
@@ -122,14 +122,14 @@ def _channels(
     first: Sequence[str],
     ours: Sequence[str],
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Names of the channels that the weights were trained on, and what was assumed of them."""
+    """Names of the channels that the weights were trained on, and lines about assumptions made."""
     if found.is_landscale:
         try:
             return channel_names(found.config["bands"], found.config.get("scale", "linear")), []
         except (KeyError, TypeError):
             raise BadInput(found.name, "its config.json tells no bands") from None
     known = [key for key in (f"{name}.weight" for name in first) if key in tensors and key in own]
-    if not known:  # nothing to make over: what is missing is named later
+    if not known:  # nothing to adapt; missing tensors are reported later
         return tuple(ours), []
     channels = tensors[known[0]].shape[1] * len(ours) / own[known[0]].shape[1]
     if channels == len(RGB):
@@ -152,7 +152,7 @@ def _adapted(init: str, name: str, weight: Tensor, matrix: Tensor) -> Tensor:
 def _kept_head(
     found: Pretrained, tensors: Mapping[str, Tensor], classes: Sequence[str], last: set[str]
 ) -> dict[str, Tensor]:
-    """The last layer with its rows in our order of classes; nothing where the classes are others, or unknown."""
+    """The last layer with rows in our order of classes; empty if the classes differ or are unknown."""
     theirs = list(found.config.get("classes", ())) if found.is_landscale else []
     if sorted(theirs) != sorted(classes) or not all(k in tensors and len(tensors[k]) == len(theirs) for k in last):
         return {}
@@ -167,10 +167,10 @@ def _demand_fit(init: str, model: str, tensors: Mapping[str, Tensor], own: Mappi
         "differs in shape in": [k for k in own if k in tensors and own[k].shape != tensors[k].shape],
         "is not finite in": [k for k, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()],
     }
-    said = [
+    lines = [
         f"{what} {', '.join(keys[:_NAMED])}" + (f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else "")
         for what, keys in problems.items()
         if keys
     ]
-    if said:
-        raise BadInput(init, f"does not fit {model}: {'; '.join(said)}")
+    if lines:
+        raise BadInput(init, f"does not fit {model}: {'; '.join(lines)}")

@@ -1,4 +1,4 @@
-"""Where pre-trained weights are found: beside us on the disk, or on the Hugging Face hub. Only safetensors are ever read."""
+"""Finds and reads pre-trained weights, on the disk or on the Hugging Face hub. Only safetensors files are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ON_HUB = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights as they were found. `digest` is their file's SHA-256, `config` their `config.json`, empty where there is none."""
+    """Pre-trained weights. `digest` is the SHA-256 of their file, `config` the content of their `config.json` or empty."""
 
     name: str
     tensors: Mapping[str, Tensor]
@@ -37,20 +37,20 @@ class Pretrained:
 
     @property
     def is_landscale(self) -> bool:
-        """Whether landscale wrote them, so that bands and classes are known by name."""
+        """Whether landscale wrote them, so that the names of their bands and classes are known."""
         return "landscale_format" in self.config
 
 
 def find_pretrained(init: str, model: str) -> Pretrained:
-    """The weights that `init` means for the network `model`.
+    """Find and read weights for the network `model`.
 
     Args:
-        init: `imagenet`: timm's own of this network. A path: a safetensors file, a run, or a folder of `config.json` and
+        init: `imagenet`: timm's weights of this network. A path: a safetensors file, a run, or a folder of `config.json` and
             `model.safetensors`, landscale's or timm's. A name on the hub: `hf-hub:owner/name` or `owner/name`, with
-            `@revision` where it matters. HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE hold.
+            an optional `@revision`. The variables HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are respected.
 
     Raises:
-        LandscaleError: there are none, they cannot be fetched, are damaged, pickled or of another network.
+        LandscaleError: there are none, they cannot be downloaded, or they are damaged, pickled or of another network.
     """
     if init == IMAGENET:
         repository, file = _of_timm(model)
@@ -72,7 +72,7 @@ def find_pretrained(init: str, model: str) -> Pretrained:
 
 
 def _of_timm(model: str) -> tuple[str, str]:
-    """Repository and file of timm's own weights of a network."""
+    """Repository and file of timm's weights of a network."""
     cfg = timm.get_pretrained_cfg(model)
     if cfg is None or not (cfg.hf_hub_id or cfg.url or cfg.file):
         raise LandscaleError(
@@ -102,7 +102,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 def _read(file: Path, name: str, config: Mapping[str, Any], model: str) -> Pretrained:
     holds = config.get("model" if "landscale_format" in config else "architecture")
-    if config and str(holds).partition(".")[0] != model.partition(".")[0]:  # timm's names may end in a tag
+    if config and str(holds).partition(".")[0] != model.partition(".")[0]:  # timm's names may end in a tag, after a dot
         raise BadInput(name, f"holds weights of model '{holds}', not of '{model}'")
     try:
         with file.open("rb") as content:
@@ -114,7 +114,7 @@ def _read(file: Path, name: str, config: Mapping[str, Any], model: str) -> Pretr
 
 
 def _check(file: Path, digest: str, config: Mapping[str, Any]) -> None:
-    """Weights of ours tell their digest in `config.json`, the hub's cache in the name of what its file links to."""
+    """Compare digests: landscale's are in `config.json`, the hub's cache names the target of a link by its digest."""
     if "landscale_format" in config and config.get("digest") != digest:
         raise BadInput(file, "is damaged: its digest is not the one in config.json")
     linked = file.readlink().name if file.is_symlink() else ""
@@ -123,7 +123,7 @@ def _check(file: Path, digest: str, config: Mapping[str, Any]) -> None:
 
 
 def _download(repository: str, file: str, revision: str | None = None) -> Path:
-    """The path of a file in the hub's cache, fetched if it is not there."""
+    """The path of a file in the hub's cache, downloaded if it is not there."""
     from huggingface_hub import constants, errors, hf_hub_download  # half a second to import
 
     where = f"{repository} on {constants.ENDPOINT}"

@@ -1,7 +1,7 @@
-"""Modern networks of timm beside which ours are measured: rows of the zoo only.
+"""Modern networks of timm for comparison: rows of the zoo only.
 
-A 1.2 km patch has 120 px at 10 m. A network whose maps are cut into windows, tokens or halves without a rest takes the
-nearest side that allows it: 128 where strides multiply to 32 or tokens have 16 px, 126 where they have 14.
+A 1.2 km patch has 120 px at 10 m. If a network needs an input side that is a multiple of its strides, windows or tokens,
+the zoo has the nearest such side: 128 px for a total stride of 32 or tokens of 16 px, 126 px for tokens of 14 px.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ROWS = (  # name, family, side, source
     ),
     ("mixer_b16_224", "mlp_mixer", 128, "Tolstikhin et al. 2021, MLP-Mixer"),
 )
-_FIGURES = {  # name: bands where we know them, macro and micro average precision, macro and micro F1
+_FIGURES = {  # name: bands where known, macro and micro average precision, macro and micro F1
     "mobilevit_s": ("", 0.703, 0.864, 0.638, 0.763),
     "convnextv2_base": ("", 0.692, 0.857, 0.627, 0.760),
     "vit_base_patch8_224": ("", 0.668, 0.842, 0.603, 0.746),

@@ -1,8 +1,8 @@
-"""Small networks that look at a patch in different ways, trained as one: for stores of a few hundred patches.
+"""An ensemble of small, different networks that are trained together: for stores of a few hundred patches.
 
 Three kinds of members: convolutions at two depths, pooled into means, standard deviations and maxima, and a spectral
-member that sees single pixels and the statistics of the bands, as classical classifiers do. Each learns the labels by
-itself (the loss is the mean over members), because features fused before the classifier lean on one another; their
+member that uses single pixels and the statistics of the bands, as classical classifiers do. The loss is the mean over the
+members, so that each learns to classify on its own; a shared classifier would let members rely on each other. Their
 probabilities are averaged.
 """
 
@@ -21,7 +21,7 @@ from landscale.models.registry import ZooEntry
 
 
 def pool_statistics(x: Tensor, kinds: str) -> Tensor:
-    """(n, c, h, w) → (n, c·len(kinds)) float32. Kinds: a(verage), s(tandard deviation), m(aximum) over the pixels."""
+    """(n, c, h, w) → (n, c·len(kinds)) float32, statistics over the pixels: a(verage), s(tandard deviation), m(aximum)."""
     x = x.float()
     mean = x.mean((2, 3))
     found = {"a": mean}
@@ -91,8 +91,8 @@ class Trio(nn.Module):
     """`copies` of three members for each of `parts` equal parts of the channels.
 
     Input (n, bands, h, w), best at about 60 px for 1.2 km.
-    Output: in eval mode logits (n, classes) of the members' mean probability; in training mode (n, members, classes), so
-    that every member is held to the labels by itself.
+    Output: in eval mode the logits (n, classes) of the members' mean probability; in training mode the logits of every
+    member (n, members, classes), for a loss of each.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Trio(nn.Module):
         return self.fc
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(n, features): the members' features, one after another, each normalised."""
+        """(n, features): the normalised features of the members, concatenated."""
         parts = [part for part in x.chunk(self.parts, dim=1) for _ in range(len(self.members) // self.parts)]
         found = [norm(m(part).float()) for m, norm, part in zip(self.members, self.norms, parts, strict=True)]
         return torch.cat(found, dim=1)

@@ -101,4 +101,4 @@ for _name, _convolutions in (("vgg16_gap", (2, 2, 3, 3, 3)), ("vgg19_gap", (2, 2
         counts={"vgg16_gap": 14_728_467, "vgg19_gap": 20_038_163},
     )
 
-__all__ = ["VggGap"]  # set last, for timm appends every entry point to it
+__all__ = ["VggGap"]  # set last, because timm appends every entry point to it

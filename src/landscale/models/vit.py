@@ -1,11 +1,11 @@
 """The small vision transformers of Papoutsis et al. 2022: tokens of 6 to 40 px and a dense head over all of them.
 
 Dosovitskiy et al. 2021 (An image is worth 16×16 words) without a class token: after the encoder the tokens are
-flattened, so where a token lies is part of what the head sees, and the head holds nearly all parameters. A network fits
-one input side. Parameters beside the authors': their position is a linear map of the token's index (64 weights), which
-puts all positions on one line; ours are learned, 64 a token. The rest is equal.
+flattened, so the head depends on their positions and has nearly all parameters. A network fits one input side.
+Parameters compared with the authors' code: their position embedding is a linear map of the token's index (64 weights),
+which puts all positions on one line; ours is learned, 64 weights a token. The rest is equal.
 
-`vit_m20` is OUR RECONSTRUCTION: the paper has a larger ViT/20, whose size it does not tell. Ours doubles the width, the
+`vit_m20` is OUR RECONSTRUCTION: the paper has a larger ViT/20 and does not give its size. Ours doubles the width, the
 heads and the MLP and has 12 blocks instead of 8.
 """
 
@@ -49,9 +49,9 @@ class FlatViT(VisionTransformer):
         in_chans: number of bands.
         img_size: input side in pixels, or height and width: multiples of `token`.
         token: side of a token in pixels.
-        width: of a token.
+        width: channels of a token.
         depth: number of blocks.
-        heads: of 64 each, so that attention is 64·heads wide.
+        heads: number of attention heads, 64 channels each.
         mlp_ratio: hidden width of a block's MLP, as a multiple of `width`.
         dense: widths of the dense layers before the classifier.
         drop_rate: dropout around the dense layers.
@@ -102,14 +102,16 @@ class FlatViT(VisionTransformer):
         widths = [self.patch_embed.num_patches * width, *dense]
         for inputs, outputs in pairwise(widths):
             layer = nn.Linear(inputs, outputs)
-            nn.init.xavier_uniform_(layer.weight)  # timm's 0.02 is made for the width of a token, not of all
+            nn.init.xavier_uniform_(
+                layer.weight
+            )  # timm's standard deviation of 0.02 suits the width of one token, not of all
             nn.init.zeros_(layer.bias)
             self.dense.extend([layer, nn.GELU(), nn.Dropout(drop_rate)])
         self.head_hidden_size = widths[-1]
         self.reset_classifier(num_classes)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, T, width) → (N, num_classes), or what the last dense layer gives: (N, 1024)."""
+        """(N, T, width) → (N, num_classes), or the output of the last dense layer (N, 1024)."""
         x = self.dense(x)
         out: Tensor = x if pre_logits else self.head(x)
         return out
@@ -118,9 +120,9 @@ class FlatViT(VisionTransformer):
         """A fresh classifier for `num_classes` (0: none). `global_pool=""` also takes the dense layers away.
 
         Raises:
-            LandscaleError: any other pooling; this network flattens.
+            LandscaleError: any other pooling; this network flattens its tokens.
         """
-        if global_pool == "":  # as timm asks for when it makes a backbone that gives maps
+        if global_pool == "":  # timm does so to make a backbone that gives maps
             self.dense = nn.Identity()
             self.head_hidden_size = self.embed_dim
         elif global_pool is not None:
@@ -151,4 +153,4 @@ for _name, _options in (
         counts={"vit_6": 55_237_395, "vit_12": 15_984_915, "vit_20": 7_760_147},
     )
 
-__all__ = ["FlatViT", "WideAttention", "check_sides"]  # set last, for timm appends every entry point to it
+__all__ = ["FlatViT", "WideAttention", "check_sides"]  # set last, because timm appends every entry point to it

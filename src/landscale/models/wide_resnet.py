@@ -52,7 +52,7 @@ class WideBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut, pre-activated: BN–ReLU–conv–dropout–BN–ReLU–conv–attention, plus the input.
 
     The `first` block of a stage changes width and stride, so its shortcut is a 1×1 convolution; it starts with its
-    convolution, since what it is given (by the stem, or a stage's closing BN–ReLU) is activated already.
+    convolution, because its input (from the stem, or the BN–ReLU at the end of a stage) is activated already.
 
     Shapes: (N, inputs, H, W) → (N, outputs, ⌈H / stride⌉, ⌈W / stride⌉).
     """
@@ -162,7 +162,7 @@ class WideResNet(nn.Module):
             self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": f"stages.{i}"})
 
         self.num_features = self.head_hidden_size = channels
-        # pooled over the whole map at once; the authors' 8×8 pool before it would cut off what fills no window (above)
+        # pooled over the whole map; the authors' 8×8 pool before it would ignore incomplete windows (see above)
         self.head = ClassifierHead(channels, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         for name, module in self.named_modules():
             # fan_out, as in Zagoruyko & Komodakis. The rest keeps torch's defaults: fan_out knows no groups, and would
@@ -240,5 +240,5 @@ for _name, _source, _options, _sizes in (
         counts=_COUNTS,
     )
 
-# set after the registration, for timm appends every entry point to it, and those are no attributes of this module
+# set last, because timm appends every entry point to it, and those are not attributes of this module
 __all__ = ["WideBlock", "WideResNet", "blocks_per_stage", "scale_wide_resnet"]
