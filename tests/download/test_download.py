@@ -1,4 +1,4 @@
-"""Archives come whole or not at all: what is missing, whether it fits, what the catalogue knows, and the command."""
+"""Archives: only missing files are downloaded, if they fit on the disk; the catalogue; the command."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def archive_of(server: Server) -> Archive:
     )
 
 
-def test_what_is_there_is_checked_and_not_fetched(server: Server, tmp_path: Path) -> None:
+def test_existing_files_are_checked_and_not_downloaded_again(server: Server, tmp_path: Path) -> None:
     archive = archive_of(server)
     assert [(f.path, f.size, f.state) for f in download(archive, tmp_path, patience=QUICK)] == [
         (tmp_path / "a.zip", len(CONTENT), "downloaded"),
@@ -57,7 +57,7 @@ def test_what_is_there_is_checked_and_not_fetched(server: Server, tmp_path: Path
 
 
 @pytest.mark.parametrize("damaged", [OTHER, CONTENT[:-1], b""])
-def test_a_damaged_file_is_replaced_when_the_whole_one_is_here(
+def test_a_damaged_file_is_replaced_once_the_download_is_complete(
     server: Server, tmp_path: Path, damaged: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     archive = archive_of(server)
@@ -72,7 +72,7 @@ def test_a_damaged_file_is_replaced_when_the_whole_one_is_here(
     assert "differs from the published file" in capfd.readouterr().err
 
 
-def test_a_full_disk_shows_before_the_first_byte(
+def test_a_full_disk_is_reported_before_the_first_byte(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -94,7 +94,7 @@ def test_a_mirror_with_another_file_is_refused_before_the_first_byte(server: Ser
     assert server.received() == []
 
 
-def test_sizes_that_head_does_not_tell(server: Server, tmp_path: Path) -> None:
+def test_sizes_that_head_does_not_state(server: Server, tmp_path: Path) -> None:
     for code in (403, 405, 501):
         server.head = status(code)
         assert remote_size(f"{server.url}/file", QUICK) is None
@@ -107,7 +107,7 @@ def test_sizes_that_head_does_not_tell(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mirror", ["ftp://host/x", "/data", "file:///data"])
-def test_a_mirror_has_an_address(server: Server, tmp_path: Path, mirror: str) -> None:
+def test_a_mirror_must_be_a_url(server: Server, tmp_path: Path, mirror: str) -> None:
     with pytest.raises(BadInput, match="--mirror: found"):
         download(archive_of(server), tmp_path, mirror)
 
@@ -141,7 +141,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 # ---- the command
 
 
-def test_the_command_says_what_came_and_what_is_next(
+def test_the_command_prints_files_and_next_commands(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(catalogue.ARCHIVES, "small", archive_of(server))
@@ -179,7 +179,7 @@ def test_the_command_refuses_in_one_line(
 
 
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
-def test_the_command_goes_on_after_a_kill(server: Server, tmp_path: Path, end: signal.Signals, code: int) -> None:
+def test_the_command_resumes_after_a_kill(server: Server, tmp_path: Path, end: signal.Signals, code: int) -> None:
     server.content = np.random.default_rng(3).bytes(3_000_000)
     server.plan = [stall(2_000_000)]
     archive = Archive((RemoteFile("big.tar", f"{server.url}/big.tar", digest(server.content), len(server.content)),))

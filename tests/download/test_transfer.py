@@ -1,4 +1,4 @@
-"""A file comes whole or not at all, over lines that drop, stall and lie."""
+"""A file is downloaded completely or not at all, over connections that break, stall or return wrong data."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ from landscale.errors import BadInput
 
 
 def bring(server: Server, path: Path, expected: bytes = CONTENT, patience: RetryPolicy = QUICK) -> int:
-    """Fetch the server's file; how many bytes progress was told of."""
+    """Download the server's file; returns the number of bytes that were reported as progress."""
     new: list[int] = []
     fetch(f"{server.url}/file", path, digest(expected), len(expected), patience, new.append)
     return sum(new)
 
 
-def test_a_file_comes_and_nothing_else_is_left(server: Server, tmp_path: Path) -> None:
+def test_a_download_leaves_only_the_file(server: Server, tmp_path: Path) -> None:
     assert bring(server, tmp_path / "new" / "file") == len(CONTENT)
     assert (tmp_path / "new" / "file").read_bytes() == CONTENT
     assert names(tmp_path / "new") == ["file"]
 
 
-def test_dropped_connections_go_on_where_they_broke_off(server: Server, tmp_path: Path) -> None:
+def test_broken_connections_are_resumed(server: Server, tmp_path: Path) -> None:
     server.plan = [drop(30_000), reset(0), drop(20_000), drop(1)]
     assert bring(server, tmp_path / "file") == len(CONTENT)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.received() == [None, "bytes=30000-", "bytes=30000-", "bytes=50000-", "bytes=50001-"]
 
 
-def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: Server, tmp_path: Path) -> None:
+def test_a_later_call_resumes_an_earlier_one(server: Server, tmp_path: Path) -> None:
     server.plan = [drop(40_000), *[status(503)] * 4]
     with pytest.raises(BadInput, match=r"503 Service Unavailable, 4 times in a row; run the same command again"):
         bring(server, tmp_path / "file")
@@ -64,7 +64,7 @@ def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: Server, tmp_p
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_progress_ends_a_row_of_failures_but_repetition_does_not(server: Server, tmp_path: Path) -> None:
+def test_only_new_bytes_reset_the_count_of_failures(server: Server, tmp_path: Path) -> None:
     server.plan = [drop(1_000)] * 20
     bring(server, tmp_path / "forward")
     assert (tmp_path / "forward").read_bytes() == CONTENT
@@ -83,14 +83,14 @@ def test_a_server_without_ranges_sends_all_of_it_again(server: Server, tmp_path:
 
 
 @pytest.mark.parametrize("tag", ['"two"', 'W/"two"', ""])
-def test_halves_of_two_versions_are_never_put_together(server: Server, tmp_path: Path, tag: str) -> None:
-    """By If-Range, where the server knows it."""
+def test_parts_of_two_versions_are_never_combined(server: Server, tmp_path: Path, tag: str) -> None:
+    """By If-Range, if the server supports it."""
     server.plan = [drop(60_000), change(OTHER, tag)]
     bring(server, tmp_path / "file", OTHER)
     assert (tmp_path / "file").read_bytes() == OTHER
 
 
-def test_nor_where_the_server_ignores_if_range(server: Server, tmp_path: Path) -> None:
+def test_parts_of_two_versions_are_not_combined_without_if_range(server: Server, tmp_path: Path) -> None:
     def deaf(answer: Answer) -> None:
         del answer.headers["If-Range"]
         answer.honest()
@@ -101,7 +101,7 @@ def test_nor_where_the_server_ignores_if_range(server: Server, tmp_path: Path) -
 
 
 def test_the_version_is_a_strong_tag_or_else_the_date(server: Server, tmp_path: Path) -> None:
-    """If-Range takes no weak tags (RFC 9110, 13.1.5)."""
+    """If-Range must not have weak tags (RFC 9110, 13.1.5)."""
     date = "Mon, 15 Jul 2024 10:00:00 GMT"
     for tag, modified, sent in (('"one"', date, '"one"'), ('W/"one"', date, date), ('W/"one"', "", None)):
         server.reset()
@@ -112,7 +112,7 @@ def test_the_version_is_a_strong_tag_or_else_the_date(server: Server, tmp_path: 
         (tmp_path / "file").unlink()
 
 
-def test_a_partial_answer_from_elsewhere_is_not_taken(server: Server, tmp_path: Path) -> None:
+def test_a_partial_response_at_another_offset_is_refused(server: Server, tmp_path: Path) -> None:
     def elsewhere(answer: Answer) -> None:
         answer.send_response(206)
         answer.send_header("Content-Range", "bytes 0-99999/100000")
@@ -137,7 +137,7 @@ def test_wrong_bytes_are_removed(server: Server, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_what_lay_there_damaged_is_found_at_the_end(server: Server, tmp_path: Path) -> None:
+def test_damage_of_a_partial_file_is_found_at_the_end(server: Server, tmp_path: Path) -> None:
     (tmp_path / ".file.partial").write_bytes(b"\0" * 500)
     with pytest.raises(BadInput, match="it was removed"):
         bring(server, tmp_path / "file")
@@ -145,13 +145,13 @@ def test_what_lay_there_damaged_is_found_at_the_end(server: Server, tmp_path: Pa
     assert names(tmp_path) == []
 
 
-def test_a_partial_file_that_is_too_long_is_begun_again(server: Server, tmp_path: Path) -> None:
+def test_a_partial_file_that_is_too_long_is_started_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / ".file.partial").write_bytes(CONTENT + b"x")
     bring(server, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_also_where_nobody_stated_the_size(server: Server, tmp_path: Path) -> None:
+def test_a_partial_file_that_is_too_long_without_a_known_size(server: Server, tmp_path: Path) -> None:
     (tmp_path / ".file.partial").write_bytes(CONTENT + b"x")
     fetch(f"{server.url}/file", tmp_path / "file", digest(CONTENT), None, QUICK, lambda _: None)
     assert server.received() == ["bytes=100001-", None]
@@ -159,7 +159,7 @@ def test_also_where_nobody_stated_the_size(server: Server, tmp_path: Path) -> No
 
 
 def test_a_complete_partial_file_needs_no_server(server: Server, tmp_path: Path) -> None:
-    """Killed after the last byte and before the renaming."""
+    """The process was killed after the last byte and before renaming."""
     (tmp_path / ".file.partial").write_bytes(CONTENT)
     bring(server, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
@@ -167,7 +167,7 @@ def test_a_complete_partial_file_needs_no_server(server: Server, tmp_path: Path)
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
-def test_what_is_not_there_is_not_asked_for_twice(server: Server, tmp_path: Path, code: int) -> None:
+def test_permanent_failures_are_not_retried(server: Server, tmp_path: Path, code: int) -> None:
     server.plan = [status(code)] * 9
     with pytest.raises(BadInput, match=f"{server.url}/file: the server answers {code}"):
         bring(server, tmp_path / "file")
@@ -176,13 +176,13 @@ def test_what_is_not_there_is_not_asked_for_twice(server: Server, tmp_path: Path
 
 
 @pytest.mark.parametrize("code", [500, 502, 503, 504, 429])
-def test_what_may_pass_is_tried_again(server: Server, tmp_path: Path, code: int) -> None:
+def test_temporary_failures_are_retried(server: Server, tmp_path: Path, code: int) -> None:
     server.plan = [status(code)] * 2
     bring(server, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_stalled_server_is_left_and_asked_again(server: Server, tmp_path: Path) -> None:
+def test_a_stalled_connection_is_retried(server: Server, tmp_path: Path) -> None:
     server.plan = [stall(10_000)]
     begun = time.monotonic()
     bring(server, tmp_path / "file")
@@ -225,7 +225,7 @@ def test_redirects_keep_the_range(server: Server, tmp_path: Path) -> None:
     assert server.received()[-1] == "bytes=70000-"
 
 
-def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -233,9 +233,7 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(f"http://127.0.0.1:{port}/file", tmp_path / "file", digest(CONTENT), None, QUICK, lambda _: None)
 
 
-def test_a_full_disk_is_not_taken_for_a_bad_line(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_not_retried(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -245,7 +243,7 @@ def test_a_full_disk_is_not_taken_for_a_bad_line(
     assert len(server.asked) == 1
 
 
-def test_two_at_once_do_not_write_one_file(server: Server, tmp_path: Path) -> None:
+def test_two_processes_do_not_write_one_file(server: Server, tmp_path: Path) -> None:
     server.plan = [stall(10_000)]
     patient = RetryPolicy(timeout=1, failures=3, pause=0.001)
     first = threading.Thread(target=bring, args=(server, tmp_path / "file", CONTENT, patient))
@@ -270,7 +268,7 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=8))
-def test_whatever_happens_on_the_way_the_file_is_the_original(
+def test_after_any_failures_the_file_is_the_original(
     server: Server, tmp_path: Path, steps: list[Callable[[Answer], None]]
 ) -> None:
     server.reset()

@@ -30,7 +30,7 @@ def packer(request: pytest.FixtureRequest) -> str:
 
 
 def pixels(n: int, seed: int = 0) -> bytes:
-    """As easy to compress as those of a satellite."""
+    """About as compressible as pixels of a satellite."""
     return np.random.default_rng(seed).integers(0, 1500, (n + 1) // 2, dtype=np.uint16).tobytes()[:n]
 
 
@@ -46,8 +46,8 @@ def content(path: Path, block: int) -> bytes:
 
 
 @pytest.mark.parametrize("block", [1000, 4096, 131_072, 300_000, 1 << 20])
-def test_all_that_was_packed(packer: str, block: int, tmp_path: Path) -> None:
-    """Blocks that end with a frame's, with those inside it, and beyond its end."""
+def test_the_content_is_the_same_for_any_block_size(packer: str, block: int, tmp_path: Path) -> None:
+    """Blocks that end at the end of a frame, within it, and beyond it."""
     path = tmp_path / "x"
     for size in (1, 999, 131_072, 600_000, 1 << 20):
         path.write_bytes(PACKERS[packer](pixels(size)))
@@ -65,10 +65,10 @@ def checked(data: bytes) -> bytes:
     first=st.sampled_from([b"", SKIPPABLE]),
     last=st.sampled_from([b"", SKIPPABLE]),
 )
-def test_frames(
+def test_several_and_skippable_frames(
     sizes: list[int], block: int, first: bytes, last: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """One after another, as a parallel packer writes them, with others that say nothing before, between and after."""
+    """Several frames, as parallel compressors write them, with skippable frames before, between and after."""
     path = tmp_path_factory.mktemp("frames") / "x"
     parts = [pixels(size, k) for k, size in enumerate(sizes)]
     packed = [(checked if k % 2 else zstandard)(part) for k, part in enumerate(parts)]
@@ -76,8 +76,8 @@ def test_frames(
     assert content(path, block) == b"".join(parts)
 
 
-def test_a_file_that_comes_in_drops(tmp_path: Path) -> None:
-    """As from a pipe or over a network: a read that brings less than asked for is not the end."""
+def test_short_reads_are_not_the_end_of_the_file(tmp_path: Path) -> None:
+    """From a pipe or network file system, a read may return fewer bytes than requested."""
     path = tmp_path / "x"
     os.mkfifo(path)
     said = pixels(1 << 20)
@@ -97,7 +97,7 @@ def test_a_file_that_comes_in_drops(tmp_path: Path) -> None:
 
 
 def test_after_an_error_nothing_more_is_read() -> None:
-    """What was read before it comes first, in order; then the error, however often one asks."""
+    """Blocks that were read before the error are returned first, in order; then every call raises the error."""
     asked = 0
 
     def fill(block: memoryview) -> int:
@@ -129,7 +129,7 @@ def test_truncated(packer: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packer", ["gzip", "zstd"], indirect=True)
-def test_something_behind_it(packer: str, tmp_path: Path) -> None:
+def test_trailing_data_is_refused(packer: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(PACKERS[packer](pixels(300_000)) + b"no frame, but long enough to be one")
     with pytest.raises(BadInput, match="cannot be decompressed"):
@@ -137,7 +137,7 @@ def test_something_behind_it(packer: str, tmp_path: Path) -> None:
 
 
 def test_damaged(tmp_path: Path) -> None:
-    """Where a checksum covers it, a flipped bit is refused, or has changed nothing."""
+    """In a frame with a checksum, a flipped bit is refused or has no effect."""
     path = tmp_path / "x"
     said = pixels(300_000)
     packed = checked(said)
@@ -155,7 +155,7 @@ def test_damaged(tmp_path: Path) -> None:
 
 
 def test_estimated_size(packer: str, tmp_path: Path) -> None:
-    """Exact of small files, near for larger ones, whatever is read ahead."""
+    """Exact for small files, within 10 % for larger ones, independent of read-ahead."""
     path = tmp_path / "x"
     for size in (1000, 3 << 20, 12 << 20):
         path.write_bytes(PACKERS[packer](pixels(size)))
@@ -164,7 +164,7 @@ def test_estimated_size(packer: str, tmp_path: Path) -> None:
 
 
 def test_closed_before_its_end(packer: str, tmp_path: Path) -> None:
-    """No thread stays."""
+    """No thread is left behind."""
     path = tmp_path / "x"
     path.write_bytes(PACKERS[packer](pixels(4 << 20)))
     before = threading.active_count()

@@ -1,4 +1,4 @@
-"""The members of a tar: what `tarfile` finds there."""
+"""Members of a tar archive are those that `tarfile` finds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ contents = st.integers(0, 3000).flatmap(lambda n: st.binary(min_size=40, max_siz
 
 
 def pack(path: Path, found: Found, how: int, kind: bytes) -> None:
-    """A tar; if it is a pax one, with a header about all of its members."""
+    """A tar archive; in the pax format with a global header."""
     with tarfile.open(path, "w", format=how, pax_headers={"comment": "synthetic"}) as tar:
         for name, content in found:
             info = tarfile.TarInfo(name)
@@ -39,10 +39,10 @@ def pack(path: Path, found: Found, how: int, kind: bytes) -> None:
     kind=st.sampled_from(KINDS),
     block=st.sampled_from([512, 700, 4096, 5000, 1 << 20]),
 )
-def test_what_tarfile_finds(
+def test_members_equal_those_of_tarfile(
     found: Found, how: int, kind: bytes, block: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Names of any length, in every format, and members that lie across blocks."""
+    """Names of any length, every format, and members that extend over several blocks."""
     path = tmp_path_factory.mktemp("tar") / "x.tar"
     try:
         pack(path, found, how, kind)
@@ -61,8 +61,8 @@ def members(path: Path, data: bytes) -> list[str]:
         return [name for name, _ in content.members()]
 
 
-def test_where_it_is_damaged(tmp_path: Path) -> None:
-    """Messages tell the byte of the tar, wherever its blocks end."""
+def test_messages_have_the_offset_of_the_damage(tmp_path: Path) -> None:
+    """The offset is that in the tar archive, for any block size."""
     path = tmp_path / "x.tar"
     pack(path, [("a" * 200, b"x" * 3000), ("b", b"y")], tarfile.GNU_FORMAT, tarfile.REGTYPE)
     data = path.read_bytes()
@@ -80,8 +80,8 @@ def test_where_it_is_damaged(tmp_path: Path) -> None:
         members(path, data[:second])
 
 
-def test_an_extended_header_that_cannot_be(tmp_path: Path) -> None:
-    """A length of more digits than Python makes a number of."""
+def test_an_invalid_extended_header(tmp_path: Path) -> None:
+    """Its length has more digits than Python converts."""
     path = tmp_path / "x.tar"
     pack(path, [("é" * 60, b"x")], tarfile.PAX_FORMAT, tarfile.REGTYPE)
     with tarfile.open(tmp_path / "y.tar", "w", format=tarfile.GNU_FORMAT) as tar:

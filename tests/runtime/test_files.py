@@ -1,4 +1,4 @@
-"""Files and folders are whole or absent, whatever happens meanwhile."""
+"""Files and folders are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     with atomic_file(path) as temporary:
         temporary.write_text("one")
@@ -30,7 +30,7 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     assert names(path.parent) == ["a.txt"]
 
 
-def test_a_folder_takes_the_place_of_the_older(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     for content in ("one", "two"):
         with atomic_folder(path) as temporary:
@@ -45,8 +45,8 @@ def test_a_folder_takes_the_place_of_the_older(tmp_path: Path) -> None:
     assert names(tmp_path) == ["weights"]
 
 
-def test_what_a_killed_process_with_our_number_left_is_no_obstacle(tmp_path: Path) -> None:
-    """In a container the same command has the same number again."""
+def test_temporary_folders_of_a_killed_process_with_the_same_id_are_removed(tmp_path: Path) -> None:
+    """In a container the same command gets the same process id again."""
     for end in ("partial", "old"):
         left = tmp_path / f".weights.{os.getpid()}.{end}"
         left.mkdir()
@@ -58,7 +58,7 @@ def test_what_a_killed_process_with_our_number_left_is_no_obstacle(tmp_path: Pat
     assert names(tmp_path) == ["weights"]
 
 
-def test_a_folder_that_cannot_take_its_place_leaves_the_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_renamed_leaves_the_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights"
     with atomic_folder(path) as temporary:
         (temporary / "model").write_text("one")
@@ -76,8 +76,8 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_older(tmp_path: Path, mo
     assert names(tmp_path) == ["weights"]
 
 
-def test_parts_are_there_until_the_whole_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an error they are found again, but not by another plan or program; two processes do not share them."""
+def test_parts_are_kept_until_the_output_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error they are found again, but not with another plan or version, and not by two processes at once."""
     out, array = tmp_path / "deep" / "map.tif", np.arange(6).reshape(2, 3)
     with pytest.raises(RuntimeError), resumable_parts(out, {"a": 1}) as done:  # noqa: PT012
         assert done.get("x") is None
@@ -105,7 +105,7 @@ def test_a_failure_before_the_first_part_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_what_a_killed_process_left_of_the_whole_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     out = tmp_path / "map.tif"
     others = [".map.tif.7.old", ".map.tif.5.77.partial", ".map.tif.x.partial", "map.tif.7.partial", ".other.7.partial"]
     for name in (".map.tif.7.partial", ".map.tif.7.partial.plain", *others):

@@ -1,4 +1,4 @@
-"""The published LMDB of BigEarthNet v2: read as a store it is what the prepared store is."""
+"""The published LMDB of BigEarthNet v2, opened as a store, equals the HDF5 store that is prepared from it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def prepared(path: Path, store: Path) -> PatchStore:
 
 
 def same(store: PatchStore, other: PatchStore) -> None:
-    """Demand that two stores hold the same patches, in the same order, bit by bit."""
+    """Assert that two stores hold the same patches, in the same order, bit by bit."""
     assert store.layout == other.layout
     assert store.split_sizes() == other.split_sizes()
     for key in ("name", "split", "tile", "date", "country", "snow", "cloud", "state", "crs", "nodata_share"):
@@ -53,12 +53,12 @@ def same(store: PatchStore, other: PatchStore) -> None:
 # ---- what it holds
 
 
-def test_it_is_the_store_that_is_prepared_from_it(reben_lmdb: Path, tmp_path: Path) -> None:
+def test_it_equals_the_store_that_is_prepared_from_it(reben_lmdb: Path, tmp_path: Path) -> None:
     same(open_store(reben_lmdb), prepared(reben_lmdb, tmp_path / "s.h5"))
 
 
-def test_it_is_the_archive(reben_lmdb: Path, tmp_path: Path) -> None:
-    """The same patches as GeoTIFFs, by the reader of those: the road here shares nothing with it."""
+def test_it_equals_the_store_of_the_archive(reben_lmdb: Path, tmp_path: Path) -> None:
+    """The same patches as GeoTIFFs, read by code that shares nothing with the LMDB reader."""
     prepare_survey(bigearthnet.survey([(None, write_v2(tmp_path / "v2", PATCHES))]), tmp_path / "v2.h5")
     archive, store = open_store(tmp_path / "v2.h5"), open_store(reben_lmdb)
     order = np.argsort(archive.column("name"))
@@ -73,7 +73,7 @@ def test_it_is_the_archive(reben_lmdb: Path, tmp_path: Path) -> None:
 
 @given(rows=st.lists(st.integers(0, 15), max_size=24), bands=st.sets(st.sampled_from(sorted(GSD)), min_size=1))
 @settings(max_examples=40)
-def test_batches_are_the_pixels(reben_lmdb: Path, rows: list[int], bands: set[str]) -> None:
+def test_batches_hold_the_pixels_of_their_rows(reben_lmdb: Path, rows: list[int], bands: set[str]) -> None:
     store = open_store(reben_lmdb)
     numbers = [int(name.rsplit("_", 2)[1]) for name in store.column("name")]
     for batch in batches(store, tuple(bands), store.classes, [np.array(rows, np.int64)], CPU):
@@ -103,13 +103,13 @@ def test_sentinel_1_alone(tmp_path: Path) -> None:
     same(store, prepared(tmp_path / "s1", tmp_path / "s.h5"))
 
 
-def test_metadata_that_tells_no_partners(lmdb_copy: Path) -> None:
+def test_metadata_without_names_of_sentinel_1_patches(lmdb_copy: Path) -> None:
     metadata(PATCHES).drop(columns="s1_name").to_parquet(lmdb_copy / "metadata.parquet")
     assert len(open_store(lmdb_copy)) == 16
 
 
-def test_subsets_and_strangers(tmp_path: Path) -> None:
-    """Patches that only one side knows are left out; so is one without its partner, where there are both instruments."""
+def test_only_patches_in_both_environment_and_metadata_are_included(tmp_path: Path) -> None:
+    """If the environment has both instruments, patches without a Sentinel-1 partner are left out as well."""
     path = write(tmp_path / "some", PATCHES[2:9], PATCHES[5:12])
     put(path, {"S2A_MSIL2A_20200101T000000_N9999_R000_T33UUP_00_00": b"no tensors", "reference": b""})
     assert list(open_store(path).column("name")) == sorted(p.v2 for p in PATCHES[5:9])
@@ -132,7 +132,7 @@ def test_a_file_without_folder_and_metadata_above(tmp_path: Path, reben_lmdb: Pa
 WORDS += ["--bands=B02,B8A,B09", "--warmup-epochs=0.5", "--scale=both", "--select=last"]
 
 
-def test_a_training_on_it_is_that_on_the_prepared_store(reben_lmdb: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_training_on_it_equals_one_on_the_prepared_store(reben_lmdb: Path, tmp_path: Path, cli: Cli) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -154,9 +154,7 @@ def test_a_training_on_it_is_that_on_the_prepared_store(reben_lmdb: Path, tmp_pa
     assert scores["patches"] == 4
 
 
-def test_it_goes_on_where_it_was_left_and_knows_its_environment(
-    reben_lmdb: Path, lmdb_copy: Path, lmdb_of_both: Path
-) -> None:
+def test_a_training_resumes_only_on_the_same_environment(reben_lmdb: Path, lmdb_copy: Path, lmdb_of_both: Path) -> None:
     plans = [open_store(path).attributes["plan"] for path in (reben_lmdb, lmdb_copy, lmdb_of_both)]
     assert plans[0] == plans[1] != plans[2]  # an environment may be moved
 
@@ -164,7 +162,7 @@ def test_it_goes_on_where_it_was_left_and_knows_its_environment(
 # ---- statistics
 
 
-def test_statistics_are_measured_once(lmdb_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_are_computed_once(lmdb_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_store(lmdb_copy)
     assert first.summary()["statistics"] == {}  # info reads no pixels
     train = first.pixels("data_10m", first.patches("train")).astype(float)
@@ -184,7 +182,7 @@ def test_statistics_are_measured_once(lmdb_copy: Path, monkeypatch: pytest.Monke
         assert open_store(lmdb_copy).statistics == second.statistics
 
 
-def test_where_nothing_can_be_written(lmdb_copy: Path) -> None:
+def test_statistics_are_not_cached_in_a_read_only_folder(lmdb_copy: Path) -> None:
     (lmdb_copy.parent / "copy.statistics.json").mkdir()
     for file in lmdb_copy.iterdir():
         file.chmod(0o444)
@@ -201,7 +199,7 @@ def test_where_nothing_can_be_written(lmdb_copy: Path) -> None:
 
 
 def test_threads_and_forks(reben_lmdb: Path) -> None:
-    """Forks while threads read: neither side waits for ever, uses the other's environment, or sees wrong pixels."""
+    """Forks while threads read: neither process hangs, uses the environment of the other, or reads wrong pixels."""
     store = open_store(reben_lmdb)
     expected = store.pixels("data_20m", np.arange(16))
     ended, wrong = threading.Event(), []
@@ -234,7 +232,7 @@ def test_threads_and_forks(reben_lmdb: Path) -> None:
     assert room._OPEN._readers == 0
 
 
-def test_it_crosses_to_other_processes_closed(reben_lmdb: Path) -> None:
+def test_it_is_pickled_without_open_handles(reben_lmdb: Path) -> None:
     store = open_store(reben_lmdb)
     store.pixels("data_60m", np.arange(3))
     content = pickle.dumps(store)
@@ -247,7 +245,7 @@ def test_it_crosses_to_other_processes_closed(reben_lmdb: Path) -> None:
 # ---- importing
 
 
-def test_inputs_with_a_split_and_several(tmp_path: Path, lmdb_of_both: Path, reben_lmdb: Path) -> None:
+def test_several_inputs_with_splits(tmp_path: Path, lmdb_of_both: Path, reben_lmdb: Path) -> None:
     a, b = write(tmp_path / "a", PATCHES[:5]), write(tmp_path / "b", PATCHES[5:9])
     found = survey([(None, a), ("test", b)])
     prepare_survey(found, tmp_path / "s.h5", workers=2)

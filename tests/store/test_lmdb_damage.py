@@ -1,4 +1,4 @@
-"""Nothing damaged in an LMDB passes, as far as its lengths and headers can tell."""
+"""Damage in an LMDB environment is refused, if it changes lengths or headers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def mutated(rng: random.Random, content: bytes) -> bytes:
 
 
 def test_2000_mutated_values_against_safetensors() -> None:
-    """What safetensors refuses is refused; what both read is the same. Twice, as a header that is known is not parsed."""
+    """Values that the safetensors library refuses are refused, others are read alike; twice, as known headers are not parsed."""
     decoder, content = SafetensorsDecoder(SENTINEL2), value(PATCHES[0])
     rng = random.Random(0)
     into = {p.key: np.zeros((2, *p.shape), p.dtype) for p in SENTINEL2}
@@ -133,7 +133,7 @@ def test_a_damaged_value_is_named(case: str, lmdb_copy: Path, tmp_path: Path, cl
 
 
 def test_a_truncated_environment_is_refused_before_it_is_mapped(reben_lmdb: Path, lmdb_copy: Path, cli: Cli) -> None:
-    """LMDB would map what is not there, and the process would die of it."""
+    """LMDB would map pages beyond the end of the file, and SIGBUS would end the process."""
     whole = (reben_lmdb / "data.mdb").stat().st_size
     for length in (0, 10, 100, 4096, 5000, 8192, whole // 2, whole - 4096, whole - 1):
         (lmdb_copy / "data.mdb").unlink()
@@ -146,7 +146,7 @@ def test_a_truncated_environment_is_refused_before_it_is_mapped(reben_lmdb: Path
         assert ("is truncated" if length >= 100 else "is not an LMDB environment") in answer.lines[0]
 
 
-def test_pages_that_are_damaged(reben_lmdb: Path, lmdb_copy: Path) -> None:
+def test_damaged_pages(reben_lmdb: Path, lmdb_copy: Path) -> None:
     """Bits flipped in the tree's pages are refused or in what is not used, each in a process of its own: LMDB is in C.
 
     It has assertions of its own, which abort after 3 of 1,500 flips there; none of these 40 is one.

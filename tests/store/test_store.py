@@ -1,4 +1,4 @@
-"""The store is plain byte ranges in an HDF5 file, the same bytes whoever writes it."""
+"""An HDF5 store consists of plain byte ranges, and its bytes do not depend on who writes it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_any_hdf5_tool_reads_it_and_datasets_are_plain_byte_ranges(tmp_path: Pat
 
 @settings(max_examples=30)
 @given(data=st.data(), layout=layouts, n=st.integers(1, 9), writers=st.integers(1, 4))
-def test_order_and_number_of_writers_leave_no_trace(
+def test_the_file_does_not_depend_on_order_and_number_of_writers(
     tmp_path: Path, data: st.DataObject, layout: Layout, n: int, writers: int
 ) -> None:
     write(tmp_path / "one.h5", layout, n)
@@ -93,7 +93,7 @@ def test_order_and_number_of_writers_leave_no_trace(
 
 
 @pytest.mark.skipif(shutil.which("h5dump") is None, reason="h5dump (Debian's hdf5-tools) is not installed")
-def test_the_tools_of_hdf5_read_every_dataset_and_attribute(tmp_path: Path) -> None:
+def test_h5dump_reads_every_dataset_and_attribute(tmp_path: Path) -> None:
     write(tmp_path / "store.h5")
     told = subprocess.run(["h5dump", tmp_path / "store.h5"], capture_output=True, text=True, check=False)
     assert (told.returncode, told.stderr) == (0, "")
@@ -102,7 +102,7 @@ def test_the_tools_of_hdf5_read_every_dataset_and_attribute(tmp_path: Path) -> N
             assert f'"{name}"' in told.stdout
 
 
-def test_the_same_content_is_the_same_bytes_at_any_time(tmp_path: Path) -> None:
+def test_the_file_does_not_depend_on_the_time(tmp_path: Path) -> None:
     write(tmp_path / "a.h5")
     time.sleep(1.1)  # HDF5 would keep the second in which an object was made
     write(tmp_path / "b.h5")
@@ -148,8 +148,8 @@ def test_a_state_is_written_after_its_bytes_are_on_disk(tmp_path: Path, monkeypa
     assert open_store(path, unfinished=True).states.tolist() == [0, 0, WHOLE, WHOLE, WHOLE, 0]
 
 
-def test_partial_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write may do less than it was asked for."""
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single write may write fewer bytes than requested."""
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda handle, data, position: pwrite(handle, data[:7], position))
     expected = write(tmp_path / "s.h5")
@@ -159,7 +159,7 @@ def test_partial_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.Monke
 # ---- what is refused
 
 
-def test_unfinished(tmp_path: Path) -> None:
+def test_unfinished_stores_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     create_store(path, LAYOUT, table(6), ATTRIBUTES)
     writer = StoreWriter(path)
@@ -171,7 +171,7 @@ def test_unfinished(tmp_path: Path) -> None:
     assert "t.h5.partial is unfinished" in refused(tmp_path / "t.h5")
 
 
-def test_truncated_at_any_length(tmp_path: Path) -> None:
+def test_truncated_stores_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     write(path)
     for length in reversed(range(0, path.stat().st_size, 173)):
@@ -179,7 +179,7 @@ def test_truncated_at_any_length(tmp_path: Path) -> None:
         refused(path)
 
 
-def test_foreign(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.h5") == "no such store"
     (tmp_path / "text.h5").write_text("not a store\n")
     assert "not a complete HDF5 patch store" in refused(tmp_path / "text.h5")
@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_that_another_process_creates_is_left_to_it(tmp_path: Path) -> None:
+def test_a_store_that_another_process_creates_is_not_touched(tmp_path: Path) -> None:
     held = tmp_path / ".s.h5.new"
     with held.open("wb") as file:
         file.write(b"of another process")
@@ -231,7 +231,7 @@ def test_a_store_that_another_process_creates_is_left_to_it(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
 
 
-def test_what_a_kill_left_is_overwritten(tmp_path: Path) -> None:
+def test_the_temporary_file_of_a_killed_process_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / ".s.h5.new").write_bytes(b"junk" * 10_000)
     write(tmp_path / "s.h5")
     write(tmp_path / "t.h5")
@@ -239,7 +239,7 @@ def test_what_a_kill_left_is_overwritten(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.h5", "t.h5"]
 
 
-# ---- what it tells
+# ---- columns, splits and summary
 
 
 def test_patches_splits_and_columns(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a store says of its bands: sums of each patch, mean and deviation of the train split."""
+"""Sums of each patch, and mean and standard deviation of each band over the train split."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_statistics_are_numpys_over_the_train_split(tmp_path: Path, seed: int, n
     seed=st.integers(0, 9),
 )
 def test_sums_of_integers_are_exact_in_any_order(numbers: list[float], often: int, seed: int) -> None:
-    """Of one band with a pixel: (n, 1, 2). Beyond 2⁵³, as all patches together reach, a float64 loses the last digits."""
+    """Patches of one band and one pixel. Sums over all patches exceed 2⁵³, where float64 is no longer exact."""
     many = np.random.default_rng(seed).permutation(np.array(numbers, float).repeat(often))
     part = np.stack([many, np.zeros(len(many))], 1)[:, None]
     exact = sum(Fraction(v) for v in many.tolist())
@@ -86,7 +86,7 @@ def test_statistics_of_large_numbers_are_exact(tmp_path: Path) -> None:
     at_once=st.sampled_from([1, 1000, 1 << 19]),
     seed=st.integers(0, 9),
 )
-def test_moments_are_each_patchs_own(n, bands, side, dtype, at_once, seed):
+def test_moments_of_a_patch_do_not_depend_on_other_patches(n, bands, side, dtype, at_once, seed):
     rng = np.random.default_rng(seed)
     plane = rng.uniform(0, 255 if dtype == "uint8" else 65535, (n, bands, side, side)).astype(dtype)
     other = plane[:, :1]

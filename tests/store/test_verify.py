@@ -1,4 +1,4 @@
-"""Nothing in a store changes unnoticed, and the patch that did is named."""
+"""Every change of a store is detected, and `verify` names the changed patch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tiny import refused, write
 
 
 def ranges(path: Path) -> dict[str, tuple[int, int]]:
-    """Where each dataset lies, and how many bytes a patch has in it."""
+    """By dataset, its offset and the bytes of one patch."""
     with h5py.File(path, "r") as file:
         return {k: (file[k].id.get_offset(), file[k].id.get_storage_size() // file[k].shape[0]) for k in file}
 
@@ -70,8 +70,10 @@ def test_verify_names_the_patch_of_any_flipped_bit(
 
 @pytest.mark.parametrize("bit", range(8))
 @pytest.mark.parametrize("patch", [2, 4])
-def test_verify_sees_a_flipped_state(flipped: Callable[[int, int], Path], tmp_path: Path, patch: int, bit: int) -> None:
-    """A patch must not vanish; patch 4 was left out and must not come back."""
+def test_verify_detects_a_flipped_state(
+    flipped: Callable[[int, int], Path], tmp_path: Path, patch: int, bit: int
+) -> None:
+    """No patch may disappear; patch 4 is bad and must not become whole."""
     path = flipped(ranges(tmp_path / "good.h5")["state"][0] + patch, bit)
     try:
         store = open_store(path)
@@ -95,10 +97,10 @@ def everything(path: Path) -> object:
 
 @settings(max_examples=300)
 @given(at=st.integers(0, 2**20), bit=st.integers(0, 7))
-def test_no_flipped_bit_of_the_whole_file_changes_anything_unnoticed(
+def test_any_flipped_bit_is_refused_or_found_or_without_effect(
     flipped: Callable[[int, int], Path], tmp_path: Path, at: int, bit: int
 ) -> None:
-    """HDF5's own structures and our texts included: it is refused, or found by verify, or of no consequence."""
+    """In any part of the file, including the structures and attributes of HDF5."""
     path = flipped(at % (tmp_path / "good.h5").stat().st_size, bit)
     try:
         noticed = any(damaged for _, damaged in open_store(path).damaged())

@@ -1,4 +1,4 @@
-"""A server on this machine that drops connections, stalls and lies as a test wants it to, and is honest otherwise."""
+"""A local HTTP server that breaks connections, stalls or returns wrong data as a test requires."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def digest(content: bytes) -> str:
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-    """An honest file server with ranges, unless the server's `plan` has something else for this GET."""
+    """Serves a file, with ranges, unless the server's `plan` has another response for this GET."""
 
     server: Server
 

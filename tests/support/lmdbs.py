@@ -1,4 +1,4 @@
-"""LMDB environments as reBEN's encoder writes them, and what they refuse."""
+"""LMDB environments as rico-hdl writes them, and helpers for errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from archives import GSD, Patch, metadata, pixels
 from landscale.errors import LandscaleError
-from landscale.store import lmdb as room
+from landscale.store import lmdb as lmdb_environments
 from landscale.store import open_store
 
 PATCHES = [Patch(k) for k in range(16)]
@@ -40,17 +40,17 @@ def s1_value(patch: Patch) -> bytes:
 
 
 def put(path: Path, values: dict[str, bytes], *, subdir: bool = True) -> None:
-    room._OPEN.close()  # LMDB opens an environment once in a process
+    lmdb_environments._OPEN.close()  # LMDB opens an environment once in a process
     try:
         with lmdb.open(str(path), map_size=1 << 28, subdir=subdir) as environment, environment.begin(write=True) as t:
             for key, content in values.items():
                 t.put(key.encode(), content)
     finally:
-        room._OPEN.resume()
+        lmdb_environments._OPEN.resume()
 
 
 def write(path: Path, s2: Sequence[Patch] = PATCHES, s1: Sequence[Patch] = (), *, subdir: bool = True) -> Path:
-    """An environment as rico-hdl writes it, and the metadata of all PATCHES beside it."""
+    """Write an environment as rico-hdl does, and the metadata of all PATCHES beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     put(path, {p.v2: value(p) for p in s2} | {s1_name(p): s1_value(p) for p in s1}, subdir=subdir)
     metadata(PATCHES).to_parquet((path if subdir else path.parent) / "metadata.parquet", index=False)

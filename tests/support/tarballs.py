@@ -51,7 +51,7 @@ def write_radar(root: Path, patches: Sequence[Patch], version: str) -> Path:
 
 
 def files(root: Path, folder: str) -> Files:
-    """Names and contents of all files of a folder, as they stand in its archive."""
+    """Names and contents of all files of a folder, as they are in its archive."""
     return [(p.relative_to(root).as_posix(), p.read_bytes()) for p in sorted((root / folder).rglob("*")) if p.is_file()]
 
 
@@ -84,7 +84,7 @@ def tar(
     how: int = tarfile.GNU_FORMAT,
     folders: bool = False,
 ) -> bytes:
-    """A tar archive of files, with some other members behind the first file."""
+    """A tar archive of files, with other members after the first file."""
     buffer = io.BytesIO()
     seen: set[str] = set()
     with tarfile.open(fileobj=buffer, mode="w", format=how) as archive:
@@ -121,7 +121,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def pack(path: Path, found: Files, **how: object) -> Path:
-    """An archive of files, packed as its name says."""
+    """Write an archive of files, compressed according to its suffix."""
     suffix = next(s for s in sorted(PACKERS, key=len, reverse=True) if path.name.endswith(s))
     path.write_bytes(PACKERS[suffix](tar(found, **how)))  # type: ignore[arg-type]
     return path

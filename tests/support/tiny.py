@@ -1,4 +1,4 @@
-"""Stores of a few patches of a few pixels, and what they refuse."""
+"""Stores of a few patches with a few pixels, and a helper for errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Content = dict[str, NDArray[np.generic]]
 
 
 def content(layout: Layout, n: int, seed: int = 0, bad: Sequence[int] = ()) -> Content:
-    """Everything of n patches that is written by patch."""
+    """All columns of n patches that are written patch by patch."""
     rng = np.random.default_rng(seed)
     planes: Content = {p.key: rng.integers(0, 256, (n, *p.shape)).astype(p.dtype) for p in layout.planes}
     for p in layout.planes:
@@ -48,7 +48,7 @@ def table(n: int, splits: Sequence[str] = ("train", "val", "test")) -> Content:
 
 
 def write(path: Path, layout: Layout = LAYOUT, n: int = 6, **how: object) -> Content:
-    """A finished store; the value is what was put into it."""
+    """Write a finished store; returns its columns."""
     columns = content(layout, n, bad=how.pop("bad", ()))  # type: ignore[arg-type]
     create_store(path, layout, table(n, **how), ATTRIBUTES)  # type: ignore[arg-type]
     writer = StoreWriter(path)

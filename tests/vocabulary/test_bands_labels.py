@@ -1,4 +1,4 @@
-"""Names: bands and their aliases, nomenclatures and their mapping, and what an unknown name is answered with."""
+"""Bands and their aliases, nomenclatures and their mappings, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def test_aliases_resolve(alias: str, name: str) -> None:
     assert band(alias).name == name
 
 
-def test_no_alias_means_two_bands_and_none_appears_on_output() -> None:
+def test_aliases_are_unambiguous_and_resolve_to_official_names() -> None:
     assert set(ALIASES.values()) == set(BANDS)
     assert band("B8").name == "B08"  # and not B8A
     assert band_set(["b8a", "blue", "B8"]).names == ("B8A", "B02", "B08")
 
 
-def test_the_bands_are_esas() -> None:
+def test_bands_equal_those_of_esa() -> None:
     assert [b.name for b in BANDS.values()] == [*ESA_ORDER, "VV", "VH"]
     assert {b.name for b in BANDS.values() if b.gsd == 60} == {"B01", "B09", "B10"}
     assert {b.name for b in BANDS.values() if b.gsd == 20} == {"B05", "B06", "B07", "B8A", "B11", "B12"}
@@ -68,7 +68,7 @@ def test_the_bands_are_esas() -> None:
     assert optical == sorted(optical)
 
 
-def test_band_sets_are_those_of_the_papers() -> None:
+def test_band_sets_equal_those_of_the_papers() -> None:
     assert band_set("rgb").names == ("B04", "B03", "B02")
     assert band_set("S2-10").names == tuple(b for b in ESA_ORDER if b not in {"B01", "B09", "B10"})
     assert band_set("s2-12").names == tuple(b for b in ESA_ORDER if b != "B10")
@@ -112,7 +112,7 @@ def test_the_nomenclatures_have_their_classes() -> None:
     assert 335 not in codes  # glaciers: the 44th, not in BigEarthNet
 
 
-def test_43_to_19() -> None:
+def test_the_43_classes_map_to_the_19() -> None:
     assert set(BEN19.sources) == set(CLC43.names)
     assert {name for name, target in BEN19.sources.items() if target is None} == DROPPED
     assert {target for target in BEN19.sources.values() if target} == set(BEN19.names)
@@ -122,7 +122,7 @@ def test_43_to_19() -> None:
     assert BEN19.sources["Coastal lagoons"] == "Marine waters"
 
 
-def test_columns_gather_and_drop() -> None:
+def test_finer_classes_are_combined_or_dropped() -> None:
     arable = BEN19.names.index("Arable land")
     assert BEN19.columns(["Rice fields", "Non-irrigated arable land", "Airports"]) == [arable]
     assert BEN19.columns(["Airports"]) == []
@@ -144,8 +144,8 @@ def test_colours_are_official() -> None:
 
 
 @given(st.permutations(CLC43.names), st.permutations(BEN19.names))
-def test_columns_by_name_whatever_the_orders(available: list[str], wanted: list[str]) -> None:
-    """A store with 43 classes gives the 19, in whichever order either lists them."""
+def test_columns_by_name_in_any_order(available: list[str], wanted: list[str]) -> None:
+    """The 19 classes are derived from a store with 43, whatever the order of either."""
     found = dict(zip(wanted, columns_by_name(wanted, available), strict=True))
     for name in CLC43.names:
         homes = [target for target, columns in found.items() if available.index(name) in columns]
@@ -157,7 +157,7 @@ def test_columns_by_name_of_the_same_classes(available: list[str]) -> None:
     assert columns_by_name(EUROSAT10.names, available) == [[available.index(name)] for name in EUROSAT10.names]
 
 
-def test_columns_by_name_refuses_what_is_not_there() -> None:
+def test_columns_by_name_refuses_missing_classes() -> None:
     with pytest.raises(UnknownName, match="Urban fabric"):
         columns_by_name(BEN19.names, EUROSAT10.names)
     with pytest.raises(UnknownName, match="Continuous urban fabric"):
