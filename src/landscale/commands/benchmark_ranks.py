@@ -1,4 +1,4 @@
-"""benchmark scaling: training on growing numbers of ranks; benchmark allreduce: the time of an all-reduce among ranks."""
+"""`landscale benchmark scaling` (training on growing numbers of ranks) and `landscale benchmark allreduce`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_command(add: AddCommand) -> None:
     example = "landscale benchmark scaling --store ben.h5 --recipe sedona2019 --ranks 1,2,4"
     p = add("scaling", _rank_scaling, about, example, remaining="recipe keys")
     p.add_argument("--store", type=Path, required=True, metavar="STORE.h5")
-    p.add_argument("--recipe", help="shipped recipe or YAML file, as for train")
+    p.add_argument("--recipe", help="a YAML file, or the name of a built-in recipe, as for `landscale train`")
     p.add_argument("--ranks", default="1,2,4", metavar="1,2,4", help="numbers of processes (default: 1,2,4)")
     p.add_argument("--repeats", type=int, default=2, help="trainings of each kind, with different seeds (default: 2)")
     p.add_argument("--epochs", type=int, default=3, help="epochs per training; the first is not timed (default: 3)")

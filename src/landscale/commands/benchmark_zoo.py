@@ -23,7 +23,7 @@ def add_command(add: AddCommand) -> None:
     )
     parser.add_argument("--family", metavar="F", help="only networks of this family")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU if there is one")
-    parser.add_argument("--batch", type=int, help="patches a step (default: 16 on a CPU, 256 on a GPU)")
+    parser.add_argument("--batch", type=int, help="patches per step (default: 16 on a CPU, 256 on a GPU)")
     parser.add_argument(
         "--seconds", type=float, default=3.0, help="time for each network; at least one step is measured (default: 3)"
     )

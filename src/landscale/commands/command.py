@@ -81,7 +81,7 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="end all ranks when one has made no progress for so long (default: 300)",
+        help="end all ranks when none has made progress for this long (default: 300)",
     )
 
 

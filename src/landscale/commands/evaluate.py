@@ -20,7 +20,7 @@ def add_command(add: AddCommand) -> None:
     parser.add_argument("store", type=Path, metavar="STORE.h5", help="the patch store to score on")
     parser.add_argument("--split", default="test", help="train, val or test (default: test)")
     parser.add_argument("--out", type=Path, metavar="SCORES.json", help="also write the scores to this file")
-    parser.add_argument("--batch", type=int, default=64, help="patches a batch (default: 64)")
+    parser.add_argument("--batch", type=int, default=64, help="patches per batch (default: 64)")
     add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 

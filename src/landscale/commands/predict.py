@@ -18,7 +18,7 @@ def add_command(add: AddCommand) -> None:
     )
     parser.add_argument("model", type=Path, metavar="RUN|WEIGHTS", help="folder of a run or of weights")
     parser.add_argument("scene", type=Path, metavar="SCENE", help="folder of band rasters at native resolution")
-    parser.add_argument("out", type=Path, metavar="OUT.tif", help="the GeoTIFF to write, one band a class")
+    parser.add_argument("out", type=Path, metavar="OUT.tif", help="the GeoTIFF to write, one band per class")
     parser.add_argument("--stride", type=int, help="distance between windows in pixels of 10 m (default: half a patch)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -1,4 +1,4 @@
-"""prepare: a data set → a patch store, by one process, many, or many machines."""
+"""`landscale prepare`: write a data set into a patch store, by one process, many, or many machines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_command(add: AddCommand) -> None:
     p = add(
         "prepare",
         run,
-        "a data set → a patch store",
+        "write a data set into a patch store; run the same command again to resume",
         "landscale prepare bigearthnet BigEarthNet-v2 ben.h5 --workers 8",
         remaining="inputs",
     )
@@ -56,9 +56,11 @@ def add_command(add: AddCommand) -> None:
     )
     work.add_argument("--workers", type=int, help="processes (default: all cores; 1 for each of several ranks)")
     work.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a dask scheduler whose workers do the work: tcp://host:8786"
+        "--scheduler", metavar="ADDRESS", help="address of a dask scheduler whose workers do the work: tcp://host:8786"
     )
-    work.add_argument("--plan", action="store_true", help="only show which of --workers processes would read what")
+    work.add_argument(
+        "--plan", action="store_true", help="only show which patches each of the --workers processes would read"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Several processes that work on one training or preparation.
 
 `ranks`: which rank this process is, and what ranks exchange. `failure_detection`: all ranks end if one dies, hangs or fails.
-`process_group`: both, from the meeting of the ranks to their end.
+`process_group`: a context manager that connects the ranks and runs failure detection until they end.
 """
 
 from landscale.distributed.process_group import process_group

@@ -1,4 +1,4 @@
-"""The ranks of one run, from the moment they meet to their end, with failure detection in between."""
+"""A context manager that connects the ranks of one run and detects failures until they end."""
 
 from __future__ import annotations
 

@@ -26,12 +26,12 @@ _COLLECTIVE_TIMEOUT = timedelta(days=7)  # failure detection decides, not PyTorc
 
 
 def _ignore_progress(_step: int) -> None:
-    """Without failure detection, progress is reported to no one."""
+    """Used without failure detection: does nothing."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of one run. `Ranks()` is the only rank of a run without a launcher."""
+    """The rank of this process, and how many there are. `Ranks()` is the single rank of a run without a launcher."""
 
     rank: int = 0
     """number of this process, from 0"""
@@ -40,7 +40,7 @@ class Ranks:
     local: int = 0
     """number of this process among those on its host; also the number of its GPU"""
     report_progress: Callable[[int], None] = _ignore_progress
-    """tells failure detection that this rank makes progress: called with a step as it begins, or with −1 within one"""
+    """reports progress to failure detection: called with a step as it begins, or with −1 within one"""
 
     @property
     def first(self) -> bool:
@@ -57,7 +57,7 @@ class Ranks:
     def begin_sum(self, values: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Begin to sum values (n,) over all ranks while other work goes on.
 
-        The function that is returned gives the sums, on the values' device. On a GPU its queue waits for them, not the host.
+        Returns a function that gives the sums, on the device of the values. On a GPU the stream waits for them, not the host.
         """
         values = values.detach().clone()
         if self.world == 1:
@@ -101,7 +101,7 @@ def _from_environment() -> Ranks:
 
 
 def _set_master(host: str, port: int) -> None:
-    """Where the ranks meet, unless the user has set it."""
+    """Set the address at which the ranks connect, unless the user has set one."""
     os.environ.setdefault("MASTER_ADDR", host)
     os.environ.setdefault("MASTER_PORT", str(port))
 
@@ -113,7 +113,7 @@ def _first_slurm_host() -> str:
 
 
 def start_process_group(backend: str | None = None, timeout: timedelta = _ARRIVAL_TIMEOUT) -> Ranks:
-    """Join the process group that the environment announces; without one, return `Ranks()`.
+    """Join the process group that the environment variables describe; without them, return `Ranks()`.
 
     Args:
         backend: by default NCCL with GPUs, else gloo.
@@ -154,7 +154,7 @@ def _wait_for_all(ranks: Ranks, timeout: timedelta) -> Store:
     """The store at MASTER_ADDR, once all ranks have written a key there.
 
     `init_process_group` has one time-out for the arrival of the ranks and for all collectives after it. Here the two
-    differ, so the ranks meet at the store before.
+    differ, so the ranks first wait for each other at the store.
     """
     store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world, timeout=timeout))
     store.set_timeout(timeout)
@@ -196,5 +196,5 @@ def end_process_group() -> None:
 
 
 def local_device(ranks: Ranks | None = None) -> torch.device:
-    """This rank's GPU where there is one, else the CPU."""
+    """This rank's GPU if there is one, else the CPU."""
     return torch.device("cuda", ranks.local if ranks else 0) if torch.cuda.is_available() else torch.device("cpu")

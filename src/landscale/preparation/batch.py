@@ -1,4 +1,4 @@
-"""The patches of an archive, batch by batch, on their way to a store that grows."""
+"""Read an archive in batches of patches, and write each batch to the store while the next one is read."""
 
 from __future__ import annotations
 

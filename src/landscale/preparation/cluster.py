@@ -16,17 +16,17 @@ from landscale.preparation.pool import POLL_INTERVAL
 from landscale.preparation.result import DamagedPatches
 
 _TIMEOUT = 60  # seconds for the scheduler to answer and its first worker to join
-_MAX_TRIES = 10  # of a job whose workers die (in each try, the scheduler itself restarts the job a few times)
+_MAX_TRIES = 10  # tries of a job whose workers die (in each, the scheduler itself restarts the job a few times)
 
 
 def run_on_cluster(task: ExtractionTask, jobs: list[ReadJob], scheduler: str) -> Generator[DamagedPatches, None, None]:
-    """Extract all jobs on the workers of the dask scheduler at that address; yields as `run_here` does.
+    """Extract all jobs on the workers of the dask scheduler at that address; yields as `run_locally` does.
 
     The store and the data set must be on a file system that all workers share, under the same path.
 
     Raises:
         LandscaleError: dask is not installed, no scheduler or no worker answers, the connection to the scheduler is lost, or
-            every worker that is given a certain job dies.
+            every worker that runs a certain job dies.
     """
     try:
         from distributed.comm.core import CommClosedError

@@ -1,4 +1,4 @@
-"""What happens at a damaged patch: the preparation stops, or leaves it out."""
+"""Damaged patches: the preparation stops at the first one, or leaves them out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ def damage_error(problem: str) -> LandscaleError:
 
 
 class DamageLog:
-    """The damaged patches so far: what is wrong with each, by name."""
+    """The damaged patches so far: the problem of each, by its name."""
 
     def __init__(self, *, skip_bad: bool) -> None:
         self._skip_bad = skip_bad
         self.problems: dict[str, str] = {}
 
     def add(self, name: str, problem: str) -> None:
-        """Note a damaged patch; a later problem of the same patch changes nothing.
+        """Record a damaged patch. Only the first problem of a patch is kept.
 
         Raises:
             LandscaleError: damaged patches are not to be skipped.

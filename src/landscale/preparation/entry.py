@@ -48,7 +48,7 @@ def prepare(
             `if __name__ == "__main__":`, as everywhere in Python.
         skip_bad: leave damaged patches out.
         scheduler: address of a dask scheduler whose workers do the work instead.
-        ranks: processes that share the work, on a file system that they share too.
+        ranks: processes of a launcher that divide the work; `store` and `inputs` must be on a shared file system.
         extend: changes the survey before anything is read; `landscale.superres.stored` makes one that adds upsampled bands.
         options: what the data set takes: see `landscale prepare DATASET --help`, with underscores instead of hyphens.
 
@@ -103,15 +103,15 @@ def prepare_survey(
     """Read the patches of a survey into a patch store. Call it again to resume after a kill.
 
     Args:
-        survey: the same on all ranks. One of patches in file order is read by this process alone.
+        survey: the same on all ranks. A `SequentialSurvey` is read by this process alone.
         store: the file to make; its folder is created.
         workers: processes on this machine, for each rank.
         skip_bad: leave damaged patches out.
         scheduler: address of a dask scheduler whose workers do the work instead.
-        ranks: processes that share the work, on a file system that they share too.
+        ranks: processes of a launcher that divide the work; the store must be on a shared file system.
 
     Raises:
-        LandscaleError: a damaged patch (unless `skip_bad`); what is done stays and counts when called again.
+        LandscaleError: a damaged patch (unless `skip_bad`); patches that are written are kept for the next call.
         BadStore: `store` holds something else already.
     """
     path = Path(store)

@@ -1,4 +1,4 @@
-"""One worker's part: patches → the store, chunk after chunk, through buffers that are reused."""
+"""One worker's part of a preparation: read patches chunk by chunk into reused buffers, and write them into the store."""
 
 from __future__ import annotations
 

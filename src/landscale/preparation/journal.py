@@ -1,4 +1,4 @@
-"""Which patches of a store that grows are on disk: records of fixed size, appended after the pixels that they describe."""
+"""The journal of a sequential preparation: which patches are on disk, in records that are appended after their pixels."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Journal:
         path: the file, which is created if it does not exist.
         record: dtype of a record.
         digest: 64 characters that identify what is prepared; a journal of something else is refused.
-        capacity: number of patches that the store has room for; an existing journal has its own, which takes precedence.
+        capacity: number of patches that fit into the store; an existing journal has its own, which takes precedence.
 
-    kept: the records of earlier calls (n,). complete: whether they are all.
+    kept: the records of earlier calls (n,). complete: whether the journal was finished, so that `kept` has all records.
 
     Raises:
         BadStore: the file is the journal of another preparation.
@@ -64,7 +64,7 @@ class Journal:
         self._written += len(contents)
 
     def cut(self, length: int) -> None:
-        """Forget all kept records but the first `length`; to be called before anything is appended."""
+        """Drop all kept records after the first `length`. Must be called before anything is appended."""
         self.kept, self._written = self.kept[:length], length
 
     def finish(self) -> None:

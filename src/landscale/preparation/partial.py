@@ -17,7 +17,7 @@ def finished_result(path: Path, digest: str) -> PreparationResult:
     """The result of preparing a store that is complete already.
 
     Raises:
-        BadStore: it was made from something else than `digest` describes.
+        BadStore: it was made from other data or with other options, so that its digest differs.
     """
     store = open_store(path)
     if store.attributes["plan"] != digest:

@@ -1,4 +1,4 @@
-"""Second pass of a sequential preparation: the planes of the partner archive, each patch to the row of its primary half."""
+"""Second pass of a sequential preparation: write the planes of the partner archive to the rows of the first pass."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def read_partner(
         survey: the archives.
         primary: the planes that the first pass filled.
         store: where pixels are written.
-        partial: its path, for messages.
-        records: those of the first pass, `records.primary_record`.
-        journal: where records (`records.partner_record`) are kept.
+        partial: path of the store, for messages.
+        records: the records of the first pass (`records.primary_record`).
+        journal: the journal of this pass, with records of `records.partner_record`.
         damage: the damaged patches.
         advance: called with the megabytes that were read.
 
@@ -58,7 +58,7 @@ def read_partner(
     sequence = archive.open(pairs)
 
     def read_next(planes: dict[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> SequentialPatch | None:
-        """The next patch whose primary half is in the store."""
+        """The next patch of the partner archive that belongs to a patch in the store."""
         while (patch := sequence.read(planes, classes)) is not None:
             name = pairs.get(patch.name) or patch.primary
             row = row_of.get(name, -1)
@@ -68,7 +68,7 @@ def read_partner(
                 raise BadInput(archive.path, f"holds two {archive.title} partners of {name}")
             filled.add(row)
             rows[patch.name] = row
-            patch = _at_place(patch, records[row], archive)
+            patch = _check_place(patch, records[row], archive)
             if isinstance(patch.found, LandscaleError):
                 damage.add(name, str(patch.found))
             return patch
@@ -105,8 +105,8 @@ def read_partner(
     journal.finish()
 
 
-def _at_place(patch: SequentialPatch, record: np.void, archive: PartnerArchive) -> SequentialPatch:
-    """The patch; a damaged one if it lies elsewhere than its primary half."""
+def _check_place(patch: SequentialPatch, record: np.void, archive: PartnerArchive) -> SequentialPatch:
+    """The patch, marked as damaged if its place differs from that of the primary patch in `record`."""
     if isinstance(patch.found, LandscaleError):
         return patch
     place = patch.found.place
@@ -118,7 +118,7 @@ def _at_place(patch: SequentialPatch, record: np.void, archive: PartnerArchive) 
 
 
 class _BothHalves:
-    """Checksums of patches with both halves. The first half is read back from the store, and checked."""
+    """Checksums of patches with the planes of both archives. The primary planes are read back from the store, and checked."""
 
     def __init__(self, store: GrowingStore, path: Path, primary: Layout, layout: Layout) -> None:
         self._store, self._path, self._primary, self._layout = store, path, primary, layout
@@ -152,7 +152,7 @@ def join_records(
     partner: NDArray[np.void],
     damage: DamageLog,
 ) -> NDArray[np.void]:
-    """The records of both passes as records of the whole layout. A patch that lacks a half becomes a damaged one."""
+    """The records of both passes as records of the whole layout. A patch that is in one archive only becomes a damaged one."""
     archive = survey.partner
     assert archive is not None
     records = np.zeros(len(primary), primary_record(survey.layout))
@@ -175,7 +175,7 @@ def join_records(
 
 
 def _clear(survey: SequentialSurvey, store: GrowingStore, records: NDArray[np.void], row: int) -> None:
-    """Turn a patch that has a half only into what every damaged patch is: no pixels, no place, known classes at most."""
+    """Turn a patch that is in one archive only into a damaged one: pixels are 0, the place is unknown, classes as in metadata."""
     for plane in survey.layout.planes:
         store.put(plane.key, row, np.zeros((1, *plane.shape), plane.dtype))
     name = records["name"][row]

@@ -1,4 +1,4 @@
-"""Which worker reads what: patches → jobs, and jobs → workers so that all finish at about the same time."""
+"""Which worker reads which patches: patches → jobs, and jobs → workers, so that all finish at about the same time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_jobs(survey: Survey, todo: NDArray[np.int64], workers: int) -> list[Rea
     if "job" in survey.table:
         number = survey.table["job"].to_numpy()[todo]
         parts = np.split(todo, np.flatnonzero(np.diff(number)) + 1)
-    else:  # about eight jobs a worker, so that none waits long for the last one
+    else:  # about eight jobs per worker, so that all workers end at about the same time
         size = CHUNK * int(np.clip(len(todo) // (8 * workers * CHUNK), 1, _MAX_JOB // CHUNK))
         parts = np.split(todo, np.flatnonzero(np.diff(todo // size)) + 1)
     return [ReadJob(list(_chunks(survey, part))) for part in parts]

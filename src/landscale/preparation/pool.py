@@ -19,7 +19,7 @@ from landscale.runtime.workers import exit_with_parent, interrupts_left_to_paren
 POLL_INTERVAL = 0.25  # seconds between two updates of the progress
 
 
-def run_here(task: ExtractionTask, jobs: list[ReadJob], workers: int) -> Generator[DamagedPatches, None, None]:
+def run_locally(task: ExtractionTask, jobs: list[ReadJob], workers: int) -> Generator[DamagedPatches, None, None]:
     """Extract all jobs. Yields the damaged patches as they are found, often an empty list, so that progress can be shown."""
     if workers <= 1 or len(jobs) <= 1:
         with closing(Extractor(task)) as extractor:
@@ -28,7 +28,7 @@ def run_here(task: ExtractionTask, jobs: list[ReadJob], workers: int) -> Generat
     context = start_fork_server()
     stop = context.Event()
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (stop, task)) as pool:
-        waiting = iter(sorted(jobs, key=len, reverse=True))  # longest first, so that the last ones to end are short
+        waiting = iter(sorted(jobs, key=len, reverse=True))  # longest first, so that the last are short
         running: set[Future[DamagedPatches]] = set()
         try:
             while True:
@@ -61,7 +61,7 @@ def _start_worker(stop: Any, task: ExtractionTask) -> None:
 
 @cache
 def _extractor() -> Extractor:
-    """Created with the first job, whose future carries the error if the store cannot be opened."""
+    """The worker's extractor. The first job creates it, so that an error of opening the store is raised by that job's future."""
     return Extractor(_task)
 
 

@@ -1,4 +1,4 @@
-"""First pass of a sequential preparation: the patches of the primary archive, in their order, into a store that grows."""
+"""First pass of a sequential preparation: write the patches of the primary archive, in its order, to the store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_primary(
 
     Args:
         survey: the archives.
-        layout: the planes that this pass fills, those of the archive and those derived from them.
+        layout: the planes that this pass fills: those of the archive, and those derived from them.
         store: where pixels are written.
         journal: where records (`records.primary_record`) are kept.
         damage: the damaged patches.

@@ -1,6 +1,6 @@
 """A survey whose patches can be read in any order → store: create it, fill it by any number of processes, finish it.
 
-The store is created whole as `STORE.h5.partial`, with every patch pending, and takes its name when every patch is in it.
+The store is created at its full size as `STORE.h5.partial`, with every patch pending. When all are written, it is renamed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from landscale.preparation.damage import damage_error
 from landscale.preparation.extract import ExtractionTask
 from landscale.preparation.partial import another_preparation, finished_result, partial_path
 from landscale.preparation.plan import ReadJob, longest_first, make_jobs
-from landscale.preparation.pool import run_here
+from landscale.preparation.pool import run_locally
 from landscale.preparation.ranks import on_all_ranks, on_first_rank
 from landscale.preparation.result import DamagedPatches, PreparationResult
 from landscale.runtime.files import sync
@@ -31,7 +31,7 @@ from landscale.store import PENDING, WHOLE, StoreWriter, create_store, open_stor
 if TYPE_CHECKING:  # it imports torch, which a preparation by one process does not need
     from landscale.distributed import Ranks
 
-_FOR_THE_READER = ("location", "job")  # columns of a survey that are not in the store: an archive may be moved
+_FOR_THE_READER = ("location", "job")  # columns of a survey that are not stored: the files may be moved
 
 
 def prepare_random_access(
@@ -86,7 +86,7 @@ def _fill(
 
         run = run_on_cluster(task, jobs, scheduler)
     else:
-        run = run_here(task, jobs, workers)
+        run = run_locally(task, jobs, workers)
     skipped: DamagedPatches = []
     visible = ranks is None or ranks.first
     with (

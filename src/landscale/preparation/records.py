@@ -1,4 +1,4 @@
-"""What the journal of a sequential preparation keeps of each patch."""
+"""The records of patches in the journal of a sequential preparation, as numpy dtypes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from landscale.store import Layout, Plane
 
-NAME_BYTES = 96  # of the longest name; those of BigEarthNet have up to 58
+NAME_BYTES = 96  # of the longest name that fits; names of BigEarthNet have up to 58
 
 
 def primary_record(layout: Layout) -> np.dtype[np.void]:
-    """A patch of the primary archive, in the order of the store; `layout` has the planes that it fills."""
+    """The record of a patch of the primary archive, with the planes of `layout`. Records are in the order of the store's rows."""
     return np.dtype(
         [
             ("name", f"S{NAME_BYTES}"),
@@ -28,10 +28,11 @@ def primary_record(layout: Layout) -> np.dtype[np.void]:
 
 
 def partner_record(planes: Sequence[Plane]) -> np.dtype[np.void]:
-    """A patch of the partner archive, in its order.
+    """The record of a patch of the partner archive. Records are in the order of that archive.
 
-    row: row in the store plus 1, so that no record is all zeros. checksum: of the patch with both halves.
-    pixels: checksum of these planes alone.
+    row: row in the store plus 1, so that no record is all zeros. checksum: checksum of the patch with
+    the planes of both archives.
+    pixels: checksum of the partner's planes alone.
     """
     return np.dtype(
         [

@@ -1,4 +1,4 @@
-"""What preparing a store did."""
+"""The result of preparing a store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DamagedPatches = list[tuple[str, str]]  # name, and what is wrong with it
 
 @dataclass(frozen=True)
 class PreparationResult:
-    """What one call did.
+    """The result of one call of `prepare`.
 
     store: the finished store.
     patches: the number of patches in it, with the damaged ones.

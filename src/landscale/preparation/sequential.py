@@ -1,8 +1,9 @@
-"""Archives → store, without unpacking: each is read once, from front to back, straight into a store that grows.
+"""Archives → store, without unpacking: each is read once, from front to back, directly into a store.
 
-One thread decompresses (and another reads a `.tar.zst`), this one parses the members, one more writes. The store grows as
-`STORE.h5.partial`, with a journal beside it. After a kill the archive is read again from its beginning, as it has no index;
-each patch is compared with the journal, and only what is missing or differs is written.
+One thread decompresses (and another reads a `.tar.zst`), the main thread parses the members, one more writes. The file
+`STORE.h5.partial` grows with each batch, and a journal beside it lists the finished patches. After a kill the archive is
+read again from its beginning, as it has no index; each patch is compared with the journal, and only patches that are missing
+or differ are written.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def prepare_sequential(survey: SequentialSurvey, path: Path, *, skip_bad: bool =
     """Fill the store at `path` with the patches of an archive, in its order.
 
     Raises:
-        LandscaleError: a damaged patch (unless `skip_bad`) or archive; what is done stays and counts when called again.
-        BadStore: `path` holds something else already.
+        LandscaleError: a damaged patch (unless `skip_bad`) or archive; patches that are written are kept for the next call.
+        BadStore: `path` exists and holds other data.
     """
     digest = survey.digest()
     partial = partial_path(path)

@@ -31,10 +31,10 @@ LONGEST_NAME = 36  # characters of a line's name
 
 INK = "#010203"  # stands for the colour of text in matplotlib's output, where it is replaced by currentColor
 STYLE = {
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # text as text elements, not as outlines
     "svg.hashsalt": "landscale",
     "font.sans-serif": ["DejaVu Sans"],
-    "text.parse_math": False,  # a dollar sign in the name of a run is a dollar sign
+    "text.parse_math": False,  # names of runs may contain dollar signs
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",

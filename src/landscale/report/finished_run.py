@@ -22,8 +22,8 @@ class FinishedRun:
 
     Args:
         data: `run.json`: the store, its plan and the patches of its splits.
-        config: of the weights.
-        history: `metrics.csv`, one row an epoch.
+        config: content of the `config.json` of the weights.
+        history: `metrics.csv`, one row per epoch.
         scores: by split, test first.
     """
 

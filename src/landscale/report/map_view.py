@@ -96,7 +96,7 @@ def class_map(path: Path, file: Any) -> tuple[Image.Image, list[MapLegendEntry]]
     if not all(names):
         raise BadInput(path, "has bands without a name, expected one named band for each class")
     best = np.full(_shape(file), -np.inf, np.float32)
-    winner = np.full(best.shape, len(names))  # the index after the last class stands for no data
+    winner = np.full(best.shape, len(names))  # the index after the last class means no data
     for k in range(len(names)):  # one band at a time, because a map of 43 classes is large
         values: NDArray[np.float32] = file.read(k + 1, out_shape=best.shape, resampling=Resampling.average)
         better = values > best  # false where a value is NaN

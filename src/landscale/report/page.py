@@ -96,7 +96,7 @@ def _chart(title: str, lines: dict[str, pd.Series[float]]) -> Markup:
 
 
 def _comparison(runs: Sequence[FinishedRun]) -> dict[str, Any]:
-    """The split that all runs have scores on, the kinds of score they all have, and charts with one line a run."""
+    """The split that all runs have scores on, the kinds of score they all have, and charts with one line per run."""
     split = next((s for s in ("test", "val") if all(s in run.scores for run in runs)), None)
     figures = [run.scores[split].headline() for run in runs] if split else []
     keys = [key for key in figures[0] if all(key in others for others in figures)] if figures else []

@@ -17,7 +17,7 @@ def open_results(out: Path, benchmark: str, settings: Results, tables: Sequence[
     """Read the results that `landscale benchmark BENCHMARK` wrote to `out`. If there is no file, begin new results.
 
     Args:
-        settings: of the benchmark; results of other settings are refused.
+        settings: settings of the benchmark; results of other settings are refused.
         tables: keys of the lists of rows, which are empty in new results.
 
     Raises:

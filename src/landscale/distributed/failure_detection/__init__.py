@@ -41,13 +41,13 @@ failed by itself), SIGTERM came (which launchers send to the ranks that are left
 2. ranks without a new heartbeat for 3 intervals, or whose process on this host is dead (`liveness.py`);
 3. a rank that ended early, with its reason;
 4. if no rank makes progress: the ranks that have begun the fewest steps;
-5. otherwise no rank: the line lists the hosts and says so.
+5. otherwise no rank: the line states that the rank is unknown, and lists the hosts.
 
-A rank gives up looking for 2 after 6 intervals. If the store has not answered for 5 intervals (at least 3 s), the rank that
+The search for case 2 ends after 6 intervals. If the store has not answered for 5 intervals (at least 3 s), the rank that
 held the store is named, or torchrun if it held the store.
 
 **Who decides.** Any detector may propose a diagnosis; `compare_set` in the store makes the first one final, and the rank that
-proposed it writes the line. All others read it there. Ranks that stand still without heartbeats (stopped by SIGSTOP) are
+proposed it writes the line. All others read it there. Ranks that are suspended and send no heartbeats (stopped by SIGSTOP) are
 killed by the detectors on their host, because launchers would wait for them.
 
 **What each rank does then.** If its main thread has raised an error, `detect_failures` raises `LostRank` in its place, and

@@ -38,7 +38,7 @@ def detect_failures(ranks: Ranks, timeout: float, output: TextIO | None = None) 
 
     Raises:
         LandscaleError: another rank ended before the block began.
-        LostRank: another rank died or failed, or this one failed by what a user can mend.
+        LostRank: another rank died or failed, or this one failed with an error that a user can correct.
     """
     counter = ProgressCounter()
     if ranks.world == 1:
@@ -74,7 +74,7 @@ def detect_failures(ranks: Ranks, timeout: float, output: TextIO | None = None) 
 
 @contextmanager
 def _sigterm_wakes(wake_sender: socket.socket) -> Iterator[None]:
-    """SIGTERM writes to the socket at once, even while the main thread is in a collective."""
+    """Within the block, SIGTERM writes to `wake_sender` at once, even while the main thread is in a collective."""
     previous_handler = signal.signal(signal.SIGTERM, wake_detector)
     previous_descriptor = signal.set_wakeup_fd(wake_sender.fileno(), warn_on_full_buffer=False)
     try:

@@ -34,11 +34,11 @@ from landscale.distributed.failure_detection.records import (
 )
 from landscale.errors import LandscaleError, LostRank, reason
 
-# All in intervals between heartbeats.
-_SEARCH_INTERVALS = 6  # after which a search for a silent rank ends without one
+# The first three are numbers of intervals between heartbeats.
+_SEARCH_INTERVALS = 6  # after which the search for a silent rank ends
 _STORE_INTERVALS = 5  # without an exchange, after which the store counts as dead; at least 3 s
 _GRACE_INTERVALS = 10  # for the main thread to notice a failure by itself, as while it writes a checkpoint
-_RANKS_PER_INTERVAL = 8  # that begin to search at the same time; the others read what those find
+_RANKS_PER_INTERVAL = 8  # ranks that begin to search at the same time; the others read their diagnosis
 
 
 def wake_detector(_number: int, _frame: FrameType | None) -> None:
@@ -65,7 +65,7 @@ class FailureDetector:
         self.wake_sender.setblocking(False)
         own_host = processes[self.rank].host
         starts = {r: start_time(process.pid) for r, process in enumerate(processes) if process.host == own_host}
-        self._start_times = {r: start for r, start in starts.items() if start is not None}  # of ranks on this host
+        self._start_times = {r: start for r, start in starts.items() if start is not None}  # by rank on this host
         self._death_seen_at: dict[int, float] = {}
         self._thread = threading.Thread(target=self._run, name="landscale-failure-detector", daemon=True)
         self._stopping = False
@@ -84,7 +84,7 @@ class FailureDetector:
         self._thread.start()
 
     def announce_end(self, end_reason: str) -> None:
-        """Tell the others that this rank ends. The first rank, which may hold the store, waits until all have ended."""
+        """Announce that this rank ends. The first rank, which may hold the store, waits until all others have ended."""
         self._stop_thread()
         heartbeats, heartbeats.end_reason = self.heartbeats, end_reason
         heartbeats.reads_all = self.rank == 0
@@ -96,7 +96,7 @@ class FailureDetector:
     def replacement_for(self, error: Exception) -> Exception:
         """The exception to raise instead of `error`, once there is a diagnosis.
 
-        `LostRank` if another rank broke this one's collective, or if a user can mend the error; a bug stays itself.
+        `LostRank` if another rank broke this one's collective, or if a user can correct the error; otherwise `error` itself.
         """
         is_collective = isinstance(error, dist.DistError) or "gloo" in str(error)
         if is_collective:
@@ -123,10 +123,10 @@ class FailureDetector:
         self._thread.join()
 
     def _wake(self) -> None:
-        with suppress(BlockingIOError):  # the socket is full: it wakes anyway
+        with suppress(BlockingIOError):  # the socket is full, so the detector wakes anyway
             self.wake_sender.send(b"\0")
 
-    # ---- the thread
+    # ---- run in the detector's thread
 
     def _run(self) -> None:
         while not self._stopping:
@@ -140,7 +140,7 @@ class FailureDetector:
         heartbeats = self.heartbeats
         was_paused = now - self._last_check > _STORE_INTERVALS * self.interval + 1
         self._last_check = now
-        if was_paused:  # this process was stopped and continued, perhaps with all others: that time does not count
+        if was_paused:  # this process was stopped and continued, perhaps with all others; ignore that time
             heartbeats.last_progress = heartbeats.last_exchange = now
         calls = heartbeats.counter.progress.calls
         if calls != self._own_calls:
@@ -181,7 +181,7 @@ class FailureDetector:
         return self.heartbeats.end_reason == TERMINATED
 
     def _search(self, now: float, searched: float, *, hangs: bool) -> None:
-        """Propose a diagnosis, which the next exchange with the store makes final; where the store is dead, decide alone."""
+        """Propose a diagnosis, which the next exchange with the store makes final. If the store is dead, decide without it."""
         heartbeats, observations = self.heartbeats, self.heartbeats.observations
         if heartbeats.connection_lost or now - heartbeats.last_exchange > max(_STORE_INTERVALS * self.interval, 3):
             if self._is_terminating:
@@ -211,10 +211,10 @@ class FailureDetector:
                 heartbeats.proposal = Diagnosis(self.rank, message)
 
     def _is_lost(self, rank: int, observation: Observation, now: float) -> bool:
-        """Whether a rank is silent, or its process on this host is dead: mpirun ends the others within a second or two."""
+        """Whether a rank is silent, or its process on this host dead. mpirun ends all ranks before one counts as silent."""
         if rank in self._start_times and rank not in self._death_seen_at and not self._is_alive(rank):
             self._death_seen_at[rank] = now
-            self.heartbeats.exchange_now()  # it may have written its end reason since the last reading
+            self.heartbeats.exchange_now()  # the rank may have written its end reason since the last reading
         is_dead = observation.read_at > self._death_seen_at.get(rank, math.inf)
         return observation.heartbeat.end_reason is None and (
             is_dead or rules.is_silent(observation, now, self.interval)
@@ -262,7 +262,7 @@ class FailureDetector:
                 before = "\n\x1b[?25h" if self.output.isatty() else ""
                 self.output.write(f"{before}landscale: {diagnosis.message}\n")
                 self.output.flush()
-        for rank in diagnosis.hanging:  # launchers would wait for them, and they would keep their memory
+        for rank in diagnosis.hanging:  # otherwise launchers wait for them, and they keep their memory
             if rank != self.rank and rank in self._start_times and self._is_alive(rank):
                 with suppress(OSError):
                     os.kill(self.processes[rank].pid, signal.SIGKILL)

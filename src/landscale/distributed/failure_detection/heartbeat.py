@@ -1,7 +1,7 @@
 """The heartbeat thread of a rank: writes this rank's heartbeat to the store and reads those of the others.
 
 One exchange costs three requests, however many ranks there are: this rank's heartbeat, the total progress of all ranks, and
-whether there is a diagnosis. The heartbeats of all ranks are read only while the failure detector asks for them.
+whether there is a diagnosis. The heartbeats of all ranks are read only while the failure detector sets `reads_all`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from landscale.distributed.failure_detection.records import (
 )
 from landscale.distributed.ranks import Ranks
 
-_sessions = itertools.count()  # of this process: each has its own keys in the store
+_sessions = itertools.count()  # numbers of `detect_failures` blocks in this process, each with its own keys
 
 
 class ProgressCounter:
-    """How far this rank is; written by its main thread, read by its heartbeat thread."""
+    """The progress of this rank; written by its main thread, read by its heartbeat thread."""
 
     def __init__(self) -> None:
         self.progress = RankProgress()
 
     def report(self, step: int) -> None:
-        """Report that this rank makes progress: just before the collectives of a step; with −1 within one.
+        """Report that this rank makes progress. Call it with a step just before its collectives, and with −1 within a step.
 
         Costs well under a microsecond. A training hangs if no rank calls this for longer than the time-out. Ranks are
         compared by the number of steps that they have begun, so all must begin the same ones.
@@ -54,7 +54,7 @@ def connect_to_store() -> Store:
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     client = TCPStore(*address, is_master=False, timeout=timedelta(minutes=1))
     # After a time-out, the late answer to one request would be read as the answer to the next. So requests of this
-    # connection do not time out; the failure detector watches the clock.
+    # connection do not time out; the failure detector measures how long they take.
     client.set_timeout(timedelta(days=7))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"landscale/failure_detection/{attempt}/{next(_sessions)}", client)
@@ -111,7 +111,7 @@ class HeartbeatThread:
         self._wake.set()
 
     def stop(self) -> None:
-        """End after one more exchange; a thread whose request is not answered is left behind."""
+        """End after one more exchange. If a request is not answered, the (daemon) thread is left running."""
         self._stopping = True
         self.exchange_now()
         self._thread.join(SILENT_INTERVALS * self.interval)
@@ -125,7 +125,7 @@ class HeartbeatThread:
                 if not is_last:
                     self._wake.wait(self.interval)
                     self._wake.clear()
-        except RuntimeError:  # the connection to the store broke
+        except RuntimeError:  # the connection to the store is broken
             self.connection_lost = True
 
     def _write(self) -> None:
@@ -144,7 +144,7 @@ class HeartbeatThread:
         if not diagnosis and self.proposal is not None:
             diagnosis = self.store.compare_set(
                 "diagnosis", "", json.dumps(self.proposal)
-            )  # the final one, whoever's it is
+            )  # the diagnosis of the first rank that proposed one
         self.first_rank_end_reason = Heartbeat.from_json(first_heartbeat).end_reason
         self._read_all()
         if diagnosis:

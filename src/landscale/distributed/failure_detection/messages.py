@@ -1,4 +1,4 @@
-"""The lines that tell a user what happened to which rank on which host."""
+"""Messages for the user about failed ranks: which rank, on which host, at which step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def torchrun_dead(step: int, processes: Processes) -> str:
 
 
 def error_in_one_line(error: Exception) -> str:
-    """What a rank that failed tells the others as its end reason."""
+    """The end reason that a failed rank writes to the store: its error, in one line."""
     if isinstance(error, LandscaleError):
         return " ".join(str(error).split())
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""What ranks write to the store about themselves, and what one rank knows about another."""
+"""What ranks write to the store about themselves, and what one rank has observed of another."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SILENT_INTERVALS = 3  # between heartbeats, without a new one, after which a rank counts as silent
+SILENT_INTERVALS = 3  # a rank without a new heartbeat for so many intervals counts as silent
 ENDED_WELL, TERMINATED, INTERRUPTED = "", "SIGTERM", "interrupted"  # end reasons; any other is the text of an error
 
 
 class RankProgress(NamedTuple):
-    """How far a rank is.
+    """The progress of a rank.
 
     Ranks are compared by (`steps_begun`, `calls_in_step`): after a resumed epoch step numbers need not grow by one.
     """
@@ -59,7 +59,7 @@ class RankProcess(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What one rank knows about another: its latest heartbeat and for how long there was no newer one. Times are monotonic."""
+    """What one rank has observed of another: its latest heartbeat, and since when there is no newer one. Times are monotonic."""
 
     heartbeat: Heartbeat
     read_at: float

@@ -12,7 +12,7 @@ Observations = Mapping[int, Observation]  # by rank
 
 
 def is_silent(observation: Observation, now: float, interval: float) -> bool:
-    """Whether a rank has sent no heartbeat for three intervals, and in as many readings: this rank may have been paused."""
+    """Whether a rank sent no heartbeat for three intervals and readings (readings, because this process may have been paused)."""
     return now - observation.unchanged_since > SILENT_INTERVALS * interval and observation.readings > SILENT_INTERVALS
 
 
@@ -33,15 +33,15 @@ def furthest_step(observations: Observations) -> int:
 def explain_without_silent_ranks(
     observations: Observations, own_rank: int, processes: Processes, cause: str, *, hangs: bool
 ) -> str | None:
-    """The message where every rank has heartbeats: a rank that ended early, else those that are behind, else no rank.
+    """The message if no rank is silent. It names a rank that ended early, else the ranks that are behind, else no rank.
 
     Args:
-        own_rank: the rank that has observed this. It is still there, whatever its end reason says.
+        own_rank: the rank that made the observations. It counts as running, even if it has an end reason.
         cause: why a diagnosis is needed: this rank's broken collective, or the time without progress.
         hangs: whether the reason is the time without progress.
 
     Returns:
-        None where all other ranks have ended well: no rank waits for this one.
+        None if all other ranks have ended well: then no rank waits for this one.
     """
     ended = {rank: o for rank, o in observations.items() if rank != own_rank and o.heartbeat.end_reason}
     if ended:

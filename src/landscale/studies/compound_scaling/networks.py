@@ -26,7 +26,7 @@ class ScaledNetwork:
     Args:
         options: the options of the network that scaling sets, such as depth and width.
         side: input side in pixels.
-        flops: of the forward pass of one patch, as `registry.describe_model` counts them.
+        flops: FLOPs of the forward pass of one patch, as `registry.describe_model` counts them.
     """
 
     scaling: Scaling
@@ -37,7 +37,7 @@ class ScaledNetwork:
 
     @property
     def name(self) -> str:
-        """A name that a file can have, such as `depth-16_width-2.2_70px`."""
+        """A name that is valid in a file name, such as `depth-16_width-2.2_70px`."""
         values = {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in sorted(self.options.items())}
         return re.sub(r"[^\w.-]+", "-", "_".join([*(f"{k}-{v}" for k, v in values.items()), f"{self.side}px"]))
 

@@ -10,7 +10,7 @@ from landscale.runtime.progress import progress_bar
 from landscale.studies.compound_scaling.networks import ScalableNetwork, ScaledNetwork
 
 TOLERANCE = 0.15  # fraction of the budget; an input side in steps of 10 px changes FLOPs by up to a third
-NOMINAL_TOLERANCE = 0.25  # fraction by which α·β²·γ² may miss the budget; rounding must make up for the difference
+NOMINAL_TOLERANCE = 0.25  # fraction by which α·β²·γ² may differ from the budget; rounding accounts for the difference
 AXES = ("depth", "width", "resolution")
 
 
@@ -18,14 +18,14 @@ def search_candidates(base: ScalableNetwork, flops: float, step: float) -> list[
     """The candidates at φ = 1: all networks of the grid whose FLOPs, after rounding, are within 15 % of `flops`.
 
     Several (α, β, γ) may round to the same network. It is listed once, with the (α, β, γ) whose α·β²·γ² is nearest to the
-    budget in multiples of the unscaled network, because powers of these meet the larger budgets best.
+    budget in multiples of the unscaled network, because the FLOPs at a larger φ are about that product to the power of φ.
 
     Args:
         flops: budget for the forward pass of one patch.
         step: distance between the values of α, β and γ in the grid, which starts at 1.
 
     Raises:
-        LandscaleError: no network meets the budget.
+        LandscaleError: no network is near enough to the budget.
     """
     cost = flops / base.unscaled.flops
     if cost <= 1:

@@ -1,4 +1,4 @@
-"""The compound-scaling study: train the candidates, choose the best, train the sizes it gives and those of single axes."""
+"""The compound-scaling study: train the candidates, and from the best one larger networks, and others of single axes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CompoundScalingPlan:
     Args:
         recipe: trains every network; names the network to scale.
         flops: budget at φ = 1: a multiple of the unscaled network's FLOPs, or FLOPs if `is_multiple` is false.
-        step: of the grid of α, β and γ.
+        step: step of the grid of α, β and γ.
         phis: the sizes to train.
         seeds: every network is trained once with each of them.
     """
@@ -68,7 +68,7 @@ def run_compound_scaling(
     """Train candidates and sizes in a folder that has a run for each network and seed. Call it again to resume.
 
     If the time is limited, each training gets a part of it that is proportional to its FLOPs, so that all networks are
-    treated alike; time that one training does not use goes to no other. `train` fits its schedule into its part.
+    treated alike; time that one training does not use is not given to another. `train` fits its schedule into its part.
 
     Args:
         out: a new folder, or the folder of an earlier call with the same plan; φ and seeds may be added.

@@ -93,7 +93,7 @@ def exposed_seconds(size: float, ranks: int, cluster: Cluster, hiding: float) ->
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds of computation per step, and how many times longer communication takes than the cluster's links say."""
+    """Seconds of computation per step, and how many times longer communication takes than the cluster's links imply."""
 
     compute: float
     communication_factor: float = 1.0
@@ -117,7 +117,7 @@ def fit_step_cost(
 
     Args:
         epochs: seconds per epoch by number of ranks, with `batch` patches per rank and step.
-        factor: how many times longer communication takes than the cluster's links say, where that is known.
+        factor: how many times longer communication takes than the cluster's links imply, if that is known.
     """
     steps = [seconds * batch * ranks / patches for ranks, seconds in epochs.items()]
     waits = [exposed_seconds(size, ranks, cluster, BACKWARD_FRACTION * min(steps)) for ranks in epochs]

@@ -1,4 +1,4 @@
-"""The cost model's figures for clusters that were not measured here, as Markdown: that of Sedona et al., and H100s."""
+"""The cost model's figures for clusters that this study did not measure, as Markdown: Sedona et al. 2019, and H100s."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from landscale.studies.rank_scaling.cost_model import (
     fit_step_cost,
 )
 
-FITTED_GPUS = (4, 8)  # whose measured times the model is fitted to
+FITTED_GPUS = (4, 8)  # numbers of GPUs at which the model is fitted to the measured times
 ESTIMATED_GPUS = (1, 8, 96, 1024)
 _TEXT_COLUMNS = ("kind", "backend", "400 Gb/s InfiniBand")
 
@@ -80,8 +80,8 @@ def h100_section() -> list[str]:
         " ResNet-50 figures carried over to 12 bands of 120 × 120 px. The rest follows from the model:"
         f" {SEDONA_BATCH} patches per GPU, {SEDONA_PATCHES:,} patches per epoch, {SEDONA_GRADIENT_BYTES / 1e6:.0f} MB of"
         " float32 gradients, eight GPUs per node on NVLink 4 (450 GB/s per direction). Starting, reading, evaluation and"
-        " checkpoints are not included, and with epochs this short they take most of the time of a training. Nor does the"
-        " estimate say whether a batch of 65,536 learns well.",
+        " checkpoints are not included, and with epochs this short they take most of the time of a training. Whether"
+        " a batch of 65,536 learns well is not part of the estimate.",
         markdown_table(columns, rows),
     ]
 

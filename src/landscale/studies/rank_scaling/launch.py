@@ -14,7 +14,7 @@ from pathlib import Path
 from landscale.errors import LandscaleError
 from landscale.runtime.signals import Stopped
 
-# `--` keeps torchrun from taking landscale's flags for its own.
+# Without `--`, torchrun would read landscale's flags as its own.
 TORCHRUN = "{python} -m torch.distributed.run --standalone --nproc-per-node={ranks} -m -- landscale"
 POLL_SECONDS = 0.25
 SAVE_SECONDS = 60.0  # for a training to save its state after SIGTERM

@@ -1,4 +1,4 @@
-"""Strong and weak scaling of training: one training by a launcher for each repeat, kind and number of ranks.
+"""Strong and weak scaling of training: a launcher starts one training for each repeat, kind and number of ranks.
 
 *Weak*: each rank has the recipe's batch, so the global batch grows with the number of ranks, and the learning rate with it
 if the recipe has a `rate_batch` (Sedona et al. 2019). *Strong*: the global batch is the recipe's, and each of k ranks has a
@@ -151,7 +151,7 @@ def _begin(plan: RankScalingPlan, store: PatchStore, out: Path) -> Figures:
 
 
 def _threads_per_rank(plan: RankScalingPlan) -> int | None:
-    """The same at every number of ranks, as a rank stands for a GPU. None with a launcher of the user's."""
+    """The same at every number of ranks, as a rank stands for a GPU. None if the user chose the launcher."""
     return max(1, usable_cores() // max(plan.ranks)) if plan.launch == TORCHRUN else None
 
 

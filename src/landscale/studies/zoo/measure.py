@@ -36,7 +36,7 @@ OUT_OF_MEMORY = "out of memory"  # the result of a network that is too large; it
 
 @dataclass(frozen=True)
 class SpeedMeasurement:
-    """A network at an input side, measured with `batch` patches a step for about `seconds` in all."""
+    """A network at an input side, measured with `batch` patches per step for about `seconds` in all."""
 
     name: str
     side: int
@@ -62,7 +62,7 @@ def measure_speed(job: SpeedMeasurement) -> dict[str, Any]:
     machine = _machine_flops(device)
     counts = describe_model(job.name, len(job.bands), job.classes, job.side)
     idle = _resident("VmRSS")
-    keep_freed_memory()  # as in every command
+    keep_freed_memory()  # as every command does
     _reset_peak(device)
     torch.manual_seed(0)
     classifier = Classifier(_description(job)).to(device)

@@ -53,7 +53,7 @@ def _beginning(rows: list[Row], content: Results, command: str) -> str:
         " matrix products reach on the machine.",
         f"**Measured** on {machine} ({s['device']}), batches of {s['batch']}, {len(s['bands'])} bands,"
         f" {s['classes']} classes, torch {e['packages']['torch']}, timm {e['packages']['timm']}, about {s['seconds']:g} s"
-        f" a network; {len(rows_with_values(content['models']))} of {len(rows)} networks. This page was written by",
+        f" per network; {len(rows_with_values(content['models']))} of {len(rows)} networks. This page was written by",
         f"```\n{command}\n```",
     ]
     if lines := comparison_sentences(content):
