@@ -80,7 +80,7 @@ def _register(
     }
     entrypoint.__name__ = entrypoint.__qualname__ = name  # timm registers an entry point under its function's name
     entrypoint.__module__ = network.__module__  # and beside the configurations of its module
-    entrypoint.__doc__ = f"{network.__name__} with {options}, input side {side} px; its class tells more options."
+    entrypoint.__doc__ = f"{network.__name__} with {options}, input side {side} px; its class has more options."
     vars(sys.modules[network.__module__]).setdefault("default_cfgs", {}).update(generate_default_cfgs({name: cfg}))
     register_model(entrypoint)
     register(entry)

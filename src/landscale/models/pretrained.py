@@ -50,7 +50,7 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     if theirs != ours:
         if not first:
             raise BadInput(
-                init, f"{d.model} does not tell which layers see its bands: only weights of the same bands fit"
+                init, f"{d.model} has no list of the layers that see its bands: only weights of the same bands fit"
             )
         matrix = map_channels(ours, theirs)
         for name in first:
@@ -127,7 +127,7 @@ def _channels(
         try:
             return channel_names(found.config["bands"], found.config.get("scale", "linear")), []
         except (KeyError, TypeError):
-            raise BadInput(found.name, "its config.json tells no bands") from None
+            raise BadInput(found.name, "its config.json lists no bands") from None
     known = [key for key in (f"{name}.weight" for name in first) if key in tensors and key in own]
     if not known:  # nothing to adapt; missing tensors are reported later
         return tuple(ours), []

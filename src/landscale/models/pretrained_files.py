@@ -119,7 +119,7 @@ def _check(file: Path, digest: str, config: Mapping[str, Any]) -> None:
         raise BadInput(file, "is damaged: its digest is not the one in config.json")
     linked = file.readlink().name if file.is_symlink() else ""
     if re.fullmatch(r"[0-9a-f]{64}", linked) and linked != digest:
-        raise BadInput(file, "is damaged: its SHA-256 is not the one that the hub told; remove it and try again")
+        raise BadInput(file, "is damaged: its SHA-256 differs from that of the hub; remove it and try again")
 
 
 def _download(repository: str, file: str, revision: str | None = None) -> Path:

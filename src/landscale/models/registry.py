@@ -1,4 +1,4 @@
-"""The zoo: the networks landscale knows by name and where they come from; any other timm model works too.
+"""The zoo: the networks that landscale has by name and where they come from; any other timm model works too.
 
 Each family adds its rows when its module is imported; `zoo` imports all of them.
 """

@@ -165,7 +165,7 @@ class WideResNet(nn.Module):
         # pooled over the whole map; the authors' 8×8 pool before it would ignore incomplete windows (see above)
         self.head = ClassifierHead(channels, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         for name, module in self.named_modules():
-            # fan_out, as in Zagoruyko & Komodakis. The rest keeps torch's defaults: fan_out knows no groups, and would
+            # fan_out, as in Zagoruyko & Komodakis. The rest keeps torch's defaults: fan_out ignores groups, and would
             # saturate the sigmoids of an attention, which has few channels inside and many outside
             if isinstance(module, nn.Conv2d) and module.groups == 1 and ".attention." not in name:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

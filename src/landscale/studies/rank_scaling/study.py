@@ -208,7 +208,7 @@ def _train(
 def _begin_session(run: Run, row: Figures, epochs: int) -> None:
     """Note the first epoch of this session, which is not timed, as libraries are set up in it.
 
-    If no epoch would be left to be timed, the run is deleted and begins anew.
+    If no epoch would be left to be timed, the run is deleted and started again.
     """
     metrics = run.folder / "metrics.csv"
     next_epoch = len(pd.read_csv(metrics)) + 1 if metrics.exists() else 1
