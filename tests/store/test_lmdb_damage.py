@@ -194,5 +194,5 @@ def test_bad_input(lmdb_copy: Path, tmp_path: Path, cli: Cli) -> None:
     refused(lmdb_copy, lmdb_copy, "is not an LMDB environment in the byte order of this machine")
     (lmdb_copy / "data.mdb").unlink()
     refused(lmdb_copy, lmdb_copy, "is not a file, expected a patch store")
-    with pytest.raises(BadInput, match=r"is no LMDB environment: expected a folder with data\.mdb"):
+    with pytest.raises(BadInput, match=r"is no LMDB environment: expected a folder that contains data\.mdb"):
         survey([(None, lmdb_copy)])
