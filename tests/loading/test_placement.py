@@ -1,4 +1,4 @@
-"""Wherever the train split lies, its patches are those of the disk, in their order and to the byte; nothing is left behind."""
+"""In every placement the patches, their order and their bytes are those on the disk, and no memory is left over."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def put(
 
 
 def same_as_disk(store: PatchStore, where: str, bands: tuple[str, ...], upsampled: bool = False) -> None:
-    """Over two epochs, steps with a shorter last one, and every rank of some worlds; more ranks than rows among them."""
+    """Compare two epochs of steps, the last one shorter, on every rank of several worlds, also with more ranks than rows."""
     device, placed = put(store, where, bands, upsampled)
     targets = targets_by_name(store, store.layout.classes)
     patches = store.patches("train")
@@ -119,7 +119,7 @@ def test_the_store_is_not_read_again(where, tmp_path, monkeypatch):
     patches = store.patches("train")
     parts = list(batches(store, store.layout.bands, store.classes, train_steps(patches, 4), device, placed=placed))
     assert [len(b.rows) for b in parts] == [4] * 4
-    with pytest.raises(ValueError, match="not of the split"):
+    with pytest.raises(ValueError, match="not in the split"):
         next(batches(store, store.layout.bands, store.classes, [np.arange(4)], device, placed=placed))
 
 
@@ -149,11 +149,11 @@ def test_a_rank_that_fills_for_long_is_not_silent(where, tmp_path, small_parts):
     assert beats == [-1] * 10  # 19 patches, two a part
 
 
-# ---- where there is room
+# ---- free memory
 
 
-def rooms(*machines: tuple[int, int, int | None], ranks: int = 1) -> list[FreeMemory]:
-    """So many ranks on each machine of (memory, shared, GPU) in GB."""
+def free_of_ranks(*machines: tuple[int, int, int | None], ranks: int = 1) -> list[FreeMemory]:
+    """The free memory of `ranks` ranks on each machine: (memory, shared, GPU) in GB."""
     return [
         FreeMemory(f"n{k}", memory * 10**9, shared * 10**9, None if gpu is None else gpu * 10**9)
         for k, (memory, shared, gpu) in enumerate(machines)
@@ -167,35 +167,35 @@ GB43 = 43 * 10**9
 @pytest.mark.parametrize(
     ("how", "there", "where"),
     [
-        ("auto", rooms((200, 100, 80)), "device"),
-        ("auto", rooms((200, 100, 70)), "memory"),  # more than 60% of it
-        ("device", rooms((200, 100, 70)), "device"),
-        ("auto", rooms((200, 100, 40), ranks=4), "sharded"),
-        ("device", rooms((200, 100, 40), ranks=4), "sharded"),
-        ("auto", rooms((200, 100, 80), (200, 100, 40), ranks=4), "sharded"),  # the same on all machines
-        ("auto", rooms((200, 100, 80), (200, 100, 10), ranks=4), "memory"),
-        ("auto", rooms((200, 60, 10), ranks=4), "disk"),  # too little can be shared
-        ("auto", rooms((200, 60, 10)), "memory"),  # and one rank need not share
-        ("auto", rooms((70, 70, 10), ranks=4), "disk"),
-        ("memory", rooms((70, 70, 80), ranks=4), "memory"),
-        ("device", rooms((200, 0, None), ranks=4), "device"),
-        ("device", rooms((100, 0, None), ranks=4), "sharded"),  # processes of one machine share its memory
+        ("auto", free_of_ranks((200, 100, 80)), "device"),
+        ("auto", free_of_ranks((200, 100, 70)), "memory"),  # more than 60% of it
+        ("device", free_of_ranks((200, 100, 70)), "device"),
+        ("auto", free_of_ranks((200, 100, 40), ranks=4), "sharded"),
+        ("device", free_of_ranks((200, 100, 40), ranks=4), "sharded"),
+        ("auto", free_of_ranks((200, 100, 80), (200, 100, 40), ranks=4), "sharded"),  # the same on all machines
+        ("auto", free_of_ranks((200, 100, 80), (200, 100, 10), ranks=4), "memory"),
+        ("auto", free_of_ranks((200, 60, 10), ranks=4), "disk"),  # too little can be shared
+        ("auto", free_of_ranks((200, 60, 10)), "memory"),  # and one rank need not share
+        ("auto", free_of_ranks((70, 70, 10), ranks=4), "disk"),
+        ("memory", free_of_ranks((70, 70, 80), ranks=4), "memory"),
+        ("device", free_of_ranks((200, 0, None), ranks=4), "device"),
+        ("device", free_of_ranks((100, 0, None), ranks=4), "sharded"),  # processes of one machine share its memory
     ],
 )
-def test_a_place_is_chosen_by_the_smallest_room(how, there, where):
+def test_a_place_is_chosen_by_the_least_free_memory(how, there, where):
     assert choose(how, GB43, there) == where
 
 
 @pytest.mark.parametrize(
     ("how", "there", "said"),
     [
-        ("memory", rooms((40, 40, 80)), "found|40 GB of memory"),
-        ("memory", rooms((200, 30, 80), ranks=2), r"30 GB of memory that can be shared \(/dev/shm\)"),
-        ("device", rooms((200, 30, 40)), "40 GB on a device, 40 GB on all of a machine"),
-        ("device", rooms((200, 30, 10), ranks=4), "10 GB on a device, 40 GB on all of a machine"),
+        ("memory", free_of_ranks((40, 40, 80)), "found|40 GB of memory"),
+        ("memory", free_of_ranks((200, 30, 80), ranks=2), r"30 GB of memory that can be shared \(/dev/shm\)"),
+        ("device", free_of_ranks((200, 30, 40)), "40 GB on a device, 40 GB on all of a machine"),
+        ("device", free_of_ranks((200, 30, 10), ranks=4), "10 GB on a device, 40 GB on all of a machine"),
     ],
 )
-def test_what_was_asked_for_and_has_no_room_is_refused(how, there, said):
+def test_a_place_that_is_too_small_is_refused(how, there, said):
     with pytest.raises(
         LandscaleError, match=rf"^--placement {how}: the train split takes 43 GB, .*90%.*({said})[^\n]*$"
     ):
@@ -215,7 +215,7 @@ def test_refusals_and_what_stays_on_the_disk(tmp_path, monkeypatch):
             place(store, bands, False, rows, Ranks(), CPU, how)
 
 
-def test_the_room_is_what_the_job_may_take(tmp_path):
+def test_free_memory_is_what_the_job_may_take(tmp_path):
     here = free_memory(CPU)
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < here.memory < total
@@ -261,7 +261,7 @@ def test_positions(split, rows):
     if set(rows) <= set(split):
         assert np.array_equal(split[positions(split, rows)], rows)
     else:
-        with pytest.raises(ValueError, match="not of the split"):
+        with pytest.raises(ValueError, match="not in the split"):
             positions(split, rows)
 
 
@@ -318,7 +318,7 @@ def case(ranks, how, free=None, host="one"):
         fact["refused"] = str(error)
     else:
         compare(ranks, placed)
-        fact["told"] = placed.description
+        fact["description"] = placed.description
         fact["held"] = sum(t.nbytes for t in placed.shards.values()) / SPLIT if how == "device" else 0
     facts.append(fact | {"maps": shared()})
 
@@ -333,7 +333,7 @@ def all_cases(ranks):
     case(ranks, "memory", SPLIT // (2 if ranks.rank == 1 else 1))  # too little on one of them
     if ranks.rank == 0:
         resource.setrlimit(resource.RLIMIT_FSIZE, (SPLIT // 2, resource.RLIM_INFINITY))
-    case(ranks, "memory", 10 * SPLIT)  # told that there is room, but there is none
+    case(ranks, "memory", 10 * SPLIT)  # more free memory is claimed than there is
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     gather = type(store).gather
     if ranks.first:
@@ -412,7 +412,7 @@ def facts_of(folder, world, how):
 def test_memory_is_shared_by_the_processes_of_a_machine(launched, world):
     """That the patches are those of the disk was asserted in there."""
     real, machines, *_ = facts_of(launched, world, "memory")
-    assert {f["told"].split(" (")[0] for f in real} == {"train split in shared memory"}
+    assert {f["description"].split(" (")[0] for f in real} == {"train split in shared memory"}
     maps = [f["maps"] for f in real]
     assert len(maps[0]) == 1
     assert maps == [maps[0]] * world
@@ -425,11 +425,11 @@ def test_memory_is_shared_by_the_processes_of_a_machine(launched, world):
 @pytest.mark.parametrize("world", [3, 2])
 def test_a_split_is_spread_over_the_devices_of_a_machine(launched, world):
     together, machines, *_ = facts_of(launched, world, "device")
-    assert {f["told"].split(" (")[0] for f in together} == {f"train split sharded over {world} devices"}
+    assert {f["description"].split(" (")[0] for f in together} == {f"train split sharded over {world} devices"}
     assert sum(f["held"] for f in together) == pytest.approx(1)
     assert max(f["held"] for f in together) < 1 / world + 0.06
     if world == 3:
-        assert [f["told"].split(" (")[0].split("sharded ")[1] for f in machines] == [
+        assert [f["description"].split(" (")[0].split("sharded ")[1] for f in machines] == [
             "over 2 devices",
             "over 2 devices",
             "over 1 devices",
@@ -441,7 +441,7 @@ def test_a_split_is_spread_over_the_devices_of_a_machine(launched, world):
 def test_all_are_refused_when_one_is(launched, world):
     """And none waits for the others."""
     *_, fits, small, full, damaged = facts_of(launched, world, "memory")
-    assert all("told" in f for f in fits)
+    assert all("description" in f for f in fits)
     for refused, said in (
         (small, "--placement memory: the train split takes "),
         (full, "/dev/shm: cannot hold "),

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-import landscale.training.training as room
+import landscale.training.training as training_module
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.loading import batches, evaluation_steps
@@ -122,7 +122,7 @@ def test_without_val(store, tmp_path, capsys):
 def test_the_best_epoch_is_kept(store, tmp_path, monkeypatch, select, kept):
     script = {"micro_f1": [0.1, 0.9, 0.5, 0.9], "macro_ap": [0.1, 0.2, 0.8, 0.3]}
     seen = []
-    true = room.evaluate
+    true = training_module.evaluate
 
     def scripted(classifier, *arguments, **options):
         scores = true(classifier, *arguments, **options)
@@ -131,7 +131,7 @@ def test_the_best_epoch_is_kept(store, tmp_path, monkeypatch, select, kept):
         seen.append({k: v.clone() for k, v in classifier.network.state_dict().items()})
         return replace(scores, **{key: values[len(seen) - 1] for key, values in script.items()})
 
-    monkeypatch.setattr(room, "evaluate", scripted)
+    monkeypatch.setattr(training_module, "evaluate", scripted)
     learn(replace(TINY, epochs=4, select=select), store, tmp_path / "run")
     assert len(seen) == 4
     found = load_model(tmp_path / "run").network.state_dict()
@@ -168,8 +168,10 @@ def test_patches_grow(store, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainable_model.Augmentation, "__call__", looked_at)
     evaluated = []
-    evaluate = room.evaluate
-    monkeypatch.setattr(room, "evaluate", lambda c, *a, **k: evaluated.append(c.inputs.side) or evaluate(c, *a, **k))
+    evaluate = training_module.evaluate
+    monkeypatch.setattr(
+        training_module, "evaluate", lambda c, *a, **k: evaluated.append(c.inputs.side) or evaluate(c, *a, **k)
+    )
     learn(replace(PLAIN, epochs=2, progressive=[[0.2, 6], [0.5, 8]]), store, tmp_path / "run")
     assert sides == [6, 6, 8, 8, 8, 12, 12, 12, 12, 12]
     assert evaluated == [8, 12, 12]  # after each epoch at the side of its last step, at the end at the whole
@@ -184,7 +186,7 @@ def test_milestones_fall_exactly_after_their_epochs(tmp_path, monkeypatch, patch
     rates = []
 
     def pretend(self, *_):
-        rates.append(room.rate_factor(self.recipe, self.state.progress))
+        rates.append(training_module.rate_factor(self.recipe, self.state.progress))
         return StepResult(0.0, 0)
 
     monkeypatch.setattr(Trainer, "step", pretend)

@@ -16,13 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import landscale.training.training as room
+import landscale.training.training as training_module
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import Diverged
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.testing import make_store, rgbn_plane
-from landscale.training import checkpoint as checkpoint_room
+from landscale.training import checkpoint as checkpoint_module
 from landscale.training import trainable_model
 from landscale.training.build import build_classifier
 from landscale.training.checkpoint import CheckpointWriter, load_checkpoint
@@ -93,7 +93,7 @@ def test_no_patch_of_an_epoch_is_seen_twice(tmp_path_factory, patches, batch, ac
         patch.setattr(Ranks, "broadcast", lambda self, value: value)
         patch.setattr(Trainer, "batches", lambda self, parts: iter(parts))
         patch.setattr(Trainer, "_announce", lambda self: None)
-        patch.setattr(room, "ignore_scheduler_signals", lambda: None)  # to signals, of this process
+        patch.setattr(training_module, "ignore_scheduler_signals", lambda: None)  # to signals, of this process
         patch.setattr(Run, "events", lambda self, epoch: None)
         left = [0]
         for world, most in [*sessions, (sessions[0][0], 10**6)]:
@@ -107,7 +107,7 @@ def test_no_patch_of_an_epoch_is_seen_twice(tmp_path_factory, patches, batch, ac
 
             patch.setattr(Trainer, "step", count)
             patch.setattr(Trainer, "end_epoch", lambda self, epoch: 0.0)
-            patch.setattr(room, "deferred_signals", lambda alone: _caught(left))
+            patch.setattr(training_module, "deferred_signals", lambda alone: _caught(left))
             trainer = Trainer(recipe, store, Run(folder / "run"), Ranks(0, world), build_classifier(recipe, store), CPU)
             if trainer.run.last.exists():
                 trainer.load()
@@ -121,7 +121,7 @@ def test_no_patch_of_an_epoch_is_seen_twice(tmp_path_factory, patches, batch, ac
     assert trainer.state.epoch == 3
     assert sorted(seen) == [0, 1, 2]
     for epoch, rows in seen.items():
-        order = room.epoch_order(store.patches("train"), recipe.seed, epoch).tolist()
+        order = training_module.epoch_order(store.patches("train"), recipe.seed, epoch).tolist()
         assert rows == order[: len(rows)]  # each once, in the order of the epoch
         size = batch * accumulate * max(world for world, _ in sessions)  # the rest of it is left to later epochs
         assert len(rows) > patches - size or len(rows) == patches
@@ -201,7 +201,7 @@ def test_backoff_gives_up(store, tmp_path, monkeypatch):
     with pytest.raises(Diverged, match="diverged"):
         learn(replace(CONSTANT, on_divergence="backoff"), store, tmp_path / "run")
     _, saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors", CPU)
-    assert saved["state"]["halved"] == room.MOST_HALVED
+    assert saved["state"]["halved"] == training_module.MOST_HALVED
     assert saved["state"]["step"] == 0
 
 
@@ -290,13 +290,13 @@ def test_keep(store, tmp_path):
 def test_a_step_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     """What is written is what was there when it was asked for, however long the disk takes."""
     gate = threading.Event()
-    true = checkpoint_room.save_file
+    true = checkpoint_module.save_file
 
     def slow(*arguments, **options):
         assert gate.wait(20)
         return true(*arguments, **options)
 
-    monkeypatch.setattr(checkpoint_room, "save_file", slow)
+    monkeypatch.setattr(checkpoint_module, "save_file", slow)
     writer, weights = CheckpointWriter(), torch.arange(12.0).reshape(3, 4).T
     state = {"state": {"step": 3}}
     begun = time.monotonic()
@@ -326,8 +326,8 @@ def test_a_full_disk_ends_the_training_in_one_line(store, tmp_path, monkeypatch,
             raise OSError(28, "No space left on device", "last.safetensors")
         return true(*_, **__)
 
-    true = checkpoint_room.save_file
-    monkeypatch.setattr(checkpoint_room, "save_file", full)
+    true = checkpoint_module.save_file
+    monkeypatch.setattr(checkpoint_module, "save_file", full)
     words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(PLAIN)]
     assert main(words) == 2
     said = capsys.readouterr().err
@@ -342,7 +342,7 @@ def test_a_full_disk_ends_the_training_in_one_line(store, tmp_path, monkeypatch,
 def test_a_checkpoint_of_an_earlier_version_is_refused(store, tmp_path, capsys):
     run = Run(tmp_path / "run")
     run.begin(PLAIN, store)
-    checkpoint_room.save_checkpoint(run.last, {"x": torch.zeros(1)}, {"state": {"total": 1, "loss": 0.0}})
+    checkpoint_module.save_checkpoint(run.last, {"x": torch.zeros(1)}, {"state": {"total": 1, "loss": 0.0}})
     assert main(["train", f"--store={store.path}", f"--run={run.folder}", *flags(PLAIN)]) == 2
     assert "is not a checkpoint of this version" in capsys.readouterr().err
 

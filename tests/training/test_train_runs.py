@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import landscale.training.training as room
+import landscale.training.training as training_module
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import BadStore, LandscaleError
@@ -28,7 +28,7 @@ def test_a_finished_run_called_again_is_left_as_it_is(store, tmp_path, capsys, m
     assert main(words) == 0
     first, said = outcome(tmp_path / "run"), capsys.readouterr().out
     monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("it trains again"))
-    monkeypatch.setattr(room, "evaluate", lambda *_, **__: pytest.fail("it evaluates again"))
+    monkeypatch.setattr(training_module, "evaluate", lambda *_, **__: pytest.fail("it evaluates again"))
     assert main(words) == 0
     assert outcome(tmp_path / "run") == first
     assert json.loads(capsys.readouterr().out) == json.loads(said)
@@ -159,7 +159,9 @@ def test_fewer_patches_than_processes_are_refused(tmp_path, monkeypatch):
 def test_divergence_in_the_last_step_is_noticed(tmp_path, monkeypatch):
     """A finite loss whose gradient is not; without val nothing else would look at the weights."""
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 8})
-    monkeypatch.setattr(room, "build_loss", lambda *_, **__: lambda logits, wanted: (0 * logits).sqrt().sum())
+    monkeypatch.setattr(
+        training_module, "build_loss", lambda *_, **__: lambda logits, wanted: (0 * logits).sqrt().sum()
+    )
     with pytest.raises(LandscaleError, match=r"diverged|not finite"):
         learn(replace(PLAIN, epochs=1), store, tmp_path / "run")
     assert not (tmp_path / "run" / "weights").exists()

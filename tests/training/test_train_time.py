@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import landscale.training.training as room
+import landscale.training.training as training_module
 from landscale.distributed import Ranks
 from landscale.testing import make_store, rgbn_plane
 from landscale.training import planner
@@ -87,7 +87,7 @@ def test_planned_time(
 
     def learn_slowly(self, _parts, incoming, _signalled):
         next(incoming)
-        done.append(room.rate_factor(self.recipe, self.state.progress))
+        done.append(training_module.rate_factor(self.recipe, self.state.progress))
         pace = step * (1 + (slower - 1) * (clock.now - 1000) / limit)
         return clock.work(pace + (limit * share_of_first if len(done) == 1 else 0), StepResult(0.5, 0))
 
@@ -112,7 +112,7 @@ def test_planned_time(
             ("save_weights", lambda *_: None),
             ("write_json", lambda *_: None),
         ):
-            patch.setattr(room, name, stand_in)
+            patch.setattr(training_module, name, stand_in)
         patch.setattr(planner, "time", clock)
         patch.setattr(planner, "infer", infer_slowly)
         patch.setattr(Trainer, "step", learn_slowly)
