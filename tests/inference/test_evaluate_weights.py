@@ -173,7 +173,7 @@ def test_a_store_without_train_is_scored_with_the_statistics_of_the_weights(clas
         planes=sentinel_planes(12),
         splits={"test": len(rows)},
         labels=home.classes[rows],
-        pixels={key: np.array(plane[rows]) for key, plane in home.planes.items()},
+        pixels={plane.key: home.pixels(plane.key, rows) for plane in home.layout.planes},
     )
     assert only.statistics == {}
     assert np.array_equal(probabilities(classifier, only), probabilities(classifier, home))
@@ -392,7 +392,7 @@ def test_what_is_no_weights(classifier, tmp_path):
     config.write_text("[]")
     refused(r"config\.json")
     config.write_text(json.dumps({"architecture": "resnet50"}))  # some other library's
-    refused(r"config\.json.*no description of landscale weights")
+    refused(r"config\.json.*not a description of landscale weights")
     config.write_text(json.dumps(json.loads(good) | {"landscale_format": 99}))
     refused("format 99")
     config.write_text(json.dumps(json.loads(good) | {"classes": ["one", "two"]}))
@@ -425,9 +425,9 @@ def test_the_model_card_tells_what_it_is(classifier, tmp_path):
 
 
 def test_pickle_is_nowhere_used():
-    """Whoever loads another's weights or checkpoints must not run another's code."""
+    """Loading weights or checkpoints of others must not run their code. Tests for stores may pickle a store of their own."""
     source = Path(landscale.__file__).parent
-    files = sorted(source.rglob("*.py"))
+    files = sorted(path for path in source.rglob("*.py") if source / "testing" not in path.parents)
     assert len(files) > 20
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -3,7 +3,7 @@
 import pytest
 
 from landscale.studies.zoo import measure as measurement
-from landscale.studies.zoo.measure import Job, measure
+from landscale.studies.zoo.measure import SpeedMeasurement, measure_speed
 
 
 def test_fractions_of_the_speed_of_matrix_products(monkeypatch):
@@ -12,7 +12,9 @@ def test_fractions_of_the_speed_of_matrix_products(monkeypatch):
     monkeypatch.setattr(measurement, "_rate", lambda *_: next(rates))
     monkeypatch.setattr(measurement, "_machine_flops", lambda _: 1e6)
     monkeypatch.setattr(measurement, "describe_model", lambda *_: {"parameters": 11, "flops": 2000})
-    found = measure(Job("wide_resnet", 12, "cpu", batch=2, seconds=0.0, bands=("B02", "B03"), classes=3))
+    found = measure_speed(
+        SpeedMeasurement("wide_resnet", 12, "cpu", batch=2, seconds=0.0, bands=("B02", "B03"), classes=3)
+    )
     assert (found["training"], found["inference"]) == (40.0, 90.0)
     assert found["training_share"] == pytest.approx(3 * 2000 * 40 / 1e6)
     assert found["inference_share"] == pytest.approx(2000 * 90 / 1e6)
