@@ -39,7 +39,7 @@ def run(checkout: Path, *words: object) -> None:
 
 
 def command(*words: object, store: Path) -> Callable[[Path], float]:
-    """Seconds that a command takes in a checkout; it writes `store` anew."""
+    """Seconds that a command takes in a checkout; it writes a new `store`."""
 
     def seconds(checkout: Path) -> float:
         store.unlink(missing_ok=True)
