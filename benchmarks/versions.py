@@ -3,9 +3,9 @@
     python benchmarks/versions.py OTHER_CHECKOUT
 
 Both run with this Python, so they use the same libraries. The inputs are synthetic and made once: folders and archives of
-BigEarthNet (6,000 patches), four tiles, and a store to train on. A command is measured from the start of its process to its end; of a
-training, the median seconds of an epoch after the first one, without its evaluation. The ratio is the time of this checkout
-divided by that of the other: above 1, this one is slower.
+BigEarthNet (6,000 patches), four tiles, and a store to train on. A command is measured from the start of its process to its end;
+of a training, the median seconds of an epoch after the first one, without its evaluation. The ratio is the time of this
+checkout divided by that of the other: above 1, this one is slower.
 """
 
 from __future__ import annotations
