@@ -248,7 +248,10 @@ def test_every_rank_receives_its_rows_in_their_order(data):
     for peers in machines:
         shards = [np.arange(patches)[k :: len(peers)] for k in range(len(peers))]
         ways = [routes(at, Ranks(rank, world), peers) for rank in peers]
-        sent = [np.split(shard[way.given], np.cumsum(way.gives)[:-1]) for shard, way in zip(shards, ways, strict=True)]
+        sent = [
+            np.split(shard[way.send_positions], np.cumsum(way.sends)[:-1])
+            for shard, way in zip(shards, ways, strict=True)
+        ]
         for me, (rank, way) in enumerate(zip(peers, ways, strict=True)):
             assert way.receives == [len(parts[me]) for parts in sent]
             received = np.concatenate([parts[me] for parts in sent])
@@ -283,7 +286,7 @@ torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 store = open_store(folder / "s.h5")
 rows, bands = store.patches("train"), ("B04", "B12", "B01")
-SPLIT = sum(filling.bytes_of(p) for p in store.planes_for(bands)) * len(rows)
+SPLIT = sum(filling.bytes_per_patch(p) for p in store.planes_for(bands)) * len(rows)
 filling._PART, filling._PIECE = SPLIT // 4, SPLIT // 12
 facts = []
 

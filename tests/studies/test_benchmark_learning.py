@@ -159,7 +159,7 @@ def test_a_store_without_enough_patches_classes_or_bands_is_refused(cli: Cli, st
         [f"landscale: {store}: holds 48 patches to train on, expected at least a batch of 64"],
     )
     other = make_store(tmp_path / "other.h5", planes=sentinel_planes())
-    assert "cannot give the classes asked for" in cli(*words, other.path).lines[0]
+    assert "lacks some of the requested classes" in cli(*words, other.path).lines[0]
     rgbn = make_store(tmp_path / "rgbn.h5", classes=CLC43.names)
     assert "lacks B05" in cli(*words, rgbn.path).lines[0]
     assert not (tmp_path / "l.json").exists()

@@ -20,7 +20,7 @@ _METRICS: dict[str, Metric] = {}
 def register_metric(name: str, metric: Metric) -> None:
     """Compute `metric` in every evaluation from now on.
 
-    Its figure is in `Scores.extra`, and wherever the headline figures are: history, tables, model card, report.
+    Its value appears in `Scores.extra` and next to the headline figures: in history, tables, model card and report.
 
     Args:
         name: key of the figure.

@@ -1,4 +1,4 @@
-"""A classifier on a split of a store: the probabilities of every patch, and the scores that follow from them."""
+"""Evaluate a classifier on a split of a store: the probabilities of every patch, and the scores computed from them."""
 
 from __future__ import annotations
 

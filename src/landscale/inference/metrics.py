@@ -106,10 +106,10 @@ def compute_scores(
     multi_label: bool,
     split: str,
 ) -> Scores:
-    """Every figure of N patches.
+    """Compute all scores of N patches.
 
     `micro_f1`, `macro_f1`, `averages` and `counts` are at `thresholds`; `…_at_half` at 0.5. Thresholds do not apply to a
-    single-label classifier: both pairs of F1 are those of the class of highest probability (the first of equal ones).
+    single-label classifier: there, all four are computed from the class of highest probability (of equal ones, the first).
 
     Args:
         probabilities: (N, C) in 0…1.
@@ -217,7 +217,7 @@ def choose_thresholds(probabilities: ArrayLike, targets: ArrayLike, how: str) ->
 
 
 def _plateau(p: Reals, t: Flags) -> float:
-    grid = np.arange(10, 31) * 0.025  # two more on either side than can be chosen, for smoothing
+    grid = np.arange(10, 31) * 0.025  # two more values on either side than the ones to choose from, for smoothing
     supported: Flags = np.asarray(t.any(axis=0))
     heights = np.empty(len(grid))
     for k, threshold in enumerate(grid):
@@ -234,7 +234,7 @@ def _best_threshold(p: Reals, positive: Flags) -> float:
     if not reachable.any():
         return 0.5
     # A threshold just below a negative is never better than one above it, so only those below a positive are compared.
-    # Fractions of integers this small are equal as floats exactly if they are equal, so `==` finds all ties.
+    # The quotients are of integers so small that equal ones are equal as floats, and only these, so `==` finds all ties.
     f1 = 2 * tp / (tp + fp + tp[0])
     middle = (values + below) / 2
     middle = np.where(middle < values, middle, below)  # between adjacent floats, the mean may round up to the value

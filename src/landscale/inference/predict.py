@@ -1,8 +1,8 @@
 """A scene → a map: one band of probability per class, on the scene's own finest grid, as a cloud-optimised GeoTIFF.
 
-The classifier sees windows as large on the ground as the patches it was trained on, a stride apart. The probability of a
+The classifier is applied to windows as large on the ground as the patches it was trained on, a stride apart. The probability of a
 pixel is the mean over the windows that contain it. The last windows of a row and of the scene are moved inward, so that
-every pixel is covered and none is invented. A scene smaller than a window is padded with copies of its border pixels.
+they cover every pixel without padding. A scene smaller than a window is padded with copies of its border pixels.
 The probabilities of each row of windows are stored until the map is complete, so a killed process loses one row at most.
 """
 
@@ -45,17 +45,17 @@ _PROFILE = {
 
 @dataclass(frozen=True)
 class MapSummary:
-    """What `predict` has written.
+    """Description of the map that `predict` wrote.
 
     Attributes:
         map: path of the GeoTIFF.
         width, height: pixels of the map.
         crs: its coordinate reference system.
-        pixel: metres a pixel.
+        pixel: side of a pixel in metres.
         classes: names of its bands.
-        windows: number of windows the classifier saw.
+        windows: number of windows that were classified.
         stride: pixels between windows.
-        offset: digital numbers that were subtracted from the scene's.
+        offset: number that was subtracted from the scene's digital numbers.
     """
 
     map: str
@@ -191,7 +191,7 @@ def _strips(
 
 
 def _read_strip(pixels: ScenePixels, top: int, side: int, across: int) -> dict[str, NDArray[np.uint16]]:
-    """Rows of every band in its own pixels, without offset, padded to whole windows with copies of the border."""
+    """The rows of a strip, every band at its native resolution, without offset, padded to whole windows by the border pixels."""
     strip = {}
     for band, ratio in pixels.ratios.items():
         raw = pixels.harmonise(pixels.read(band, top // ratio, side // ratio))

@@ -44,7 +44,7 @@ class Scores:
         micro_f1_at_half, macro_f1_at_half: at a threshold of 0.5 for every class.
         micro_ap, macro_ap: average precision, which needs no threshold.
         accuracy: fraction of patches with the right class; None in a multi-label classifier.
-        subset_accuracy: fraction of patches for which every class is decided rightly.
+        subset_accuracy: fraction of patches for which the decision on every class is right.
         hamming_loss: fraction of wrong decisions among all N·C.
         averages: `micro`, `macro`, `weighted` and `samples` → precision, recall, f1, f2 and jaccard.
         counts: one entry per class, in the classifier's order.
@@ -67,7 +67,7 @@ class Scores:
     extra: dict[str, float] = field(default_factory=dict)
 
     def headline(self) -> dict[str, float]:
-        """The figures shown where there is no place for all: those of `HEADLINE` that exist, then those of added metrics."""
+        """The main figures, for tables and reports: those of `HEADLINE` that exist, then those of added metrics."""
         return headline(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Scores:
         """The inverse of `to_json`.
 
         Raises:
-            ValueError: a figure is missing or has no place in `Scores`.
+            ValueError: a figure is missing or unknown.
         """
         names = {f.name for f in fields(cls)}
         missing = names - content.keys() - {"accuracy", "extra"}
@@ -96,7 +96,7 @@ class Scores:
 
 
 def read_scores(path: Path) -> Scores | None:
-    """The scores in a scores.json, or None where it holds none: the store had no val split.
+    """Read a scores.json; None if it holds an empty object, which is written for a store without a val split.
 
     Raises:
         BadInput: the file is missing, damaged, or holds something else.

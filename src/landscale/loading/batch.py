@@ -1,4 +1,4 @@
-"""A batch: the patches that the network sees at once."""
+"""A batch: the patches that the network processes in one step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-# The pixels of a batch at native resolution, by the bands of each plane: (n, bands, side, side) in the store's dtype.
+# Pixels of a batch at native resolution. Key: names of the bands of a plane. Value: (n, bands, side, side), the store's dtype.
 Native = dict[tuple[str, ...], Tensor]
 
 

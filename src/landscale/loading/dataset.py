@@ -23,7 +23,7 @@ PatchItem = dict[str, Tensor]
 class PatchDataset(Dataset[PatchItem]):
     """The patches of a split, each as `{"image": …, "label": …}`.
 
-    image: float32 (C, side, side), raw digital numbers of the bands in the order asked for, all resampled to one side.
+    image: float32 (C, side, side), raw digital numbers of the bands in the order of `bands`, all resampled to one side.
     Normalise it by `store.statistics`. label: of a multi-label store float32 (classes,) of 0 and 1; of a single-label store the
     class's index, int64.
 

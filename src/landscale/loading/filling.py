@@ -1,4 +1,4 @@
-"""Copying a split out of its store once, in the order of the store."""
+"""Copy a split from its store to memory once, in the order of the store."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _THREADS = 4
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
-def bytes_of(plane: Plane) -> int:
+def bytes_per_patch(plane: Plane) -> int:
     """Bytes of one patch of a plane."""
     return math.prod(plane.shape) * np.dtype(plane.dtype).itemsize
 
 
-def part_of(planes: tuple[Plane, ...]) -> int:
-    """How many patches a part has."""
-    return max(_PART // sum(map(bytes_of, planes)), 1)
+def patches_per_part(planes: tuple[Plane, ...]) -> int:
+    """Number of patches that a rank copies before it waits for the others."""
+    return max(_PART // sum(map(bytes_per_patch, planes)), 1)
 
 
 def copy_in_parts(
     store: PatchStore,
     planes: tuple[Plane, ...],
     rows: NDArray[np.int64],
-    most: int,
-    into: Callable[[slice], Arrays],
+    max_rows: int,
+    arrays_for: Callable[[slice], Arrays],
     ranks: Ranks,
 ) -> Iterator[slice]:
     """Copy `rows` part by part; yields each part as a slice of `rows` when its pixels have been copied.
@@ -48,21 +48,21 @@ def copy_in_parts(
 
     Args:
         rows: ascending rows of the store that this rank copies; may be empty.
-        most: the largest number of rows of any rank; the same on all.
-        into: gives the arrays for a part, by plane; they are filled from their beginning.
+        max_rows: the largest number of rows of any rank; the same on all.
+        arrays_for: takes a part as a slice of `rows` and returns the arrays to fill, by key of the plane.
 
     Raises:
         LandscaleError: on every rank, if one cannot read its patches.
     """
-    part = part_of(planes)
-    piece = max(_PIECE // sum(map(bytes_of, planes)), 1)
+    part = patches_per_part(planes)
+    piece = max(_PIECE // sum(map(bytes_per_patch, planes)), 1)
     with ThreadPoolExecutor(_THREADS) as pool, progress_bar("place", len(rows), visible=ranks.first) as advance:
-        for start in range(0, most, part):
+        for start in range(0, max_rows, part):
             current = slice(start, start + part)
             part_rows = rows[current]
-            arrays = {key: array[: len(part_rows)] for key, array in into(current).items()}
+            arrays = {key: array[: len(part_rows)] for key, array in arrays_for(current).items()}
             pieces = [slice(k, k + piece) for k in range(0, len(part_rows), piece)]
-            ranks.report_progress(-1)  # before the first step
+            ranks.report_progress(-1)  # −1: the first step has not begun
             with raise_on_all_ranks(ranks):
                 for copied in pool.map(partial(_copy, store, part_rows, arrays), pieces):
                     advance(copied)

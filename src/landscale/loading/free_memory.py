@@ -17,7 +17,7 @@ SHARED = "/dev/shm"  # holds the memory that processes share
 _LIMITS = {
     "": ("", "memory.max"),
     "memory": ("memory", "memory.limit_in_bytes"),
-}  # by controllers: version 2, version 1
+}  # controllers → (folder, file) of the limit: cgroup version 2, version 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FreeMemory:
 
 
 def free_memory(device: torch.device) -> FreeMemory:
-    """What is free for the rank of this process, whose device this is."""
+    """Free memory of this process, which computes on `device`."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     memory = min(available_memory(), *cgroup_limits())
     shared = 0
@@ -42,7 +42,7 @@ def free_memory(device: torch.device) -> FreeMemory:
 
 
 def cgroup_limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """The memory limits, in bytes, of this process's control groups: a batch job seldom has all memory of a node.
+    """The memory limits, in bytes, of this process's control groups: a batch job seldom may use all memory of a node.
 
     (https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup-v1/memory.html)
     """
@@ -51,8 +51,8 @@ def cgroup_limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/
             _, controllers, name = line.split(":", 2)
             if controllers not in _LIMITS:
                 continue
-            where, file = _LIMITS[controllers]
+            hierarchy, file = _LIMITS[controllers]
             group = Path(name.lstrip("/"))
             for folder in (group, *group.parents):
-                with suppress(OSError, ValueError):  # not ours to see, or "max"
-                    yield int((root / where / folder / file).read_text())
+                with suppress(OSError, ValueError):  # the file may not be read, or contains "max": no limit
+                    yield int((root / hierarchy / folder / file).read_text())

@@ -42,7 +42,7 @@ def batches(
     Args:
         bands: every plane that holds one of them is read.
         targets: (N, C) for all rows of the store.
-        steps: rows in the store, of all ranks together. Rank r takes rows r, r + world, …; where there are none, its batch is
+        steps: rows in the store, of all ranks together. Rank r takes rows r, r + world, …; if there are none, its batch is
             empty. No step is larger than the first.
         ahead: batches that are read in advance.
         upsampled: read the store's `data_super` instead of the native planes.
@@ -74,7 +74,7 @@ def batches(
             batch = future.result()
             for step in islice(remaining, 1):
                 start_reading(step)
-            buffers.arrive(batch)
+            buffers.wait_for_copy(batch)
             yield batch
             free.append(buffers)
 
@@ -84,7 +84,7 @@ def _on_device(
 ) -> Iterator[PatchBatch]:
     """Batches of a split on the device, without threads or a second buffer.
 
-    Ranks may exchange patches, which must happen in the same order on all; and a GPU queues its work by itself.
+    Ranks may exchange patches, which must happen in the same order on all. A GPU works asynchronously without threads.
     """
     labels = placed.to_own_device(targets[placed.rows])
     into = placed.buffers(size)
@@ -116,12 +116,12 @@ class _Buffers:
         if len(rows):
             self._source.gather(rows, {key: tensor.numpy() for key, tensor in host.items()})
         labels = torch.from_numpy(targets[rows].astype(np.float32))
-        with torch.cuda.stream(self._stream):  # no stream on a CPU, where nothing is copied
+        with torch.cuda.stream(self._stream):  # None on a CPU, where nothing is copied
             planes = {p.bands: host[p.key].to(self._device, non_blocking=True) for p in self._planes}
             return PatchBatch(rows, planes, labels.to(self._device, non_blocking=True))
 
-    def arrive(self, batch: PatchBatch) -> None:
-        """Let the GPU's next work wait for the batch's copy, and keep the batch's memory until that work is done."""
+    def wait_for_copy(self, batch: PatchBatch) -> None:
+        """Queue the GPU's next work behind the batch's copy, and keep the batch's memory allocated until that work is done."""
         if self._stream:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._stream)

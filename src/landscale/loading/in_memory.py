@@ -11,25 +11,25 @@ from numpy.typing import NDArray
 
 from landscale.distributed import Ranks
 from landscale.errors import LandscaleError
-from landscale.loading.filling import Arrays, bytes_of, copy_in_parts, positions, raise_on_all_ranks
+from landscale.loading.filling import Arrays, bytes_per_patch, copy_in_parts, positions, raise_on_all_ranks
 from landscale.loading.free_memory import SHARED
 from landscale.runtime.portability import open_unnamed, reserve_space
 from landscale.store import PatchStore, Plane
 
-_ALIGNED = 4096
+_ALIGNMENT = 4096
 
 
 class SplitInMemory:
-    """The patches of a split, read as from a store. `description` is a phrase for the terminal."""
+    """The patches of a split, read as from a store. `description` is text for the terminal."""
 
     def __init__(self, rows: NDArray[np.int64], planes: Arrays, description: str) -> None:
         self._rows, self.planes, self.description = rows, planes, description
 
     def gather(self, rows: NDArray[np.int64], into: Arrays) -> None:
-        """What `PatchStore.gather` does, for rows of the split."""
+        """Copy the patches at `rows` of the store to `into`, as `PatchStore.gather` does; the rows must be in the split."""
         at = positions(self._rows, rows)
         for key, out in into.items():
-            np.take(self.planes[key], at, axis=0, out=out, mode="clip")  # any other mode makes a copy in between
+            np.take(self.planes[key], at, axis=0, out=out, mode="clip")  # the default mode fills a temporary copy first
 
 
 def in_memory(
@@ -43,14 +43,14 @@ def in_memory(
     """Copy a split to memory.
 
     Args:
-        rows: of the split, ascending. peers: the ranks on this machine; the first one copies for all of them.
+        rows: rows of the split in the store, ascending. peers: the ranks on this machine; the first one copies for all of them.
 
     Raises:
         LandscaleError: on every rank, if a machine has too little memory or a patch cannot be read.
     """
-    sizes = [len(rows) * bytes_of(p) for p in planes]
-    starts = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
-    memory = _shared(starts[-1], ranks, peers) if ranks.world > 1 else np.empty(starts[-1], np.uint8)
+    sizes = [len(rows) * bytes_per_patch(p) for p in planes]
+    starts = np.cumsum([0, *(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]).tolist()
+    memory = _shared_memory(starts[-1], ranks, peers) if ranks.world > 1 else np.empty(starts[-1], np.uint8)
     arrays = {
         p.key: memory[start : start + size].view(p.dtype).reshape(len(rows), *p.shape)
         for p, start, size in zip(planes, starts[:-1], sizes, strict=True)
@@ -63,7 +63,7 @@ def in_memory(
     return SplitInMemory(rows, arrays, description)
 
 
-def _shared(size: int, ranks: Ranks, peers: Sequence[int]) -> NDArray[np.uint8]:
+def _shared_memory(size: int, ranks: Ranks, peers: Sequence[int]) -> NDArray[np.uint8]:
     """Memory that the ranks of a machine share; the first of them may write.
 
     It is a file without a name, which the others open through the first one's file descriptor. The system removes it when the
@@ -73,11 +73,11 @@ def _shared(size: int, ranks: Ranks, peers: Sequence[int]) -> NDArray[np.uint8]:
     try:
         with raise_on_all_ranks(ranks):
             if ranks.rank == peers[0]:
-                handle = _reserved(size)
+                handle = _create_file(size)
         paths = ranks.gather(f"/proc/{os.getpid()}/fd/{handle}")
         with raise_on_all_ranks(ranks):
             if handle < 0:
-                handle = _opened(paths[peers[0]])
+                handle = _open_file(paths[peers[0]])
         access = mmap.ACCESS_WRITE if ranks.rank == peers[0] else mmap.ACCESS_READ
         return np.frombuffer(mmap.mmap(handle, size, access=access), np.uint8)
     finally:
@@ -85,20 +85,20 @@ def _shared(size: int, ranks: Ranks, peers: Sequence[int]) -> NDArray[np.uint8]:
             os.close(handle)
 
 
-def _reserved(size: int) -> int:
+def _create_file(size: int) -> int:
     try:
         handle = open_unnamed(SHARED)
     except OSError as error:
         raise LandscaleError(f"{SHARED}: memory cannot be shared here ({error.strerror})") from None
     try:
-        reserve_space(handle, size)  # now, as a page that is missing later is a SIGBUS
+        reserve_space(handle, size)  # now, because a write to a page that cannot be allocated later raises SIGBUS
     except OSError as error:
         os.close(handle)
         raise LandscaleError(f"{SHARED}: cannot hold {size / 1e9:.3g} GB ({error.strerror})") from None
     return handle
 
 
-def _opened(path: str) -> int:
+def _open_file(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A split on the device, or spread over the devices of a machine. To take a batch, only row numbers are copied to the device."""
+"""A split on the device, or spread over the devices of a machine. For a batch, only row numbers are copied to the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from landscale.distributed import Ranks
 from landscale.loading.batch import Native
-from landscale.loading.filling import bytes_of, copy_in_parts, part_of, positions
+from landscale.loading.filling import bytes_per_patch, copy_in_parts, patches_per_part, positions
 from landscale.loading.transfer import to_device
 from landscale.store import PatchStore, Plane
 
@@ -22,7 +22,7 @@ class SplitOnDevice:
     """The patches of a split. With L `peers`, peer k holds patches k, k + L, …; a rank without other peers holds all.
 
     A patch is stored as a row of wider integers, since torch cannot index uint16 on every device and NCCL cannot send it.
-    `description` is a phrase for the terminal.
+    `description` is text for the terminal.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class SplitOnDevice:
                 torch.index_select(shard, 0, index, out=into[key][:n])
         else:
             route = routes(at, ranks, self._peers)
-            given, order = self.to_own_device(route.given), self.to_own_device(route.order)
+            send_positions, order = self.to_own_device(route.send_positions), self.to_own_device(route.order)
             for key, shard in self.shards.items():
                 received = shard.new_empty((n, shard.shape[1]))
                 dist.all_to_all_single(
-                    received, shard.index_select(0, given), route.receives, route.gives, group=self._group
+                    received, shard.index_select(0, send_positions), route.receives, route.sends, group=self._group
                 )
                 torch.index_select(received, 0, order, out=into[key][:n])
         return {p.bands: into[p.key][:n].view(_dtype(p)).view(n, *p.shape) for p in self._planes}
@@ -87,11 +87,12 @@ def on_device(
     """Copy a split to the device, part by part through one buffer of pinned memory.
 
     Args:
-        peers: the ranks, ascending, among which the split is divided; this rank alone if it holds all of it.
+        rows: rows of the split in the store, ascending.
+        peers: the ranks, ascending, among which the split is divided; only this rank if it holds the whole split.
         group: the process group of the peers; None without other peers.
     """
     own = rows[peers.index(ranks.rank) :: len(peers)]
-    part = min(part_of(planes), len(rows))
+    part = min(patches_per_part(planes), len(rows))
     shards = {
         p.key: torch.empty((len(own), *words), dtype=dtype, device=device)
         for p in planes
@@ -111,30 +112,30 @@ def on_device(
 class Route(NamedTuple):
     """How one peer exchanges the patches of a step.
 
-    given: positions in its shard of the patches that it sends, ordered by receiver. gives, receives: how many it sends to and
-    receives from each peer. order: positions of its batch's patches among those that it receives.
+    send_positions: positions in its shard of the patches that it sends, ordered by receiver. sends, receives: how many patches
+    it sends to and receives from each peer. order: for each patch of its batch, the position among the received patches.
     """
 
-    given: NDArray[np.int64]
-    gives: list[int]
+    send_positions: NDArray[np.int64]
+    sends: list[int]
     receives: list[int]
     order: NDArray[np.int64]
 
 
 def routes(at: NDArray[np.int64], ranks: Ranks, peers: Sequence[int]) -> Route:
-    """The exchange of one step, seen from this rank. Every peer derives it from the step, without communication.
+    """What this rank sends and receives in one step. Every peer computes it from the step, without communication.
 
     Args:
         at: positions in the split of the step's patches, of all ranks. With L peers, position p is held by peer p mod L, in its
             shard at p div L.
     """
-    me, shards = peers.index(ranks.rank), len(peers)
+    own, shards = peers.index(ranks.rank), len(peers)
     batches = [at[peer :: ranks.world] for peer in peers]
-    given = [batch[batch % shards == me] // shards for batch in batches]
-    owners = batches[me] % shards
+    send_positions = [batch[batch % shards == own] // shards for batch in batches]
+    owners = batches[own] % shards
     return Route(
-        np.concatenate(given),
-        [len(places) for places in given],
+        np.concatenate(send_positions),
+        [len(places) for places in send_positions],
         np.bincount(owners, minlength=shards).tolist(),
         np.argsort(np.argsort(owners, kind="stable"), kind="stable"),
     )
@@ -145,7 +146,7 @@ def _dtype(plane: Plane) -> torch.dtype:
 
 
 def _words(plane: Plane) -> tuple[torch.dtype, int]:
-    """The widest integer type of which a patch is a whole number, and that number."""
-    size = bytes_of(plane)
+    """The widest integer type whose size divides that of a patch, and the number of such integers in a patch."""
+    size = bytes_per_patch(plane)
     dtype = next(dtype for dtype in (torch.int64, torch.int32, torch.uint8) if size % dtype.itemsize == 0)
     return dtype, size // dtype.itemsize

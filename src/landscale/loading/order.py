@@ -25,10 +25,10 @@ def epoch_order(
     spaced points with a random start on the cumulated weights (Kitagawa 1996, JCGS 5(1)).
     """
     if weights is not None:
-        until = np.cumsum(weights)
-        until *= len(patches) / until[-1]
+        cumulated = np.cumsum(weights)
+        cumulated *= len(patches) / cumulated[-1]
         points = np.arange(len(patches)) + np.random.default_rng([seed, epoch, 1]).random()
-        patches = patches.take(np.searchsorted(until, points, side="right"), mode="clip")
+        patches = patches.take(np.searchsorted(cumulated, points, side="right"), mode="clip")
     return np.random.default_rng([seed, epoch]).permutation(patches)
 
 
@@ -42,8 +42,8 @@ def rare_class_weights(targets: NDArray[np.uint8], power: float) -> NDArray[np.f
     Args:
         targets: (N, C) multi-hot. power: with 0 all weights are 1.
     """
-    shares = np.count_nonzero(targets, axis=0) / max(len(targets), 1)
-    factors = np.where(shares > 0, shares, 1.0) ** -power
+    frequencies = np.count_nonzero(targets, axis=0) / max(len(targets), 1)
+    factors = np.where(frequencies > 0, frequencies, 1.0) ** -power
     weights: NDArray[np.float64] = np.where(targets, factors, 0.0).max(axis=1, initial=0.0)
     weights[weights == 0] = weights[weights > 0].min() if weights.any() else 1.0
     weights /= weights.mean()
@@ -53,8 +53,8 @@ def rare_class_weights(targets: NDArray[np.uint8], power: float) -> NDArray[np.f
 def train_steps(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     """The rows of each step, `size` patches over all ranks.
 
-    The last patches that do not fill a step are left out; other epochs have others there. A split smaller than a step is one
-    smaller step.
+    Patches at the end that do not fill a step are left out; in another epoch these are other patches. A split that is smaller
+    than a step gives one smaller step.
     """
     if len(order) < size:
         return [order] if len(order) else []
@@ -62,7 +62,7 @@ def train_steps(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
 
 
 def evaluation_steps(patches: NDArray[np.int64], batch: int, rank: int = 0, world: int = 1) -> list[NDArray[np.int64]]:
-    """The batches of one rank; over all ranks they hold every patch once, without padding.
+    """The batches of one rank; the batches of all ranks together hold every patch once, without padding.
 
     The batches do not depend on the number of ranks, and each goes to one rank as a whole. So a patch is computed in the same
     batch, with the same kernels and the same probabilities, on any number of ranks.
@@ -81,5 +81,5 @@ def targets_by_name(store: PatchStore, classes: Sequence[str]) -> NDArray[np.uin
     try:
         columns = columns_by_name(classes, store.layout.classes)
     except UnknownName as error:
-        raise BadStore(store.path, f"cannot give the classes asked for: {error}") from None
+        raise BadStore(store.path, f"lacks some of the requested classes: {error}") from None
     return np.stack([store.classes[:, c].max(axis=1) for c in columns], axis=1)

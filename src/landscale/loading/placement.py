@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from landscale.distributed import Ranks
 from landscale.errors import LandscaleError
-from landscale.loading.filling import bytes_of
+from landscale.loading.filling import bytes_per_patch
 from landscale.loading.free_memory import SHARED, FreeMemory, free_memory
 from landscale.loading.in_memory import SplitInMemory, in_memory
 from landscale.loading.on_device import SplitOnDevice, on_device
@@ -27,7 +27,7 @@ Place = Literal["disk", "memory", "device", "sharded"]
 PlacedSplit = SplitInMemory | SplitOnDevice
 
 # Fractions of the free memory that a split may take; the rest is for the network and the page cache.
-_AUTO, _ASKED = 0.6, 0.9
+_AUTO_FRACTION, _REQUESTED_FRACTION = 0.6, 0.9
 
 
 def place(
@@ -43,31 +43,31 @@ def place(
 
     Args:
         bands, upsampled: as in `batches`.
-        rows: of the split, in the store.
-        device: of this rank; with a CPU, "device" is this process's own memory.
-        how: auto: the first that has enough free memory of the rank's GPU, all GPUs of a machine together, and the machine's
-            memory; on a CPU the disk, whose page cache is memory already.
+        rows: rows of the split in the store.
+        device: the device of this rank; on a CPU, placement "device" is this process's own memory.
+        how: the requested place. auto: the first with enough free memory of the rank's GPU, all GPUs of a machine together, and
+            the machine's memory; on a CPU the disk, because its page cache is in memory already.
 
     Returns:
-        The argument `placed` of `batches`; its `description` is a phrase for the terminal. None: the split stays on the disk.
+        The argument `placed` of `batches`; its `description` is text for the terminal. None: the split stays on the disk.
 
     Raises:
-        LandscaleError: on every rank, if the place that was asked for is too small or a patch cannot be read.
+        LandscaleError: on every rank, if the requested place is too small or a patch cannot be read.
         BadStore: the store lacks a band.
     """
     planes = store.planes_for(bands, upsampled)
     if how == "disk" or (how == "auto" and device.type == "cpu"):
         return None
     rows = np.unique(rows)
-    need = len(rows) * sum(map(bytes_of, planes))
+    need = len(rows) * sum(map(bytes_per_patch, planes))
     free_of_ranks = ranks.gather(free_memory(device))
-    where = choose(how, need, free_of_ranks)
+    place_for_all = choose(how, need, free_of_ranks)
     machines: dict[str, list[int]] = {}
     for rank, free in enumerate(free_of_ranks):
         machines.setdefault(free.host, []).append(rank)
     own_machine = machines[free_of_ranks[ranks.rank].host]
     gpu = "GPU" if device.type == "cuda" else "device"
-    match where:
+    match place_for_all:
         case "disk":
             return None
         case "memory":
@@ -78,16 +78,16 @@ def place(
             return on_device(store, planes, rows, ranks, [ranks.rank], None, device, description)
         case "sharded":
             description = f"train split sharded over {len(own_machine)} {gpu}s ({_gb(need / len(own_machine))} each)"
-            # Every rank must create every group.
+            # torch requires that every rank creates every process group.
             groups = {tuple(peers): dist.new_group(peers) for peers in machines.values()}
             return on_device(store, planes, rows, ranks, own_machine, groups[tuple(own_machine)], device, description)
 
 
 def choose(how: Placement, need: int, free_of_ranks: Sequence[FreeMemory]) -> Place:
-    """Where `need` bytes are placed, by the free memory of all ranks. The place is the same for all.
+    """Choose the place for a split of `need` bytes by the free memory of all ranks; it is the same for all ranks.
 
     Raises:
-        LandscaleError: the place that was asked for is too small.
+        LandscaleError: the requested place is too small.
     """
     ranks = Counter(available.host for available in free_of_ranks)
     devices = [
@@ -106,7 +106,7 @@ def choose(how: Placement, need: int, free_of_ranks: Sequence[FreeMemory]) -> Pl
         "memory": ("memory",),
         "auto": ("device", "sharded", "memory"),
     }
-    fraction = _AUTO if how == "auto" else _ASKED
+    fraction = _AUTO_FRACTION if how == "auto" else _REQUESTED_FRACTION
     for candidate in candidates[how]:
         if need <= fraction * free[candidate]:
             return candidate

@@ -9,8 +9,8 @@ from torch import Tensor
 def resize(values: Tensor, side: int, upsample: str) -> Tensor:
     """(n, c, h, h) → (n, c, side, side), both covering the same ground.
 
-    Every input pixel counts when the side shrinks: by the mean of blocks where it shrinks by a whole number, else by a
-    bilinear kernel as wide as an output pixel. When it grows, `upsample` says how: bilinear, bicubic (both with corners not
+    When the side shrinks, every input pixel contributes: by the mean of blocks if it shrinks by a whole number, else by a
+    bilinear kernel as wide as an output pixel. When it grows, `upsample` is the method: bilinear, bicubic (both with corners not
     aligned, as GDAL does), nearest, or stored, which is bilinear too.
     """
     before = values.shape[-1]

@@ -1,4 +1,4 @@
-"""Copies from the host to a device that the host does not wait for."""
+"""Asynchronous copies from the host to a device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on the device; the tensor itself where that is a CPU.
+    """Copy a CPU tensor to the device; if that is a CPU, return the tensor itself.
 
     A copy from ordinary memory would make the host wait until the GPU has done all its work, so it goes through pinned memory.
     """

@@ -44,9 +44,9 @@ def sharpen_scene(superresolver: Superresolver, scene_path: Path, out: Path) -> 
     """Write all bands of a scene at 10 m.
 
     Args:
-        superresolver: computes on the device that it is on.
+        superresolver: trained networks; they compute on the device that they are on.
         scene_path: folder of band rasters, .SAFE, or .mat file, with all bands at 10 and 20 m and both or none at 60 m.
-        out: folder of `B01.tif` …; absent, empty, or an earlier result, which is replaced.
+        out: folder to write `B01.tif` … to. It may be missing, empty, or hold an earlier result, which is replaced.
 
     Returns:
         What was written: bands, size, CRS, offset; `left_out` lists bands for which the weights have no network.
@@ -111,7 +111,10 @@ def sharpen_strip(
     rows: int,
     advance: Callable[[int], None],
 ) -> NDArray[np.uint16]:
-    """Rows of all bands that are coarser than 10 m, group by group: (bands, rows, width), on the scale of the product."""
+    """Compute `rows` rows from row `top` on, in pixels at 10 m, of all bands that are coarser than 10 m, group by group.
+
+    Returns (bands, rows, width): digital numbers with the offset of the product.
+    """
     planes = read_rows(pixels, groups, top, -(-rows // 6) * 6, superresolver.margin)
     found = []
     for gsd in groups[1:]:

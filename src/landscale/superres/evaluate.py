@@ -18,12 +18,12 @@ from landscale.superres.planes import GROUPS, bands_of_groups, check_grid, group
 from landscale.superres.superresolver import Superresolver
 from landscale.superres.wald import degrade
 
-_ROWS = 576  # height of a strip in pixels at 10 m; whole pixels of 360 m, to which 60 m bands are degraded
-_BLUR_BORDER = 6  # pixels of the reduced grid that the blur at the border of a strip can reach, in whole coarse ones
+_ROWS = 576  # height of a strip in pixels at 10 m; a multiple of 360 m, to which bands at 60 m are degraded
+_BLUR_BORDER = 6  # pixels of the reduced grid that the blur at the border of a strip changes, rounded up to 60 m
 
 
 class ErrorSums:
-    """Sums over the pixels of a group of bands, from which all errors follow. Pixels with nodata (0 in all bands) are left out.
+    """Sums over the pixels of a group of bands, from which all errors are computed. Nodata pixels (0 in all bands) are left out.
 
     RMSE in digital numbers; SRE = 10 log10(mean² / MSE) in dB; SAM, the mean angle between spectra, in degrees;
     ERGAS = 100 / scale · root mean (RMSE / mean)². Definitions: Lanaras et al. 2018, section 4.1.
@@ -62,7 +62,7 @@ def evaluate_on_scene(superresolver: Superresolver, scene_path: Path) -> dict[st
     """Errors of the networks and of bicubic interpolation, for every network whose bands the scene has.
 
     Returns:
-        `rmse_20m`, `bicubic_rmse_20m`, `ratio_20m` and the same for sre, sam, ergas and 60m; `bands`, a row for each band.
+        `rmse_20m`, `bicubic_rmse_20m`, `ratio_20m` and the same for sre, sam, ergas and 60m; `bands`: a list, one dict per band.
 
     Raises:
         BadInput: the scene lacks bands, cannot be read, or is too small.
@@ -102,7 +102,7 @@ def _errors(superresolver: Superresolver, pixels: ScenePixels, gsd: int, path: P
     unit = scale * scale  # pixels at 10 m that a pixel of the reduced bands covers
     height, width = pixels.height // unit * unit, pixels.width // unit * unit
     if not height or not width:
-        raise BadInput(path, f"is {pixels.width}×{pixels.height} px, too small to be reduced {scale} times")
+        raise BadInput(path, f"is {pixels.width}×{pixels.height} px, too small to be reduced by a factor of {scale}")
     errors, bicubic = ErrorSums(len(GROUPS[gsd])), ErrorSums(len(GROUPS[gsd]))
     around = (margin + _BLUR_BORDER) * scale
     with progress_bar(f"{gsd} m", -(-height // _ROWS), "strips") as advance:

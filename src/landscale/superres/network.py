@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from landscale.superres.planes import GROUPS, Planes, bands_of_groups, upsample
 
-DIVISOR = 2000.0  # digital numbers are divided by it, as published
+DIVISOR = 2000.0  # inputs and outputs of the networks are digital numbers / 2000, as published
 RESIDUAL_SCALE = 0.1
 
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """Size of a network, which takes the bands at `gsd` metres (20 or 60) and all finer ones, and sharpens those at `gsd`."""
+    """Size of a network that takes the bands at `gsd` metres (20 or 60) and all finer ones, and sharpens those at `gsd`.
+
+    features: channels of the convolutions. blocks: number of residual blocks.
+    """
 
     gsd: int
     features: int = 128
@@ -40,7 +43,7 @@ class NetworkShape:
 
     @property
     def margin(self) -> int:
-        """Upper bound of the distance, in pixels at 10 m, from which an output pixel depends on the input; a multiple of 6.
+        """Upper bound of the radius of the receptive field, in pixels at 10 m; a multiple of 6.
 
         The convolutions reach 2 · blocks + 2 pixels, the upsampling one coarse pixel. 6 pixels at 10 m are one at 60 m.
         """

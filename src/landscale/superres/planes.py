@@ -67,7 +67,7 @@ def reflected_indices(first: int, last: int, size: int) -> NDArray[np.int64]:
 
 
 def pad_by_reflection(values: Tensor, margin: int) -> Tensor:
-    """Pad (…, h, w) on all sides; the border pixel is repeated, as by `numpy.pad(mode="symmetric")`. Any margin is possible."""
+    """Pad (…, h, w) on all sides; the border pixel is repeated, as by `numpy.pad(mode="symmetric")`; for any margin."""
     for axis in (-2, -1):
         size = values.shape[axis]
         index = torch.from_numpy(reflected_indices(-margin, size + margin, size)).to(values.device)
@@ -78,7 +78,7 @@ def pad_by_reflection(values: Tensor, margin: int) -> Tensor:
 def read_rows(
     pixels: ScenePixels, groups: Sequence[int], top: int, rows: int, margin: int, size: tuple[int, int] | None = None
 ) -> Planes:
-    """Read harmonised rows of a scene with a margin on all four sides, reflected where the scene ends; n = 1.
+    """Read harmonised rows of a scene with a margin on all four sides, reflected where the scene ends, as a batch of one (n = 1).
 
     Args:
         pixels: open, with all bands of the groups.

@@ -31,7 +31,7 @@ from landscale.superres.wald import degrade
 
 @dataclass(frozen=True)
 class TrainingArea:
-    """Part of a scene: digital numbers by GSD (bands of the group, h, w), and a cloud mask with pixels of 20 m."""
+    """Part of a scene: digital numbers by GSD (bands of the group, h, w), and a cloud mask (h, w) with pixels of 20 m."""
 
     bands: dict[int, NDArray[np.uint16]]
     cloud: NDArray[np.bool_]
@@ -41,14 +41,14 @@ PATCH_SIDES = {20: 32, 60: 96}  # pixels of the bands to sharpen, as published
 BATCH_SIZES = {20: 16, 60: 4}
 MIXED_FRACTION = 0.25  # fraction of patches with mixed bands
 OFFSET_STD = 100.0  # standard deviation of the offset added to a band of a patch, digital numbers
-_ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and number of strips; 75 MB each of a full tile
+_ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and strips in all; one of a full tile takes 75 MB
 _MAX_DRAWS = 20  # draws for one patch, to find one without nodata and clouds
 
 
 def read_training_areas(paths: Sequence[Path]) -> list[TrainingArea]:
-    """Read small scenes whole, and of large ones strips at equal distances, the same number of each scene.
+    """Read small scenes completely; of large scenes read equally spaced strips, the same number of each scene.
 
-    All areas have the groups of bands that every scene has.
+    A group of bands that one of the scenes lacks is not read from the others either.
 
     Raises:
         BadInput: a scene lacks bands, cannot be read or is smaller than a patch, or all scenes are covered by clouds.
@@ -107,7 +107,7 @@ def _cloud_mask(scene: Scene, pixels: ScenePixels, height: int, width: int) -> N
 
 
 def _border(gsd: int) -> int:
-    """Pixels of a patch, on both sides together, that only serve the blur and the upsampling of the others."""
+    """Border of a patch that is cut off after blur and upsampling, both sides together, in pixels at `gsd` metres."""
     return 2 * gsd // 10
 
 
@@ -135,7 +135,7 @@ def _to_one_grid(planes: Planes, gsd: int) -> Planes:
 
 
 def _reduce(values: Tensor, g: int, gsd: int) -> Tensor:
-    """Degrade bands of `_to_one_grid` to the reduced scale, where they are g / 10 times as coarse as the finest ones."""
+    """Degrade the output of `_to_one_grid` again, until bands at g metres are g / 10 times as coarse as the finest ones."""
     if g == gsd:
         return degrade(values, g // 10)
     return F.avg_pool2d(values, g // 10)  # `_to_one_grid` has blurred them

@@ -27,7 +27,7 @@ METHODS = ("bilinear", "bicubic", "dsen2")
 
 @dataclass(frozen=True)
 class Upsampling:
-    """Fills `data_super` of patches from their planes at native resolution; called with all planes of a store by key.
+    """Fills `data_super` of patches from their planes at native resolution. It is called with the arrays of all planes, by key.
 
     native: the planes to upsample. method: one of METHODS. weights: folder of DSen2's weights, for dsen2 only.
     """
@@ -59,7 +59,7 @@ class Upsampling:
 
 @dataclass(frozen=True)
 class UpsampledReader:
-    """A Reader that also fills `data_super`, from the planes that `read` fills."""
+    """A reader of patches that calls `read`, and then computes `data_super` from the planes that `read` has filled."""
 
     read: Reader
     upsampling: Upsampling

@@ -1,4 +1,4 @@
-"""The trained networks together: planes at native resolution → all bands at 10 m."""
+"""Apply the trained networks of a folder of weights: planes at native resolution → all bands at 10 m."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Superresolver:
         """Load a folder of weights.
 
         Raises:
-            BadInput: the weights are missing or damaged, or belong to something else.
+            BadInput: the weights are missing or damaged, or are not those of a super-resolution network.
         """
         networks, config = load_networks(path)
         return cls({gsd: network.to(device).eval() for gsd, network in networks.items()}, config)
@@ -52,7 +52,7 @@ class Superresolver:
         Patches are padded by reflection.
 
         Raises:
-            LandscaleError: a band is missing, or the network for it.
+            LandscaleError: a band is missing, or the weights lack the network that sharpens it.
         """
         if missing := [f"{gsd} m" for gsd in GROUPS if gsd > 10 and gsd not in self.networks]:
             raise LandscaleError(f"the weights have no network for {' and '.join(missing)}")
@@ -68,7 +68,7 @@ class Superresolver:
         Computes in float32: with bfloat16 a pixel would change by a few digital numbers with the tile it lies in.
 
         Args:
-            planes: with `margin` pixels of the finest grid on all sides; without them, whole pixels of the coarsest group.
+            planes: padded on all sides by `margin` pixels of the finest grid; the area inside is a multiple of the largest pixel.
             gsd: 20 or 60.
             margin: at least `self.margin`, a multiple of 6.
             advance: called with 1 after each tile.

@@ -1,7 +1,7 @@
 """Train DSen2's networks, one after the other, on scenes without labels, within a time limit.
 
-The learning rate follows the fraction of the network's time that has passed, so that training ends in time on any machine,
-however busy. Batches are a function of (seed, step).
+The learning rate follows the fraction of the network's time that has passed, so that training ends within the limit on slow
+and on busy machines too. Batches are a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from landscale.superres.weights import read_superres_config, save_networks
 from landscale.training.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
 
 PLANNED_FRACTION = 0.9  # of the time limit; the rest is for reading, saving, and a machine that becomes slower
-START_UP_SECONDS = 3.0  # in which the interpreter starts and ends
+START_UP_SECONDS = 3.0  # reserved for starting and ending the interpreter
 TIME_FRACTIONS = {20: 0.75, 60: 0.25}  # fraction of the time for each network
 MAX_STEPS = {20: 60_000, 60: 20_000}  # more steps do not improve the networks
 MAX_RATE, WARM_UP = 1e-3, 0.05  # highest learning rate, and the fraction of the training until it is reached
 EMA_DECAY = 0.998
-SAVE_EVERY = 60.0  # seconds, or a twentieth of a short training
+SAVE_EVERY = 60.0  # seconds between checkpoints, or a twentieth of the network's time if that is less
 
 
 @dataclass
@@ -46,7 +46,7 @@ class NetworkProgress:
 
 @dataclass
 class SuperresState:
-    """Content of a checkpoint beside its tensors. A training can only be resumed with the same `settings`."""
+    """Content of a checkpoint other than its tensors. A training can only be resumed with the same `settings`."""
 
     settings: dict[str, Any]
     done: dict[str, NetworkProgress] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def train_superres(
 
     Args:
         scenes: folders, .SAFE or .mat files; the network for 60 m is trained if all of them have its bands.
-        weights: a new folder; until it is complete, the checkpoint is `<name>.checkpoint` beside it.
+        weights: a new folder; until it is complete, the checkpoint is `<name>.checkpoint` in the same folder.
         device: where to train.
         seconds: time limit of all sessions together; training ends well within it.
         deep: VDSen2 instead of DSen2.
@@ -162,7 +162,7 @@ class NetworkTrainer:
         return {prefix + k: v for k, v in values.items()}
 
     def load(self, tensors: dict[str, Tensor], progress: NetworkProgress | None) -> None:
-        """Restore the output of `tensors`; without progress, do nothing."""
+        """Restore what the method `tensors` returned in an earlier session; with progress None there was none."""
         if progress is None:
             return
         prefix = f"{self.shape.gsd}m."
@@ -181,7 +181,7 @@ def warm_up_and_cosine(completed: float) -> float:
 
 
 def _fit(trainer: NetworkTrainer, areas: Sequence[TrainingArea], save: Callable[[], None], weights: Path) -> None:
-    """Train until the network's time is over; save at intervals and at the end."""
+    """Train a network until its time or its maximum of steps is used up; save a checkpoint at intervals and at the end."""
     gsd = trainer.shape.gsd
     if trainer.completed >= 1:
         return
