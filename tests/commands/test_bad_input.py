@@ -142,7 +142,7 @@ METADATA: dict[str, tuple[Damage, str]] = {
         lambda path: metadata(PATCHES).drop(columns="labels").to_parquet(path),
         "is not the metadata of BigEarthNet v2",
     ),
-    "of no patch": (metadata(PATCHES)[:0].to_parquet, "holds no patch"),
+    "without patches": (metadata(PATCHES)[:0].to_parquet, "holds no patch"),
     "an unknown class": (metadata_of(labels=["Pastures", "Glaciers"]), "unknown class of ben19 'Glaciers'"),
     "a class of the 44": (metadata_of(labels=["Coniferous forrest"]), "did you mean Coniferous forest"),
     "an unknown split": (metadata_of(split="holdout"), "split 'holdout', expected train, val, test"),
@@ -159,7 +159,7 @@ def test_damaged_metadata(case: str, source_v2: Path, tmp_path: Path, cli: Cli) 
     shutil.copy(source_v2 / "metadata.parquet", path)
     damage(path)
     words = ("prepare", "bigearthnet", root, store, "--workers", 1)
-    refused(cli(*words), root if case == "of no patch" else path, message)
+    refused(cli(*words), root if case == "without patches" else path, message)
     assert not store.parent.exists()
     shutil.copy(source_v2 / "metadata.parquet", path)
     assert cli(*words).code == 0
@@ -184,7 +184,7 @@ LABEL_FILES: dict[str, tuple[Damage, str]] = {
     "no labels": (labels(labels="remove"), "has no 'labels'"),
     "an unknown class": (labels(labels=["Glaciers and perpetual snow"]), "'Glaciers and perpetual snow'"),
     "a misspelt class": (labels(labels=["Coniferus forest"]), "did you mean Coniferous forest"),
-    "labels that are none": (labels(labels=3), "labels_metadata.json"),
+    "labels that are no list": (labels(labels=3), "labels_metadata.json"),
     "labels that are numbers": (labels(labels=[312]), "labels_metadata.json"),
 }
 
@@ -355,7 +355,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk(small_disk: Path, source_v2: Path, cli: Cli) -> None:
-    """It is reported at once, no file is left, and with more space the same command succeeds."""
+    """A full disk is reported at once, no file is left, and with more space the same command succeeds."""
     store = small_disk / "s.h5"
     words = ("prepare", "bigearthnet", source_v2, store, "--workers", 1)
     refused(cli(*words), store.with_name("s.h5.partial"), "No space left on device", "GB")

@@ -1,4 +1,4 @@
-"""The command line itself: the list of commands, commands of other packages, exit codes, and how fast help is."""
+"""The command line: the list of commands, commands of other packages, exit codes, and that help imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration, at a size of seconds, and as a user runs it (slow)."""
+"""The demonstration: at a size that takes seconds, and at full size (slow)."""
 
 import os
 import subprocess
@@ -83,5 +83,5 @@ def test_the_demo_as_a_user_runs_it(tmp_path):
     print(f"{time.monotonic() - begun:.0f} s, load average afterwards {os.getloadavg()[0]:.1f}")
     assert (tmp_path / "demo" / "report.html").is_file()
     assert "6/6" in done.stdout
-    # Predicting every class everywhere scores 0.3; the training reaches far more than 0.45 unless it is cut short.
+    # Predicting every class everywhere scores 0.3; the training reaches more than 0.45 unless it is interrupted.
     assert read_json(tmp_path / "demo" / "run" / "scores-test.json")["micro_f1"] > 0.45

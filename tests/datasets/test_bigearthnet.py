@@ -1,4 +1,4 @@
-"""BigEarthNet by the command line: every pixel, label, split and flag of the folders is in the store, under its name."""
+"""BigEarthNet folders, prepared by the command: every pixel, label, split and flag is stored under its patch's name."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_pixel_of_every_band(
             assert np.array_equal(band_of(store, rows[getattr(patch, version)], band), pixels(patch.k, band))
 
 
-def test_the_store_has_the_keys_of_paper_1(v2: Path, prepared: Prepared) -> None:
+def test_the_store_has_the_keys_of_sedona_2019(v2: Path, prepared: Prepared) -> None:
     store = open_store(prepared("bigearthnet", v2))
     assert {plane.key: store.pixels(plane.key).shape for plane in store.layout.planes} == {
         "data_10m": (12, 4, 120, 120),
@@ -188,7 +188,7 @@ REFUSED = {
     "v1 and v2": ((["{v1}", "{v2}"], []), "another version of BigEarthNet"),
     "v1 with 19 classes and v2": ((["{v1}", "{v2}"], ["--labels", "ben19"]), "another version of BigEarthNet"),
     "the same twice": ((["{v2}", "test={v2}"], []), "more than once"),
-    "a split that is none": ((["trian={v2}"], []), "split 'trian', expected train, val, test"),
+    "an unknown split": ((["trian={v2}"], []), "split 'trian', expected train, val, test"),
     "no folder": ((["{v2}/nowhere"], []), "no such folder"),
     "a file": ((["{v2}/metadata.parquet"], []), "no such folder"),
     "no archive": ((["{v1}/metadata"], []), "is no BigEarthNet archive"),
@@ -199,7 +199,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(case: str, v1: Path, v2: Path, tmp_path: Path, cli: Cli) -> None:
+def test_wrong_inputs_and_options_are_refused(case: str, v1: Path, v2: Path, tmp_path: Path, cli: Cli) -> None:
     words, problem = REFUSED[case]
     inputs, flags = ([word.format(v1=v1, v2=v2) for word in some] for some in words)
     answer = cli("prepare", "bigearthnet", *inputs, tmp_path / "s.h5", *flags)
@@ -265,7 +265,7 @@ def test_metadata_of_other_types_and_in_parts(tmp_path: Path, prepared: Prepared
 
 
 def test_bands_at_another_place_are_refused(tmp_path: Path, cli: Cli) -> None:
-    """A file of another patch under the name of this one."""
+    """As when a file of another patch has the name of a band of this one."""
     write_v2(tmp_path, [Patch(0), Patch(2)])
     where = {k: tmp_path / "BigEarthNet-S2" / Patch(k).product / Patch(k).v2 / f"{Patch(k).v2}_B05.tif" for k in (0, 2)}
     shutil.copy(where[0], where[2])

@@ -24,7 +24,7 @@ from landscale.vocabulary.nomenclatures import BEN19, CLC43, EUROSAT10
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of rasterio, about affine
 LEVEL3 = sorted(CODES)
 LAEA, UTM, SIDE, CELL = "EPSG:3035", "EPSG:32632", 1200.0, 100.0
-CORNER = (600_000.0, 5_400_000.0)  # of a tile, near Augsburg
+CORNER = (600_000.0, 5_400_000.0)  # x and y of the upper left corner of a tile near Augsburg
 # A tile at each end of the map, where UTM is turned against LAEA by more than ten degrees.
 ENDS = [(UTM, CORNER), ("EPSG:32629", (500_000.0, 4_300_020.0)), ("EPSG:32635", (500_000.0, 7_600_040.0))]
 
@@ -36,7 +36,7 @@ def tile(crs=UTM, corner=CORNER, patches=16, step=SIDE):
 
 
 def random_map(crs, corner, size, cells=400, seed=0):
-    """Grid codes of random parcels of about 4 cells a side, and their grid, around the middle of a tile of `size` metres."""
+    """Grid codes of random parcels of about 4×4 cells, and their grid, around the middle of a tile of `size` metres."""
     x, y = transform(crs, LAEA, [corner[0] + size / 2], [corner[1] - size / 2])
     grid = from_origin(round(x[0], -2) - cells * 50, round(y[0], -2) + cells * 50, CELL, CELL)
     rng = np.random.default_rng(seed)
@@ -113,7 +113,7 @@ def area(points):
 
 
 def exact_fractions(values, grid, crs, left_top):
-    """The patch, whose outline is projected at twelve points a side, is cut along the cells of the map."""
+    """The outline of each patch is projected at twelve points per side and cut along the cells of the map."""
     result = np.zeros((len(left_top), len(CODES)))
     at = np.arange(12) * SIDE / 12
     near, far, back = np.zeros(12), np.full(12, SIDE), SIDE - at

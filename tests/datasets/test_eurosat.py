@@ -1,4 +1,4 @@
-"""EuroSAT by the command line: every pixel, label and split is in the store, by the name of its patch."""
+"""EuroSAT, prepared by the command: every pixel, label and split is stored under the name of its patch."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_splits_are_drawn_by_the_seed_in_each_class(eurosat: Path, prepared: Pre
 @settings(max_examples=25)
 @given(st.data())
 def test_drawn_splits_do_not_depend_on_the_order_of_files(tmp_path: Path, data: st.DataObject) -> None:
-    """They depend on the seed and on the names of the patches of a class."""
+    """They depend only on the seed and on the names of the patches of a class."""
     sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
     members = [
         (f"{EUROSAT10.names[c]}_{k}", f"{c}/{k}", c, ".jpg") for c, size in enumerate(sizes) for k in range(size)

@@ -1,4 +1,4 @@
-"""Folders and tables of images of any origin: every pixel, label and split is in the store, by the name of its patch."""
+"""Folders and tables of images of any origin: every pixel, label and split is stored under the name of its patch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_folder_for_each_class(tmp_path: Path, stored: Stored) -> None:
 @pytest.mark.parametrize(
     ("pixel", "epsg", "expected"), [(0.5, 32633, 0.5), (2, 2225, 0.609601), (8.983153e-5, 4326, 10), (1e-5, 4326, 1.11)]
 )
-def test_metres_a_pixel_are_read_from_the_images(tmp_path: Path, pixel: float, epsg: int, expected: float) -> None:
+def test_metres_per_pixel_are_read_from_the_images(tmp_path: Path, pixel: float, epsg: int, expected: float) -> None:
     """EPSG:2225 is in US survey feet; degrees (EPSG:4326) become metres as along the equator."""
     for name in ("water", "crops"):
         (tmp_path / name).mkdir()
@@ -80,7 +80,9 @@ def test_metres_a_pixel_are_read_from_the_images(tmp_path: Path, pixel: float, e
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_metres_a_pixel_are_assumed_and_stated_where_the_images_lack_them(tmp_path: Path, suffix: str) -> None:
+def test_metres_per_pixel_are_assumed_if_the_images_lack_them_and_the_store_records_that(
+    tmp_path: Path, suffix: str
+) -> None:
     for name in ("water", "crops"):
         (tmp_path / name).mkdir()
         Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(tmp_path / name / f"1.{suffix}")
@@ -90,7 +92,7 @@ def test_metres_a_pixel_are_assumed_and_stated_where_the_images_lack_them(tmp_pa
     assert survey.provenance["gsd"] == "not in the files; 10 m a pixel are assumed"
 
 
-def test_names_of_bands_are_given_or_those_of_rgb(tmp_path: Path, stored: Stored) -> None:
+def test_bands_are_named_by_the_user_or_are_red_green_and_blue(tmp_path: Path, stored: Stored) -> None:
     root = write_classes(tmp_path, described=False)
     check_folder(stored(folder.survey([(None, root)], bands="b2,b8a,b11")))
     store = stored(folder.survey([(None, root)]), name="rgb.h5")  # three bands without names are red, green and blue
@@ -189,35 +191,35 @@ def test_unusable_tables_are_refused(case: str, tmp_path: Path) -> None:
 
 
 def test_unusable_folders_and_images_are_refused(tmp_path: Path) -> None:
-    def of(name: str, *, bands: str | None = None) -> Callable[[], object]:
+    def surveying(name: str, *, bands: str | None = None) -> Callable[[], object]:
         return lambda: prepare_survey(folder.survey([(None, tmp_path / name)], bands), tmp_path / f"{name}.h5")
 
-    refused(of("nowhere"), BadInput, "nowhere: no such folder or zip")
+    refused(surveying("nowhere"), BadInput, "nowhere: no such folder or zip")
     (tmp_path / "empty/a").mkdir(parents=True)
-    refused(of("empty"), BadInput, "empty: has no", "classes")
+    refused(surveying("empty"), BadInput, "empty: has no", "classes")
     (tmp_path / "empty/a/0.tif").touch()
-    refused(of("empty"), BadInput, "0.tif: is empty")
+    refused(surveying("empty"), BadInput, "0.tif: is empty")
     (tmp_path / "empty/a/0.tif").write_text("no image")
-    refused(of("empty"), BadInput, "0.tif: cannot be decoded")
+    refused(surveying("empty"), BadInput, "0.tif: cannot be decoded")
     write_tif(tmp_path / "two/a/0.tif", 0, ("x", "B02"))
-    refused(of("two"), BadInput, "0.tif: has 2 bands", "--bands")
+    refused(surveying("two"), BadInput, "0.tif: has 2 bands", "--bands")
     for split in ("train", "val"):
         write_classes(tmp_path / "nested" / split)
-    refused(of("nested"), BadInput, f"train={tmp_path / 'nested/train'}", f"val={tmp_path / 'nested/val'}")
+    refused(surveying("nested"), BadInput, f"train={tmp_path / 'nested/train'}", f"val={tmp_path / 'nested/val'}")
     write_tif(tmp_path / "differs/a/0.tif", 0, ("B02", "B03"))
     write_tif(tmp_path / "differs/a/1.tif", 0, ("B02", "B03"), side=17)
-    refused(of("differs"), LandscaleError, "1.tif: is 17×17 uint16, expected 16×16 uint16")
+    refused(surveying("differs"), LandscaleError, "1.tif: is 17×17 uint16, expected 16×16 uint16")
     (tmp_path / "signed/a").mkdir(parents=True)
     write_band(tmp_path / "signed/a/0.tif", np.ones((3, 8, 8), np.int16), (0, 0), 1, 32633)
-    refused(of("signed"), BadInput, "0.tif: has int16 pixels, expected uint8, uint16, float32")
+    refused(surveying("signed"), BadInput, "0.tif: has int16 pixels, expected uint8, uint16, float32")
     (tmp_path / "oblong/a").mkdir(parents=True)
     write_band(tmp_path / "oblong/a/0.tif", np.ones((3, 8, 9), np.uint8), (0, 0), 1, 32633)
-    refused(of("oblong"), BadInput, "0.tif: is 9×8, expected a square")
+    refused(surveying("oblong"), BadInput, "0.tif: is 9×8, expected a square")
     (tmp_path / "nan/a").mkdir(parents=True)
     write_band(tmp_path / "nan/a/0.tif", np.full((3, 8, 8), np.nan, np.float32), (0, 0), 1, 32633)
-    refused(of("nan"), LandscaleError, "0.tif: has pixels that are not a number")
+    refused(surveying("nan"), LandscaleError, "0.tif: has pixels that are not a number")
     (tmp_path / "palette/a").mkdir(parents=True)
     Image.fromarray(image(0, "x")).convert("P").save(tmp_path / "palette/a/0.png")
-    refused(of("palette"), BadInput, "0.png: is a picture of mode P")
+    refused(surveying("palette"), BadInput, "0.png: is a picture of mode P")
     both = [(None, write_classes(tmp_path / "single")), (None, write_table(tmp_path / "multi", "bar"))]
     refused(lambda: folder.survey(both), BadInput, "bar.csv", "prepare a store from each")

@@ -1,4 +1,4 @@
-"""Images of data sets: formats are recognised by content, headers have band names and metres a pixel, errors name the file."""
+"""Images of data sets: formats are recognised by content, headers have band names and metres per pixel, errors name the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_picture(path: Path, values: np.ndarray, **options: object) -> str:
     return str(path)
 
 
-def test_a_picture_has_a_header_without_names_and_metres_a_pixel(tmp_path: Path) -> None:
+def test_a_picture_has_a_header_without_names_and_metres_per_pixel(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", VALUES.transpose(1, 2, 0))
     header = read_header(path)
     assert (header.shape, header.dtype, header.band_names, header.gsd) == ((3, 5, 7), "uint8", (), None)
@@ -40,7 +40,7 @@ def test_pictures_of_one_band(dtype: str, mode: str, tmp_path: Path) -> None:
     assert np.array_equal(read_image(path)[0], VALUES[:1].astype(dtype) * 2)
 
 
-def test_a_geotiff_has_names_of_bands_and_metres_a_pixel(tmp_path: Path) -> None:
+def test_a_geotiff_has_names_of_bands_and_metres_per_pixel(tmp_path: Path) -> None:
     write_band(tmp_path / "a.tif", VALUES, (300_000, 5_000_000), 2.5, 32633)
     with rasterio.open(tmp_path / "a.tif", "r+") as file:
         file.descriptions = ("B02", "", "B8A")
@@ -51,7 +51,7 @@ def test_a_geotiff_has_names_of_bands_and_metres_a_pixel(tmp_path: Path) -> None
     assert place == ("EPSG:32633", 300_000, 5_000_000)
 
 
-def test_metres_a_pixel_of_rotated_and_oblong_pixels_are_the_root_of_their_area(tmp_path: Path) -> None:
+def test_metres_per_pixel_of_rotated_and_oblong_pixels_are_the_root_of_their_area(tmp_path: Path) -> None:
     grids = {
         "rotated": rasterio.Affine.rotation(30) @ rasterio.Affine.scale(4, -4),
         "oblong": rasterio.Affine.scale(2, -8),

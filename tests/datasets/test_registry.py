@@ -71,7 +71,7 @@ def constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_data_set_from_outside_by_the_command(constant: Path, tmp_path: Path, cli: Cli) -> None:
+def test_the_command_prepares_a_data_set_of_another_package(constant: Path, tmp_path: Path, cli: Cli) -> None:
     register_dataset("constant", "constant_patches")
     words = ("prepare", "constant", f"test={constant}", "--added", 5, tmp_path / "s.h5", "--workers", 1)
     answer = cli(*words)
@@ -91,7 +91,7 @@ def test_a_data_set_from_outside_by_the_command(constant: Path, tmp_path: Path, 
     assert "prepare constant: takes no --corine" in refused.lines[0]
 
 
-def test_a_data_set_from_outside_by_python(constant: Path, tmp_path: Path) -> None:
+def test_python_prepares_a_data_set_of_another_package(constant: Path, tmp_path: Path) -> None:
     register_dataset("constant", "constant_patches")
     result = prepare("constant", {"val": str(constant)}, str(tmp_path / "s.h5"), added=1, seed=None)
     assert (result.store, result.patches, result.written, result.skipped) == (tmp_path / "s.h5", 3, 3, [])
@@ -103,7 +103,7 @@ def test_a_data_set_from_outside_by_python(constant: Path, tmp_path: Path) -> No
 
 def test_installed_packages_register_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("constant", "constant_patches", "landscale.datasets")]
-    points.append(EntryPoint("eurosat", "elsewhere", "landscale.datasets"))  # a name that is not free
+    points.append(EntryPoint("eurosat", "elsewhere", "landscale.datasets"))  # a name of landscale's own
     monkeypatch.setattr(
         landscale.datasets, "entry_points", lambda group: points if group == "landscale.datasets" else []
     )
@@ -112,7 +112,7 @@ def test_installed_packages_register_by_entry_points(monkeypatch: pytest.MonkeyP
     assert modules["eurosat"] == "landscale.datasets.eurosat"
 
 
-def test_names_are_registered_once(constant: Path) -> None:
+def test_a_registered_name_is_refused_for_another_module(constant: Path) -> None:
     register_dataset("constant", "constant_patches")
     register_dataset("constant", "constant_patches")
     with pytest.raises(LandscaleError, match="is registered already, as constant_patches"):
@@ -120,7 +120,7 @@ def test_names_are_registered_once(constant: Path) -> None:
     assert dataset_names().count("constant") == 1
 
 
-def test_modules_that_are_no_data_sets(constant: Path) -> None:
+def test_modules_that_are_no_data_sets_are_refused(constant: Path) -> None:
     for name, module in (("missing", "there.is.no.such"), ("json", "json")):
         register_dataset(name, module)
         with pytest.raises(LandscaleError, match=f"data set {name}: module {module} cannot be used"):

@@ -1,4 +1,4 @@
-"""A small SEN12MS in its published layout: every pixel, label and split is in the store, by the name of its patch."""
+"""A small SEN12MS in its published layout: every pixel, label and split is stored under the name of its patch."""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ def test_vv_and_vh_come_from_their_own_files(both: tuple[str, Path], prepared: C
     assert info["statistics"]["VH"]["std"] == pytest.approx(values.std(), rel=1e-9)
 
 
-def test_the_sentinel2_folder_alone_leaves_it_out(both: tuple[str, Path], prepared: Callable[..., Path]) -> None:
+def test_the_sentinel2_folder_alone_gives_a_store_without_radar(
+    both: tuple[str, Path], prepared: Callable[..., Path]
+) -> None:
     version, root = both
     store = open_store(prepared("bigearthnet", root / ("BigEarthNet-v1.0" if version == "v1" else "BigEarthNet-S2")))
     assert [p.key for p in store.layout.planes] == ["data_10m", "data_20m", "data_60m"]
@@ -63,7 +65,7 @@ def v1(tmp_path: Path) -> Path:
 
 
 def test_pairs_from_the_second_column_of_the_lists(v1: Path, tmp_path: Path, prepared: Callable[..., Path]) -> None:
-    """It takes precedence over the JSON files, which need not exist."""
+    """The second column takes precedence over the JSON files, which need not exist."""
     for path in v1.glob("BigEarthNet-S1-v1.0/*/*.json"):
         path.unlink()
     lines = [f"{p.v1},{radar_name(p, 'v1')}" for p in PATCHES]

@@ -1,4 +1,4 @@
-"""A small So2Sat LCZ42 in its published layout: every pixel, label and split is in the store, by the name of its patch."""
+"""A small So2Sat LCZ42 in its published layout: every pixel, label and split is stored under the name of its patch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_pixels_labels_and_splits(tmp_path: Path, stored: Stored) -> None:
 
 
 def test_extreme_and_invalid_pixels(tmp_path: Path, stored: Stored) -> None:
-    """An intensity of 0 becomes −50 dB, a reflectance above 6.5535 the largest number; only patches with NaN are bad."""
+    """An intensity of 0 becomes −50 dB, a reflectance above 6.5535 65535; only patches with NaN are damaged."""
     root = write_so2sat(tmp_path, {"training": 5})
     with h5py.File(root / "training.h5", "r+") as file:
         file["sen1"][0, 3, 4, 5] = 0
@@ -70,7 +70,7 @@ def test_extreme_and_invalid_pixels(tmp_path: Path, stored: Stored) -> None:
     assert all("training.h5::" in problem and "not a number" in problem for _, problem in outcome.skipped)
 
 
-def test_of_a_damaged_file_only_the_damaged_patches_are_bad(tmp_path: Path) -> None:
+def test_only_the_damaged_patches_of_a_damaged_file_are_reported(tmp_path: Path) -> None:
     root = write_so2sat(tmp_path, {"training": 6})
     path = root / "training.h5"
     with h5py.File(path, "r+") as file:

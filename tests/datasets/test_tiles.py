@@ -113,7 +113,7 @@ def test_the_offset_is_subtracted_where_the_product_has_one(
 def test_nodata_is_0_and_patches_without_data_are_left_out(
     tmp_path: Path, clc: Path, prepared: Callable[..., Path]
 ) -> None:
-    """In a product whose other digital numbers have an offset."""
+    """The product has an offset for all digital numbers except nodata."""
     bands = noise(480)
     for band, gsd in GSD.items():
         bands[band][:, 1800 // gsd :] = 0  # from the middle of the second column of patches
@@ -278,7 +278,7 @@ def test_tiles_with_other_bands_are_refused(bands: Bands, clc: Path, tmp_path: P
 def test_any_subset_of_the_bands_is_stored(
     keep: list[str], bands: Bands, clc: Path, tmp_path: Path, prepared: Callable[..., Path]
 ) -> None:
-    """Also without a band of 10 m."""
+    """Including subsets without a band of 10 m."""
     subset = {band: bands[band] for band in keep}
     store = open_store(prepared("tiles", write_tiffs(tmp_path, PRODUCT, subset), "--corine", clc))
     assert len(store) == 25

@@ -30,7 +30,7 @@ def test_an_archive_of_v2_as_patch_list_gives_the_same_patches(
 def test_an_archive_of_v1_as_patch_list_gives_the_same_patches(
     archive_v1: Path, safe: Path, prepared: Callable[..., Path]
 ) -> None:
-    """By its JSON files and lists; in the product's folder of v1, names have no tile."""
+    """The patch list is made of its JSON files and lists. Names of v1 do not contain the tile."""
     expected = facts(prepared("bigearthnet", archive_v1, name="ben.h5"))
     for number, listed in enumerate((archive_v1, archive_v1 / "BigEarthNet-v1.0")):
         store = prepared("tiles", safe, "--patch-list", listed, "--labels", "clc43", name=f"{number}.h5")
@@ -60,7 +60,7 @@ COLUMNS = ["pixels", "date", "tile", "origin", "crs"]
 def test_lists_of_names(
     kind: str, archive: Path, safe: Path, clc: Path, truth: pd.DataFrame, tmp_path: Path, cli: Cli
 ) -> None:
-    """As in the official lists: a name a line, followed by the name of its Sentinel-1 patch."""
+    """As in the official lists: one name per line, followed by the name of its Sentinel-1 patch."""
     names = pd.read_parquet(archive / "metadata.parquet")["patch_id"]
     chosen = list(names[::3])
     if kind.startswith("v1"):
@@ -121,7 +121,7 @@ def test_names_of_folders_that_end_in_numbers(
 
 
 def test_coordinates_off_the_grid_of_patches(bands: Bands, safe: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
-    """Allowed where pixels of 60 m start; refused elsewhere, because the bands would cover different ground."""
+    """A patch may start where a pixel of 60 m starts. Elsewhere its bands would cover different ground, so it is refused."""
     path = tmp_path / "list.csv"
     path.write_text(f"ulx,uly\n{CORNER[0] + 660},{CORNER[1] - 1320}\n")
     words = ("prepare", "tiles", safe, tmp_path / "s.h5", "--patch-list", path, "--corine", clc, "--workers", 1)
@@ -144,7 +144,7 @@ def test_patches_where_tiles_overlap(bands: Bands, tmp_path: Path, archive: Path
     path.write_text("S2A_MSIL2A_20990101T000000_1_2\n")
     refused(cli(*words), path, "S2A_MSIL2A_20990101T000000_1_2", "T33XXX and ", "T33XXY", "coordinates")
     rows = [(f"S2A_MSIL2A_20990101T000000_{c}_2", CORNER[0] + 3060 * k + 1200 * c) for k in (0, 1) for c in (0, 1)]
-    rows = rows[1:]  # _0_2 of one tile and of the other have the same name
+    rows = rows[1:]  # the patches _0_2 of both tiles have the same name
     path.write_text("name,ulx,uly\n" + "".join(f"{n},{x},{CORNER[1] - 2400}\n" for n, x in rows))
     refused(cli(*words), "more than once")
     path.write_text("name,ulx,uly\n" + "".join(f"{n},{x},{CORNER[1] - 2400}\n" for n, x in rows[:2]))

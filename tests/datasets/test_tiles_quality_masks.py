@@ -26,7 +26,7 @@ def tile(safe: Path) -> Tile:
 
 
 def counted_fractions(scl: NDArray[np.generic], y: int, x: int) -> list[float]:
-    """Of the patch at (y, x) px of 10 m in a scene classification of 20 m: nodata, cloud, shadow, snow."""
+    """Fractions of nodata, cloud, shadow and snow in the patch at (y, x) px of 10 m; `scl` has pixels of 20 m."""
     patch = scl[y // 2 : y // 2 + 60, x // 2 : x // 2 + 60]
     return [float(np.isin(patch, values).mean()) for values in ((0,), (8, 9, 10), (3,), (11,))]
 
@@ -114,5 +114,5 @@ def test_a_classification_that_covers_another_area_is_refused(
 def test_fractions_outside_0_to_1_are_refused(
     words: tuple[object, ...], safe: Path, clc: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    """A user may give percents."""
+    """As when a user gives percentages."""
     refused(cli("prepare", "tiles", safe, tmp_path / "s.h5", "--corine", clc, *words), words[0], "0 to 1")

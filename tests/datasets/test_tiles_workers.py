@@ -146,7 +146,7 @@ def test_each_block_is_decoded_once(
 
 
 def test_memory_is_bounded_for_a_whole_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tile of 10,980 px a side with blocks as in real products: the sum of the sizes of all arrays that are kept."""
+    """For a tile of 10,980 × 10,980 px with blocks as in real products, count the bytes of all arrays that are kept."""
     from landscale.scenes.strips import Strips
 
     class File:

@@ -1,4 +1,4 @@
-"""Data sets with the interface of TorchGeo: every pixel, label and split is in the store, by the name of its patch."""
+"""Data sets with the interface of TorchGeo: every pixel, label and split is stored under the name of its patch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Fake:
 
 
 class FakeMulti(Fake):
-    """Without splits; with multi-hot labels, reflectances, and three bands without known names."""
+    """A data set without splits, with multi-hot labels, reflectances, and three bands without names."""
 
     all_band_names = ("x", "y", "z")
 
@@ -111,7 +111,7 @@ def test_a_multi_label_data_set_without_splits(tmp_path: Path, stored: Stored) -
 
 
 @pytest.mark.usefixtures("fakes")
-def test_metres_a_pixel_are_those_of_the_data_set_or_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metres_per_pixel_are_those_of_the_data_set_or_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(torchgeo.GSDS, "Fake", 0.5)
     known, assumed = (torchgeo.survey([(None, Path(name)), (None, tmp_path)]) for name in ("Fake", "FakeMulti"))
     assert [(plane.key, plane.gsd) for plane in known.layout.planes] == [("data_0.5m", 0.5)]
@@ -122,17 +122,19 @@ def test_metres_a_pixel_are_those_of_the_data_set_or_assumed(tmp_path: Path, mon
 
 @pytest.mark.usefixtures("fakes")
 def test_unusable_data_sets_are_refused(tmp_path: Path) -> None:
-    def of(name: str, root: Path = tmp_path) -> Callable[[], object]:
+    def surveying(name: str, root: Path = tmp_path) -> Callable[[], object]:
         return lambda: prepare_survey(torchgeo.survey([(None, Path(name)), (None, root)]), tmp_path / "s.h5")
 
-    refused(of("Fakes"), UnknownName, "data set of TorchGeo 'Fakes'", "Fake")
-    refused(of("Fake", tmp_path / "nowhere"), BadInput, "nowhere: TorchGeo does not find Fake in this folder")
-    refused(of("FakeMasks"), BadInput, "FakeMasks train[0]: has image, mask")
-    refused(of("FakeBad"), LandscaleError, "FakeBad val[1]: has pixels that are not whole numbers")
+    refused(surveying("Fakes"), UnknownName, "data set of TorchGeo 'Fakes'", "Fake")
+    refused(surveying("Fake", tmp_path / "nowhere"), BadInput, "nowhere: TorchGeo does not find Fake in this folder")
+    refused(surveying("FakeMasks"), BadInput, "FakeMasks train[0]: has image, mask")
+    refused(surveying("FakeBad"), LandscaleError, "FakeBad val[1]: has pixels that are not whole numbers")
     refused(lambda: torchgeo.survey([(None, Path("Fake"))]), LandscaleError, "the name of a data set and its folder")
 
 
-def test_without_torchgeo_it_is_named_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_torchgeo_is_reported_with_its_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "torchgeo.datasets", None)
     inputs = [(None, Path("EuroSAT")), (None, tmp_path)]
     refused(lambda: torchgeo.survey(inputs), LandscaleError, "pip install torchgeo")

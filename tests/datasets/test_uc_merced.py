@@ -1,4 +1,4 @@
-"""A small UC Merced in its published layout: every pixel, label and split is in the store, by the name of its patch."""
+"""A small UC Merced in its published layout: every pixel, label and split is stored under the name of its patch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_pixels_classes_and_size_of_ground(tmp_path: Path, stored: Stored) -> No
     root = write_uc_merced(tmp_path)
     store = stored(uc_merced.survey([(None, root)]))
     assert (store.layout.classes, store.layout.multi_label) == (UCMERCED21.names, False)
-    assert store.layout.ground == pytest.approx(256 * 0.3048)  # one foot a pixel
+    assert store.layout.ground == pytest.approx(256 * 0.3048)  # one foot per pixel
     assert [plane.key for plane in store.layout.planes] == ["data_0.3048m"]
     assert store.split_sizes() == {"train": 63, "val": 21, "test": 21}
     for c, name in enumerate(UCMERCED21.names):

@@ -104,7 +104,7 @@ def test_batch_script_without_srun_is_one_process(no_launcher):
 
 def test_open_mpi(no_launcher):
     mpi = {"OMPI_COMM_WORLD_SIZE": 4, "OMPI_COMM_WORLD_RANK": 2, "OMPI_COMM_WORLD_LOCAL_RANK": 0}
-    no_launcher.setenv("MASTER_ADDR", "node07")  # as `mpirun -x MASTER_ADDR` gives it
+    no_launcher.setenv("MASTER_ADDR", "node07")  # as `mpirun -x MASTER_ADDR` sets it
     assert announce(no_launcher, **mpi) == Ranks(2, 4, 0)
     assert os.environ["MASTER_ADDR"] == "node07"
     assert os.environ["MASTER_PORT"]
@@ -144,7 +144,7 @@ module.end_process_group()
 
 
 def run_late(folder, case, timeout, ranks):
-    """Exit codes and stderr of some of two ranks, without a launcher."""
+    """Run those of two ranks that are in `ranks`, without a launcher. Returns their exit codes and stderr."""
     script = folder / "late.py"
     script.write_text(LATE)
     with socket.socket() as free:
@@ -165,7 +165,7 @@ def test_collectives_may_take_longer_than_the_arrival(tmp_path):
     assert codes == [0, 0], errors
 
 
-def test_a_missing_rank_is_not_waited_for(tmp_path):
+def test_waiting_for_a_missing_rank_ends_after_the_timeout(tmp_path):
     (code,), (error,) = run_late(tmp_path, "missing", 2, [0])
     assert code == 1
     assert re.search(r"^not all 2 ranks arrived within 2 s \(.+\); run the same command again$", error, re.MULTILINE)

@@ -301,7 +301,7 @@ SIGNALS_FROM_OUTSIDE = {"suspend": suspend, "handled": terminate, "cancel": term
     ],
 )
 def test_no_false_alarm(run_ranks, case, rank, world, alone):
-    """None for a slow rank, an evaluation on one rank, ranks that end later, a suspended job, a SIGTERM that is handled."""
+    """No rank is reported for a slow rank, an evaluation on one rank, a late end, a suspended job, or a handled SIGTERM."""
     outcome = run_ranks(case, rank, world, alone=alone)
     assert not any(outcome.codes)
     assert "landscale: " not in outcome.output

@@ -114,9 +114,9 @@ rank_states = st.tuples(progress, st.sampled_from(["runs", "silent", "ended"]), 
 
 
 @given(st.lists(rank_states, min_size=2, max_size=9))
-def test_who_is_named_when_no_rank_makes_progress(states):
-    """The silent ranks; otherwise those that are furthest behind; otherwise none. Never one that ended well."""
-    states[0] = (states[0][0], "runs", states[0][2])  # the one that searches
+def test_named_ranks_when_no_rank_makes_progress(states):
+    """The silent ranks are named; otherwise those that are furthest behind; otherwise none. Never a rank that ended well."""
+    states[0] = (states[0][0], "runs", states[0][2])  # the rank that searches
     ranks = ThreadRanks([host for _, _, host in states], timeout=10.0)
     heartbeats, detector = ranks.heartbeats[0], ranks.detectors[0]
     for rank, ((step, calls), state, _) in enumerate(states):
@@ -174,7 +174,7 @@ def replace_errors(ranks: ThreadRanks, errors: dict[int, Exception]) -> dict[int
 BROKEN = RuntimeError("gloo: Connection closed by peer")
 
 
-def test_bug_of_one_rank_is_named_on_all_and_stays_itself():
+def test_bug_of_one_rank_is_named_on_all_and_raised_unchanged():
     ranks, bug = ThreadRanks(["a", "b", "b"], timeout=2), ValueError("wrong shape\nmore")
     replacements = replace_errors(ranks, {0: BROKEN, 1: bug, 2: BROKEN})
     (line,) = ranks.lines()
@@ -192,7 +192,7 @@ def test_same_error_on_all_ranks_is_written_once_without_a_rank():
 
 
 def test_full_disk_of_one_rank_is_named_on_all():
-    """An error that a user can mend ends the rank with exit code 2 and without a traceback."""
+    """An error that a user can correct ends the rank with exit code 2 and without a traceback."""
     ranks, full = ThreadRanks(["a", "b"], timeout=2), OSError(28, "No space left on device", "run/last.safetensors")
     replacements = replace_errors(ranks, {0: BROKEN, 1: full})
     (line,) = ranks.lines()
@@ -253,7 +253,7 @@ def test_store_that_does_not_answer_counts_as_dead_after_five_intervals():
     assert detector._diagnosed.is_set()
 
 
-def test_store_that_does_not_answer_has_at_least_three_seconds():
+def test_store_counts_as_dead_after_three_seconds_at_the_earliest():
     detector = ThreadRanks(["a", "a"], timeout=1).detectors[1]  # intervals of 0.1 s
     detector._main_thread_waits = True
     detector._search(detector.heartbeats.last_exchange + 2.9, searched=0.0, hangs=False)
@@ -295,7 +295,7 @@ def detector_of(processes: list[RankProcess], output: io.StringIO) -> FailureDet
 
 
 def test_hanging_ranks_on_this_host_are_killed(sleeping):
-    """Neither this rank itself, nor a process of another host that happens to have the same number."""
+    """This rank itself, and a process of another host that has the same number, are not killed."""
     first, second, third = sleeping
     processes = [RankProcess("a", first.pid), RankProcess("a", second.pid), RankProcess("b", third.pid)]
     detector_of(processes, io.StringIO())._accept(Diagnosis(0, "x", hanging=[0, 1, 2]), writes=False)
@@ -408,7 +408,7 @@ def test_rank_that_ended_first_is_named():
 
 
 def test_searching_rank_counts_as_running():
-    """Whatever end reason it has announced, it is not named as the one that ended."""
+    """Even if it has announced an end reason, it is not named as a rank that ended."""
     processes = [RankProcess("a", 1), RankProcess("b", 2)]
     own = observe(Heartbeat(1, RankProgress(1, 0, 1, 0), "SIGTERM"))
     other = observe(Heartbeat(1, RankProgress(2, 1, 2, 0)))

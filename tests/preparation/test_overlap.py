@@ -85,7 +85,7 @@ def test_parts_before_a_reading_error_are_written() -> None:
     assert written == [0]
 
 
-def test_of_a_writing_and_a_later_reading_error_the_first_is_raised() -> None:
+def test_an_error_of_writing_is_raised_before_a_later_one_of_reading() -> None:
     """The disk is full, but the reader finds a damaged patch before the write fails."""
     read = threading.Event()
 
@@ -133,7 +133,7 @@ def test_garbage_collection_is_restored() -> None:
 def test_a_direct_file_holds_what_was_written(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Ranges of whole pages and of parts of them, written in any order, give the same bytes as in memory."""
     path = tmp_path_factory.mktemp("direct") / "file"
-    plane = Plane("data", ("B02", "B03"), 32, 10)  # 4,096 bytes a patch
+    plane = Plane("data", ("B02", "B03"), 32, 10)  # 4,096 bytes per patch
     source = page_aligned_buffers(Layout((plane,), ("lake",), "custom", multi_label=True), 4)["data"]
     source[...] = np.random.default_rng(1).integers(0, 9000, source.shape)
     raw = source.reshape(-1).view(np.uint8)

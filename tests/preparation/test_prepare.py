@@ -332,7 +332,7 @@ def test_it_survives_20_kills(big: Path, unbroken: Path, tmp_path: Path, cli: Cl
 
 
 def test_a_killed_worker_is_reported_and_the_same_command_resumes(big: Path, unbroken: Path, tmp_path: Path) -> None:
-    """As the kernel does when memory runs out."""
+    """The kernel kills a worker in this way when memory runs out."""
     victim = Victim(big, tmp_path / "s.h5")
     assert victim.wait_for(1)
     workers = workers_of(victim.process.pid)
@@ -373,7 +373,7 @@ def test_a_worker_whose_parent_died_exits_at_once() -> None:
 
 
 def test_two_commands_on_one_store(big: Path, unbroken: Path, tmp_path: Path) -> None:
-    """A user's mistake: each succeeds or is refused, and the store is right, if need be after a further call."""
+    """By mistake. Each command succeeds or is refused, and the store is correct, at the latest after one more call."""
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda _: outcome(Victim(big, tmp_path / "s.h5").process), range(2)))
     assert {a.code for a in answers} <= {0, 2}

@@ -61,8 +61,8 @@ def checked_complete(partial: Path) -> int:
 class Disk:
     """Replaces `os` where stores are written: it fails from the k-th call on; a failing write may write some bytes first."""
 
-    def __init__(self, k: int, number: int, some: bool = False, call: str = "pwrite") -> None:
-        self._left, self._number, self._some, self._call = k, number, some, call
+    def __init__(self, k: int, number: int, partly: bool = False, call: str = "pwrite") -> None:
+        self._left, self._number, self._partly, self._call = k, number, partly, call
         self.calls = 0
 
     def __getattr__(self, name: str) -> object:
@@ -75,7 +75,7 @@ class Disk:
             self._left -= 1
             if self._left > 0:
                 return original(handle, *arguments)
-            if self._some and self._left == 0:  # first a short write, as on a disk that becomes full
+            if self._partly and self._left == 0:  # first a short write, as on a disk that becomes full
                 data, position = arguments
                 return original(handle, data[: max(len(data) // 3, 1)], position)  # type: ignore[index, arg-type]
             raise OSError(self._number, os.strerror(self._number))
@@ -98,7 +98,7 @@ def test_writes_that_fail_at_50_places(
         store = memory / f"{number}.h5"
         partial = store.with_name(f"{store.name}.partial")
         why = rng.choice((errno.ENOSPC, errno.EDQUOT, errno.EIO))
-        monkeypatch.setattr(direct, "os", Disk(place, why, some=number % 2 == 0))
+        monkeypatch.setattr(direct, "os", Disk(place, why, partly=number % 2 == 0))
         answer = cli(*words, store, "--workers", 1)
         assert answer.code == 2, place
         assert answer.lines == [f"landscale: {partial}: cannot be written ({os.strerror(why)})"], place
@@ -156,7 +156,7 @@ def test_a_file_size_limit_with_two_workers(archive: Path, unbroken: Path, tmp_p
 def test_states_are_written_after_the_sync_of_pixels(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order of calls decides what a power failure leaves: data, sync, states."""
+    """After a power failure no state may be on disk without its pixels, so the order is: pixels, sync, states."""
     seen: list[str] = []
     original = writer.StoreWriter._write
 

@@ -29,7 +29,7 @@ from launchers import in_memory
 SEED = 20261
 MANY = pytest.param(2000, marks=pytest.mark.slow)
 counts = pytest.mark.parametrize("count", [150, MANY])
-fewer = pytest.mark.parametrize("count", [20, MANY])  # of what takes a call of prepare each
+fewer = pytest.mark.parametrize("count", [20, MANY])  # for mutants that need a call of `prepare` each
 
 
 def mutated(seed: int, case: int, content: bytes, header: int = 0) -> bytes:
@@ -243,14 +243,14 @@ Case = tuple[int, bytes, str | None]  # number, mutant, and the line by which it
 
 
 def one_by_one(folder: Path, words: list[str], victim: Path, count: int) -> Iterator[Case]:
-    """Prepare with each mutant of `victim` in turn, in processes that may die of it; what is accepted is in `CASE.h5`.
+    """Prepare with each mutant of `victim` in turn, in processes that may crash. Accepted mutants leave a store `CASE.h5`.
 
     A refusal names the victim, or a file that is not there because the victim gave a wrong name.
     """
     whole, below = victim.read_bytes(), words[2]
     wrong, refused, case = [], 0, 0
     while case < count:
-        until = min(case + 100, count)  # at most so many stores exist at once
+        until = min(case + 100, count)  # at most 100 stores exist at once
         mutants = {k: mutated(SEED, k, whole) for k in range(case, until)}
         for k, mutant in mutants.items():
             (folder / f"mutant-{k}").write_bytes(mutant)
@@ -288,7 +288,7 @@ def four(folder: Path, version: int) -> Path:
 
 @fewer
 def test_metadata_of_v2(count: int, memory: Path) -> None:
-    """A parquet file's pages have no checksum unless it was written with them: a changed value passes if it is a value."""
+    """A parquet file's pages have no checksum by default: a changed value is accepted if it is valid."""
     root = four(memory, 2)
     table = metadata([Patch(k) for k in (0, 1, 3, 4)])
     victim = root / "metadata.parquet"

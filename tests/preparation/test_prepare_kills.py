@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, of the command, a worker or dask's workers: complete patches stay, and the rest follows."""
+"""SIGKILL at random moments, of the command, a worker or dask's workers: complete patches are kept, and the next call resumes."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from archives import link_v2
 from conftest import command, outcome
 from launchers import workers_of
 
-BYTES_A_ROW = 12_000  # bytes a patch in the survey, of 160,000 of pixels; ever less for more patches (docs/at-scale.md)
+# Limit for the memory of a patch in the survey (its pixels have 160,000 bytes); larger surveys need less (docs/at-scale.md).
+BYTES_PER_ROW = 12_000
 
 
 def high_water(process: int) -> float:
@@ -42,5 +43,5 @@ def test_memory_is_flat(workers: int, v2: Path, tmp_path: Path) -> None:
     found = {n: peaks(link_v2(tmp_path / str(n), v2, n), tmp_path / "s.h5", workers) for n in (least, 10 * least)}
     print(f"{workers} workers, peak MB of the command and of a worker by patches: {found}")
     (few, few_of_worker), (many, many_of_worker) = found[least], found[10 * least]
-    assert many - few < 4 + 9 * least * BYTES_A_ROW / 1e6
+    assert many - few < 4 + 9 * least * BYTES_PER_ROW / 1e6
     assert many_of_worker - few_of_worker < 4

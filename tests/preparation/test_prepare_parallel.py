@@ -141,7 +141,7 @@ class Launcher:
 
 
 @pytest.fixture(scope="module")
-def slurm_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+def local_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     with slurm(tmp_path_factory.mktemp("slurm")) as environment:
         yield Launcher(srun, environment)
 
@@ -152,7 +152,7 @@ slow = (pytest.mark.slow, pytest.mark.cluster)
 @pytest.fixture(params=["torchrun", pytest.param("srun", marks=slow), pytest.param("mpirun", marks=slow)])
 def launcher(request: pytest.FixtureRequest) -> Launcher:
     if request.param == "srun":
-        return request.getfixturevalue("slurm_here")
+        return request.getfixturevalue("local_slurm")
     if request.param == "mpirun" and shutil.which("mpirun") is None:
         pytest.skip("mpirun is not installed (Debian's openmpi-bin has one)")
     return Launcher({"torchrun": torchrun, "mpirun": mpirun}[request.param], {})
@@ -291,5 +291,5 @@ def test_commands_about_stores_import_neither_torch_nor_pandas(v2: Path, tmp_pat
         names = [line.rpartition("|")[2].strip() for line in imported.splitlines() if line.startswith("import time:")]
         assert "landscale.store" in names
         assert "torch" not in names
-        # Each process tells its own imports: the command's are one, and those of what the workers are forked from none.
+        # Every process prints its imports. Only the command imports pandas: the fork server of the workers does not.
         assert names.count("pandas") == (words[0] == "prepare")

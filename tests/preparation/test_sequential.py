@@ -1,4 +1,4 @@
-"""Patches in file order, from archives in memory that are of no known data set: the store of a survey in any order."""
+"""Archives (in memory) that are read in file order give the same store as a survey of the same patches."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_more_patches_than_the_capacity(archives: SequentialSurvey, expected: Pa
     same(store, expected)
 
 
-def test_one_split_for_all(archives: SequentialSurvey, tmp_path: Path) -> None:
+def test_all_patches_get_the_split_of_the_survey(archives: SequentialSurvey, tmp_path: Path) -> None:
     _, store = prepared(replace(archives, split=2), tmp_path)
     assert store.split_sizes() == {"val": 11}
 
@@ -237,7 +237,7 @@ def test_the_digest_covers_both_ends_of_an_archive(archives: SequentialSurvey) -
     assert archives.digest() not in digests
 
 
-def test_damaged_patches_only(archives: SequentialSurvey, tmp_path: Path) -> None:
+def test_archives_of_damaged_patches_only_are_refused(archives: SequentialSurvey, tmp_path: Path) -> None:
     assert isinstance(archives.partner, MemoryPartner)
     survey = replace(archives, partner=replace(archives.partner, names=[]))
     with pytest.raises(LandscaleError, match=r"^none of 11 patches can be read: .*patch p00: has no radar partner"):
@@ -248,7 +248,7 @@ def test_damaged_patches_only(archives: SequentialSurvey, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("option", "problem"), [("scheduler", "it takes no --scheduler"), ("ranks", "found several ranks")]
 )
-def test_one_process_reads_archives(
+def test_archives_are_refused_for_a_dask_cluster_and_several_ranks(
     option: str, problem: str, archives: SequentialSurvey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Memory:

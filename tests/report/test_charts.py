@@ -1,4 +1,4 @@
-"""Charts: what is drawn, that it is the same every time, and that names and values of any kind do no harm."""
+"""Charts: their content, that drawing is deterministic, and that names and values of any kind are drawn safely."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_an_element_of_a_page_takes_the_pages_colours_and_shares_no_ids():
     st.sampled_from(["loss", HOSTILE, "损失", ""]),
 )
 @settings(max_examples=10)
-def test_names_and_values_of_any_kind(points, name):
+def test_names_and_values_of_any_kind_are_drawn(points, name):
     chart = Chart(name, name, [ChartLine(name, sorted(points)), ChartLine("other", sorted(points))], last_values=True)
     root = ElementTree.fromstring(svg_file(name, [[chart]]))
     assert not list(root.iter(f"{NAMESPACE}script"))

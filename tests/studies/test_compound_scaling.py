@@ -79,12 +79,12 @@ def in_this_process():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
-    def run_here(jobs, workers):
+    def run_sequentially(jobs, workers):
         for job in jobs:
             yield job, trainings._train(job, local_device())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_module, "run_trainings", run_here)
+        patch.setattr(study_module, "run_trainings", run_sequentially)
         yield
     torch.set_num_threads(threads)
 
@@ -344,7 +344,7 @@ def test_other_folders_and_stores_are_refused(cli, store, undisturbed, tmp_path)
     assert not (tmp_path / "new").exists()
 
 
-# ---- the study with pretended trainings
+# ---- the study with faked trainings
 
 
 def made_scores(micro_f1, macro_f1):

@@ -92,7 +92,7 @@ class FakeStudy:
 
     @property
     def batch_and_seed(self):
-        """By name of the trainings that were started, the last start of each."""
+        """Batch and seed of each training that was started, by its name, from its last start."""
         lines = [line.split() for line in (self.folder / "trained").read_text().splitlines()]
         return {name: rest for name, *rest in lines}
 

@@ -10,7 +10,7 @@ from landscale.studies.rank_scaling.rows import rank_scaling_rows
 
 
 def training(ranks: int, seconds: float) -> dict[str, Any]:
-    """An epoch of ten steps of ten patches a rank."""
+    """A training with epochs of ten steps of ten patches per rank."""
     return {"kind": "weak", "ranks": ranks, "batch": 10, "epochs": [{"steps": 10, "seconds": seconds, "counts": True}]}
 
 

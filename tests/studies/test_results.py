@@ -1,4 +1,4 @@
-"""The file of results of a study, which the same command completes."""
+"""The file of results of a study, which the same command resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is computed from what was measured of a network."""
+"""Figures that are computed from the measurements of a network."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from landscale.studies.zoo.measure import SpeedMeasurement, measure_speed
 
 def test_fractions_of_the_speed_of_matrix_products(monkeypatch):
     """A training step counts as three forward passes: forward, and backward to inputs and to weights."""
-    rates = iter([1.0, 40.0, 1.0, 90.0])  # images/s: of training a warm-up and a chunk, then of inference
+    rates = iter([1.0, 40.0, 1.0, 90.0])  # images/s: a warm-up and a chunk of training, then of inference
     monkeypatch.setattr(measurement, "_rate", lambda *_: next(rates))
     monkeypatch.setattr(measurement, "_machine_flops", lambda _: 1e6)
     monkeypatch.setattr(measurement, "describe_model", lambda *_: {"parameters": 11, "flops": 2000})
