@@ -20,8 +20,8 @@ from landscale.training.training import Trainer
 from trainings import BANDS, PLAIN, TINY
 
 
-class Unread:
-    """Stands for numbers on their way to the host; they arrive as ones."""
+class PendingReadings:
+    """Replaces `Readings`, the step's numbers that are copied to the host later: a loss of 1, no divergence."""
 
     def __init__(self, values: torch.Tensor) -> None:
         assert values.device == GPU
@@ -41,9 +41,9 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_steps_on_a_gpu_never_wait_for_it(name, store, tmp_path, monkeypatch):
-    """Three steps: a tensor left on the host raises, so does reading a number; a blocking copy is counted."""
-    monkeypatch.setattr("landscale.training.trainable_model.Readings", Unread)
+def test_training_steps_make_no_blocking_gpu_copies(name, store, tmp_path, monkeypatch):
+    """Three steps. The fake GPU raises for a tensor left on the host and for reading a number, and counts blocking copies."""
+    monkeypatch.setattr("landscale.training.trainable_model.Readings", PendingReadings)
     recipe = replace(RECIPES[name], compile="off")
     classifier = build_classifier(recipe, store)
     with fake_gpu() as transfers:
@@ -58,16 +58,16 @@ def test_steps_on_a_gpu_never_wait_for_it(name, store, tmp_path, monkeypatch):
             results.append(trainer.step(step, incoming))
             trainer.state.step += 1
         assert transfers.waits == [], [str(w) for w in transfers.waits]
-        devices = {p.grad for p in trainer.model.network.parameters()}
-        assert devices == {None}  # the gradients were used
+        gradients = {p.grad for p in trainer.model.network.parameters()}
+        assert gradients == {None}  # cleared after the optimiser step
         assert {p.device for p in trainer.model.averaged.parameters()} == {GPU}
-    assert results == [None, (1.0, 0), (1.0, 0)]  # each is known one step later
+    assert results == [None, (1.0, 0), (1.0, 0)]  # each step returns the result of the step before
     assert trainer.model.read_last_step() == (1.0, 0)
     assert trainer.model.read_last_step() is None
 
 
-def test_reading_the_loss_in_a_step_would_raise(store, tmp_path, monkeypatch):
-    """The counter-check: with numbers read at once, as on a CPU, the fake GPU refuses."""
+def test_the_fake_gpu_raises_when_a_step_reads_its_loss_at_once(store, tmp_path, monkeypatch):
+    """Shows that the test above can fail: reading the numbers within the step, as on a CPU, raises."""
     monkeypatch.setattr("landscale.training.trainable_model.reads_later", lambda device: False)
     recipe = replace(PLAIN, compile="off")
     classifier = build_classifier(recipe, store)
@@ -79,8 +79,7 @@ def test_reading_the_loss_in_a_step_would_raise(store, tmp_path, monkeypatch):
             trainer.step([trainer.patches[:8]], trainer.batches([trainer.patches[:8]]))
 
 
-def test_a_tensor_left_on_the_host_is_noticed(store, tmp_path, monkeypatch):
-    """The counter-check of the fake GPU itself: mixed devices raise, a blocking copy is counted."""
+def test_the_fake_gpu_raises_for_mixed_devices_and_counts_blocking_copies(store, tmp_path, monkeypatch):
     with fake_gpu() as transfers:
         values = torch.zeros(3, device=GPU)
         with pytest.raises(RuntimeError, match="device"):
@@ -90,7 +89,7 @@ def test_a_tensor_left_on_the_host_is_noticed(store, tmp_path, monkeypatch):
         assert len(transfers.waits) == 2
 
 
-def test_a_split_on_the_device_gives_batches_there(store):
+def test_a_split_placed_on_the_gpu_gives_batches_on_the_gpu(store):
     with fake_gpu() as transfers:
         placed = place(store, BANDS.split(","), False, store.patches("train"), Ranks(), GPU, "device")
         assert placed.description.startswith("train split on the GPU")
@@ -107,21 +106,21 @@ def test_a_split_on_the_device_gives_batches_there(store):
         assert transfers.waits == []
 
 
-def test_evaluation_computes_on_the_gpu(store, monkeypatch):
-    """All views of every patch; only the probabilities come back to the host."""
+def test_evaluation_computes_probabilities_on_the_gpu(store, monkeypatch):
+    """All views of a patch are computed there; only the probabilities are copied to the host, once per batch."""
     classifier = build_classifier(replace(TINY, views=8), store)
-    true, seen = Classifier.probabilities, []
+    original, shapes = Classifier.probabilities, []
 
     def probabilities(self, planes):
-        found = true(self, planes)
+        found = original(self, planes)
         assert found.device == GPU
         assert {plane.device for plane in planes.values()} == {GPU}
-        seen.append(tuple(found.shape))
+        shapes.append(tuple(found.shape))
         return found
 
     monkeypatch.setattr(Classifier, "probabilities", probabilities)
     with fake_gpu() as transfers:
         found = infer(classifier.to(GPU), store, store.patches("val"), Ranks(), 8, show=False)
-    assert seen == [(8, 4), (8, 4)]
+    assert shapes == [(8, 4), (8, 4)]
     assert found.shape == (16, 4)
-    assert len([wait for wait in transfers.waits if wait.endswith("→ cpu")]) == 2  # once a batch
+    assert len([wait for wait in transfers.waits if wait.endswith("→ cpu")]) == 2

@@ -1,4 +1,4 @@
-"""The benchmark that waits for a GPU goes the same road on a CPU."""
+"""The benchmark of training on a GPU also runs on a CPU."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_training.py"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "compiled", [False, pytest.param(True, marks=pytest.mark.skipif(not shutil.which("g++"), reason="no g++ here"))]
+    "compiled", [False, pytest.param(True, marks=pytest.mark.skipif(not shutil.which("g++"), reason="needs g++"))]
 )
-def test_every_placement_is_measured(compiled):
-    words = ["--patches=32", "--batch=4", "--seconds=0.2", "--models=wide_resnet_eca"]
-    ended = subprocess.run(
-        [sys.executable, SCRIPT, *words, *([] if compiled else ["--eager-only"])],
+def test_the_gpu_benchmark_measures_every_placement(compiled):
+    args = ["--patches=32", "--batch=4", "--seconds=0.2", "--models=wide_resnet_eca"]
+    process = subprocess.run(
+        [sys.executable, SCRIPT, *args, *([] if compiled else ["--eager-only"])],
         capture_output=True,
         text=True,
         timeout=500,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
-    content = json.loads(ended.stdout)
+    assert process.returncode == 0, process.stderr
+    content = json.loads(process.stdout)
     assert [row["compiled"] for row in content["rows"]] == ([False, True] if compiled else [False])
     for row in content["rows"]:
         for placement in ("disk", "memory", "device"):

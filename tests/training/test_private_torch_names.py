@@ -1,4 +1,4 @@
-"""The private names of torch on which training depends: this test names the one that a new version no longer has."""
+"""Training depends on private names of torch; this test fails with the name that a new version of torch lacks."""
 
 from __future__ import annotations
 
