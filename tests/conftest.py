@@ -1,4 +1,4 @@
-"""Fixtures for all tests: small archives, and the command line as a user calls it."""
+"""Fixtures for all tests: small archives, and the command line."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ settings.register_profile("test", _common, max_examples=25, derandomize=True)
 settings.register_profile("proof", _common, max_examples=200)
 settings.load_profile("test")
 
-# Commands started by tests that run in the background would inherit an ignored SIGINT.
+# If the tests run in the background, SIGINT is ignored, and the commands that they start would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Processes that a test starts import the helpers in tests/support as well.
 SUPPORT = str(Path(__file__).parent / "support")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SUPPORT, os.environ.get("PYTHONPATH")]))
-os.environ["OMP_NUM_THREADS"] = "1"  # for torch, here and in commands: the tests themselves run in parallel
+os.environ["OMP_NUM_THREADS"] = "1"  # for torch, here and in commands, because several tests run at once
 
 
 @pytest.fixture
@@ -48,14 +48,14 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def _seed_torch() -> None:
-    """The same random numbers whichever tests ran before in this process."""
+    """Seed torch, so that a test gets the same random numbers after any other tests in this process."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
 
 
 @pytest.fixture
 def seed() -> int:
-    """Seed for tests that draw moments or damage at random: 0 in `make test`, new each time in `make proof`."""
+    """Seed for tests that draw times of kills or damaged bytes: 0 in `make test`, another one in each `make proof`."""
     value = int(time.time()) if settings.get_current_profile_name() == "proof" else 0
     print(f"seed {value}")  # pytest shows it when the test fails
     return value

@@ -23,7 +23,7 @@ from badserver import (
     names,
     stall,
     status,
-    until_it_is,
+    wait_until,
 )
 from landscale.cli import main
 from landscale.download import catalogue
@@ -99,7 +99,7 @@ def test_sizes_that_head_does_not_state(server: Server, tmp_path: Path) -> None:
         server.head = status(code)
         assert remote_size(f"{server.url}/file", QUICK) is None
     assert [f.size for f in download(archive_of(server), tmp_path, patience=QUICK)] == [len(CONTENT)] * 2
-    server.head = lambda answer: answer.honest(size=0, body=False)
+    server.head = lambda answer: answer.send_file(size=0, body=False)
     assert remote_size(f"{server.url}/file", QUICK) is None
     server.head = status(404)
     with pytest.raises(BadInput, match="404"):
@@ -197,7 +197,7 @@ sys.exit(main())
     command = [sys.executable, str(script), "download", "big", "--root", str(root)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     partial = root / ".big.tar.partial"
-    until_it_is(lambda: partial.exists() and partial.stat().st_size > 1_900_000)
+    wait_until(lambda: partial.exists() and partial.stat().st_size > 1_900_000)
     first.send_signal(end)
     assert first.wait() == code
     assert names(root) == [".big.tar.partial", ".big.tar.partial.version"]

@@ -27,7 +27,7 @@ from badserver import (
     reset,
     stall,
     status,
-    until_it_is,
+    wait_until,
 )
 from landscale.download import transfer
 from landscale.download.transfer import RetryPolicy, fetch
@@ -76,7 +76,7 @@ def test_only_new_bytes_reset_the_count_of_failures(server: Server, tmp_path: Pa
 
 
 def test_a_server_without_ranges_sends_all_of_it_again(server: Server, tmp_path: Path) -> None:
-    server.plan = [drop(60_000, ranges=False), drop(10_000, ranges=False), lambda a: a.honest(ranges=False)]
+    server.plan = [drop(60_000, ranges=False), drop(10_000, ranges=False), lambda a: a.send_file(ranges=False)]
     assert bring(server, tmp_path / "file") == len(CONTENT)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.received() == [None, "bytes=60000-", "bytes=10000-"]
@@ -93,7 +93,7 @@ def test_parts_of_two_versions_are_never_combined(server: Server, tmp_path: Path
 def test_parts_of_two_versions_are_not_combined_without_if_range(server: Server, tmp_path: Path) -> None:
     def deaf(answer: Answer) -> None:
         del answer.headers["If-Range"]
-        answer.honest()
+        answer.send_file()
 
     server.plan = [drop(60_000), change(OTHER, '"two"', deaf)]
     bring(server, tmp_path / "file", OTHER)
@@ -202,11 +202,11 @@ def test_a_content_length_that_promises_too_much_or_too_little(server: Server, t
     def without_size() -> None:
         fetch(f"{server.url}/file", tmp_path / "file", digest(CONTENT), None, QUICK, lambda _: None)
 
-    server.plan = [lambda a: a.honest(size=100_007, ranges=False)] * 9
+    server.plan = [lambda a: a.send_file(size=100_007, ranges=False)] * 9
     with pytest.raises(BadInput, match="the connection ended after 100,000 of 100,007 bytes, 4 times in a row"):
         without_size()
     (tmp_path / ".file.partial").unlink()
-    server.plan = [lambda a: a.honest(size=99_990)]
+    server.plan = [lambda a: a.send_file(size=99_990)]
     with pytest.raises(BadInput, match="it was removed"):
         without_size()
     assert not (tmp_path / "file").exists()
@@ -249,7 +249,7 @@ def test_two_processes_do_not_write_one_file(server: Server, tmp_path: Path) -> 
     first = threading.Thread(target=bring, args=(server, tmp_path / "file", CONTENT, patient))
     first.start()
     partial = tmp_path / ".file.partial"
-    until_it_is(lambda: partial.exists() and partial.stat().st_size > 0)
+    wait_until(lambda: partial.exists() and partial.stat().st_size > 0)
     with pytest.raises(BadInput, match="is being written by another landscale download"):
         bring(server, tmp_path / "file")
     first.join()

@@ -1,4 +1,4 @@
-"""Scores of every patch, once, by name; and weights that come back as they were, or not at all."""
+"""Evaluation: every patch once, bands and classes by name. Weights: loaded unchanged, or refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from landscale.distributed import Ranks
 from landscale.errors import BadInput, BadStore, UnknownName
 from landscale.inference.evaluate import evaluate, infer
 from landscale.loading import batches, evaluation_steps
-from landscale.models import classifier as classifier_room
+from landscale.models import classifier as classifier_module
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import find_weights, load_model, read_config, save_weights
 from landscale.store import Plane
@@ -44,10 +44,10 @@ ORDERS = {  # the same patches under three arrangements of planes, bands and cla
 
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch):
-    """One thread and no bfloat16: how patches are grouped into batches shall not show."""
+    """One thread and no bfloat16: so that results do not depend on how patches are grouped into batches."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(classifier_room, "reduced_precision", lambda device: False)
+    monkeypatch.setattr(classifier_module, "reduced_precision", lambda device: False)
     yield
     torch.set_num_threads(threads)
 
@@ -63,7 +63,7 @@ def stores(tmp_path_factory):
 
 
 def make_classifier(store, **changes):
-    """Random weights with lively outputs: a classifier that tells patches, bands and classes apart."""
+    """Random weights whose probabilities differ clearly between patches, bands and classes."""
     description = Description(
         model="wide_resnet",
         bands=BANDS,
@@ -84,7 +84,7 @@ def make_classifier(store, **changes):
     (batch,) = batches(store, BANDS, store.classes, [np.arange(len(store.classes))], CPU)
     classifier.network.train()
     with torch.no_grad():
-        for _ in range(40):  # norms that fit the data
+        for _ in range(40):  # updates the running statistics of batch norm
             classifier(batch.planes)
         logits = classifier(batch.planes)
         head = classifier.network.get_classifier()
@@ -105,11 +105,11 @@ def probabilities(model, store, split="test"):
 # ---- evaluation
 
 
-def test_scores_are_those_of_scikit_learn(classifier, stores):
+def test_scores_equal_those_of_scikit_learn(classifier, stores):
     store = stores["home"]
     scores = evaluate(classifier, store, "test", show=False)
     p, t = probabilities(classifier, store), store.classes[store.patches("test")]
-    assert p.std(0).min() > 0.05  # lively
+    assert p.std(0).min() > 0.05  # probabilities differ clearly between patches
     found = p > np.array(classifier.description.thresholds)
     assert scores.patches == 39
     assert scores.split == "test"
@@ -125,7 +125,7 @@ def test_scores_are_those_of_scikit_learn(classifier, stores):
 
 
 @pytest.mark.parametrize("batch", [1, 5, 39, 1000])
-def test_the_batch_does_not_matter(classifier, stores, batch):
+def test_scores_do_not_depend_on_the_batch_size(classifier, stores, batch):
     assert evaluate(classifier, stores["home"], "test", batch=batch, show=False).counts == (
         evaluate(classifier, stores["home"], "test", show=False).counts
     )
@@ -138,12 +138,12 @@ def test_bands_and_classes_are_matched_by_name(classifier, stores, arrangement):
     assert not np.array_equal(home.classes, other.classes)
     assert np.array_equal(probabilities(classifier, home), probabilities(classifier, other))
     assert evaluate(classifier, other, "test", show=False) == evaluate(classifier, home, "test", show=False)
-    by_position = other.classes[other.patches("test")]  # what a mix-up would give
+    by_position = other.classes[other.patches("test")]  # the targets if classes were matched by position
     assert not np.array_equal(by_position, home.classes[home.patches("test")])
 
 
-def test_every_patch_has_its_own_probabilities(classifier, stores):
-    """In the order of the patches asked for, and of any number of ranks."""
+def test_probabilities_are_in_the_order_of_the_patches_on_any_number_of_ranks(classifier, stores):
+    """The other ranks are simulated: `gather` computes their parts."""
     store = stores["home"]
     patches = store.patches("test")
     straight = infer(classifier, store, patches, Ranks(), 64, show=False)
@@ -151,17 +151,17 @@ def test_every_patch_has_its_own_probabilities(classifier, stores):
     assert np.allclose(backward[::-1], straight, atol=1e-5)
     assert len(np.unique(straight.round(4), axis=0)) == len(patches)
 
-    class Pretended(Ranks):
+    class SimulatedRanks(Ranks):
         def gather(self, value):
             if self.world == 1:
                 return [value]
-            mine = (
+            parts = (
                 np.concatenate([patches[:0], *evaluation_steps(patches, 4, r, self.world)]) for r in range(self.world)
             )
-            return [infer(classifier, store, rows, Ranks(), 4, show=False) for rows in mine]
+            return [infer(classifier, store, rows, Ranks(), 4, show=False) for rows in parts]
 
     for world in (2, 3, 50):  # also more ranks than batches
-        found = infer(classifier, store, patches, Pretended(0, world), 4, show=False)
+        found = infer(classifier, store, patches, SimulatedRanks(0, world), 4, show=False)
         assert np.allclose(found, straight, atol=1e-5)
 
 
@@ -180,25 +180,25 @@ def test_a_store_without_train_is_scored_with_the_statistics_of_the_weights(clas
     assert evaluate(classifier, only, "test", show=False) == evaluate(classifier, home, "test", show=False)
 
 
-def test_views_are_averaged_over_turns(classifier, stores):
+def test_views_are_averaged_over_rotations_and_reflections(classifier, stores):
     store = stores["home"]
     one = probabilities(classifier, store)
     eight = probabilities(make_classifier(store, views=8), store)
     assert not np.allclose(one, eight, atol=1e-3)
     (batch,) = batches(store, BANDS, store.classes, [store.patches("test")], CPU)
 
-    def turned(k):
+    def rotated(k):
         from landscale.models.input_stage import turn
 
         return {
             names: turn(t.view(torch.int16), k).contiguous().view(torch.uint16) for names, t in batch.planes.items()
         }
 
-    parts = [classifier.probabilities(turned(k)).numpy() for k in range(8)]
+    parts = [classifier.probabilities(rotated(k)).numpy() for k in range(8)]
     assert np.allclose(np.mean(parts, 0), eight, atol=1e-5)
 
 
-def test_what_cannot_be_evaluated(classifier, stores, tmp_path):
+def test_a_missing_split_band_or_class_is_refused(classifier, stores, tmp_path):
     with pytest.raises(UnknownName, match="did you mean test"):
         evaluate(classifier, stores["home"], "tset", show=False)
     rgb = make_store(
@@ -208,18 +208,18 @@ def test_what_cannot_be_evaluated(classifier, stores, tmp_path):
         evaluate(classifier, rgb, "test", show=False)
     with pytest.raises(BadStore, match="no patch of the split 'val'"):
         evaluate(classifier, rgb, "val", show=False)
-    foreign = make_store(
+    other_classes = make_store(
         tmp_path / "f.h5", planes=sentinel_planes(12), splits={"test": 4}, classes=("forest", "lake", "town", "ice")
     )
     with pytest.raises(BadStore, match=r"f\.h5.*'wheat'"):
-        evaluate(classifier, foreign, "test", show=False)
+        evaluate(classifier, other_classes, "test", show=False)
 
 
 KEYS = {"patches", "split", "micro_f1", "macro_f1", "micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap"}
 
 
 def test_the_command_prints_one_object(classifier, stores, tmp_path):
-    """As a user calls it: JSON alone on stdout, progress on stderr, the same figures in a file."""
+    """The installed command: only JSON on stdout, progress on stderr, the same figures in the file."""
     save_weights(tmp_path / "weights", classifier, {})
     command = [str(Path(sys.executable).with_name("landscale")), "evaluate", str(tmp_path / "weights")]
     command += [str(stores["home"].path), "--split", "test", "--json", "--out", str(tmp_path / "scores.json")]
@@ -263,7 +263,7 @@ def test_single_label_scores_have_an_accuracy(tmp_path, capsys):
         (["WEIGHTS", "STORE", "--bath", "8"], "--bath"),
     ],
 )
-def test_refused_in_one_line(classifier, stores, tmp_path, capsys, monkeypatch, words, pattern):
+def test_bad_input_is_refused_with_one_line(classifier, stores, tmp_path, capsys, monkeypatch, words, pattern):
     import re
 
     monkeypatch.chdir(tmp_path)
@@ -277,7 +277,7 @@ def test_refused_in_one_line(classifier, stores, tmp_path, capsys, monkeypatch, 
     assert re.search(pattern, lines[0]), lines[0]
 
 
-def test_scores_go_into_the_run(classifier, stores, tmp_path, capsys):
+def test_scores_of_a_run_are_written_to_its_folder(classifier, stores, tmp_path, capsys):
     run = tmp_path / "run"
     save_weights(run / "weights", classifier, {})
     (run / "run.json").write_text("{}")
@@ -288,7 +288,7 @@ def test_scores_go_into_the_run(classifier, stores, tmp_path, capsys):
 # ---- weights
 
 
-def test_weights_come_back_whole(classifier, stores, tmp_path):
+def test_loaded_weights_equal_the_saved_ones(classifier, stores, tmp_path):
     save_weights(tmp_path / "weights", classifier, {"recipe": "tests", "seed": 3})
     back = landscale.load_model(tmp_path / "weights")
     assert not back.training
@@ -327,7 +327,7 @@ def test_weights_come_back_whole(classifier, stores, tmp_path):
     ],
     ids=str,
 )
-def test_everything_that_decides_travels(stores, tmp_path, changes):
+def test_every_field_of_the_description_is_saved_with_the_weights(stores, tmp_path, changes):
     store = stores["home"]
     if "bands" in changes:
         changes = changes | {"statistics": {b: store.statistics[b] for b in changes["bands"]}}
@@ -339,7 +339,7 @@ def test_everything_that_decides_travels(stores, tmp_path, changes):
     assert evaluate(back, store, "test", show=False) == evaluate(model, store, "test", show=False)
 
 
-def test_older_weights_are_replaced_whole(classifier, stores, tmp_path):
+def test_no_file_of_older_weights_remains_in_the_folder(classifier, stores, tmp_path):
     save_weights(tmp_path / "weights", make_classifier(stores["home"], views=2), {})
     (tmp_path / "weights" / "stale.txt").touch()
     save_weights(tmp_path / "weights", classifier, {})
@@ -347,7 +347,7 @@ def test_older_weights_are_replaced_whole(classifier, stores, tmp_path):
     assert not (tmp_path / "weights" / "stale.txt").exists()
 
 
-def test_a_failure_leaves_the_older_weights(classifier, stores, tmp_path, monkeypatch):
+def test_older_weights_remain_if_writing_fails(classifier, stores, tmp_path, monkeypatch):
     save_weights(tmp_path / "weights", classifier, {})
     monkeypatch.setattr(
         "landscale.models.weights.write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
@@ -372,7 +372,7 @@ def test_one_flipped_bit_is_refused(classifier, tmp_path, place):
         load_model(tmp_path / "weights")
 
 
-def test_what_is_no_weights(classifier, tmp_path):
+def test_a_folder_without_valid_weights_is_refused(classifier, tmp_path):
     save_weights(tmp_path / "weights", classifier, {})
     config, model = tmp_path / "weights" / "config.json", tmp_path / "weights" / "model.safetensors"
     good, bytes_ = config.read_text(), model.read_bytes()
@@ -391,7 +391,7 @@ def test_what_is_no_weights(classifier, tmp_path):
     refused(r"config\.json: is not valid JSON")
     config.write_text("[]")
     refused(r"config\.json")
-    config.write_text(json.dumps({"architecture": "resnet50"}))  # some other library's
+    config.write_text(json.dumps({"architecture": "resnet50"}))  # a configuration of another library
     refused(r"config\.json.*not a description of landscale weights")
     config.write_text(json.dumps(json.loads(good) | {"landscale_format": 99}))
     refused("format 99")
@@ -409,13 +409,13 @@ def test_what_is_no_weights(classifier, tmp_path):
         load_model(tmp_path / "run")
 
 
-def test_weights_are_found_in_a_run(classifier, tmp_path):
+def test_weights_are_found_in_the_folder_of_a_run(classifier, tmp_path):
     save_weights(tmp_path / "run" / "weights", classifier, {"recipe": "mine"})
     assert find_weights(tmp_path / "run") == find_weights(tmp_path / "run" / "weights") == tmp_path / "run" / "weights"
     assert read_config(tmp_path / "run")["provenance"] == {"recipe": "mine"}
 
 
-def test_the_model_card_tells_what_it_is(classifier, tmp_path):
+def test_the_model_card_describes_the_model(classifier, tmp_path):
     about = {"recipe": "tests", "seed": 3, "synthetic": True, "scores": {"split": "val", "patches": 7, "micro_f1": 0.5}}
     save_weights(tmp_path / "weights", classifier, about)
     card = (tmp_path / "weights" / "README.md").read_text()
@@ -424,7 +424,7 @@ def test_the_model_card_tells_what_it_is(classifier, tmp_path):
     assert all(name in card for name in (*CLASSES, *BANDS))
 
 
-def test_pickle_is_nowhere_used():
+def test_pickle_is_not_used_in_the_package():
     """Loading weights or checkpoints of others must not run their code. Tests for stores may pickle a store of their own."""
     source = Path(landscale.__file__).parent
     files = sorted(path for path in source.rglob("*.py") if source / "testing" not in path.parents)
@@ -445,8 +445,8 @@ def test_pickle_is_nowhere_used():
                 assert node.value.value is False, file
 
 
-def test_the_store_is_not_replaced_by_its_scores(classifier, stores, tmp_path, capsys):
-    """Whoever repeats the store's name as the output keeps it."""
+def test_scores_do_not_replace_a_store(classifier, stores, tmp_path, capsys):
+    """If the output path is that of the store, the command is refused and the store stays."""
     save_weights(tmp_path / "weights", classifier, {})
     store = stores["home"].path
     before = store.read_bytes()
@@ -454,7 +454,7 @@ def test_the_store_is_not_replaced_by_its_scores(classifier, stores, tmp_path, c
     assert "exists and is not a file of scores" in capsys.readouterr().err
     assert store.read_bytes() == before
     scores = tmp_path / "scores.json"
-    for begin in ("", '{"older": 1}'):  # an empty file, as mktemp makes them, or what an earlier call left
+    for begin in ("", '{"older": 1}'):  # an empty file, as mktemp makes, and the scores of an earlier call
         scores.write_text(begin)
         assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(scores)]) == 0
         assert json.loads(scores.read_text())["patches"] == 39

@@ -1,4 +1,4 @@
-"""Every figure against scikit-learn and against hand-made ones; thresholds against brute force."""
+"""All figures compared with scikit-learn and with results by hand; thresholds compared with brute force."""
 
 import itertools
 import json
@@ -29,14 +29,14 @@ Array = NDArray[Any]
 Case = tuple[Array, Array]
 PARTS = ("tp", "fp", "fn", "tn")
 
-PRIOR = 10  # positives at which a class's own threshold and the shared one weigh the same
+PRIOR = 10  # number of positives at which a class's own threshold and the shared one have equal weight
 
 few = settings(max_examples=60, deadline=None)
 
 
 @st.composite
 def multi_label(draw: st.DrawFn, min_patches: int = 1) -> Case:
-    """Few levels make ties, also at exactly 0, 0.5 and 1; density 0 and 1 make empty and full classes."""
+    """Few distinct probabilities give ties, also at 0, 0.5 and 1; densities 0 and 1 give classes in no and in all patches."""
     n, c = draw(st.integers(min_patches, 65)), draw(st.integers(1, 20))
     levels = draw(st.sampled_from([1, 2, 4, 10, 1000]))
     density = draw(st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.0]))
@@ -78,7 +78,7 @@ def same(a: Counts, b: Counts) -> None:
 def agree_with_sklearn(result: Scores, p: Array, t: Array, predicted: Array) -> None:
     n, c = p.shape
     rows, supported = result.counts, t.any(0)
-    # an empty column keeps scikit-learn from reading a single class as a binary problem; no figure used here changes
+    # with a single class scikit-learn would assume a binary problem; an empty column prevents it and changes no figure
     t2, d2 = (np.hstack([x, np.zeros((n, 1))]).astype(int) for x in (t, predicted))
     figures = {
         "precision": sk.precision_score,
@@ -111,7 +111,7 @@ def agree_with_sklearn(result: Scores, p: Array, t: Array, predicted: Array) -> 
 
 @few
 @given(multi_label(), st.data())
-def test_multi_label_scores_are_those_of_sklearn(case: Case, data: st.DataObject) -> None:
+def test_multi_label_scores_equal_those_of_scikit_learn(case: Case, data: st.DataObject) -> None:
     p, t = case
     c = p.shape[1]
     thresholds = np.array(data.draw(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.77]), min_size=c, max_size=c)))
@@ -128,7 +128,7 @@ def test_multi_label_scores_are_those_of_sklearn(case: Case, data: st.DataObject
 
 @few
 @given(single_label())
-def test_single_label_scores_are_those_of_sklearn(case: Case) -> None:
+def test_single_label_scores_equal_those_of_scikit_learn(case: Case) -> None:
     p, t = case
     c = p.shape[1]
     true, predicted = t.argmax(1), p.argmax(1)
@@ -143,8 +143,8 @@ def test_single_label_scores_are_those_of_sklearn(case: Case) -> None:
     assert {row["threshold"] for row in result.counts} == {None}
 
 
-def test_by_hand() -> None:
-    """Two patches, three classes: a hit and a false alarm; then a miss of the same class, at exactly its threshold."""
+def test_scores_computed_by_hand() -> None:
+    """Two patches, three classes. Patch 1: a true and a false positive; patch 2: a false negative exactly at the threshold."""
     p = np.array([[0.9, 0.8, 0.1], [0.5, 0.2, 0.3]])
     t = np.array([[1, 0, 0], [1, 0, 0]])
     result = score((p, t))
@@ -167,7 +167,7 @@ def test_equal_probabilities_rank_as_one_group() -> None:
 
 @few
 @given(multi_label(), st.randoms(use_true_random=False), st.sampled_from(["half", "one", "per_class"]))
-def test_order_of_patches_does_not_matter(case: Case, random: Any, how: str) -> None:
+def test_scores_do_not_depend_on_the_order_of_patches(case: Case, random: Any, how: str) -> None:
     order = random.sample(range(len(case[0])), len(case[0]))
     shuffled = (case[0][order], case[1][order])
     assert score(case) == score(shuffled)
@@ -177,7 +177,7 @@ def test_order_of_patches_does_not_matter(case: Case, random: Any, how: str) -> 
 
 @few
 @given(multi_label(), st.lists(st.integers(0, 65), max_size=4), st.sampled_from([None, 0.3, 0.5]))
-def test_counts_of_parts_add_up(case: Case, cuts: list[int], threshold: float | None) -> None:
+def test_counts_of_disjoint_parts_add_up_to_the_total(case: Case, cuts: list[int], threshold: float | None) -> None:
     p, t = case
     bounds = [0, *sorted(min(cut, len(p)) for cut in cuts), len(p)]
     parts = [count_decisions(p[a:b], t[a:b], threshold) for a, b in itertools.pairwise(bounds)]
@@ -188,7 +188,7 @@ def test_counts_of_parts_add_up(case: Case, cuts: list[int], threshold: float | 
 
 @few
 @given(st.data(), st.booleans(), st.randoms(use_true_random=False))
-def test_permuting_the_classes_permutes_the_outcome(data: st.DataObject, multi: bool, random: Any) -> None:
+def test_permuting_the_classes_permutes_the_scores(data: st.DataObject, multi: bool, random: Any) -> None:
     p, t = data.draw(multi_label() if multi else single_label())
     c = p.shape[1]
     order = random.sample(range(c), c)
@@ -206,13 +206,13 @@ def test_permuting_the_classes_permutes_the_outcome(data: st.DataObject, multi: 
 
 @few
 @given(multi_label(), st.booleans())
-def test_json_is_finite(case: Case, multi: bool) -> None:
+def test_json_has_no_nan_or_infinity(case: Case, multi: bool) -> None:
     result = score(case, choose_thresholds(*case, "per_class"), multi)
     content = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert Scores.from_json(content) == result
 
 
-def test_no_patches() -> None:
+def test_scores_without_patches() -> None:
     empty = np.zeros((0, 3))
     for multi in (True, False):
         result = score((empty, empty), multi=multi)
@@ -236,7 +236,7 @@ def brute_force(p: Array, t: Array) -> tuple[float, list[float]]:
 
 @few
 @given(multi_label())
-def test_one_threshold_is_the_best(case: Case) -> None:
+def test_the_single_threshold_has_the_highest_micro_f1(case: Case) -> None:
     thresholds = choose_thresholds(*case, "one")
     assert thresholds.shape == (case[0].shape[1],)
     assert thresholds.dtype == np.float64
@@ -249,7 +249,7 @@ def test_one_threshold_is_the_best(case: Case) -> None:
 
 @few
 @given(multi_label())
-def test_per_class_thresholds_are_the_best_shrunk_toward_the_shared(case: Case) -> None:
+def test_per_class_thresholds_are_the_best_ones_shrunk_toward_the_shared_one(case: Case) -> None:
     p, t = case
     chosen, shared = choose_thresholds(p, t, "per_class"), choose_thresholds(p, t, "one")[0]
     assert ((chosen >= 0) & (chosen <= 1)).all()
@@ -267,7 +267,7 @@ def test_per_class_thresholds_are_the_best_shrunk_toward_the_shared(case: Case) 
             near(logit(chosen[i]), (n * logit(own) + PRIOR * logit(shared)) / (n + PRIOR))
 
 
-def test_a_frequent_class_gets_its_own_threshold_and_a_rare_one_nearly_the_shared() -> None:
+def test_a_frequent_class_has_its_own_threshold_and_a_rare_one_nearly_the_shared_one() -> None:
     rng = np.random.default_rng(0)
     t = np.column_stack([rng.random(20_000) < share for share in (0.5, 0.5, 1e-4)])
     parted_at = np.array([0.1, 0.7, 0.4])
@@ -279,23 +279,23 @@ def test_a_frequent_class_gets_its_own_threshold_and_a_rare_one_nearly_the_share
     assert abs(chosen[2] - shared) < abs(chosen[2] - parted_at[2])
 
 
-def test_equally_good_thresholds_tie_to_the_nearest_to_half() -> None:
-    # F1 is 2/3 with the first alone (threshold 0.8), and with the first four (threshold 0.15)
+def test_of_equally_good_thresholds_the_nearest_to_half_is_chosen() -> None:
+    # F1 is 2/3 if the first patch is positive (threshold 0.8), and if the first four are (threshold 0.15)
     p, t = np.array([[0.9], [0.7], [0.6], [0.2], [0.1]]), np.array([[1], [0], [0], [1], [0]])
     assert choose_thresholds(p, t, "one").tolist() == [pytest.approx(0.8)]
     assert choose_thresholds(p, t, "half").tolist() == [0.5]
 
 
-def test_a_threshold_between_adjacent_floats_still_parts_them() -> None:
+def test_a_threshold_separates_adjacent_floats() -> None:
     low = np.nextafter(0.7, 1)
     high = np.nextafter(low, 1)
     p, t = np.array([[low], [high]]), np.array([[0], [1]])
-    for p_, t_ in ((p, t), (np.nextafter(p, 1), t)):  # of two neighbouring pairs, one has a mean that rounds up
+    for p_, t_ in ((p, t), (np.nextafter(p, 1), t)):  # in one of these two pairs the mean rounds up
         assert count_decisions(p_, t_, choose_thresholds(p_, t_, "one")).tp.tolist() == [1]
         assert count_decisions(p_, t_, choose_thresholds(p_, t_, "one")).fp.tolist() == [0]
 
 
-def test_wrong_input_is_refused() -> None:
+def test_wrong_shapes_and_nan_are_refused() -> None:
     p, t = np.full((4, 2), 0.3), np.ones((4, 2))
     with pytest.raises(UnknownName, match="per_class"):
         choose_thresholds(p, t, "per_clas")
@@ -311,7 +311,7 @@ def test_wrong_input_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_bigearthnet_is_scored_in_seconds() -> None:
+def test_scores_of_a_data_set_as_large_as_bigearthnet_take_seconds() -> None:
     rng = np.random.default_rng(0)
     t = rng.random((590_000, 43), np.float32) < np.geomspace(1e-4, 0.3, 43)
     p = (rng.random(t.shape, np.float32) + t) / 2
@@ -323,7 +323,7 @@ def test_bigearthnet_is_scored_in_seconds() -> None:
 
 
 def test_smooth_threshold_is_the_middle_of_a_plateau() -> None:
-    """Perfect between 0.3 and 0.5, and a lone peak above where one patch more would be right by luck."""
+    """F1 has a plateau between 0.3 and 0.5, and a narrow peak above it, where one patch more is right by chance."""
     p = np.concatenate([np.linspace(0.5, 0.7, 50), np.linspace(0.1, 0.3, 50)])[:, None]
     t = np.repeat([1, 0], 50)[:, None]
     assert choose_thresholds(p, t, "smooth")[0] == pytest.approx(0.4, abs=0.08)
@@ -353,7 +353,7 @@ def test_smooth_threshold_is_the_best_of_weighted_means_over_a_grid(seed: int) -
     assert chosen.tolist() == [pytest.approx(max(smooth, key=lambda threshold: round(smooth[threshold], 9)))] * 3
 
 
-def test_a_peak_at_the_edge_of_a_cliff_is_avoided_by_the_smooth_threshold() -> None:
+def test_smooth_threshold_avoids_a_peak_next_to_a_sharp_drop() -> None:
     """F1 is 0.95 from 0.3 on, 1 from 0.6 on, and 0 from 0.65 on."""
     p = np.concatenate([np.full(20, 0.65), np.full(20, 0.3), np.full(2, 0.6)])[:, None]
     t = np.concatenate([np.ones(20), np.zeros(22)])[:, None]
@@ -361,8 +361,8 @@ def test_a_peak_at_the_edge_of_a_cliff_is_avoided_by_the_smooth_threshold() -> N
     assert choose_thresholds(p, t, "smooth")[0] == pytest.approx(0.575)
 
 
-def test_smooth_threshold_counts_rare_classes_too() -> None:
-    """Micro F1 alone would ask for more than 0.6; half of the classes are only found below 0.35."""
+def test_smooth_threshold_considers_rare_classes() -> None:
+    """By micro F1 alone the threshold would be above 0.6; half of the classes are only found below 0.35."""
     rng = np.random.default_rng(0)
     common = np.concatenate([rng.uniform(0.6, 0.9, 200), rng.uniform(0.0, 0.55, 200)])
     rare = np.concatenate([rng.uniform(0.34, 0.4, 10), rng.uniform(0.0, 0.3, 390)])

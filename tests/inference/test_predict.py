@@ -1,4 +1,4 @@
-"""A scene → a map on the scene's own grid, every pixel in its place, whatever the sizes."""
+"""Maps of scenes: on the grid of the scene, every pixel at its position, for scenes of any size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from landscale.vocabulary.bands import BANDS
 NAMES = ("B02", "B04", "B8A", "B01")  # at 10, 10, 20 and 60 m
 SIDE = 12  # pixels of a window at 10 m: 120 m of ground
 ORIGIN = (399_960.0, 5_300_040.0)
-pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio on its own affine
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
 many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -56,7 +56,7 @@ def describe(bands=NAMES, **changes):
 
 
 class Stub(Classifier):
-    """Its answer is the mean of each window's B02, over 10,000, and of all its bands."""
+    """Returns as probabilities the mean of each window's B02 and of all its bands, both / 10,000."""
 
     def __init__(self, bands=NAMES, **changes):
         torch.nn.Module.__init__(self)
@@ -113,7 +113,7 @@ def read_map(path):
 
 
 def expected_map(values, side, stride, grid):
-    """Mean over windows of their mean, by brute force on the finest grid; pixels no window reaches take the nearest."""
+    """Mean over windows of their mean, by brute force; a pixel outside all windows has the value of the nearest one inside."""
     height, width = values.shape
 
     def places(length):
@@ -142,7 +142,7 @@ def expected_map(values, side, stride, grid):
     length=st.integers(1, 400), side=st.integers(1, 60), steps=st.integers(1, 60), grid=st.sampled_from([1, 2, 3, 6])
 )
 @settings(max_examples=200, deadline=None)
-def test_windows_cover_all_but_a_rest_smaller_than_a_coarse_pixel(length, side, steps, grid):
+def test_windows_cover_all_pixels_but_fewer_than_one_coarse_pixel_at_the_end(length, side, steps, grid):
     side = max(grid, side // grid * grid)
     stride = min(side, max(grid, steps // grid * grid))
     found = window_starts(length, side, stride, grid)
@@ -154,7 +154,7 @@ def test_windows_cover_all_but_a_rest_smaller_than_a_coarse_pixel(length, side, 
     assert length - end < grid
 
 
-# ---- every pixel in its place
+# ---- every pixel at its position
 
 
 @many
@@ -167,10 +167,10 @@ def test_windows_cover_all_but_a_rest_smaller_than_a_coarse_pixel(length, side, 
 )
 @example(47, 41, 7, ceil, 0)  # a stride that is rounded down to whole pixels at 60 m
 @example(47, 41, 11, int, 0)
-@example(5, 40, None, ceil, 0)  # lower than a window
+@example(5, 40, None, ceil, 0)  # fewer rows than a window
 @example(40, 5, None, int, 0)
 @example(1, 1, None, ceil, 0)
-def test_any_size(tmp_path_factory, height, width, stride, rounding, seed):
+def test_map_of_a_scene_of_any_size(tmp_path_factory, height, width, stride, rounding, seed):
     folder = tmp_path_factory.mktemp("scene")
     bands = draw_scene(height, width, seed, rounding=rounding)
     answer = predict(Stub(), write_scene(folder / "scene", bands), folder / "map.tif", stride)
@@ -191,8 +191,8 @@ def test_any_size(tmp_path_factory, height, width, stride, rounding, seed):
 
 @many
 @given(height=st.integers(1, 40), width=st.integers(1, 40), stride=st.integers(1, 12), seed=st.integers(0, 99))
-def test_any_size_at_one_resolution(tmp_path_factory, height, width, stride, seed):
-    """Without coarser bands windows may begin anywhere and no rest remains."""
+def test_map_of_a_scene_of_any_size_at_one_resolution(tmp_path_factory, height, width, stride, seed):
+    """Without coarser bands windows may begin at any pixel, so that they cover all pixels."""
     folder = tmp_path_factory.mktemp("scene")
     bands = draw_scene(height, width, seed, ("B03", "B02"))
     stub = Stub(("B03", "B02"))
@@ -209,12 +209,15 @@ def test_bands_at_20_and_60_m_alone_make_a_map_at_20_m(tmp_path):
     found, profile, _ = read_map(tmp_path / "map.tif")
     assert answer.pixel == 20
     assert profile["transform"] == from_origin(*ORIGIN, 20, 20)
-    assert stub.shapes == {(("B8A",), (1, 6, 6)), (("B01",), (1, 2, 2))}  # 120 m of ground, as it was trained on
+    assert stub.shapes == {
+        (("B8A",), (1, 6, 6)),
+        (("B01",), (1, 2, 2)),
+    }  # windows of 120 m, as large as the patches in training
     assert np.allclose(found[0], expected_map(bands["B8A"], 6, 3, 3), atol=1e-5)
 
 
-def test_a_window_holds_the_same_ground_in_every_band(tmp_path):
-    """Every band counts the same metres: a window's values tell where it lies in each."""
+def test_a_window_covers_the_same_ground_in_every_band(tmp_path):
+    """Pixel values grow linearly with the position, so a window's mean shows its position in each band."""
     height, width = 60, 72
     y, x = np.mgrid[:height, :width].astype(float)
     ramp = 50 * y + 40 * x + 500
@@ -230,16 +233,16 @@ def test_a_window_holds_the_same_ground_in_every_band(tmp_path):
     assert np.allclose(found[0], found[1], atol=1e-4)
 
 
-def test_what_is_bright_in_the_scene_is_bright_in_the_map(tmp_path):
+def test_a_bright_quadrant_of_the_scene_is_bright_in_the_map(tmp_path):
     bands = {name: np.full_like(values, 1000) for name, values in draw_scene(96, 120).items()}
-    bands["B02"][:48, 60:] = 8000  # upper right
+    bands["B02"][:48, 60:] = 8000  # the upper right quadrant
     predict(Stub(), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif")
     found, _, _ = read_map(tmp_path / "map.tif")
     assert np.allclose(found[0, :36, 72:], 0.8)
     assert np.allclose(found[0, 60:], 0.1)
     assert np.allclose(found[0, :, :48], 0.1)
     assert (np.diff(found[0, 10]) >= -1e-6).all()  # rises from left to right, at the border of the quadrant
-    assert found[0, 10, 59:61] == pytest.approx([0.275, 0.625], abs=1e-5)  # means of two windows each
+    assert found[0, 10, 59:61] == pytest.approx([0.275, 0.625], abs=1e-5)  # each the mean of two windows
 
 
 # ---- no data
@@ -252,19 +255,19 @@ def test_what_is_bright_in_the_scene_is_bright_in_the_map(tmp_path):
     box=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
     corner=st.booleans(),
 )
-def test_no_data_is_nan_and_nothing_else_is(tmp_path_factory, height, width, box, corner):
+def test_exactly_the_pixels_without_data_are_nan(tmp_path_factory, height, width, box, corner):
     folder = tmp_path_factory.mktemp("scene")
     bands = draw_scene(height, width, 2)
     empty = np.zeros((height, width), bool)
     top, bottom = sorted((int(box[0] * height), int(box[1] * height)))
     left, right = sorted((int(box[2] * width), int(box[3] * width)))
     empty[top:bottom, left:right] = True
-    if corner:  # the part that no window reaches, too
+    if corner:  # also the pixels outside all windows
         empty[-3:, -2:] = True
         empty[-1, 0] = True
     for name in ("B02", "B04"):
         bands[name][empty] = 0
-    bands["B02"][0, 0] = 0  # a dark pixel of one band is data
+    bands["B02"][0, 0] = 0  # a pixel that is 0 in one band only has data
     empty[0, 0] &= bands["B04"][0, 0] == 0
     predict(Stub(), write_scene(folder / "scene", bands), folder / "map.tif")
     found, _, _ = read_map(folder / "map.tif")
@@ -284,7 +287,7 @@ XML = """<?xml version="1.0"?><n1:Level-2A_User_Product><BOA_ADD_OFFSET_VALUES_L
 @pytest.mark.parametrize(
     "multi", ["S2A_MSIL2A_20220706T085611_N0400_R007_T35VNJ_20220706T123456", "x_N0511_y", "a_N0400"]
 )
-def test_the_offset_of_later_baselines_is_taken_off(tmp_path, multi):
+def test_the_offset_of_later_processing_baselines_is_subtracted(tmp_path, multi):
     bands = draw_scene(30, 30)
     bands["B02"][3:9, 3:9] = bands["B04"][3:9, 3:9] = 0
     shifted = {name: np.where(v > 0, v + 1000, 0).astype(np.uint16) for name, v in bands.items()}
@@ -297,8 +300,8 @@ def test_the_offset_of_later_baselines_is_taken_off(tmp_path, multi):
     assert np.isnan(maps[0]).sum() == 2 * 36
 
 
-def test_the_offset_is_that_of_a_product_in_the_folder(tmp_path):
-    """Who names the folder that a product was unpacked into means the product."""
+def test_the_offset_is_read_from_a_product_below_the_folder(tmp_path):
+    """The scene may be given as the folder that a product was unpacked into."""
     bands = draw_scene(120, 120)
     write_scene(tmp_path / "download" / "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419", bands)
     assert open_scene(tmp_path / "download").offset == 1000
@@ -306,7 +309,7 @@ def test_the_offset_is_that_of_a_product_in_the_folder(tmp_path):
     assert open_scene(tmp_path / "later").offset == 1000
 
 
-def test_a_folder_of_several_scenes(tmp_path, capsys):
+def test_a_folder_of_several_scenes_is_refused(tmp_path, capsys):
     for name in ("one", "two"):
         write_scene(tmp_path / "scenes" / name, draw_scene(120, 120))
     with pytest.raises(
@@ -317,26 +320,26 @@ def test_a_folder_of_several_scenes(tmp_path, capsys):
     assert "more than one scene" in capsys.readouterr().err
 
 
-def test_what_is_no_map_is_not_replaced(tmp_path):
+def test_an_output_that_is_not_a_map_is_not_replaced(tmp_path):
     write_scene(tmp_path / "scene", draw_scene(120, 120))
-    (tmp_path / "store.h5").write_bytes(b"\x89HDF and so on")
+    (tmp_path / "store.h5").write_bytes(b"\x89HDF rest")
     (tmp_path / "folder").mkdir()
     for name, problem in (("store.h5", "exists and is not a GeoTIFF"), ("folder", "is a folder")):
         before = sorted(tmp_path.iterdir())
         with pytest.raises(BadInput, match=f"{name}: {problem}"):
             predict(Stub(), tmp_path / "scene", tmp_path / name)
         assert sorted(tmp_path.iterdir()) == before
-    assert (tmp_path / "store.h5").read_bytes() == b"\x89HDF and so on"
+    assert (tmp_path / "store.h5").read_bytes() == b"\x89HDF rest"
 
 
-def test_numbers_below_the_offset_become_zero_not_huge(tmp_path):
+def test_numbers_below_the_offset_become_zero_and_do_not_wrap_around(tmp_path):
     bands = {name: np.full_like(v, 999) for name, v in draw_scene(24, 24).items()}
     predict(Stub(), write_scene(tmp_path / "x_N0400_y", bands), tmp_path / "map.tif")
     assert (read_map(tmp_path / "map.tif")[0] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["x_N9999_y", "x_N0301_y", "plain", "x_N04001_y"])
-def test_other_names_are_not_shifted(tmp_path, name):
+def test_no_offset_is_subtracted_for_names_of_other_products(tmp_path, name):
     bands = draw_scene(24, 24)
     answer = predict(Stub(), write_scene(tmp_path / name, bands), tmp_path / "map.tif")
     assert answer.offset == 0
@@ -344,7 +347,7 @@ def test_other_names_are_not_shifted(tmp_path, name):
     assert np.allclose(found[0], expected_map(bands["B02"], SIDE, 6, 6), atol=1e-5)
 
 
-def test_the_metadata_has_the_last_word(tmp_path):
+def test_the_metadata_determine_the_offset(tmp_path):
     scene = write_scene(tmp_path / "x_N0213_y", draw_scene(24, 24))
     (scene / "MTD_MSIL2A.xml").write_text(XML.format(-1000, -1000))
     assert open_scene(scene).offset == 1000
@@ -359,7 +362,7 @@ def test_the_metadata_has_the_last_word(tmp_path):
 
 
 def test_a_safe_product_is_read_at_native_resolution(tmp_path):
-    """Bands are stored at several resolutions, and beside them masks that are named after bands."""
+    """The product holds bands at several resolutions, and masks whose names contain those of bands."""
     bands = draw_scene(24, 24)
     root = tmp_path / "S2B_N0300_T32TNT.SAFE" / "GRANULE" / "L2A_T32TNT"
     images = root / "IMG_DATA"
@@ -378,7 +381,7 @@ def test_a_safe_product_is_read_at_native_resolution(tmp_path):
 
 
 @pytest.mark.parametrize("named", ["{}.tif", "T32TNT_20190101T1_{}.TIF", "t32tnt_{}.tiff", "tile_b_{}.tif"])
-def test_names_of_bands(tmp_path, named):
+def test_bands_are_found_by_their_file_names(tmp_path, named):
     scene = write_scene(tmp_path / "scene", draw_scene(12, 12), named)
     assert set(open_scene(scene).files) == set(NAMES)
 
@@ -396,13 +399,13 @@ def test_the_map_is_cloud_optimised(tmp_path):
         assert file.overviews(1) == [2, 4][: len(file.overviews(1))]
         assert file.overviews(1)
         small = file.read(1, out_shape=(300, 600))
-        assert np.isnan(small[:29, :29]).all()  # overviews mean what there is, and know what there is not
+        assert np.isnan(small[:29, :29]).all()  # overviews average the valid pixels and keep nodata
         assert np.isfinite(small[32:]).all()
         assert abs(small[200, 10] - 0.4) < 1e-4
         assert abs(small[200, 590] - 0.2) < 1e-4
 
 
-def test_a_real_classifier_and_the_command(tmp_path, capsys):
+def test_the_command_with_a_real_classifier(tmp_path, capsys):
     torch.manual_seed(0)
     classifier = Classifier(describe(views=2)).eval()
     save_weights(tmp_path / "weights", classifier, {})
@@ -419,19 +422,19 @@ def test_a_real_classifier_and_the_command(tmp_path, capsys):
     assert answer["windows"] == 4 * 3
     assert (answer["height"], answer["width"], answer["stride"]) == (31, 26, 6)
     first = found.copy()
-    assert main(["predict", str(tmp_path / "weights"), str(scene), str(out)]) == 0  # over the older map
+    assert main(["predict", str(tmp_path / "weights"), str(scene), str(out)]) == 0  # replaces the older map
     assert np.array_equal(read_map(out)[0], first)
 
 
-def test_windows_of_the_trained_ground(tmp_path):
-    """A model of 240 m patches looks at 24 px of the scene, whatever side its network takes."""
+def test_windows_are_as_large_as_the_patches_in_training(tmp_path):
+    """For a model of 240 m patches, windows have 24 px of 10 m for any input side of its network."""
     stub = Stub(ground=240, side=90)
     predict(stub, write_scene(tmp_path / "scene", draw_scene(48, 48)), tmp_path / "map.tif")
     assert stub.shapes == {(("B02", "B04"), (2, 24, 24)), (("B8A",), (1, 12, 12)), (("B01",), (1, 4, 4))}
 
 
 @pytest.mark.parametrize("stride", [13, 40, 10_000])
-def test_a_stride_beyond_the_window_leaves_no_gap(tmp_path, stride):
+def test_a_stride_larger_than_the_window_leaves_no_gap(tmp_path, stride):
     bands = {name: np.full_like(v, 5000) for name, v in draw_scene(50, 60).items()}
     predict(Stub(), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif", stride)
     assert np.allclose(read_map(tmp_path / "map.tif")[0], 0.5)
@@ -444,11 +447,11 @@ def refused(tmp_path, scene, pattern, bands=NAMES):
     with pytest.raises(BadInput, match=pattern) as caught:
         predict(Stub(bands), scene, tmp_path / "out" / "map.tif")
     assert "\n" not in str(caught.value)
-    assert not list((tmp_path / "out").glob("*")), "something was left"
-    assert not list((tmp_path / "out").glob(".*")), "something was left"
+    assert not list((tmp_path / "out").glob("*")), "files were left"
+    assert not list((tmp_path / "out").glob(".*")), "files were left"
 
 
-def test_a_scene_that_lacks_a_band(tmp_path):
+def test_a_scene_that_lacks_a_band_is_refused(tmp_path):
     scene = write_scene(tmp_path / "scene", draw_scene(24, 24))
     refused(tmp_path, scene, r"scene: lacks B03, B11; it has", ("B02", "B03", "B11"))
     (tmp_path / "empty").mkdir()
@@ -458,7 +461,7 @@ def test_a_scene_that_lacks_a_band(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, 0.5, 0.98])
-def test_a_damaged_file_is_named(tmp_path, keep):
+def test_the_message_names_a_damaged_file(tmp_path, keep):
     scene = write_scene(tmp_path / "scene", draw_scene(240, 240), compress="deflate")
     file = scene / "B04.tif"
     content = file.read_bytes()
@@ -466,7 +469,7 @@ def test_a_damaged_file_is_named(tmp_path, keep):
     refused(tmp_path, scene, r"B04\.tif: cannot be (read|decoded)")
 
 
-def test_bands_that_do_not_lie_together(tmp_path):
+def test_bands_on_different_grids_are_refused(tmp_path):
     bands = draw_scene(24, 24)
     scene = write_scene(tmp_path / "a", bands)
     write_band(scene / "B8A.tif", bands["B8A"], 20, origin=(ORIGIN[0] + 60, ORIGIN[1]))
@@ -479,7 +482,7 @@ def test_bands_that_do_not_lie_together(tmp_path):
     refused(tmp_path, scene, r"B01\.tif: is 4×7 px")
 
 
-def test_signed_digital_numbers_are_as_good(tmp_path):
+def test_signed_digital_numbers_give_the_same_map(tmp_path):
     bands = draw_scene(24, 24)
     scene = write_scene(tmp_path / "x_N0400_y", {name: v.astype(np.int16) + 1000 for name, v in bands.items()})
     predict(Stub(), scene, tmp_path / "map.tif")
@@ -487,14 +490,14 @@ def test_signed_digital_numbers_are_as_good(tmp_path):
 
 
 def test_reflectances_are_refused(tmp_path):
-    """Numbers in 0…1 are no digital numbers: a map made from them would be nonsense without a word."""
+    """Reflectances in 0…1 are no digital numbers: the map would be wrong without any warning."""
     bands = {name: (v / 10_000).astype(np.float32) for name, v in draw_scene(24, 24).items()}
     refused(tmp_path, write_scene(tmp_path / "scene", bands), r"B02\.tif: .*float32")
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_failure_in_the_middle_leaves_the_older_map_and_costs_one_row(tmp_path, same):
-    """Of five rows of windows two are done; by another classifier they must be done again."""
+def test_after_a_failure_the_older_map_remains_and_finished_rows_are_used(tmp_path, same):
+    """Two of five rows of windows are finished; with another classifier they are computed again."""
     scene, out = write_scene(tmp_path / "scene", draw_scene(40, 40)), tmp_path / "map.tif"
     stub = Stub()
     predict(stub, scene, out)
@@ -522,7 +525,7 @@ def test_a_failure_in_the_middle_leaves_the_older_map_and_costs_one_row(tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "scene"}
 
 
-def test_the_command_refuses_in_one_line(tmp_path, capsys):
+def test_the_command_refuses_bad_input_with_one_line(tmp_path, capsys):
     save_weights(tmp_path / "weights", Classifier(describe()).eval(), {})
     scene = write_scene(tmp_path / "scene", draw_scene(24, 24, names=("B02", "B8A")))
     whole = write_scene(tmp_path / "whole", draw_scene(24, 24))
@@ -544,8 +547,8 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("pixel", "side"), [(0.3048, 24), (0.6096, 12), (0.1524, 48), (10, 1)])
-def test_windows_have_the_size_of_the_patches_that_were_trained_on(tmp_path, pixel, side):
-    """A store of 24 pixels of one foot: windows cover 24 feet of a scene, whatever its pixels."""
+def test_windows_have_the_size_of_the_patches_in_training_for_any_pixel_size(tmp_path, pixel, side):
+    """A store of 24 pixels of one foot: windows cover 24 feet of a scene, for any pixel size."""
     store = make_store(tmp_path / "s.h5", planes=(Plane("data_10m", ("B02", "B04"), 24, 0.3048, "uint8"),))
     recipe = Recipe(model="wide_resnet", options={"width": 0.5}, bands="B02,B04")
     stub = Stub(("B02", "B04"), ground=build_classifier(recipe, store).description.ground)
@@ -555,7 +558,7 @@ def test_windows_have_the_size_of_the_patches_that_were_trained_on(tmp_path, pix
     assert stub.shapes == {(("B02", "B04"), (2, side, side))}
 
 
-# ---- as called from Python
+# ---- the Python functions
 
 RGBN = ("B02", "B03", "B04", "B08")
 
@@ -570,7 +573,7 @@ def interface(tmp_path_factory):
     return folder
 
 
-def test_a_model_and_a_store_by_path_or_as_objects(interface):
+def test_evaluate_takes_model_and_store_by_path_or_as_objects(interface):
     expected = evaluate(load_model(interface / "weights"), open_store(interface / "s.h5"), "val", show=False)
     assert isinstance(expected, Scores)
     assert (expected.split, expected.patches) == ("val", 5)
@@ -578,12 +581,12 @@ def test_a_model_and_a_store_by_path_or_as_objects(interface):
     assert evaluate(str(interface / "weights"), str(interface / "s.h5"), split="val", show=False) == expected
 
 
-def test_the_split_is_test_unless_named(interface):
+def test_evaluate_uses_the_test_split_by_default(interface):
     scores = evaluate(interface / "weights", interface / "s.h5", show=False)
     assert (scores.split, scores.patches) == ("test", 9)
 
 
-def test_a_map_by_path_or_from_a_model(interface, tmp_path):
+def test_predict_takes_the_model_by_path_or_as_an_object(interface, tmp_path):
     first = predict(str(interface / "weights"), str(interface / "scene"), str(tmp_path / "first.tif"))
     second = predict(load_model(interface / "weights"), interface / "scene", tmp_path / "second.tif", stride=6)
     assert isinstance(first, MapSummary)
@@ -595,7 +598,7 @@ def test_a_map_by_path_or_from_a_model(interface, tmp_path):
     assert list(json.loads(json.dumps(first.to_json()))) == keys
 
 
-def test_what_is_not_there_is_named(interface, tmp_path):
+def test_the_message_names_the_missing_path(interface, tmp_path):
     with pytest.raises(BadInput, match="nothing: holds no weights"):
         evaluate(tmp_path / "nothing", interface / "s.h5")
     with pytest.raises(BadStore, match=r"none\.h5"):

@@ -20,7 +20,7 @@ from trainings import PLAIN, learn, tiny_store
 PROBABILITIES = np.array([[0.9, 0.2], [0.4, 0.7], [0.8, 0.6]])
 TARGETS = np.array([[1, 0], [1, 1], [0, 1]])
 
-# scores.json as every version has written it: names and order are what other programs read.
+# Keys of scores.json and their order, as in all versions; other programs read them.
 BEGIN = ["split", "patches", "micro_f1", "macro_f1", "micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap"]
 END = ["subset_accuracy", "hamming_loss", "averages", "counts"]
 CLASS = [
@@ -41,7 +41,7 @@ def single_label() -> Scores:
 
 
 @pytest.fixture
-def no_metrics_left(monkeypatch):
+def without_added_metrics(monkeypatch):
     monkeypatch.setattr(added_metrics, "_METRICS", {})
 
 
@@ -53,14 +53,14 @@ def test_keys_of_the_json_and_their_order(scores, single_label):
     assert list(content["averages"]) == ["micro", "macro", "weighted", "samples"]
 
 
-def test_json_gives_the_same_scores_back(scores, single_label):
+def test_scores_from_json_equal_the_original(scores, single_label):
     for one in (scores, single_label, replace(scores, extra={"brier": 0.2})):
         assert Scores.from_json(json.loads(json.dumps(one.to_json()))) == one
     assert scores.accuracy is None
     assert single_label.accuracy == pytest.approx(2 / 3)
 
 
-def test_scores_do_not_change(scores):
+def test_scores_cannot_be_changed(scores):
     with pytest.raises(FrozenInstanceError):
         scores.micro_f1 = 1.0
 
@@ -70,7 +70,7 @@ def test_scores_are_read_from_a_file(scores, tmp_path):
     path.write_text(json.dumps(scores.to_json()))
     assert read_scores(path) == scores
     path.write_text("{}")
-    assert read_scores(path) is None  # a run on a store without a val split
+    assert read_scores(path) is None  # as written for a store without a val split
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_file_of_other_figures_is_refused(scores, tmp_path, change, problem):
 
 
 def test_headline_figures(scores, single_label):
-    """One list for history, tables, report, model card, studies and the recipe's choice of the best epoch."""
+    """The same list is used in history, tables, report, model card, studies and for `select` of recipes."""
     assert HEADLINE == tuple(HEADLINE_NAMES) == ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
     assert tuple(scores.headline()) == HEADLINE[:-1]
     assert tuple(single_label.headline()) == HEADLINE
@@ -102,7 +102,7 @@ def mean_error(probabilities, targets):
     return np.abs(probabilities - targets).mean()
 
 
-def test_an_added_metric_is_in_the_scores_and_the_headline(no_metrics_left, capsys):
+def test_an_added_metric_is_in_the_scores_and_the_headline(without_added_metrics, capsys):
     register_metric("mean_error", mean_error)
     found = compute_scores(PROBABILITIES, TARGETS, ("lake", "ice"), 0.5, multi_label=True, split="val")
     assert found.extra == {"mean_error": pytest.approx(2.4 / 6)}
@@ -113,13 +113,13 @@ def test_an_added_metric_is_in_the_scores_and_the_headline(no_metrics_left, caps
 
 
 @pytest.mark.parametrize("name", ["micro_f1", "counts", "mean_error"])
-def test_a_metric_cannot_take_the_name_of_another(no_metrics_left, name):
+def test_a_metric_cannot_take_the_name_of_another(without_added_metrics, name):
     register_metric("mean_error", mean_error)
     with pytest.raises(ValueError, match=f"metric '{name}' exists already"):
         register_metric(name, mean_error)
 
 
-def test_an_added_metric_is_in_everything_a_training_writes(no_metrics_left, tmp_path):
+def test_an_added_metric_is_in_all_files_of_a_training(without_added_metrics, tmp_path):
     register_metric("mean_error", mean_error)
     store = tiny_store(tmp_path)
     scores = learn(replace(PLAIN, epochs=1), store, tmp_path / "run")

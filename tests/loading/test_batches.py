@@ -1,4 +1,4 @@
-"""Which patches a step takes, and that their pixels and labels are the store's."""
+"""Which patches are in a step, and that batches hold their pixels and labels as the store does."""
 
 from __future__ import annotations
 
@@ -55,24 +55,24 @@ def test_order_differs_by_seed_and_epoch():
     orders = [tuple(epoch_order(patches, seed, epoch)) for seed in range(3) for epoch in range(5)]
     assert len(set(orders)) == 15
     assert tuple(patches) not in orders
-    # an order mixes: a patch's place in an epoch says nothing about its place in the next
+    # the positions of patches in two epochs are uncorrelated
     assert abs(np.corrcoef(np.argsort(orders[0]), np.argsort(orders[1]))[0, 1]) < 0.15
 
 
-def test_an_order_stays_what_it_was():
-    """Trainings that were begun by an older version go on with the patches that are left."""
+def test_the_order_is_the_same_as_in_older_versions():
+    """A training begun with an older version resumes with the patches of the epoch that were not yet used."""
     assert list(epoch_order(np.arange(10), 0, 0)) == [4, 6, 2, 7, 3, 5, 9, 0, 8, 1]
     assert np.array_equal(epoch_order(np.arange(99), 7, 3), np.random.default_rng([7, 3]).permutation(99))
 
 
-# ---- rare classes more often
+# ---- drawing patches of rare classes more often
 
 weights_of = st.lists(st.floats(0.01, 50), min_size=1, max_size=120)
 
 
 @given(weights_of, st.integers(0, 2**40), st.integers(0, 500))
 @settings(max_examples=200, deadline=None)
-def test_a_patch_comes_as_often_as_its_weight_rounded_down_or_up(weights, seed, epoch):
+def test_an_epoch_has_each_patch_as_often_as_its_weight_rounded_down_or_up(weights, seed, epoch):
     weights = np.array(weights)
     patches = np.arange(1000, 1000 + len(weights))
     order = epoch_order(patches, seed, epoch, weights)
@@ -85,25 +85,25 @@ def test_a_patch_comes_as_often_as_its_weight_rounded_down_or_up(weights, seed, 
     assert (times <= np.ceil(expected + 1e-6)).all()
 
 
-def test_a_patch_comes_in_the_mean_as_often_as_its_weight():
+def test_over_many_epochs_each_patch_is_drawn_in_proportion_to_its_weight():
     weights = np.random.default_rng(0).gamma(1.0, size=40)
     weights /= weights.mean()
     orders = [epoch_order(np.arange(40), 3, epoch, weights) for epoch in range(600)]
     times = np.mean([np.bincount(order, minlength=40) for order in orders], axis=0)
     assert np.abs(times - weights).max() < 5 * 0.5 / 600**0.5
     places = np.array([np.flatnonzero(order == weights.argmax())[0] for order in orders])
-    assert places.min() < 5  # mixed: it does not stand where it stood in the split
+    assert places.min() < 5  # shuffled: the position differs from that in the split
     assert len({tuple(order) for order in orders}) == 600
 
 
 @given(st.integers(1, 300), st.integers(0, 99), st.integers(0, 99))
-def test_equal_weights_are_none(n, seed, epoch):
+def test_equal_weights_give_the_order_without_weights(n, seed, epoch):
     patches = np.arange(n) * 3
     assert np.array_equal(epoch_order(patches, seed, epoch, np.ones(n)), epoch_order(patches, seed, epoch))
 
 
 def test_weights_by_the_rarest_class():
-    """Of 8 patches, 4 have a, 2 have b, 1 has c."""
+    """Of 8 patches, 4 have class a, 2 have class b, 1 has class c."""
     a, b, c = np.eye(3, dtype=np.uint8)
     targets = np.array([a, a, a, a | b, b, b & 0, c, c & 0])
     weights = rare_class_weights(targets, 0.5)
@@ -115,29 +115,31 @@ def test_weights_by_the_rarest_class():
 
 
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(0, 10**6), st.floats(0, 2))
-def test_weights_follow_the_shares_of_classes(n, classes, seed, power):
+def test_weights_follow_the_frequencies_of_classes(n, classes, seed, power):
     rng = np.random.default_rng(seed)
     targets = (rng.random((n, classes)) < rng.random(classes) ** 2).astype(np.uint8)
     weights = rare_class_weights(targets, power)
     assert weights.shape == (n,)
     assert weights.mean() == pytest.approx(1)
     assert (weights > 0).all()
-    shares = targets.mean(0)
+    frequencies = targets.mean(0)
     assume(targets.any())
-    rarest = np.where(targets, shares, 1.0).min(1)
-    known = targets.any(1)
-    assert weights[known] * rarest[known] ** power == pytest.approx(weights[known][0] * rarest[known][0] ** power)
-    assert weights[~known] == pytest.approx(weights[known].min())
+    rarest = np.where(targets, frequencies, 1.0).min(1)
+    labelled = targets.any(1)
+    assert weights[labelled] * rarest[labelled] ** power == pytest.approx(
+        weights[labelled][0] * rarest[labelled][0] ** power
+    )
+    assert weights[~labelled] == pytest.approx(weights[labelled].min())
 
 
-def test_a_rare_class_is_seen_more_often():
+def test_patches_of_a_rare_class_are_drawn_more_often():
     targets = np.zeros((1000, 2), np.uint8)
     targets[:, 0] = 1
     targets[::100, 1] = 1
     weights = rare_class_weights(targets, 0.5)
     seen = targets[epoch_order(np.arange(1000), 0, 0, weights)].sum(0)
     assert seen[0] == 1000
-    assert 90 <= seen[1] <= 100  # each 9 or 10 times: 10 times as often as the others, of which there are 990
+    assert 90 <= seen[1] <= 100  # of 10 patches, each drawn 9 or 10 times: 10 times as often as the other 990
 
 
 # ---- steps of training
@@ -145,35 +147,35 @@ def test_a_rare_class_is_seen_more_often():
 
 @given(sizes)
 @settings(max_examples=150, deadline=None)
-def test_steps_are_whole_and_hold_every_patch_at_most_once(size):
+def test_steps_are_full_and_hold_every_patch_at_most_once(size):
     n, batch, world = size
     order = epoch_order(np.arange(100, 100 + n), 3, 7)
     steps = train_steps(order, batch * world)
     seen = np.concatenate([*steps, np.array([], np.int64)])
     assert np.array_equal(seen, order[: len(seen)])
-    assert n - len(seen) < batch * world  # less than a step is left out
+    assert n - len(seen) < batch * world  # fewer patches than a step are left out
     if n >= batch * world:
         assert all(len(rows) == batch * world for rows in steps)
     else:
         assert len(seen) == n
 
 
-def test_what_is_left_out_changes_from_epoch_to_epoch():
+def test_the_patches_left_out_differ_between_epochs():
     patches = np.arange(10)
     left = [set(patches) - set(np.concatenate(train_steps(epoch_order(patches, 0, e), 4))) for e in range(60)]
     assert all(len(s) == 2 for s in left)
     assert set().union(*left) == set(patches)
 
 
-def test_a_small_split_is_a_step():
+def test_a_split_smaller_than_a_step_is_one_step():
     assert [list(rows) for rows in train_steps(np.arange(5), 8)] == [[0, 1, 2, 3, 4]]
     assert train_steps(np.arange(0), 8) == []
 
 
 @given(sizes)
 @settings(max_examples=40, deadline=None)
-def test_the_ranks_share_a_step(store, size):
-    """Whatever their number, together they take the step, in its order, and none has a step more than another."""
+def test_the_ranks_together_take_every_patch_of_a_step(store, size):
+    """For any number of ranks: each patch is on one rank, in the order of the step, and all ranks have as many steps."""
     n, batch, world = size
     order = epoch_order(store.patches("train"), 3, 7)[:n]
     steps = train_steps(order, batch)
@@ -185,7 +187,7 @@ def test_the_ranks_share_a_step(store, size):
         ]
         for rank in range(world)
     ]
-    assert {len(parts) for parts in ranks} == {len(steps)}  # a rank with a step more would wait for ever
+    assert {len(parts) for parts in ranks} == {len(steps)}  # a rank with one more step would block in a collective
     for k, step in enumerate(steps):
         together = np.full(len(step), -1)
         for rank, parts in enumerate(ranks):
@@ -194,8 +196,8 @@ def test_the_ranks_share_a_step(store, size):
             assert np.array_equal(pixels, store.pixels("data_60m", rows))
             assert np.array_equal(labels, targets[rows])
         assert np.array_equal(together, step)
-        shares = [len(parts[k][0]) for parts in ranks]
-        assert max(shares) - min(shares) <= 1
+        lengths = [len(parts[k][0]) for parts in ranks]
+        assert max(lengths) - min(lengths) <= 1
 
 
 def test_a_rank_without_patches_has_an_empty_batch(store):
@@ -210,16 +212,16 @@ def test_a_rank_without_patches_has_an_empty_batch(store):
 
 @given(sizes)
 @settings(max_examples=100, deadline=None)
-def test_evaluation_sees_every_patch_exactly_once(size):
-    """And in the same batches, whoever takes them."""
+def test_evaluation_batches_hold_every_patch_once_on_any_number_of_ranks(size):
+    """The batches are the same for any number of ranks; rank r has batches r, r + world, …."""
     n, batch, world = size
     patches = np.arange(7, 7 + n)
     alone = evaluation_steps(patches, batch)
     assert [row for rows in alone for row in rows] == list(patches)
     assert all(1 <= len(rows) <= batch for rows in alone)
     for rank in range(world):
-        theirs = evaluation_steps(patches, batch, rank, world)
-        assert [list(rows) for rows in theirs] == [list(rows) for rows in alone[rank::world]]
+        of_rank = evaluation_steps(patches, batch, rank, world)
+        assert [list(rows) for rows in of_rank] == [list(rows) for rows in alone[rank::world]]
 
 
 # ---- pixels
@@ -227,14 +229,14 @@ def test_evaluation_sees_every_patch_exactly_once(size):
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint8", "float32"])
 @pytest.mark.parametrize("bands", [("B04", "B03", "B02"), ("B01", "B8A", "B02"), ("B12",)])
-def test_pixels_are_the_stores(tmp_path, dtype, bands):
+def test_batches_hold_the_pixels_and_labels_of_the_store(tmp_path, dtype, bands):
     store = make_store(tmp_path / "s.h5", planes=sentinel_planes(12, dtype), splits={"train": 11})
     targets = targets_by_name(store, CLASSES)
     rows = epoch_order(np.arange(11), 1, 1)
     parts = []
     for batch in batches(store, bands, targets, evaluation_steps(rows, 4), CPU):
         assert {name for names in batch.planes for name in names} >= set(bands)
-        assert all(set(names) & set(bands) for names in batch.planes)  # a plane nobody asked for is not read
+        assert all(set(names) & set(bands) for names in batch.planes)  # planes without a requested band are not read
         assert batch.targets.dtype == torch.float32
         assert np.array_equal(batch.targets.numpy(), store.classes[batch.rows])
         for names, tensor in batch.planes.items():
@@ -247,37 +249,37 @@ def test_pixels_are_the_stores(tmp_path, dtype, bands):
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 4])
-def test_a_batch_stays_valid_until_the_next_is_asked_for(store, ahead):
+def test_a_batch_stays_valid_until_the_next_is_taken(store, ahead):
     targets = targets_by_name(store, CLASSES)
     steps = [epoch_order(np.arange(90), 0, e)[:32] for e in range(12)]
     places = set()
     for batch, rows in zip(batches(store, store.layout.bands, targets, steps, CPU, ahead), steps, strict=True):
-        time.sleep(0.005)  # the threads gather what they may
+        time.sleep(0.005)  # time for the threads to read ahead
         assert np.array_equal(batch.rows, rows)
         for names, tensor in batch.planes.items():
             plane = next(p for p in store.layout.planes if p.bands == names)
             assert np.array_equal(tensor.numpy(), store.pixels(plane.key, rows))
         assert np.array_equal(batch.targets.numpy(), targets[rows])
         places.add(batch.planes[store.layout.planes[0].bands].data_ptr())
-    assert len(places) <= ahead + 1  # memory is used again
+    assert len(places) <= ahead + 1  # buffers are reused
 
 
-def test_no_steps_no_batches(store):
+def test_without_steps_there_are_no_batches(store):
     assert list(batches(store, ("B02",), store.classes, [], CPU)) == []
 
 
-def test_leaving_early_leaves_no_thread(store):
+def test_threads_end_when_the_iteration_is_abandoned(store):
     before = threading.active_count()
     stream = batches(store, ("B02",), store.classes, [np.arange(8)] * 50, CPU)
     next(stream)
-    assert threading.active_count() > before  # it does gather ahead
+    assert threading.active_count() > before  # threads read ahead
     stream.close()
     del stream
     gc.collect()
     assert threading.active_count() == before
 
 
-def test_bad_patches_are_never_given(tmp_path):
+def test_bad_patches_are_in_no_batch(tmp_path):
     store = make_store(tmp_path / "s.h5", splits={"train": 10, "val": 4}, bad=(3, 7, 12))
     assert list(store.patches("train")) == [0, 1, 2, 4, 5, 6, 8, 9]
     assert list(store.patches("val")) == [10, 11, 13]
@@ -303,15 +305,15 @@ def test_labels_are_mapped_by_name(tmp_path):
     expected = np.zeros((30, 19), np.uint8)
     for i, row in enumerate(labels):
         expected[i, BEN19.columns(names[c] for c in np.flatnonzero(row))] = 1
-    assert expected.any(0).sum() > 15  # the check has something to say about most classes
+    assert expected.any(0).sum() > 15  # most classes occur, so that the comparison is not trivial
     assert np.array_equal(found, expected)
     assert np.array_equal(targets_by_name(store, names), labels)
     some = ("Pastures", "Airports")
     assert np.array_equal(targets_by_name(store, some), labels[:, [names.index(c) for c in some]])
 
 
-def test_labels_are_mapped_whatever_the_order_asked_for(tmp_path):
-    """Published BigEarthNet models list the 19 classes in two orders; both are asked of stores with 43."""
+def test_labels_are_mapped_by_name_for_any_order_of_classes(tmp_path):
+    """Published BigEarthNet models list the 19 classes in two orders; both are requested of stores with 43 classes."""
     store = make_store(
         tmp_path / "s.h5",
         planes=(Plane("data_10m", ("B02",), 4, 10),),

@@ -1,4 +1,4 @@
-"""`PatchDataset` gives the store's patches, also through DataLoader workers that are forked or spawned."""
+"""`PatchDataset` returns the patches of the store, also in DataLoader workers that are forked or spawned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from landscale.vocabulary.nomenclatures import BEN19, CLC43
 from lmdbs import write as write_lmdb
 
 SPLITS = {"val": 5, "train": 11, "test": 3}
-BANDS = ("B12", "B04", "B01")  # of three planes, in another order than the store's
+BANDS = ("B12", "B04", "B01")  # from three planes, in another order than in the store
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def band_of(store, name, rows):
 
 
 @pytest.mark.parametrize("workers", [(0, None), (2, "fork"), (2, "spawn")], ids=str)
-def test_a_data_loader_gives_every_patch_of_the_split(store, workers):
+def test_a_data_loader_returns_every_patch_of_the_split(store, workers):
     number, start = workers
     dataset = PatchDataset(store, "train", bands=BANDS, upsample="nearest")
     loader = DataLoader(dataset, batch_size=4, num_workers=number, multiprocessing_context=start)
     batches = list(loader)
     rows = store.patches("train")
-    assert len(rows) == 10  # without the bad patch
+    assert len(rows) == 10  # all patches of the split but the bad one
     assert [len(batch["image"]) for batch in batches] == [4, 4, 2]
     images = torch.cat([batch["image"] for batch in batches])
     labels = torch.cat([batch["label"] for batch in batches])
@@ -53,7 +53,7 @@ def test_a_data_loader_gives_every_patch_of_the_split(store, workers):
     assert np.array_equal(labels.numpy(), store.classes[rows])
 
 
-def test_coarser_bands_are_resampled_to_the_side_asked_for(store):
+def test_coarser_bands_are_resampled_to_the_requested_side(store):
     rows = store.patches("val")
     item = PatchDataset(store, "val", bands=["B02", "B05"], side=6)[2]
     blocks = band_of(store, "B02", rows)[2].reshape(6, 2, 6, 2).mean((1, 3))
@@ -64,7 +64,7 @@ def test_coarser_bands_are_resampled_to_the_side_asked_for(store):
     assert torch.equal(larger, F.interpolate(coarse, size=(24, 24), mode="bilinear", align_corners=False)[0])
 
 
-def test_items_are_those_of_a_batch(store):
+def test_single_items_equal_those_of_a_batch(store):
     dataset = PatchDataset(store, "train")
     assert len(dataset) == 10
     assert dataset.bands == store.layout.bands
@@ -108,7 +108,7 @@ def test_a_pickled_dataset_holds_no_pixels(store):
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_an_lmdb_may_be_read_before_workers_start(tmp_path, start):
-    """Its environments are opened in each process, not inherited."""
+    """Each process opens the LMDB environments itself, because LMDB forbids using inherited ones."""
     store = open_store(write_lmdb(tmp_path / "Encoded"))
     dataset = PatchDataset(store, "train", bands=("B02",))
     first = dataset[0]["image"]
@@ -118,7 +118,7 @@ def test_an_lmdb_may_be_read_before_workers_start(tmp_path, start):
     assert np.array_equal(images[:, 0].numpy(), band_of(store, "B02", store.patches("train")))
 
 
-def test_what_the_store_lacks_is_refused(store, tmp_path):
+def test_a_missing_split_band_or_class_is_refused(store, tmp_path):
     with pytest.raises(UnknownName, match="split 'training'"):
         PatchDataset(store, "training")
     with pytest.raises(BadStore, match="lacks VV"):

@@ -68,7 +68,7 @@ def same_as_disk(store: PatchStore, where: str, bands: tuple[str, ...], upsample
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    """Parts of some patches and pieces of one, as the real ones are of many."""
+    """Copy parts of a few patches in pieces of one patch, so that a small split has several parts and pieces."""
     monkeypatch.setattr(filling, "_PART", 12_000)
     monkeypatch.setattr(filling, "_PIECE", 3_000)
 
@@ -76,7 +76,7 @@ def small_parts(monkeypatch):
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("dtype", ["uint16", "uint8", "float32"])
 @pytest.mark.parametrize("bands", [("B04", "B03", "B02"), ("B01", "B8A", "B02"), ("B12",)])
-def test_the_patches_are_those_of_the_disk(where, dtype, bands, tmp_path, small_parts):
+def test_patches_in_every_place_equal_those_on_the_disk(where, dtype, bands, tmp_path, small_parts):
     store = make_store(tmp_path / "s.h5", planes=sentinel_planes(12, dtype), splits=SPLITS, bad=(9, 23))
     same_as_disk(store, where, bands)
 
@@ -89,7 +89,7 @@ def test_a_patch_may_be_of_any_number_of_bytes(where, tmp_path):
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_upsampled_patches(where, tmp_path):
+def test_upsampled_patches_equal_those_on_the_disk(where, tmp_path):
     native = sentinel_planes(12)
     every = tuple(band for plane in native for band in plane.bands)
     store = make_store(tmp_path / "s.h5", planes=(*native, Plane(SUPER, every, 12, 10)), splits=SPLITS)
@@ -101,7 +101,7 @@ def test_upsampled_patches(where, tmp_path):
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_patches_of_an_lmdb(where, tmp_path):
+def test_patches_of_an_lmdb_equal_those_on_the_disk(where, tmp_path):
     store = open_store(write_lmdb(tmp_path / "Encoded"))
     rows = store.patches("train")
     device, placed = put(store, where, ("B02", "B12"))
@@ -112,7 +112,7 @@ def test_patches_of_an_lmdb(where, tmp_path):
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_the_store_is_not_read_again(where, tmp_path, monkeypatch):
+def test_the_store_is_not_read_again_after_placing(where, tmp_path, monkeypatch):
     store = make_store(tmp_path / "s.h5", splits=SPLITS)
     device, placed = put(store, where, store.layout.bands)
     monkeypatch.setattr(type(store), "gather", None)
@@ -124,7 +124,7 @@ def test_the_store_is_not_read_again(where, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_a_batch_stays_valid_until_the_next_is_asked_for(where, tmp_path):
+def test_a_batch_stays_valid_until_the_next_is_taken(where, tmp_path):
     store = make_store(tmp_path / "s.h5", splits=SPLITS)
     device, placed = put(store, where, store.layout.bands)
     steps = [epoch_order(store.patches("train"), 0, e)[:8] for e in range(8)]
@@ -136,17 +136,17 @@ def test_a_batch_stays_valid_until_the_next_is_asked_for(where, tmp_path):
         time.sleep(0.002)
         assert np.array_equal(pixels.cpu().numpy(), store.pixels("data_10m", rows))
         places.add(pixels.data_ptr())
-    assert len(places) <= 3  # memory is used again
+    assert len(places) <= 3  # buffers are reused
 
 
 @pytest.mark.parametrize("where", ["memory", "device"])
-def test_a_rank_that_fills_for_long_is_not_silent(where, tmp_path, small_parts):
+def test_a_rank_reports_progress_while_it_copies(where, tmp_path, small_parts):
     store = make_store(tmp_path / "s.h5", splits=SPLITS)
     beats = []
     assert place(
         store, store.layout.bands, False, store.patches("train"), Ranks(report_progress=beats.append), CPU, where
     )
-    assert beats == [-1] * 10  # 19 patches, two a part
+    assert beats == [-1] * 10  # 19 patches in parts of two
 
 
 # ---- free memory
@@ -165,29 +165,37 @@ GB43 = 43 * 10**9
 
 
 @pytest.mark.parametrize(
-    ("how", "there", "where"),
+    ("how", "free", "where"),
     [
         ("auto", free_of_ranks((200, 100, 80)), "device"),
-        ("auto", free_of_ranks((200, 100, 70)), "memory"),  # more than 60% of it
+        ("auto", free_of_ranks((200, 100, 70)), "memory"),  # 43 GB are more than 60% of the GPU
         ("device", free_of_ranks((200, 100, 70)), "device"),
         ("auto", free_of_ranks((200, 100, 40), ranks=4), "sharded"),
         ("device", free_of_ranks((200, 100, 40), ranks=4), "sharded"),
-        ("auto", free_of_ranks((200, 100, 80), (200, 100, 40), ranks=4), "sharded"),  # the same on all machines
+        (
+            "auto",
+            free_of_ranks((200, 100, 80), (200, 100, 40), ranks=4),
+            "sharded",
+        ),  # the place is the same on all machines
         ("auto", free_of_ranks((200, 100, 80), (200, 100, 10), ranks=4), "memory"),
-        ("auto", free_of_ranks((200, 60, 10), ranks=4), "disk"),  # too little can be shared
-        ("auto", free_of_ranks((200, 60, 10)), "memory"),  # and one rank need not share
+        ("auto", free_of_ranks((200, 60, 10), ranks=4), "disk"),  # too little memory can be shared
+        ("auto", free_of_ranks((200, 60, 10)), "memory"),  # one rank does not need shared memory
         ("auto", free_of_ranks((70, 70, 10), ranks=4), "disk"),
         ("memory", free_of_ranks((70, 70, 80), ranks=4), "memory"),
         ("device", free_of_ranks((200, 0, None), ranks=4), "device"),
-        ("device", free_of_ranks((100, 0, None), ranks=4), "sharded"),  # processes of one machine share its memory
+        (
+            "device",
+            free_of_ranks((100, 0, None), ranks=4),
+            "sharded",
+        ),  # on CPUs, the processes of a machine divide its memory
     ],
 )
-def test_a_place_is_chosen_by_the_least_free_memory(how, there, where):
-    assert choose(how, GB43, there) == where
+def test_a_place_is_chosen_by_the_least_free_memory(how, free, where):
+    assert choose(how, GB43, free) == where
 
 
 @pytest.mark.parametrize(
-    ("how", "there", "said"),
+    ("how", "free", "found"),
     [
         ("memory", free_of_ranks((40, 40, 80)), "found|40 GB of memory"),
         ("memory", free_of_ranks((200, 30, 80), ranks=2), r"30 GB of memory that can be shared \(/dev/shm\)"),
@@ -195,17 +203,17 @@ def test_a_place_is_chosen_by_the_least_free_memory(how, there, where):
         ("device", free_of_ranks((200, 30, 10), ranks=4), "10 GB on a device, 40 GB on all of a machine"),
     ],
 )
-def test_a_place_that_is_too_small_is_refused(how, there, said):
+def test_a_place_that_is_too_small_is_refused(how, free, found):
     with pytest.raises(
-        LandscaleError, match=rf"^--placement {how}: the train split takes 43 GB, .*90%.*({said})[^\n]*$"
+        LandscaleError, match=rf"^--placement {how}: the train split takes 43 GB, .*90%.*({found})[^\n]*$"
     ):
-        choose(how, GB43, there)
+        choose(how, GB43, free)
 
 
-def test_refusals_and_what_stays_on_the_disk(tmp_path, monkeypatch):
+def test_refused_placements_and_splits_that_stay_on_the_disk(tmp_path, monkeypatch):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(6), splits=SPLITS)
     rows, bands = store.patches("train"), store.layout.bands
-    assert place(store, bands, False, rows, Ranks(), CPU, "auto") is None  # the page cache is memory
+    assert place(store, bands, False, rows, Ranks(), CPU, "auto") is None  # on a CPU the page cache suffices
     assert place(store, bands, False, rows, Ranks(), torch.device("cuda", 0), "disk") is None
     with pytest.raises(BadStore, match="lacks B12"):
         place(store, ("B12",), False, rows, Ranks(), CPU, "memory")
@@ -216,11 +224,11 @@ def test_refusals_and_what_stays_on_the_disk(tmp_path, monkeypatch):
 
 
 def test_free_memory_is_what_the_job_may_take(tmp_path):
-    here = free_memory(CPU)
+    free = free_memory(CPU)
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    assert 0 < here.memory < total
-    assert 0 < here.shared <= here.memory
-    assert here.gpu is None
+    assert 0 < free.memory < total
+    assert 0 < free.shared <= free.memory
+    assert free.gpu is None
     files = {"job_7/step_0": "max", "job_7": "64000", "memory/uid_0/job_7": "32000"}
     for folder, limit in files.items():
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
@@ -238,8 +246,8 @@ def test_free_memory_is_what_the_job_may_take(tmp_path):
 
 
 @given(st.data())
-def test_every_rank_receives_its_rows_in_their_order(data):
-    """Any machines, any step, oversampled rows and steps smaller than the world among them."""
+def test_every_rank_receives_the_patches_of_its_batch_in_order(data):
+    """For any distribution of ranks over machines and any step, also with repeated rows and fewer rows than ranks."""
     hosts = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=7))
     patches = data.draw(st.integers(1, 30))
     at = np.array(data.draw(st.lists(st.integers(0, patches - 1), max_size=25)), np.int64)
@@ -259,7 +267,7 @@ def test_every_rank_receives_its_rows_in_their_order(data):
 
 
 @given(st.lists(st.integers(0, 99), unique=True, min_size=1, max_size=30), st.lists(st.integers(0, 99), max_size=9))
-def test_positions(split, rows):
+def test_positions_in_a_split(split, rows):
     split, rows = np.array(sorted(split)), np.array(rows, np.int64)
     if set(rows) <= set(split):
         assert np.array_equal(split[positions(split, rows)], rows)
@@ -328,15 +336,15 @@ def case(ranks, how, free=None, host="one"):
 
 def all_cases(ranks):
     host = "one" if ranks.rank < 2 else "two"
-    case(ranks, "memory")  # by what there is
-    case(ranks, "device", 2 * SPLIT)  # all on one machine; too little memory for all ranks to have all
+    case(ranks, "memory")  # by the real free memory
+    case(ranks, "device", 2 * SPLIT)  # all on one machine, with too little memory for a whole split on each rank
     case(ranks, "memory", 2 * SPLIT, host)
     case(ranks, "device", 2 * SPLIT, host)
     case(ranks, "memory", SPLIT // (2 if ranks.rank == 1 else 1) * 3)
-    case(ranks, "memory", SPLIT // (2 if ranks.rank == 1 else 1))  # too little on one of them
+    case(ranks, "memory", SPLIT // (2 if ranks.rank == 1 else 1))  # too little on one machine
     if ranks.rank == 0:
         resource.setrlimit(resource.RLIMIT_FSIZE, (SPLIT // 2, resource.RLIM_INFINITY))
-    case(ranks, "memory", 10 * SPLIT)  # more free memory is claimed than there is
+    case(ranks, "memory", 10 * SPLIT)  # more free memory is reported than can be written
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     gather = type(store).gather
     if ranks.first:
@@ -348,7 +356,7 @@ def all_cases(ranks):
     type(store).gather = gather
 
 
-def tell(name, content):
+def write_fact(name, content):
     part = folder / f".{name}.{os.getpid()}"
     part.write_text(json.dumps(content))
     part.rename(folder / name)
@@ -361,22 +369,22 @@ if ranks.rank < 2:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=ranks.rank, world_size=2)
     ranks = Ranks(ranks.rank, 2, ranks.rank)
     all_cases(ranks)
-    tell(f"facts-{ranks.rank}", facts)
+    write_fact(f"facts-{ranks.rank}", facts)
 
-    def slow(self, rows, into):  # of the one that fills
-        tell("filling", {"pid": os.getpid(), "maps": shared()})
+    def slow(self, rows, into):  # replaces the method of the rank that copies
+        write_fact("filling", {"pid": os.getpid(), "maps": shared()})
         time.sleep(300)
     type(store).gather = slow
-    tell(f"pid-{ranks.rank}", os.getpid())
+    write_fact(f"pid-{ranks.rank}", os.getpid())
     case(ranks, "memory")
 else:
-    tell(f"facts-{ranks.rank}", facts)
+    write_fact(f"facts-{ranks.rank}", facts)
 """
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """Three processes that place a split in all ways, then two of them, which are killed while they fill the memory."""
+    """Three processes that place a split in all ways, then two of them, which are killed while they copy."""
     folder = tmp_path_factory.mktemp("placement")
     make_store(folder / "s.h5", planes=sentinel_planes(12), splits=SPLITS)
     script = folder / "script.py"
@@ -390,7 +398,7 @@ def launched(tmp_path_factory):
             time.sleep(0.05)
         pids = [read(path) for path in folder.glob("pid-*")]
     finally:
-        torchrun.kill()  # before its workers, so that it cannot tidy up after them
+        torchrun.kill()  # before its workers, so that it cannot clean up after them
         torchrun.wait()
         for rank in folder.glob("pid-*"):
             os.kill(read(rank), signal.SIGKILL)
@@ -406,20 +414,20 @@ def read(path):
 
 
 def facts_of(folder, world, how):
-    """By case, of all ranks."""
+    """For each case, the facts of all ranks."""
     ranks = [[f for f in read(folder / f"facts-{k}") if (f["world"], f["how"]) == (world, how)] for k in range(world)]
     return list(zip(*ranks, strict=True))
 
 
 @pytest.mark.parametrize("world", [3, 2])
 def test_memory_is_shared_by_the_processes_of_a_machine(launched, world):
-    """That the patches are those of the disk was asserted in there."""
+    """SCRIPT has already compared the patches with those on the disk."""
     real, machines, *_ = facts_of(launched, world, "memory")
     assert {f["description"].split(" (")[0] for f in real} == {"train split in shared memory"}
     maps = [f["maps"] for f in real]
     assert len(maps[0]) == 1
     assert maps == [maps[0]] * world
-    files = [f["maps"][0] for f in machines]  # the first one's has been given back by now
+    files = [f["maps"][0] for f in machines]  # the file of the first case no longer exists
     assert all(len(f["maps"]) == 1 for f in machines)
     assert files == [files[0], files[0], *[files[-1]] * (world - 2)]
     assert (files[-1] != files[0]) == (world == 3)  # on another machine
@@ -441,8 +449,8 @@ def test_a_split_is_spread_over_the_devices_of_a_machine(launched, world):
 
 
 @pytest.mark.parametrize("world", [3, 2])
-def test_all_are_refused_when_one_is(launched, world):
-    """And none waits for the others."""
+def test_all_ranks_raise_the_error_of_one(launched, world):
+    """So no rank blocks in a collective."""
     *_, fits, small, full, damaged = facts_of(launched, world, "memory")
     assert all("description" in f for f in fits)
     for refused, said in (
@@ -456,13 +464,13 @@ def test_all_are_refused_when_one_is(launched, world):
         assert all(f["maps"] == [] for f in refused)
 
 
-def test_nothing_is_left_of_processes_that_were_killed_while_they_filled(launched):
+def test_no_shared_memory_is_left_by_processes_killed_while_they_copied(launched):
     (inode,) = read(launched / "filling")["maps"]
     assert not any(entry.stat().st_ino == int(inode) for entry in Path("/dev/shm").iterdir())
     left = []
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
             left += [line for line in maps.read_text().splitlines() if f"/dev/shm/#{inode} " in line]
-        except OSError:  # gone, or not ours to see
+        except OSError:  # the process has ended, or its maps may not be read
             continue
-    assert left == []  # without a name and without a process that maps it, it is gone
+    assert left == []  # an unnamed file that no process maps has been deleted by the system

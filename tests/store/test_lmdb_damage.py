@@ -22,7 +22,7 @@ from landscale.preparation import prepare_survey
 from landscale.store import open_store
 from landscale.store.planes import SENTINEL2
 from landscale.store.safetensor import SafetensorsDecoder
-from lmdbs import PATCHES, WORDS, put, refused, tells, value
+from lmdbs import PATCHES, WORDS, check_message, put, refused, value
 
 
 def mutated(rng: random.Random, content: bytes) -> bytes:
@@ -120,14 +120,14 @@ def test_a_damaged_value_is_named(case: str, lmdb_copy: Path, tmp_path: Path, cl
     store = open_store(lmdb_copy)
     with pytest.raises(BadStore) as error:
         store.pixels("data_10m", store.patches("test"))
-    tells(error.value, lmdb_copy, victim.v2, said)
+    check_message(error.value, lmdb_copy, victim.v2, said)
     assert not np.isnan(store.pixels("data_10m", store.patches("train"))).any()
     answer = cli("verify", lmdb_copy)
     assert answer.code == 1
     assert f"damaged: {victim.v2}\n" in answer.out
     with pytest.raises(LandscaleError) as error:
         prepare_survey(survey([(None, lmdb_copy)]), tmp_path / "s.h5")
-    tells(error.value, lmdb_copy, victim.v2, said)
+    check_message(error.value, lmdb_copy, victim.v2, said)
     outcome = prepare_survey(survey([(None, lmdb_copy)]), tmp_path / "s.h5", skip_bad=True)
     assert [name for name, _ in outcome.skipped] == [victim.v2]
 

@@ -24,12 +24,12 @@ from landscale.superres.wald import degrade
 from landscale.vocabulary.bands import BANDS
 from sharpening import read_bands, write_keras, write_mat, write_scene
 
-# Of rasterio, in its own affine transforms.
+# rasterio raises this warning in its own use of affine transforms.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
 @pytest.mark.parametrize("scale", [2, 6])
-def test_degrading_is_a_gaussian_and_a_block_mean(scale):
+def test_degrade_equals_a_gaussian_blur_and_a_block_mean_of_scipy_and_numpy(scale):
     values = np.random.default_rng(0).uniform(0, 9000, (3, 36, 48)).astype(np.float32)
     blurred = np.stack([gaussian_filter(band, 1 / scale) for band in values])
     expected = blurred.reshape(3, 36 // scale, scale, 48 // scale, scale).mean((2, 4))
@@ -37,7 +37,7 @@ def test_degrading_is_a_gaussian_and_a_block_mean(scale):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_reflection_is_symmetric_padding_of_numpy():
+def test_padding_equals_symmetric_padding_of_numpy():
     values = np.arange(20).reshape(4, 5)
     for margin in (1, 4, 11):
         expected = np.pad(values, margin, mode="symmetric")
@@ -103,9 +103,9 @@ def test_offset_of_a_level_1c_product(scene: Path, tmp_path: Path):
 # ---- Keras
 
 
-def test_converted_keras_weights_compute_the_same(cli: Cli, tmp_path: Path):
+def test_converted_keras_weights_give_the_output_of_the_keras_network(cli: Cli, tmp_path: Path):
     files = {20: tmp_path / "s2_032.hdf5", 60: tmp_path / "s2_030.hdf5"}
-    # Numbers of layers from 7 on: conv2d_9 must come before conv2d_10.
+    # Layers are numbered from 7: conv2d_9 must come before conv2d_10.
     layers = {20: write_keras(files[20], 10, 6, 0), 60: write_keras(files[60], 12, 2, 7)}
     answer = cli("superres", "convert", files[60], files[20], tmp_path / "weights", "--json")
     assert answer.code == 0, answer.lines
@@ -124,7 +124,7 @@ def test_converted_keras_weights_compute_the_same(cli: Cli, tmp_path: Path):
         torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_inputs_are_upsampled_and_divided():
+def test_inputs_are_upsampled_bilinearly_and_divided_by_2000():
     planes = {10: torch.full((1, 4, 12, 12), 2000.0), 20: torch.full((1, 6, 6, 6), 4000.0)}
     stack = stack_inputs(planes, NetworkShape(20))
     assert stack.shape == (1, 10, 12, 12)
@@ -139,38 +139,38 @@ def bad_command(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[
     """A command that must fail, and part of its error message."""
     evaluate, apply = ["superres", "evaluate", weights], ["superres", "apply", weights]
     bands = read_bands(scene)
-    if name == "no scene":
+    if name == "missing scene":
         return [*evaluate, tmp_path / "none"], "no such scene"
     if name == "missing band":
         return [*evaluate, write_scene(tmp_path / "s", {k: v for k, v in bands.items() if k != "B8A"})], "lacks B8A"
-    if name == "half of 60 m":
+    if name == "one of two bands at 60 m":
         return [*evaluate, write_scene(tmp_path / "s", {k: v for k, v in bands.items() if k != "B09"})], "lacks B09"
-    if name == "not native":
+    if name == "band not at its native resolution":
         half = bands | {"B05": bands["B05"].repeat(2, 0).repeat(2, 1)}
         folder = write_scene(tmp_path / "s", half)
         with rasterio.open(folder / "B05.tif", "r+") as file:
             file.transform = from_origin(300_000, 8_400_000, 10, 10)
         return [*apply, folder, tmp_path / "out"], "expected B05 at 20 m"
-    if name == "no weights":
+    if name == "missing weights":
         return ["superres", "apply", tmp_path / "none", scene, tmp_path / "out"], "holds no weights"
     if name == "truncated weights":
         file = weights / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-100])
         return [*apply, scene, tmp_path / "out"], "is damaged"
-    if name == "foreign weights":
+    if name == "weights of another version":
         config = json.loads((weights / "config.json").read_text())
         config["networks"]["20m"]["inputs"].reverse()
         (weights / "config.json").write_text(json.dumps(config))
         return [*apply, scene, tmp_path / "out"], "cannot build"
-    if name == "occupied":
+    if name == "output folder of something else":
         shutil.copytree(scene, tmp_path / "out")
         return [*apply, scene, tmp_path / "out"], "was not written by superres apply"
-    if name == "old mat":
+    if name == "MATLAB file of version 5":
         (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(600))
         return [*evaluate, tmp_path / "a.mat"], "is not a MATLAB file of version 7.3"
-    if name == "empty mat":
+    if name == "MATLAB file without bands":
         return [*evaluate, write_mat(tmp_path / "a.mat", bands, {"x": ("B02",)})], "holds none of im10"
-    if name == "other mat":
+    if name == "MATLAB array of another shape":
         return [*evaluate, write_mat(tmp_path / "a.mat", bands, {"im10": ("B02", "B03")})], "im10 has shape"
     if name == "reflectances":
         return [
@@ -182,14 +182,14 @@ def bad_command(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[
             *evaluate,
             write_mat(tmp_path / "a.mat", {k: -1.0 * v for k, v in bands.items()}),
         ], "16-bit digital numbers"
-    if name == "mat without 20 m":
+    if name == "MATLAB file without 20 m":
         return [*evaluate, write_mat(tmp_path / "a.mat", bands, {"im10": IMAGES["im10"]})], "lacks B05"
-    if name == "tiny":
+    if name == "scene smaller than a patch":
         tiny = write_scene(tmp_path / "s", {k: v[: 60 // BANDS[k].gsd * 2] for k, v in bands.items()})
         return ["superres", "train", tiny, tmp_path / "w"], "to train on"
-    if name == "time":
+    if name == "time limit that is not a time":
         return ["superres", "train", scene, tmp_path / "w", "--max-time", "soon"], "--max-time"
-    if name == "no keras":
+    if name == "not a Keras file":
         return ["superres", "convert", scene / "B02.tif", tmp_path / "w"], "is no HDF5 file of Keras"
     write_keras(tmp_path / "k.h5", 3, 3, 1)
     return ["superres", "convert", tmp_path / "k.h5", tmp_path / "w"], "takes 3 bands and gives 3"
@@ -197,11 +197,28 @@ def bad_command(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[
 
 @pytest.mark.parametrize(
     "name",
-    ["no scene", "missing band", "half of 60 m", "not native", "no weights", "truncated weights", "foreign weights",
-     "occupied", "old mat", "empty mat", "other mat", "reflectances", "negative", "mat without 20 m", "tiny", "time", "no keras",
-     "other keras"],
-)  # fmt: skip
-def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, scene: Path, weights: Path, name: str):
+    [
+        "missing scene",
+        "missing band",
+        "one of two bands at 60 m",
+        "band not at its native resolution",
+        "missing weights",
+        "truncated weights",
+        "weights of another version",
+        "output folder of something else",
+        "MATLAB file of version 5",
+        "MATLAB file without bands",
+        "MATLAB array of another shape",
+        "reflectances",
+        "negative",
+        "MATLAB file without 20 m",
+        "scene smaller than a patch",
+        "time limit that is not a time",
+        "not a Keras file",
+        "Keras file of another network",
+    ],
+)
+def test_bad_input_is_refused_with_one_line(cli: Cli, tmp_path: Path, scene: Path, weights: Path, name: str):
     words, expected = bad_command(name, tmp_path, scene, weights)
     answer = cli(*words)
     assert answer.code == 2

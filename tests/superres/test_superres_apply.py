@@ -1,4 +1,4 @@
-"""Sharpening a scene: every band in its place, no seams, and finished strips kept after a kill."""
+"""Sharpen a scene: the order of bands, no seams between tiles, and finished strips that are used after a kill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from landscale.vocabulary.bands import BANDS
 from launchers import run_until_killed
 from sharpening import read_bands, read_raster, save_random, write_mat, write_scene
 
-# Of rasterio, in its own affine transforms.
+# rasterio raises this warning in its own use of affine transforms.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
@@ -49,7 +49,7 @@ def test_tiles_leave_no_seams(cli: Cli, scene: Path, weights: Path, tmp_path: Pa
             assert np.abs(found - sharp.clip(1, 65535)[: size[0], : size[1]]).max() < 1.0
 
 
-def test_apply_keeps_numbers_grid_and_offset(cli: Cli, scene: Path, bilinear: Path, tmp_path: Path):
+def test_apply_keeps_bands_at_10_m_nodata_grid_and_offset(cli: Cli, scene: Path, bilinear: Path, tmp_path: Path):
     bands = {band: values + np.uint16(1000) for band, values in read_bands(scene).items()}
     bands["B05"][10, 20] = 0  # no data
     source = write_scene(tmp_path / "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA", bands)
@@ -76,8 +76,8 @@ def test_apply_keeps_numbers_grid_and_offset(cli: Cli, scene: Path, bilinear: Pa
     assert again.code == 0
 
 
-def test_each_band_is_in_its_own_channel(cli: Cli, scene: Path, tmp_path: Path):
-    """A hand-made network adds B02 to B05 and B8A to B12, which comes out only if bands are in the right order."""
+def test_bands_are_in_the_order_that_the_networks_expect(cli: Cli, scene: Path, tmp_path: Path):
+    """A hand-made network adds B02 to B05 and B8A to B12, so the result is right only if bands are in the right order."""
     network = DSen2(NetworkShape(20, features=2, blocks=0))
     with torch.no_grad():
         network.head.weight.zero_()
@@ -93,7 +93,7 @@ def test_each_band_is_in_its_own_channel(cli: Cli, scene: Path, tmp_path: Path):
     fine = {band: upsample(values, BANDS[band].gsd // 10) for band, values in native.items()}
     for source, out in ((scene, tmp_path / "a"), (mat, tmp_path / "b")):
         result = cli("superres", "apply", tmp_path / "by_hand", source, out, "--json").json
-        assert result["left_out"] == ["B01", "B09"]  # no network for them
+        assert result["left_out"] == ["B01", "B09"]  # the weights have no network for 60 m
         assert "B01" not in result["bands"]
         for band, added in (("B05", "B02"), ("B12", "B8A")):
             expected = (fine[band] + fine[added])[0, 0].numpy()
@@ -101,11 +101,13 @@ def test_each_band_is_in_its_own_channel(cli: Cli, scene: Path, tmp_path: Path):
         np.testing.assert_allclose(read_raster(out / "B11.tif"), fine["B11"][0, 0].numpy(), atol=0.51)
 
 
-def test_superresolver_on_a_batch_of_a_store(scene: Path, weights: Path):
+def test_superresolver_sharpens_a_batch_of_a_store(scene: Path, weights: Path):
     bands = read_bands(scene)
     native = {}
     for gsd in (10, 20, 60):
-        names = tuple(band for band in ESA_ORDER if BANDS[band].gsd == gsd)  # in a store's order, not the network's
+        names = tuple(
+            band for band in ESA_ORDER if BANDS[band].gsd == gsd
+        )  # in the order of a store, which is not that of the networks
         side = 1200 // gsd
         cut = [[bands[b][k : k + side, k : k + side] for b in names] for k in (0, side)]
         native[names] = torch.from_numpy(np.array(cut))

@@ -1,4 +1,4 @@
-"""DSen2's networks: their receptive field, and that they start as bilinear interpolation."""
+"""DSen2's networks: their receptive field, and that untrained ones interpolate bilinearly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def random_planes(shape: NetworkShape, side: int) -> dict[int, torch.Tensor]:
 @torch.inference_mode()
 @pytest.mark.parametrize("gsd", [20, 60])
 @pytest.mark.parametrize("blocks", [0, 2, 6])
-def test_no_pixel_depends_on_what_lies_beyond_the_margin(gsd: int, blocks: int) -> None:
+def test_no_output_pixel_depends_on_input_beyond_the_margin(gsd: int, blocks: int) -> None:
     shape = NetworkShape(gsd, features=4, blocks=blocks)
     network = DSen2(shape).eval()
     for parameter in network.parameters():  # all positive, so that no input is lost to a ReLU or cancels out
@@ -44,7 +44,7 @@ def test_margins_of_the_published_networks() -> None:
 
 
 @pytest.mark.parametrize("gsd", [20, 60])
-def test_untrained_is_bilinear_interpolation(gsd: int) -> None:
+def test_untrained_network_interpolates_bilinearly(gsd: int) -> None:
     shape = NetworkShape(gsd, features=8, blocks=1)
     inputs = stack_inputs(random_planes(shape, 24), shape)
     assert torch.equal(DSen2(shape)(inputs), inputs[:, -len(shape.outputs) :])

@@ -1,4 +1,4 @@
-"""Training DSen2: its batches, that it learns, ends in time, and resumes after a kill."""
+"""Training of DSen2: its batches, better results than bicubic, the time limit, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from landscale.vocabulary.bands import BANDS
 from launchers import run_until_killed
 from sharpening import small_shape
 
-# Of rasterio, in its own affine transforms.
+# rasterio raises this warning in its own use of affine transforms.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
@@ -46,8 +46,8 @@ def small(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_training_learns(cli: Cli, scene: Path, tmp_path: Path):
-    """Better than bicubic on the synthetic scene; the same command again has nothing to do, another one is refused."""
+def test_a_short_training_is_better_than_bicubic(cli: Cli, scene: Path, tmp_path: Path):
+    """The result is better than bicubic. The same command again finds a finished training; other settings are refused."""
     out = tmp_path / "dsen2"
     answer = cli("superres", "train", scene, out, "--max-time", "1h", "--json")
     assert answer.code == 0, answer.lines
@@ -80,7 +80,7 @@ def test_batches_are_a_function_of_seed_and_step(scene: Path):
 
 
 def with_clouds(scene: Path, folder: Path, cloud: np.ndarray, gsd: int) -> Path:
-    """A copy of the scene with a classification at `gsd`, which has clouds where `cloud`, with pixels of 60 m, is true."""
+    """A copy of the scene with a classification at `gsd`, with clouds where `cloud`, a mask with pixels of 60 m, is true."""
     shutil.copytree(scene, folder)
     (classes,) = (np.where(cloud, 9, 4).repeat(r, 0).repeat(r, 1).astype(np.uint8) for r in [60 // gsd])
     with rasterio.open(scene / "B02.tif") as file:
@@ -116,7 +116,7 @@ def test_patches_avoid_clouds(gsd: int, scene: Path, tmp_path: Path, monkeypatch
         assert all(values.min() > 0 for patch in patches for values in patch.values())
 
 
-def test_a_scene_that_is_all_clouds_is_refused(scene: Path, tmp_path: Path, cli: Cli):
+def test_a_scene_covered_by_clouds_is_refused(scene: Path, tmp_path: Path, cli: Cli):
     overcast = with_clouds(scene, tmp_path / "overcast", np.ones((40, 40), bool), 20)
     answer = cli("superres", "train", overcast, tmp_path / "w", "--max-time", "5s")
     assert answer.code == 2
@@ -148,7 +148,7 @@ def test_batches_follow_walds_protocol(scene: Path, gsd: int, monkeypatch):
     places = bands.unfold(1, side, 1).unfold(2, side, 1)  # (c, tops, lefts, side, side)
     for patch, answer in zip(inputs, target, strict=True):
         top, left = (places == answer[:, None, None]).all((0, 3, 4)).nonzero()[0].tolist()
-        top, left = top - scale, left - scale  # with the margin that was cut off
+        top, left = top - scale, left - scale  # a patch of `draw_batch` has lost a margin of `scale` pixels
         cut = {
             g: v[
                 ...,
@@ -183,7 +183,7 @@ def test_training_ends_before_its_time_limit(scene: Path, tmp_path: Path, monkey
     assert (tmp_path / "dsen2" / "config.json").exists()
 
 
-def test_the_command_trains_the_published_networks(scene: Path, tmp_path: Path):
+def test_the_command_trains_networks_of_the_published_size(scene: Path, tmp_path: Path):
     answer = outcome(command("superres", "train", scene, tmp_path / "dsen2", "--max-time", "6s", "--json"))
     assert answer.code == 0, answer.lines
     assert answer.json["steps_20m"] > 0 < answer.json["steps_60m"]
@@ -219,7 +219,7 @@ def test_a_killed_training_resumes_to_the_same_weights(cli: Cli, scene: Path, tm
     assert weights[0] == weights[1]
 
 
-def test_an_interrupted_training_is_saved(cli: Cli, scene: Path, tmp_path: Path, monkeypatch):
+def test_an_interrupted_training_saves_a_checkpoint(cli: Cli, scene: Path, tmp_path: Path, monkeypatch):
     train_step = NetworkTrainer.train_step
 
     def train_and_stop(self, areas):

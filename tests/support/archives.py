@@ -63,7 +63,7 @@ class Patch:
 
     @property
     def v1(self) -> str:
-        """The name in v1, which has hours without a leading zero, and neither orbit nor tile."""
+        """The name of the patch in v1, with hours without a leading zero, and without orbit and tile."""
         return ("S2A_MSIL2A_20170613T101031", "S2B_MSIL2A_20171221T93209")[self.k % 2] + f"_{self.k}_{2 * self.k}"
 
     @property
@@ -103,7 +103,7 @@ class Patch:
 
 
 def pixels(k: int, band: str, shape: tuple[int, ...] | None = None) -> NDArray[np.uint16]:
-    """Digital numbers of a band of a patch: noise whose level depends on the band, and whose seed on both."""
+    """Digital numbers of a band of a patch: noise whose level depends on the band, and whose seed depends on patch and band."""
     side = 1200 // GSD.get(band, 10)
     rng = np.random.default_rng([k, zlib.crc32(band.encode())])
     return (rng.integers(0, 3000, shape or (side, side)) + zlib.crc32(band.encode()) % 7000).astype(np.uint16)

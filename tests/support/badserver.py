@@ -85,7 +85,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.tag = '"one"'
         self.modified = ""
         self.plan: list[Callable[[Answer], None]] = []
-        self.head: Callable[[Answer], None] = lambda answer: answer.honest(body=False)
+        self.head: Callable[[Answer], None] = lambda answer: answer.send_file(body=False)
         self.asked: list[tuple[str, str, dict[str, str]]] = []
 
     @property
@@ -100,12 +100,12 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def drop(after: int, ranges: bool = True) -> Callable[[Answer], None]:
-    return lambda answer: answer.honest(until=after, ranges=ranges)
+    return lambda answer: answer.send_file(until=after, ranges=ranges)
 
 
 def reset(after: int) -> Callable[[Answer], None]:
     def act(answer: Answer) -> None:
-        answer.honest(until=after)
+        answer.send_file(until=after)
         answer.wfile.flush()
         answer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         answer.connection.close()
@@ -119,7 +119,7 @@ def status(code: int) -> Callable[[Answer], None]:
 
 def stall(after: int) -> Callable[[Answer], None]:
     def act(answer: Answer) -> None:
-        answer.honest(until=after)
+        answer.send_file(until=after)
         answer.wfile.flush()
         answer.server.over.wait(20)
 
@@ -155,7 +155,7 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def until_it_is(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"

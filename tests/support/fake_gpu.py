@@ -30,7 +30,7 @@ ReadsANumber = DataDependentOutputException
 
 @dataclass
 class Transfers(TorchDispatchMode):
-    """Counts what makes the host wait for a GPU: its tensors copied to the host, and copies from memory that is not pinned."""
+    """Lists operations in which the host waits for the GPU: copies to the host, and copies from memory that is not pinned."""
 
     waits: list[str] = field(default_factory=list)
 
@@ -40,8 +40,12 @@ class Transfers(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, str(func)
         if name.startswith("aten._local_scalar_dense.") and args[0].device.type == "cpu":
-            return 0.5 if args[0].is_floating_point() else 0  # a number of the host may be read; here it has no value
-        if name.startswith("aten._fused_sgd_."):  # updates in place and returns nothing; torch has no fake one
+            return (
+                0.5 if args[0].is_floating_point() else 0
+            )  # reading a number on the CPU is allowed; a fake tensor has none, so return any
+        if name.startswith(
+            "aten._fused_sgd_."
+        ):  # updates in place and returns nothing; torch has no implementation for fake tensors
             return None
         out = func(*args, **kwargs)
         if name.startswith(("aten._to_copy.", "aten.to.")) and isinstance(args[0], Tensor):
@@ -59,7 +63,7 @@ class Transfers(TorchDispatchMode):
 @contextlib.contextmanager
 def fake_gpu() -> Iterator[Transfers]:
     """Within the block, tensors may be on the device "cuda". Build networks before it and move them to the device in it."""
-    generator = torch.Generator  # on the CPU, whatever device it is for
+    generator = torch.Generator  # replaced below by a generator on the CPU for every device
     with contextlib.ExitStack() as stack:
         for target, replacement in (
             ("torch.cuda.is_bf16_supported", lambda *_: True),
@@ -69,8 +73,11 @@ def fake_gpu() -> Iterator[Transfers]:
             ("torch.cuda.current_stream", lambda *_: mock.MagicMock()),
             ("torch.cuda.mem_get_info", lambda *_: (10**9, 10**9)),
             ("torch.Generator", lambda *_, **__: generator()),
-            ("torch.Tensor.numpy", some_numbers),
-            ("landscale.loading.gathering.ThreadPoolExecutor", AtOnce),  # fake tensors are a mode of one thread
+            ("torch.Tensor.numpy", any_numbers),
+            (
+                "landscale.loading.gathering.ThreadPoolExecutor",
+                SynchronousExecutor,
+            ),  # FakeTensorMode is active in one thread only
             ("torch.Tensor.pin_memory", lambda tensor, *_: tensor),
             ("torch.Tensor.record_stream", lambda *_: None),
             ("torch.Tensor.backward", backward),
@@ -81,13 +88,13 @@ def fake_gpu() -> Iterator[Transfers]:
         yield stack.enter_context(Transfers())
 
 
-def some_numbers(tensor: Tensor) -> np.ndarray:
-    """`Tensor.numpy` of a tensor that has none."""
+def any_numbers(tensor: Tensor) -> np.ndarray:
+    """Replaces `Tensor.numpy`: any numbers, because fake tensors have none."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     return np.resize(np.arange(8), tuple(tensor.shape)).astype(dtype)
 
 
-class AtOnce(Executor):
+class SynchronousExecutor(Executor):
     """Calls a function when it is submitted, in the same thread."""
 
     def __init__(self, *_: object) -> None:
@@ -100,7 +107,7 @@ class AtOnce(Executor):
 
 
 def move(module: nn.Module, *args: object, **kwargs: object) -> nn.Module:
-    """`Module.to`, whose own way of replacing parameters does not know fake tensors."""
+    """Replaces `Module.to`, which cannot replace parameters by fake tensors."""
 
     def moved(tensor: Tensor) -> Tensor:
         if kwargs.get("memory_format") is not None and tensor.ndim != 4:
@@ -118,7 +125,7 @@ def move(module: nn.Module, *args: object, **kwargs: object) -> nn.Module:
 
 
 def backward(loss: Tensor) -> None:
-    """`Tensor.backward` in Python: torch's own asks the driver for streams, and there is no driver.
+    """`Tensor.backward` in Python: that of torch needs the streams of a GPU driver.
 
     Visits the nodes of the graph after all nodes that use them, and adds up their gradients.
     """

@@ -1,4 +1,4 @@
-"""Fixtures: a synthetic scene as an archive and as a product, a country of three tiles with its map; and contents of stores."""
+"""Fixtures: a synthetic scene as archive and as product, a country of three tiles with its map; helpers to compare stores."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def safe(tmp_path_factory: pytest.TempPathFactory, bands: Bands) -> Path:
 
 @pytest.fixture(scope="session")
 def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three tiles, in two rows."""
+    """A folder of products: three tiles in two rows, and their land-cover map."""
     folder = tmp_path_factory.mktemp("country") / "land"
     write_country(folder, tiles=3, side=600)
     return folder

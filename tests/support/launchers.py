@@ -1,4 +1,4 @@
-"""Start `landscale` by dask, torchrun, SLURM or Open MPI, or in a process that dies; list the processes that are left."""
+"""Start `landscale` by dask, torchrun, SLURM or Open MPI, or in a process that kills itself; list the processes of a session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRELOAD = [
     "trainings",
     "torch.utils.tensorboard",
     "torch._dynamo",
-]  # imported by the process that the others are forked from
+]  # imported by the fork server
 
 
 def command_of(process: int) -> list[str]:
@@ -95,15 +95,15 @@ def run_until_killed(words: list[object], function: str, call: int, settings: di
     """Run a command in a process that sends itself SIGKILL at the given call, counted from 1, of a function.
 
     Args:
-        words: of the command.
-        function: to count the calls of, as `module:Class.function`.
-        call: at which the process dies, before the function runs.
+        words: arguments of the command.
+        function: the function whose calls are counted, as `module:Class.function`.
+        call: the process kills itself before this call.
         settings: values to set in the process first, by `module:name`.
 
     Returns:
         The exit code of the process, -9 if it was killed.
     """
-    context = multiprocessing.get_context("forkserver")  # forks in a fraction of the time that imports take
+    context = multiprocessing.get_context("forkserver")  # a fork takes much less time than the imports
     context.set_forkserver_preload(PRELOAD)
     process = context.Process(target=_main_until_killed, args=([str(word) for word in words], function, call, settings))
     process.start()
@@ -198,7 +198,7 @@ def dask(folder: Path, workers: int, threads: int = 1, *more: str) -> Iterator[D
 
 
 def torchrun(processes: int) -> list[object]:
-    """`--` ends torchrun's own options."""
+    """The words of torchrun before a command; `--` ends torchrun's own options."""
     how = ["--standalone", f"--nproc-per-node={processes}"]
     return [sys.executable, "-m", "torch.distributed.run", *how, "-m", "--", "landscale"]
 

@@ -40,7 +40,7 @@ def s1_value(patch: Patch) -> bytes:
 
 
 def put(path: Path, values: dict[str, bytes], *, subdir: bool = True) -> None:
-    lmdb_environments._OPEN.close()  # LMDB opens an environment once in a process
+    lmdb_environments._OPEN.close()  # LMDB allows one open environment of a file per process
     try:
         with lmdb.open(str(path), map_size=1 << 28, subdir=subdir) as environment, environment.begin(write=True) as t:
             for key, content in values.items():
@@ -50,7 +50,7 @@ def put(path: Path, values: dict[str, bytes], *, subdir: bool = True) -> None:
 
 
 def write(path: Path, s2: Sequence[Patch] = PATCHES, s1: Sequence[Patch] = (), *, subdir: bool = True) -> Path:
-    """Write an environment as rico-hdl does, and the metadata of all PATCHES beside it."""
+    """Write an environment as rico-hdl does, and the metadata of all PATCHES in the same folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     put(path, {p.v2: value(p) for p in s2} | {s1_name(p): s1_value(p) for p in s1}, subdir=subdir)
     metadata(PATCHES).to_parquet((path if subdir else path.parent) / "metadata.parquet", index=False)
@@ -75,15 +75,17 @@ def lmdb_of_both(tmp_path_factory: pytest.TempPathFactory) -> Path:
 WORDS = ["--model=wide_resnet", "--options={width: 0.5}", "--side=12", "--epochs=2", "--batch=4", "--precision=fp32"]
 
 
-def refused(path: Path, *said: object) -> str:
+def refused(path: Path, *parts: object) -> str:
+    """Assert that a store cannot be opened, with a one-line message that contains the parts; returns it."""
     with pytest.raises(LandscaleError) as error:
         open_store(path)
-    return tells(error.value, *said)
+    return check_message(error.value, *parts)
 
 
-def tells(error: LandscaleError, *said: object) -> str:
+def check_message(error: LandscaleError, *parts: object) -> str:
+    """Assert that an error's message is one line that contains the parts; returns it."""
     text = str(error)
     assert "\n" not in text
-    for part in said:
+    for part in parts:
         assert str(part) in text, text
     return text

@@ -1,4 +1,4 @@
-"""Fixtures and comparisons for the tests of archives: both halves of both versions, and the stores of their folders."""
+"""For the tests of archives: Sentinel-1 and Sentinel-2 folders of v1 and v2, and the stores prepared from these folders."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def many(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use small chunks and blocks, so that a few patches fill several, and members cross block boundaries."""
+    """Use small chunks and blocks, so that a few patches fill several, and members of archives cross block boundaries."""
     monkeypatch.setattr(plan, "CHUNK", 4)
     monkeypatch.setattr(decompressed, "BLOCK", 100_000)
     monkeypatch.setattr(decompressed, "_PROBE", 200_000)

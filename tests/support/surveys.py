@@ -31,7 +31,7 @@ def stored(tmp_path: Path) -> Stored:
 
 
 def dataset(store: PatchStore, key: str) -> np.ndarray:
-    """Any dataset of an HDF5 store, such as `checksum`; text as str."""
+    """A dataset of an HDF5 store by name, such as `checksum`; text as str."""
     with h5py.File(store.path) as file:
         values = file[key][...]
     return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values

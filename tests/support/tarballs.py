@@ -60,7 +60,7 @@ def patch_of(name: str) -> str:
 
 
 def shuffled(found: Files, seed: int = 0) -> Files:
-    """Other orders of the patches, and of the files of a patch."""
+    """The files with the patches, and the files of each patch, in another order."""
     rng = random.Random(seed)
     patches: dict[str, Files] = {}
     for name, data in found:
@@ -107,7 +107,7 @@ def gzipped(data: bytes, level: int = 1) -> bytes:
 
 
 def zstandard(data: bytes) -> bytes:
-    """One frame without the size of its content, as `zstd` writes it from a pipe; but without the checksum, too."""
+    """One frame without its content size, as `zstd` writes it from a pipe, and without a checksum."""
     packer = zstd.ZstdCompressor()
     return packer.compress(data) + packer.flush()
 

@@ -23,7 +23,7 @@ Content = dict[str, NDArray[np.generic]]
 
 
 def content(layout: Layout, n: int, seed: int = 0, bad: Sequence[int] = ()) -> Content:
-    """All columns of n patches that are written patch by patch."""
+    """Random values of all columns that are written patch by patch, for n patches."""
     rng = np.random.default_rng(seed)
     planes: Content = {p.key: rng.integers(0, 256, (n, *p.shape)).astype(p.dtype) for p in layout.planes}
     for p in layout.planes:

@@ -1,4 +1,4 @@
-"""A tiny training, by function or as the command in a process that can be killed, and its outcome."""
+"""A tiny training, called as a function or as a command in a process that can be killed, and its results."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ def undisturbed(store, folder):
 
 
 def interrupted_learning(monkeypatch, at):
-    """`Trainer.step` that gets a Ctrl-C in the steps for which `at(step)` holds, counted from 1."""
-    true = Trainer.step
+    """Replace `Trainer.step` by one that sends SIGINT in the steps, counted from 1, for which `at(step)` is true."""
+    original = Trainer.step
 
-    def learn_and_interrupt(self, *about):
-        loss = true(self, *about)
+    def learn_and_interrupt(self, *arguments):
+        loss = original(self, *arguments)
         if at(self.state.step + 1):
             os.kill(os.getpid(), signal.SIGINT)
         return loss
@@ -123,7 +123,7 @@ def interrupted_learning(monkeypatch, at):
 
 
 def _command(words, output, deadly):
-    """Run a command in this process, output to a file. `deadly`: number of the file-system change at which to die, 0 for none."""
+    """Run a command here, output to a file. `deadly`: the process kills itself at this file-system change, 0: never."""
     os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), line_buffering=True)
@@ -140,18 +140,18 @@ def _command(words, output, deadly):
 
 
 def _die_at(number):
-    """Send SIGKILL at the given fsync, rename, new folder or checkpoint, which is cut in half; counted from 1."""
+    """Send SIGKILL at the n-th fsync, rename, new folder or checkpoint, counted from 1; a checkpoint is truncated to half."""
     left = [number]
 
     def now():
         left[0] -= 1
         return left[0] == 0
 
-    def counted(true):
+    def counted(original):
         def call(*arguments, **options):
             if now():
                 os.kill(os.getpid(), signal.SIGKILL)
-            return true(*arguments, **options)
+            return original(*arguments, **options)
 
         return call
 
