@@ -1,4 +1,4 @@
-"""Recipes: whole, typed, settable from the command line; and the learning rate they ask for."""
+"""Recipes: every key is typed, documented and settable from file and command line; the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ HINTS = typing.get_type_hints(Recipe)
 DEFAULT = Recipe()
 
 
-def another(key):
-    """A value that is allowed for a key and not its default, and how it is written on the command line."""
+def other_value(key):
+    """An allowed value of a key that is not its default, and its text on the command line."""
     hint, default = HINTS[key], getattr(DEFAULT, key)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(t for t in typing.get_args(hint) if t is not type(None))
@@ -43,26 +43,26 @@ def another(key):
         value = (default or 0.0) + 0.05
         return value, str(value)
     if hint is str:
-        named = {"labels": "ben19", "bands": "B04,B03,B02", "model": "resnet18", "optimizer": "lamb", "loss": "focal"}
-        return named.get(key, "mine"), named.get(key, "mine")
+        by_key = {"labels": "ben19", "bands": "B04,B03,B02", "model": "resnet18", "optimizer": "lamb", "loss": "focal"}
+        return by_key.get(key, "custom"), by_key.get(key, "custom")
     if hint == list[list[float]]:
         return [[0.5, 32.0]], "[[0.5, 32]]"
     if hint == list[float]:
         return [3.0, 4.5], "[3, 4.5]"
     if typing.get_origin(hint) is dict:
         return {"drop_rate": 0.25}, "{drop_rate: 0.25}"
-    raise AssertionError(f"how would one set {key}: {hint}?")
+    raise AssertionError(f"no test value for {key}: {hint}")
 
 
 every_key = pytest.mark.parametrize("key", [f.name for f in fields(Recipe)])
 
 
-# ---- keys
+# ---- recipe keys
 
 
 @every_key
 def test_every_key_is_a_flag(key):
-    value, word = another(key)
+    value, word = other_value(key)
     expected = replace(DEFAULT, **{key: value})
     for words in (
         [f"--{key}", word],
@@ -76,17 +76,17 @@ def test_every_key_is_a_flag(key):
 
 
 @every_key
-def test_every_key_may_stand_in_a_file_and_a_flag_has_the_last_word(key, tmp_path):
-    value, _ = another(key)
-    file = tmp_path / "mine.yaml"
+def test_every_key_can_be_set_in_a_file_and_overridden_by_a_flag(key, tmp_path):
+    value, _ = other_value(key)
+    file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump({key: value, "momentum": 0.77} if key != "momentum" else {key: value}))
     assert getattr(load_recipe(str(file), []), key) == value
     default = "null" if getattr(DEFAULT, key) is None else yaml.safe_dump(getattr(DEFAULT, key)).split("\n")[0]
-    back = load_recipe(str(file), [f"--{key}={default}"])
-    if key != "options":  # whose entries are merged
-        assert getattr(back, key) == getattr(DEFAULT, key)
+    overridden = load_recipe(str(file), [f"--{key}={default}"])
+    if key != "options":  # the entries of options are merged
+        assert getattr(overridden, key) == getattr(DEFAULT, key)
     if key != "momentum":
-        assert back.momentum == 0.77
+        assert overridden.momentum == 0.77
 
 
 @every_key
@@ -100,18 +100,18 @@ def test_every_key_is_documented(key, capsys):
     assert len(line.split()) > 5
 
 
-def test_defaults_without_anything():
+def test_without_file_and_flags_the_recipe_has_the_defaults():
     assert load_recipe(None, []) == DEFAULT
 
 
-def test_one_option_of_the_model():
+def test_a_dotted_flag_sets_one_option_of_the_model():
     assert load_recipe(None, ["--options.drop_rate", "0.5"]).options == {"drop_rate": 0.5}
     recipe = load_recipe("landscale", ["--options.drop_rate=0.5"])
     assert recipe.options == {"drop_path_rate": 0.1, "drop_rate": 0.5}
 
 
-def test_numbers_as_people_write_them(tmp_path):
-    """YAML 1.1 takes 1e-4, without a point, for text."""
+def test_numbers_and_switches_in_common_notations_are_read(tmp_path):
+    """YAML 1.1 reads 1e-4, without a decimal point, as text."""
     file = tmp_path / "r.yaml"
     file.write_text("rate: 1e-4\nweight_decay: 1.0E-3\nclip_grad: 5\nturns: off\n")
     recipe = load_recipe(str(file), ["--smoothing", "1e-1"])
@@ -125,18 +125,18 @@ def test_numbers_as_people_write_them(tmp_path):
     labels=st.sampled_from([None, "ben19"]),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_written_recipe_is_read_back_the_same(tmp_path_factory, rate, milestones, labels):
+def test_a_recipe_written_as_yaml_is_read_back_unchanged(tmp_path_factory, rate, milestones, labels):
     recipe = replace(DEFAULT, rate=rate, milestones=milestones, labels=labels, options={"drop_rate": rate})
     file = tmp_path_factory.mktemp("yaml") / "recipe.yaml"
     file.write_text(as_yaml(recipe))
     assert load_recipe(str(file), []) == recipe
 
 
-# ---- shipped ones
+# ---- shipped recipes
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_shipped_recipes_are_whole(name):
+def test_shipped_recipes_have_valid_and_consistent_values(name):
     recipe = load_recipe(name, [])
     assert recipe.name == name
     assert zoo(recipe.model)
@@ -149,8 +149,8 @@ def test_shipped_recipes_are_whole(name):
     assert content.items() <= asdict(recipe).items()
 
 
-# What a paper does not mention: no augmentation beside its own, no averaged weights, one view.
-NEITHER = {
+# Values of the keys that neither paper mentions: no further augmentation, no averaged weights, one view.
+NOT_IN_PAPERS = {
     "head": "linear",
     "head_options": {},
     "init": None,
@@ -205,7 +205,7 @@ PAPERS = {
         "mixup": 0.2,
         "select": "last",
     },
-    # Papoutsis et al. 2022: 10 bands, bicubic; Adam, 1e-4 a worker, no warm-up; a tenth at epoch 24 to 27; best by micro F1.
+    # Papoutsis et al. 2022: 10 bands, bicubic; Adam, 1e-4 per worker, no warm-up; rate / 10 at epoch 24 to 27; best micro F1.
     "papoutsis2022": {
         "name": "papoutsis2022",
         "model": "wide_resnet_eca_b4",
@@ -231,20 +231,20 @@ PAPERS = {
 
 @pytest.mark.parametrize("name", PAPERS)
 @every_key
-def test_every_key_of_the_papers_recipes(name, key):
-    expected = NEITHER | PAPERS[name]
+def test_the_recipes_of_the_papers_have_the_published_values(name, key):
+    expected = NOT_IN_PAPERS | PAPERS[name]
     assert set(expected) == set(HINTS)
     assert getattr(load_recipe(name, []), key) == expected[key]
 
 
-def test_the_rate_grows_with_the_workers_of_the_papers():
-    """Paper 1: 0.1 · k · 64 / 256 for k workers. Paper 2: 1e-4 · k."""
+def test_the_rate_grows_with_the_number_of_workers_as_in_the_papers():
+    """For k workers: 0.1 · k · 64 / 256 in Sedona et al. 2019, 1e-4 · k in Papoutsis et al. 2022."""
     for workers in (1, 4, 96):
         assert highest_rate(load_recipe("sedona2019", []), workers) == pytest.approx(0.1 * workers * 64 / 256)
         assert highest_rate(load_recipe("papoutsis2022", []), workers) == pytest.approx(1e-4 * workers)
 
 
-# ---- refusals
+# ---- invalid recipes
 
 
 REFUSED = {
@@ -265,9 +265,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_refused_in_one_line(what, tmp_path, capsys):
-    words, pattern = REFUSED[what]
+@pytest.mark.parametrize("problem", REFUSED)
+def test_an_invalid_flag_gives_one_error_line_and_creates_no_run(problem, tmp_path, capsys):
+    words, pattern = REFUSED[problem]
     with pytest.raises(LandscaleError, match=pattern) as caught:
         load_recipe(None, words)
     assert "\n" not in str(caught.value)
@@ -280,8 +280,8 @@ def test_refused_in_one_line(what, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-# Of the right type and yet senseless: a traceback, or a training that does nothing, would be the answer otherwise.
-SENSELESS = [
+# Values of the right type but out of range; unchecked, they would cause a traceback or a training that does nothing.
+OUT_OF_RANGE = [
     ("batch", "0"),
     ("batch", "-8"),
     ("epochs", "0"),
@@ -303,61 +303,61 @@ SENSELESS = [
 ]
 
 
-@pytest.mark.parametrize("key,word", SENSELESS)
-def test_senseless_numbers_are_refused(key, word):
+@pytest.mark.parametrize("key,word", OUT_OF_RANGE)
+def test_values_out_of_range_are_refused(key, word):
     with pytest.raises(LandscaleError, match=f"{key}.*{re.escape(word)}"):
         load_recipe(None, [f"--{key}", word])
 
 
-def test_unknown_recipes_and_broken_files(tmp_path):
+def test_unknown_recipes_and_invalid_files_are_refused_in_one_line(tmp_path):
     with pytest.raises(UnknownName, match=r"unknown recipe 'sedona'; did you mean sedona2019\?"):
         load_recipe("sedona", [])
     with pytest.raises(UnknownName, match="unknown recipe"):
         load_recipe(str(tmp_path), [])  # a folder
-    file = tmp_path / "mine.yaml"
-    for content, kind, pattern in (
-        ("rate: [1, 2\n", BadInput, r"mine\.yaml: is not valid YAML"),
-        ("- rate\n- batch\n", BadInput, r"mine\.yaml: is not a recipe"),
-        ("just words\n", BadInput, r"mine\.yaml: is not a recipe"),
+    file = tmp_path / "own.yaml"
+    for content, error, pattern in (
+        ("rate: [1, 2\n", BadInput, r"own\.yaml: is not valid YAML"),
+        ("- rate\n- batch\n", BadInput, r"own\.yaml: is not a recipe"),
+        ("just words\n", BadInput, r"own\.yaml: is not a recipe"),
         ("epoch: 1\n", UnknownName, r"unknown recipe key 'epoch'; did you mean epochs"),
         ("1: 2\n", LandscaleError, r"unknown recipe key '1'"),
-        ("epochs: soon\n", LandscaleError, r"mine\.yaml: .*epochs.*soon"),
-        ("milestones: 30\n", LandscaleError, r"mine\.yaml: .*milestones.*30"),
+        ("epochs: soon\n", LandscaleError, r"own\.yaml: .*epochs.*soon"),
+        ("milestones: 30\n", LandscaleError, r"own\.yaml: .*milestones.*30"),
     ):
         file.write_text(content)
-        with pytest.raises(kind, match=pattern) as caught:
+        with pytest.raises(error, match=pattern) as caught:
             load_recipe(str(file), [])
         assert "\n" not in str(caught.value), content
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadInput, match=r"mine\.yaml"):
+    with pytest.raises(BadInput, match=r"own\.yaml"):
         load_recipe(str(file), [])
     file.write_text("# nothing but defaults\n")
     assert load_recipe(str(file), []) == DEFAULT
 
 
-# ---- the rate
+# ---- the learning rate
 
 
 def schedule(**changes):
     return replace(Recipe(epochs=100), **changes)
 
 
-def test_steps_of_paper_1():
+def test_the_step_schedule_of_sedona_2019():
     recipe = load_recipe("sedona2019", ["--warmup-epochs", "0"])
     found = {epoch: rate_factor(recipe, epoch / 100) for epoch in (0, 29.99, 30, 59.99, 60, 79.99, 80, 100)}
     expected = {0: 1, 29.99: 1, 30: 0.1, 59.99: 0.1, 60: 0.01, 79.99: 0.01, 80: 0.001, 100: 0.001}
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_milestones_count_from_the_start_of_the_training():
-    """Paper 1: the rate falls after epochs 30, 60 and 80 of the training, of which 5 are warm-up; not after 35, 65 and 85."""
+def test_milestones_include_the_warm_up_epochs():
+    """Sedona et al. 2019: the rate falls after epochs 30, 60 and 80, the 5 of warm-up included; not after 35, 65 and 85."""
     recipe = load_recipe("sedona2019", [])
     found = {epoch: rate_factor(recipe, epoch / 100) for epoch in (5, 29.99, 30, 34.99, 59.99, 60, 79.99, 80, 84)}
     expected = {5: 1, 29.99: 1, 30: 0.1, 34.99: 0.1, 59.99: 0.1, 60: 0.01, 79.99: 0.01, 80: 0.001, 84: 0.001}
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_warm_up_rises_evenly_to_the_whole_rate():
+def test_warm_up_rises_linearly_to_the_full_rate():
     for kind in ("cosine", "step", "polynomial", "constant"):
         recipe = schedule(schedule=kind, warmup_epochs=5, milestones=[30])
         rising = [rate_factor(recipe, k / 1000) for k in range(50)]
@@ -369,8 +369,8 @@ def test_warm_up_rises_evenly_to_the_whole_rate():
 
 
 @pytest.mark.parametrize("warm", [0, 10])
-def test_shapes(warm):
-    def at(kind, done):  # `done`: share of what follows the warm-up
+def test_the_schedules_have_their_published_shapes(warm):
+    def at(kind, done):  # `done`: fraction of the training after the warm-up
         return rate_factor(schedule(schedule=kind, warmup_epochs=warm), warm / 100 + done * (1 - warm / 100))
 
     for kind in ("cosine", "polynomial"):
@@ -391,7 +391,9 @@ def test_shapes(warm):
     milestones=st.lists(st.floats(0, 120), max_size=4),
 )
 @settings(max_examples=200, deadline=None)
-def test_the_factor_is_a_share_and_falls_after_the_warm_up(kind, progress, later, warm, epochs, milestones):
+def test_the_rate_factor_lies_in_0_to_1_rises_in_warm_up_and_falls_afterwards(
+    kind, progress, later, warm, epochs, milestones
+):
     recipe = Recipe(schedule=kind, warmup_epochs=warm, epochs=epochs, milestones=milestones)
     low, high = sorted((progress, later))
     first, second = rate_factor(recipe, low), rate_factor(recipe, high)
@@ -407,14 +409,16 @@ def test_the_rate_grows_with_the_global_batch():
     recipe = load_recipe("sedona2019", [])  # 0.1 for 256
     assert highest_rate(recipe, 1) == pytest.approx(0.1 * 64 / 256)
     assert highest_rate(recipe, 4) == pytest.approx(0.1)
-    assert highest_rate(recipe, 128) == pytest.approx(0.1 * 128 * 64 / 256)  # paper 1's largest run: 3.2
+    assert highest_rate(recipe, 128) == pytest.approx(
+        0.1 * 128 * 64 / 256
+    )  # the largest run of Sedona et al. 2019: 3.2
     assert highest_rate(replace(recipe, batch=256), 2) == pytest.approx(0.2)
     assert highest_rate(replace(recipe, rate_batch=None), 128) == 0.1
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_a_recipe_takes_another_model(name: str) -> None:
-    """Its options are those of its own model; dropout is everybody's."""
+def test_changing_the_model_drops_options_of_the_recipes_model(name: str) -> None:
+    """A recipe's options are for its own model, except `drop_rate`, which every model has."""
     own = load_recipe(name, [])
     other = load_recipe(name, ["--model", "resnet18"])
     assert other.model == "resnet18"

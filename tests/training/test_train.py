@@ -1,4 +1,4 @@
-"""Training: it learns, keeps what was asked for, and is the same every time."""
+"""Training: learns a signal, keeps the weights that the recipe selects, and gives identical results with the same seed."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from landscale.training.trainable_model import StepResult
 from landscale.training.training import Trainer
 from trainings import BANDS, CPU, PLAIN, TINY, flags, learn, outcome, weights_of
 
-# ---- it learns
+# ---- learning
 
 
-def test_a_signal_is_learnt_through_the_command(tmp_path):
-    """As a user does it: the command, a shipped recipe, other flags; what it prints and what it leaves."""
+def test_the_train_command_learns_a_signal_and_writes_all_files_of_a_run(tmp_path):
+    """The installed command with a shipped recipe and flags: exit code, printed scores, files in the run folder."""
     make_store(tmp_path / "s.h5", planes=sentinel_planes(24), splits={"train": 96, "val": 32, "test": 32})
     command = [str(Path(sys.executable).with_name("landscale")), "train", "--recipe", "demo", "--store", "s.h5"]
     command += ["--side=24", "--epochs=6", "--batch=12", "--rate=1e-2", "--ema=0.8", "--run=run", "--json"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    answer = json.loads(ended.stdout)
-    assert answer["run"] == "run"
-    assert answer["scores"]["split"] == "val"
-    assert answer["scores"]["patches"] == 32
-    assert answer["scores"]["micro_f1"] > 0.95
-    assert answer["scores"]["macro_ap"] > 0.95
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    printed = json.loads(process.stdout)
+    assert printed["run"] == "run"
+    assert printed["scores"]["split"] == "val"
+    assert printed["scores"]["patches"] == 32
+    assert printed["scores"]["micro_f1"] > 0.95
+    assert printed["scores"]["macro_ap"] > 0.95
     run = tmp_path / "run"
     table = pd.read_csv(run / "metrics.csv")
     assert list(table["epoch"]) == list(range(1, 7))
@@ -54,17 +54,17 @@ def test_a_signal_is_learnt_through_the_command(tmp_path):
     versions = json.loads((run / "environment.json").read_text())["packages"]
     assert torch.__version__.startswith(versions["torch"])
     assert list((run / "events").glob("events.out.tfevents*"))
-    assert json.loads((run / "scores.json").read_text()) == answer["scores"]
+    assert json.loads((run / "scores.json").read_text()) == printed["scores"]
     assert not [path for path in run.rglob("*") if ".partial" in path.name or path.name.endswith(".old")]
     assert load_recipe(str(run / "recipe.yaml"), []).epochs == 6
 
 
-def test_a_single_label_store_trains_with_softmax(tmp_path):
+def test_a_single_label_store_is_trained_with_softmax(tmp_path):
     store = make_store(
         tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 64, "val": 32}, multi_label=False, signal=4.0
     )
-    figures = learn(replace(PLAIN, epochs=10, select="accuracy"), store, tmp_path / "run")
-    assert figures.accuracy > 0.9
+    scores = learn(replace(PLAIN, epochs=10, select="accuracy"), store, tmp_path / "run")
+    assert scores.accuracy > 0.9
     model = load_model(tmp_path / "run")
     assert not model.description.multi_label
     assert model.description.thresholds == ()
@@ -73,8 +73,8 @@ def test_a_single_label_store_trains_with_softmax(tmp_path):
     assert "val_accuracy" in pd.read_csv(tmp_path / "run" / "metrics.csv")
 
 
-def test_the_store_says_whether_it_is_multi_label(tmp_path):
-    """Whatever the nomenclature: one label of ben19 a patch is a single-label store."""
+def test_the_store_attribute_decides_whether_the_model_is_multi_label(tmp_path):
+    """The nomenclature has no influence: a store of ben19 classes may hold one label per patch."""
     names = ("Urban fabric", "Arable land", "Pastures", "Inland waters")
     for flag in (False, True):
         store = make_store(
@@ -88,7 +88,7 @@ def test_the_store_says_whether_it_is_multi_label(tmp_path):
         assert build_classifier(PLAIN, store).description.multi_label == flag
 
 
-def test_labels_of_a_coarser_nomenclature(tmp_path):
+def test_labels_are_converted_to_a_coarser_nomenclature(tmp_path):
     from landscale.vocabulary.nomenclatures import BEN19, CLC43
 
     store = make_store(
@@ -98,16 +98,21 @@ def test_labels_of_a_coarser_nomenclature(tmp_path):
         splits={"train": 16, "val": 16},
         nomenclature="clc43",
     )
-    figures = learn(replace(PLAIN, epochs=1, labels="ben19"), store, tmp_path / "run")
-    assert [row["name"] for row in figures.to_json()["counts"]] == list(BEN19.names)
+    scores = learn(replace(PLAIN, epochs=1, labels="ben19"), store, tmp_path / "run")
+    assert [row["name"] for row in scores.to_json()["counts"]] == list(BEN19.names)
     expected = {name: int(store.classes[16:, CLC43.names.index(name)].sum()) for name in ("Pastures", "Mixed forest")}
-    assert {row["name"]: row["support"] for row in figures.to_json()["counts"] if row["name"] in expected} == expected
+    assert {row["name"]: row["support"] for row in scores.to_json()["counts"] if row["name"] in expected} == expected
 
 
-def test_without_val(store, tmp_path, capsys):
-    alone = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 16}, seed=1)
-    words = ["train", f"--store={alone.path}", f"--run={tmp_path / 'run'}", *flags(PLAIN, epochs=2, thresholds="one")]
-    assert main([*words, "--json"]) == 0
+def test_training_without_a_val_split_gives_no_scores(store, tmp_path, capsys):
+    only_train = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 16}, seed=1)
+    args = [
+        "train",
+        f"--store={only_train.path}",
+        f"--run={tmp_path / 'run'}",
+        *flags(PLAIN, epochs=2, thresholds="one"),
+    ]
+    assert main([*args, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["scores"] == {}
     assert load_model(tmp_path / "run").description.classes == CLASSES
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
@@ -115,39 +120,39 @@ def test_without_val(store, tmp_path, capsys):
     assert not [c for c in table if c.startswith("val")]
 
 
-# ---- it keeps what was asked for
+# ---- which weights are kept
 
 
-@pytest.mark.parametrize("select,kept", [("micro_f1", 2), ("macro_ap", 3), ("last", 4)])
-def test_the_best_epoch_is_kept(store, tmp_path, monkeypatch, select, kept):
-    script = {"micro_f1": [0.1, 0.9, 0.5, 0.9], "macro_ap": [0.1, 0.2, 0.8, 0.3]}
-    seen = []
-    true = training_module.evaluate
+@pytest.mark.parametrize("select,selected_epoch", [("micro_f1", 2), ("macro_ap", 3), ("last", 4)])
+def test_the_weights_of_the_selected_epoch_are_kept(store, tmp_path, monkeypatch, select, selected_epoch):
+    values_by_metric = {"micro_f1": [0.1, 0.9, 0.5, 0.9], "macro_ap": [0.1, 0.2, 0.8, 0.3]}
+    evaluated_states = []
+    original = training_module.evaluate
 
     def scripted(classifier, *arguments, **options):
-        scores = true(classifier, *arguments, **options)
+        scores = original(classifier, *arguments, **options)
         if options.get("show", True):
-            return scores  # the last evaluation, by `finish`
-        seen.append({k: v.clone() for k, v in classifier.network.state_dict().items()})
-        return replace(scores, **{key: values[len(seen) - 1] for key, values in script.items()})
+            return scores  # the final evaluation, by `finish`
+        evaluated_states.append({k: v.clone() for k, v in classifier.network.state_dict().items()})
+        return replace(scores, **{key: values[len(evaluated_states) - 1] for key, values in values_by_metric.items()})
 
     monkeypatch.setattr(training_module, "evaluate", scripted)
     learn(replace(TINY, epochs=4, select=select), store, tmp_path / "run")
-    assert len(seen) == 4
+    assert len(evaluated_states) == 4
     found = load_model(tmp_path / "run").network.state_dict()
-    same = [all(torch.equal(found[k], v) for k, v in state.items()) for state in seen]
-    assert same == [epoch == kept for epoch in (1, 2, 3, 4)]
+    same = [all(torch.equal(found[k], v) for k, v in state.items()) for state in evaluated_states]
+    assert same == [epoch == selected_epoch for epoch in (1, 2, 3, 4)]
 
 
-def test_evaluate_every(store, tmp_path):
+def test_evaluate_every_skips_the_epochs_between_evaluations(store, tmp_path):
     learn(replace(PLAIN, epochs=5, evaluate_every=2), store, tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert list(table["epoch"]) == [1, 2, 3, 4, 5]
     assert list(table["val_micro_f1"].notna()) == [False, True, False, True, True]
 
 
-def test_averaged_weights_are_what_is_kept(store, tmp_path):
-    """An average that never moves keeps the initial weights; one that forgets at once is the last ones."""
+def test_averaged_weights_are_saved(store, tmp_path):
+    """A decay near 0 gives the last weights; a decay near 1 stays near the initial weights."""
     states = {}
     for ema in (0.0, 1e-9, 0.9999):
         learn(replace(PLAIN, ema=ema), store, tmp_path / str(ema))
@@ -157,16 +162,16 @@ def test_averaged_weights_are_what_is_kept(store, tmp_path):
     assert not torch.allclose(states[0.0][name], states[0.9999][name], atol=1e-3)
 
 
-def test_patches_grow(store, tmp_path, monkeypatch):
+def test_progressive_training_enlarges_the_patches(store, tmp_path, monkeypatch):
     """`progressive`: 6 px for the first fifth of the training, 8 px up to its half, then the whole 12."""
     sides = []
-    true = trainable_model.Augmentation.__call__
+    original = trainable_model.Augmentation.__call__
 
-    def looked_at(self, values, *others, **more):
+    def recorded(self, values, *arguments, **options):
         sides.append(values.shape[-1])
-        return true(self, values, *others, **more)
+        return original(self, values, *arguments, **options)
 
-    monkeypatch.setattr(trainable_model.Augmentation, "__call__", looked_at)
+    monkeypatch.setattr(trainable_model.Augmentation, "__call__", recorded)
     evaluated = []
     evaluate = training_module.evaluate
     monkeypatch.setattr(
@@ -174,66 +179,66 @@ def test_patches_grow(store, tmp_path, monkeypatch):
     )
     learn(replace(PLAIN, epochs=2, progressive=[[0.2, 6], [0.5, 8]]), store, tmp_path / "run")
     assert sides == [6, 6, 8, 8, 8, 12, 12, 12, 12, 12]
-    assert evaluated == [8, 12, 12]  # after each epoch at the side of its last step, at the end at the whole
+    assert evaluated == [8, 12, 12]  # after each epoch at the side of its last step; at the end at the full side
     assert load_model(tmp_path / "run").description.side == 12
 
 
 @pytest.mark.parametrize("patches", [24, 40, 56])
-def test_milestones_fall_exactly_after_their_epochs(tmp_path, monkeypatch, patches):
+def test_the_rate_falls_exactly_at_the_milestone_epochs(tmp_path, monkeypatch, patches):
     """Paper 1: a tenth after 30 epochs, a hundredth after 60, a thousandth after 80, to the step."""
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(2), splits={"train": patches})
     recipe = replace(PLAIN, epochs=100, schedule="step", milestones=[30, 60, 80], warmup_epochs=0, side=2)
     rates = []
 
-    def pretend(self, *_):
+    def record_rate(self, *_):
         rates.append(training_module.rate_factor(self.recipe, self.state.progress))
         return StepResult(0.0, 0)
 
-    monkeypatch.setattr(Trainer, "step", pretend)
+    monkeypatch.setattr(Trainer, "step", record_rate)
     monkeypatch.setattr(Trainer, "save", lambda self: None)
     monkeypatch.setattr(Trainer, "end_epoch", lambda self, epoch: None)
     run = Run(tmp_path / "run")
     trainer = Trainer(recipe, store, run, Ranks(), build_classifier(recipe, store), CPU, None)
     trainer.fit()
-    an_epoch = patches // 8
-    assert len(rates) == 100 * an_epoch
+    steps_per_epoch = patches // 8
+    assert len(rates) == 100 * steps_per_epoch
     levels = np.round(np.log10(rates)).astype(int)
     falls = np.flatnonzero(np.diff(levels)) + 1
-    assert list(falls) == [30 * an_epoch, 60 * an_epoch, 80 * an_epoch]
+    assert list(falls) == [30 * steps_per_epoch, 60 * steps_per_epoch, 80 * steps_per_epoch]
     assert trainer.state.progress == pytest.approx(1)
 
 
-# ---- the same every time
+# ---- reproducibility
 
 
-def test_same_seed_same_bytes(store, tmp_path, undisturbed):
+def test_the_same_seed_gives_the_same_bytes(store, tmp_path, undisturbed):
     learn(TINY, store, tmp_path / "again")
     assert outcome(tmp_path / "again") == undisturbed
     learn(replace(TINY, seed=1), store, tmp_path / "other")
     assert weights_of(tmp_path / "other") != undisturbed[0]
 
 
-def test_what_was_drawn_before_does_not_matter(store, tmp_path, undisturbed):
+def test_the_state_of_global_generators_does_not_change_the_result(store, tmp_path, undisturbed):
     torch.manual_seed(99)
     torch.rand(17)
     np.random.default_rng(5).random(3)
-    learn(replace(TINY, save_minutes=0.0), store, tmp_path / "run")  # nor how often it is saved
+    learn(replace(TINY, save_minutes=0.0), store, tmp_path / "run")  # saving after every step does not change it either
     assert outcome(tmp_path / "run") == undisturbed
 
 
-# ---- odds and ends
+# ---- threads, loss, scores
 
 
-def test_the_last_thread_is_gone(store, tmp_path):
+def test_training_leaves_no_thread_behind(store, tmp_path):
     before = threading.active_count()
     learn(replace(PLAIN, epochs=1), store, tmp_path / "run")
-    assert threading.active_count() <= before + 1  # TensorBoard's may end a moment later
+    assert threading.active_count() <= before + 1  # TensorBoard's thread may end a moment later
 
 
 def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(store, tmp_path, monkeypatch):
     losses = []
-    true = Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda *about: losses.append(true(*about)) or losses[-1])
+    original = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda *arguments: losses.append(original(*arguments)) or losses[-1])
     learn(replace(PLAIN, epochs=2), store, tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert list(table["loss"]) == pytest.approx(
@@ -241,11 +246,11 @@ def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(store, tmp_path, monkeypa
     )
 
 
-def test_weights_score_as_the_run_says(store, tmp_path):
+def test_saved_weights_score_as_recorded_in_the_run(store, tmp_path):
     from landscale.inference.evaluate import evaluate
 
-    figures = learn(replace(TINY, views=4, thresholds="per_class"), store, tmp_path / "run")
+    scores = learn(replace(TINY, views=4, thresholds="per_class"), store, tmp_path / "run")
     model = load_model(tmp_path / "run")
     assert model.description.views == 4
-    assert evaluate(model, store, "val", show=False) == figures
+    assert evaluate(model, store, "val", show=False) == scores
     assert len(evaluation_steps(store.patches("val"), 64)) == 1

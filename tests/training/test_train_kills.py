@@ -1,4 +1,4 @@
-"""The long proofs of training: killed, terminated and stopped at random moments, by one and by two ranks."""
+"""Long tests: training in one process and on two ranks, killed, terminated and paused at random moments."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("kills") / "s.h5", planes=rgbn_plane(12), splits=splits, seed=1)
 
 
-def words(store, run, epochs):
-    how = flags(TINY, epochs=epochs, batch=4, save_minutes=0.0)
-    return ["train", "--store", store.path, "--run-dir", run, *how, "--timeout", TIMEOUT]
+def train_words(store, run, epochs):
+    options = flags(TINY, epochs=epochs, batch=4, save_minutes=0.0)
+    return ["train", "--store", store.path, "--run-dir", run, *options, "--timeout", TIMEOUT]
 
 
-def begun(store, run, epochs, ranks=2):
+def start_ranks(store, run, epochs, ranks=2):
     return subprocess.Popen(
-        [str(word) for word in (*torchrun(ranks), *words(store, run, epochs))],
+        [str(word) for word in (*torchrun(ranks), *train_words(store, run, epochs))],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -44,20 +44,20 @@ EPOCHS = 30
 
 
 @pytest.fixture(scope="module")
-def both(store, tmp_path_factory):
-    """What two ranks find undisturbed, and how many seconds of it they train."""
-    run = tmp_path_factory.mktemp("both") / "run"
-    process = begun(store, run, EPOCHS)
+def two_ranks(store, tmp_path_factory):
+    """The outcome of an undisturbed training on two ranks, and its duration in seconds from the first checkpoint folder on."""
+    run = tmp_path_factory.mktemp("two-ranks") / "run"
+    process = start_ranks(store, run, EPOCHS)
     while not (run / "checkpoints").exists() and process.poll() is None:
         time.sleep(0.01)
     since = time.monotonic()
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    output_text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output_text
     return outcome(run), time.monotonic() - since
 
 
-def until_it_trains(run, process, seconds=90):
-    """Until this session has written something."""
+def wait_for_checkpoint(run, process, seconds=90):
+    """Wait until the process has written a checkpoint, or has ended."""
     begun_at, checkpoint = time.time(), run / "checkpoints" / "last.safetensors"
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
@@ -66,95 +66,97 @@ def until_it_trains(run, process, seconds=90):
         time.sleep(0.01)
 
 
-def test_two_ranks_killed_at_twelve_moments(store, tmp_path, both):
+def test_two_ranks_killed_twelve_times_give_the_undisturbed_result(store, tmp_path, two_ranks):
     rng, run = random.Random(7), tmp_path / "run"
-    expected, seconds = both
+    expected, seconds = two_ranks
     for k in range(12):
-        process = begun(store, run, EPOCHS)
-        until_it_trains(run, process)
+        process = start_ranks(store, run, EPOCHS)
+        wait_for_checkpoint(run, process)
         time.sleep(rng.uniform(0, 0.15 * seconds))
         victims = members(process.pid) if k % 2 else [p for p in members(process.pid) if p != process.pid]
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
         process.communicate(timeout=60)
         assert wait_until_gone(process.pid, 40) == []
-    process = begun(store, run, EPOCHS)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    process = start_ranks(store, run, EPOCHS)
+    output_text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output_text
     assert outcome(run) == expected
 
 
-def test_thirty_terminations_lose_no_step(start, store, tmp_path):
+def test_thirty_sigterms_lose_no_step(start, store, tmp_path):
     rng = random.Random(3)
     undisturbed, run, output = tmp_path / "undisturbed", tmp_path / "run", tmp_path / "output.txt"
     epochs = 120
     since = time.monotonic()
-    assert ended(start(words(store, undisturbed, epochs), output), 120) == 0
-    usual = time.monotonic() - since
+    assert ended(start(train_words(store, undisturbed, epochs), output), 120) == 0
+    undisturbed_seconds = time.monotonic() - since
     stopped, k = [], 0
     while len(stopped) < 30 and not (run / "scores.json").exists():
         k += 1
         log = tmp_path / f"{k}.txt"
-        process = start(words(store, run, epochs), log)
-        process.join(usual * rng.uniform(0.02, 0.06))
+        process = start(train_words(store, run, epochs), log)
+        process.join(undisturbed_seconds * rng.uniform(0.02, 0.06))
         os.kill(process.pid, signal.SIGTERM)
         code = ended(process)
-        said = log.read_text() if log.exists() else ""  # a signal that came before all else
-        assert code in (75, -signal.SIGTERM, 0), said  # before the loop it has nothing to save, and nothing is lost
-        went_on = re.search(r"resumes at step\s+(\d+)", said)
-        if went_on:
-            assert int(went_on[1]) == (stopped[-1] if stopped else 0)
+        output_text = log.read_text() if log.exists() else ""  # no log if the signal came before the first output
+        assert code in (75, -signal.SIGTERM, 0), (
+            output_text
+        )  # −SIGTERM: before the training loop there is nothing to save
+        resumed = re.search(r"resumes at step\s+(\d+)", output_text)
+        if resumed:
+            assert int(resumed[1]) == (stopped[-1] if stopped else 0)
         if code == 75:
-            stopped.append(int(re.search(r"stopped after step (\d+)", said)[1]))
+            stopped.append(int(re.search(r"stopped after step (\d+)", output_text)[1]))
     assert len(stopped) > 10
     assert stopped == sorted(stopped)
-    assert ended(start(words(store, run, epochs), output), 120) == 0
+    assert ended(start(train_words(store, run, epochs), output), 120) == 0
     assert outcome(run) == outcome(undisturbed)
 
 
-def test_two_ranks_terminated_at_ten_moments(store, tmp_path, both):
-    """The launcher gets the signal, as of a scheduler, and passes it on."""
+def test_two_ranks_terminated_ten_times_give_the_undisturbed_result(store, tmp_path, two_ranks):
+    """The launcher gets the signal, as from a job scheduler, and forwards it to the ranks."""
     rng, run = random.Random(5), tmp_path / "run"
-    expected, seconds = both
+    expected, seconds = two_ranks
     stopped = 0
     for _ in range(10):
-        process = begun(store, run, EPOCHS)
-        until_it_trains(run, process)
+        process = start_ranks(store, run, EPOCHS)
+        wait_for_checkpoint(run, process)
         time.sleep(rng.uniform(0, 0.08 * seconds))
         if process.poll() is None:
             os.kill(process.pid, signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
+        output_text, _ = process.communicate(timeout=60)
         assert wait_until_gone(process.pid, 40) == []
-        if (went_on := re.search(r"resumes at step\s+(\d+)", said)) is not None:
-            assert int(went_on[1]) == stopped, said
-        found = re.search(r"stopped after step (\d+)", said)
+        if (resumed := re.search(r"resumes at step\s+(\d+)", output_text)) is not None:
+            assert int(resumed[1]) == stopped, output_text
+        found = re.search(r"stopped after step (\d+)", output_text)
         stopped = int(found[1]) if found else stopped
         if process.returncode == 0:
             break
     assert stopped > 0
-    process = begun(store, run, EPOCHS)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    process = start_ranks(store, run, EPOCHS)
+    output_text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output_text
     assert outcome(run) == expected
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_rank_ends_all_in_time(how, store, tmp_path, both):
-    """At ten moments; no process is left after the timeout and 30 s, the line names the rank and its host."""
-    rng, run = random.Random(int(how)), tmp_path / "run"
-    expected, seconds = both
+@pytest.mark.parametrize("sent_signal", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_killed_or_paused_rank_ends_all_ranks_within_the_timeout(sent_signal, store, tmp_path, two_ranks):
+    """Ten times; no process remains 30 s after the timeout; the one error line names the lost rank and its host."""
+    rng, run = random.Random(int(sent_signal)), tmp_path / "run"
+    expected, seconds = two_ranks
     for k in range(10):
-        process = begun(store, run, 1000)
-        until_it_trains(run, process)
+        process = start_ranks(store, run, 1000)
+        wait_for_checkpoint(run, process)
         time.sleep(rng.uniform(0, 0.5 * seconds))
-        os.kill(ranks_at(store.path)[k % 2], how)
+        os.kill(ranks_at(store.path)[k % 2], sent_signal)
         since = time.monotonic()
-        said, _ = process.communicate(timeout=TIMEOUT + 40)
+        output_text, _ = process.communicate(timeout=TIMEOUT + 40)
         assert wait_until_gone(process.pid, 10) == []
         assert time.monotonic() - since < TIMEOUT + 31
         assert process.returncode != 0
-        ours = [line for line in said.splitlines() if line.startswith("landscale: ")]
-        assert len(ours) == 1, said
-        assert re.search(rf"rank {k % 2} on host \S+ ", ours[0]), ours
-        assert "Traceback" not in said.split("landscale: ")[0]
+        error_lines = [line for line in output_text.splitlines() if line.startswith("landscale: ")]
+        assert len(error_lines) == 1, output_text
+        assert re.search(rf"rank {k % 2} on host \S+ ", error_lines[0]), error_lines
+        assert "Traceback" not in output_text.split("landscale: ")[0]
     assert expected

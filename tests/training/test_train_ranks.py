@@ -1,4 +1,4 @@
-"""Several ranks are one process with as large a batch: losses, gradients, norms, counts; and they end together."""
+"""Several ranks learn what one process learns with the same global batch; a signal to one rank stops all."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from trainings import CPU, PLAIN, TINY, flags, outcome
 
 SGD = replace(PLAIN, optimizer="sgd", rate=0.05, weight_decay=0.0, warmup_epochs=0.0, turns=False, epochs=2)
 LAYER_NORM = replace(SGD, model="test_convnext", options={}, side=32)
-# A recipe for both ranks, and the one of a single process that must come to the same.
-ALIKE = {
+# A recipe for two ranks, and the recipe of a single process that must give the same weights.
+EQUIVALENT = {
     "batch": (replace(LAYER_NORM, batch=4), replace(LAYER_NORM, batch=8)),
     "accumulate": (replace(LAYER_NORM, batch=2, accumulate=2), replace(LAYER_NORM, batch=8)),
     "one step of 39": (replace(LAYER_NORM, batch=64), replace(LAYER_NORM, batch=128)),
@@ -44,12 +44,12 @@ ALIKE = {
         replace(LAYER_NORM, batch=8, optimizer="adamw", rate=1e-3, clip_grad=0.5),
     ),
 }
-LARGE = replace(LAYER_NORM, model="convnext_atto", batch=4, epochs=4, rate=0.01)  # of several buckets
-COMPRESSED = {how: replace(LARGE, compress=how) for how in ("none", "bf16", "powersgd")}
+LARGE = replace(LAYER_NORM, model="convnext_atto", batch=4, epochs=4, rate=0.01)  # its gradients fill several buckets
+COMPRESSED = {method: replace(LARGE, compress=method) for method in ("none", "bf16", "powersgd")}
 
 
-def counts_of_many(store, ranks) -> list[list[list[int]]]:
-    """Evaluated with 1 to 65 patches, in batches of 8, by a network whose probabilities lie around a half."""
+def counts_of_many_sizes(store, ranks) -> list[list[list[int]]]:
+    """Counts of decisions over the first 1 to 65 patches, in batches of 8, from a network with probabilities around 0.5."""
     classifier = build_classifier(replace(PLAIN, seed=3), store)
     found = []
     for n in range(1, 66):
@@ -60,30 +60,30 @@ def counts_of_many(store, ranks) -> list[list[list[int]]]:
     return found
 
 
-def work(path: Path, folder: Path, *, trains: bool) -> None:
-    """What each rank does."""
+def run_rank(path: Path, folder: Path, *, trains: bool) -> None:
+    """The program of each rank: evaluate, and if `trains`, train with every recipe above."""
     torch.set_num_threads(1)
-    gradients.PLAIN_STEPS = 8  # of PowerSGD, before it begins
+    gradients.PLAIN_STEPS = 8  # steps before PowerSGD begins to compress
     store, ranks = open_store(path), start_process_group()
     if ranks.first:
         (folder / f"counts-{ranks.world}.json").write_text("")
-    content = counts_of_many(store, ranks)
+    content = counts_of_many_sizes(store, ranks)
     if ranks.rank == ranks.world - 1:
         (folder / f"counts-{ranks.world}.json").write_text(json.dumps(content))
-    recipes = {name: both for name, (both, _) in ALIKE.items()} | COMPRESSED
+    recipes = {name: recipe for name, (recipe, _) in EQUIVALENT.items()} | COMPRESSED
     for name, recipe in recipes.items() if trains else ():
         train(recipe, store, folder / name, ranks=ranks, device=CPU)
     end_process_group()
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), Path(sys.argv[2]), trains=sys.argv[3] == "train")
+    run_rank(Path(sys.argv[1]), Path(sys.argv[2]), trains=sys.argv[3] == "train")
 
 
-def launched(ranks: int, *words: object) -> None:
+def launch(ranks: int, *args: object) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", __file__]
     ended = subprocess.run(
-        [*command, *map(str, words)],
+        [*command, *map(str, args)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -99,55 +99,55 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def both(store, tmp_path_factory):
-    """What two ranks leave of all the recipes above."""
-    folder = tmp_path_factory.mktemp("both")
-    launched(2, store.path, folder, "train")
+def two_ranks(store, tmp_path_factory):
+    """The folder with the counts and the runs of all recipes above, written by two ranks."""
+    folder = tmp_path_factory.mktemp("two-ranks")
+    launch(2, store.path, folder, "train")
     return folder
 
 
-@pytest.mark.parametrize("name", ALIKE)
-def test_two_ranks_are_one_process_with_as_large_a_batch(name, both, store, tmp_path):
-    _, recipe = ALIKE[name]
+@pytest.mark.parametrize("name", EQUIVALENT)
+def test_two_ranks_learn_the_weights_of_one_process_with_the_same_global_batch(name, two_ranks, store, tmp_path):
+    _, recipe = EQUIVALENT[name]
     train(recipe, store, tmp_path / "run", device=CPU)
-    start = build_classifier(recipe, store).network.state_dict()
-    mine, theirs = (load_file(run / "weights" / "model.safetensors") for run in (tmp_path / "run", both / name))
-    assert mine.keys() == theirs.keys()
+    initial = build_classifier(recipe, store).network.state_dict()
+    one, two = (load_file(run / "weights" / "model.safetensors") for run in (tmp_path / "run", two_ranks / name))
+    assert one.keys() == two.keys()
     for statistics in (False, True):
-        keys = [k for k in mine if ("running" in k) == statistics and mine[k].is_floating_point()]
-        moved = sum(float((mine[k] - start[k]).square().sum()) for k in keys) ** 0.5
-        apart = sum(float((mine[k] - theirs[k]).square().sum()) for k in keys) ** 0.5
-        assert moved > 0.01 or not keys
-        assert apart <= 2e-3 * moved, (apart, moved)
+        keys = [k for k in one if ("running" in k) == statistics and one[k].is_floating_point()]
+        change = sum(float((one[k] - initial[k]).square().sum()) for k in keys) ** 0.5
+        difference = sum(float((one[k] - two[k]).square().sum()) for k in keys) ** 0.5
+        assert change > 0.01 or not keys
+        assert difference <= 2e-3 * change, (difference, change)
 
 
-@pytest.mark.parametrize("how", ["bf16", "powersgd"])
-def test_compressed_gradients_learn_as_well(how, both):
-    plain, compressed = (load_file(both / name / "weights" / "model.safetensors") for name in ("none", how))
+@pytest.mark.parametrize("method", ["bf16", "powersgd"])
+def test_compressed_gradients_give_nearly_the_same_weights(method, two_ranks):
+    plain, compressed = (load_file(two_ranks / name / "weights" / "model.safetensors") for name in ("none", method))
     norm = sum(float(v.square().sum()) for v in plain.values()) ** 0.5
-    apart = sum(float((plain[k] - compressed[k]).square().sum()) for k in plain) ** 0.5
-    assert 0 < apart < {"bf16": 0.002, "powersgd": 0.03}[how] * norm
+    difference = sum(float((plain[k] - compressed[k]).square().sum()) for k in plain) ** 0.5
+    assert 0 < difference < {"bf16": 0.002, "powersgd": 0.03}[method] * norm
 
 
-def test_counts_do_not_depend_on_the_ranks(both, store):
-    assert json.loads((both / "counts-2.json").read_text()) == counts_of_many(store, Ranks())
+def test_two_ranks_count_the_same_decisions_as_one_process(two_ranks, store):
+    assert json.loads((two_ranks / "counts-2.json").read_text()) == counts_of_many_sizes(store, Ranks())
 
 
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.parametrize("ranks", [3, 4])
-def test_counts_of_more_ranks(ranks, store, tmp_path):
-    launched(ranks, store.path, tmp_path, "evaluate")
-    assert json.loads((tmp_path / f"counts-{ranks}.json").read_text()) == counts_of_many(store, Ranks())
+def test_three_and_four_ranks_count_the_same_decisions_as_one_process(ranks, store, tmp_path):
+    launch(ranks, store.path, tmp_path, "evaluate")
+    assert json.loads((tmp_path / f"counts-{ranks}.json").read_text()) == counts_of_many_sizes(store, Ranks())
 
 
 # ---- signals and kills
 
 
-def begun(store, run, *more, ranks=2):
-    words = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=40, batch=4), *more]
+def start_training(store, run, *options, ranks=2):
+    args = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=40, batch=4), *options]
     return subprocess.Popen(
-        [str(word) for word in (*torchrun(ranks), *words)],
+        [str(word) for word in (*torchrun(ranks), *args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -155,48 +155,48 @@ def begun(store, run, *more, ranks=2):
     )
 
 
-def until(condition, seconds=60):
+def wait_until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it takes too long"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(store, tmp_path_factory):
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    process = begun(store, run)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    process = start_training(store, run)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
     return outcome(run)
 
 
-def test_a_signal_to_one_rank_stops_all_and_nothing_is_lost(store, tmp_path, undisturbed):
+def test_a_signal_to_one_rank_stops_all_and_resuming_gives_the_undisturbed_result(store, tmp_path, undisturbed):
     run = tmp_path / "run"
-    process = begun(store, run)
-    until((run / "metrics.csv").exists)
+    process = start_training(store, run)
+    wait_until((run / "metrics.csv").exists)
     os.kill(ranks_at(store.path)[1], signal.SIGUSR1)
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert said.count("stopped after step") == 1, said
-    assert "exitcode  : 75" in said  # torchrun's own is 1
-    assert "landscale/train" not in said  # no traceback of ours
+    assert stderr.count("stopped after step") == 1, stderr
+    assert "exitcode  : 75" in stderr  # torchrun itself exits with 1
+    assert "landscale/train" not in stderr  # no traceback from landscale's code
     assert wait_until_gone(process.pid) == []
-    process = begun(store, run)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert "resumes at step" in said
+    process = start_training(store, run)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "resumes at step" in stderr
     assert outcome(run) == undisturbed
 
 
-def test_another_number_of_ranks_goes_on(store, tmp_path):
+def test_a_killed_training_on_two_ranks_resumes_in_one_process(store, tmp_path):
     run = tmp_path / "run"
-    process = begun(store, run)
-    until((run / "metrics.csv").exists)
+    process = start_training(store, run)
+    wait_until((run / "metrics.csv").exists)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    for left in members(process.pid):
-        os.kill(left, signal.SIGKILL)
-    words = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=40, batch=4)]
-    assert main([str(word) for word in words]) == 0
+    for pid in members(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    args = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=40, batch=4)]
+    assert main([str(word) for word in args]) == 0
     assert (run / "scores.json").exists()

@@ -1,4 +1,4 @@
-"""The folder of a run, called again, and what cannot be trained."""
+"""The folder of a run, repeated commands in it, and the errors of trainings that are impossible."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from trainings import CPU, PLAIN, TINY, flags, learn, outcome
 # ---- the folder of a run
 
 
-def test_a_finished_run_called_again_is_left_as_it_is(store, tmp_path, capsys, monkeypatch):
-    words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(TINY), "--json"]
-    assert main(words) == 0
-    first, said = outcome(tmp_path / "run"), capsys.readouterr().out
-    monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("it trains again"))
-    monkeypatch.setattr(training_module, "evaluate", lambda *_, **__: pytest.fail("it evaluates again"))
-    assert main(words) == 0
+def test_repeating_the_command_of_a_finished_run_changes_nothing(store, tmp_path, capsys, monkeypatch):
+    args = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(TINY), "--json"]
+    assert main(args) == 0
+    first, printed = outcome(tmp_path / "run"), capsys.readouterr().out
+    monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(training_module, "evaluate", lambda *_, **__: pytest.fail("evaluated again"))
+    assert main(args) == 0
     assert outcome(tmp_path / "run") == first
-    assert json.loads(capsys.readouterr().out) == json.loads(said)
+    assert json.loads(capsys.readouterr().out) == json.loads(printed)
 
 
 @pytest.mark.parametrize("key,value", [("rate", 0.5), ("model", "wide_resnet_eca"), ("seed", 3), ("epochs", 9)])
-def test_a_run_of_another_recipe_is_refused(store, tmp_path, capsys, key, value):
+def test_a_folder_with_a_run_of_another_recipe_is_refused(store, tmp_path, capsys, key, value):
     folder = tmp_path / "run"
     Run(folder).begin(PLAIN, store)
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -46,19 +46,19 @@ def test_a_run_of_another_recipe_is_refused(store, tmp_path, capsys, key, value)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_run_on_another_store_or_in_a_foreign_folder_is_refused(store, tmp_path):
+def test_another_store_or_a_folder_with_other_files_is_refused(store, tmp_path):
     Run(tmp_path / "run").begin(PLAIN, store)
     other = make_store(tmp_path / "o.h5", planes=rgbn_plane(12), splits={"train": 8}, seed=9)
     with pytest.raises(LandscaleError, match=r"another store than .*o\.h5"):
         learn(PLAIN, other, tmp_path / "run")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").touch()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").touch()
     with pytest.raises(LandscaleError, match="neither empty nor a run"):
-        learn(PLAIN, store, tmp_path / "mine")
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+        learn(PLAIN, store, tmp_path / "foreign")
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
 
 
-def test_the_same_store_under_another_name_is_the_same(store, tmp_path):
+def test_a_run_accepts_its_store_under_another_file_name(store, tmp_path):
     Run(tmp_path / "run").begin(PLAIN, store)
     (tmp_path / "moved.h5").write_bytes(store.path.read_bytes())
 
@@ -67,11 +67,11 @@ def test_the_same_store_under_another_name_is_the_same(store, tmp_path):
         Run(tmp_path / "run").begin(replace(PLAIN, seed=5), open_store(tmp_path / "moved.h5"))
 
 
-@pytest.mark.parametrize("left", [("recipe.yaml",), ("recipe.yaml", "environment.json"), (".recipe.yaml.7.partial",)])
-def test_a_run_that_was_killed_while_it_began_begins_again(store, tmp_path, left):
+@pytest.mark.parametrize("files", [("recipe.yaml",), ("recipe.yaml", "environment.json"), (".recipe.yaml.7.partial",)])
+def test_a_run_killed_while_creating_its_folder_can_begin_again(store, tmp_path, files):
     Run(tmp_path / "whole").begin(PLAIN, store)
     (tmp_path / "run").mkdir()
-    for name in left:
+    for name in files:
         source = tmp_path / "whole" / name
         (tmp_path / "run" / name).write_bytes(source.read_bytes() if source.exists() else b"model: wi")
     for _ in range(2):
@@ -82,12 +82,12 @@ def test_a_run_that_was_killed_while_it_began_begins_again(store, tmp_path, left
         Run(tmp_path / "run").begin(replace(PLAIN, seed=1), store)
 
 
-# ---- what cannot be
+# ---- impossible trainings
 
 
-def refused(words, capsys):
-    """Exit code 2 and one line on stderr, which is returned."""
-    code = main([str(word) for word in words])
+def error_line(args, capsys):
+    """Run a command that must end with exit code 2 and one error line on stderr; return the line."""
+    code = main([str(word) for word in args])
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if line.startswith("landscale: ")]
     assert code == 2
@@ -112,35 +112,35 @@ IMPOSSIBLE = {
 }
 
 
-@pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_refused_in_one_line(what, store, tmp_path, capsys):
+@pytest.mark.parametrize("problem", IMPOSSIBLE)
+def test_an_impossible_training_gives_one_error_line(problem, store, tmp_path, capsys):
     import re
 
-    words, pattern = IMPOSSIBLE[what]
+    args, pattern = IMPOSSIBLE[problem]
     plain = flags(replace(PLAIN, warmup_epochs=0.0, mixup=0.0))
-    line = refused(["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *plain, *words], capsys)
+    line = error_line(["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *plain, *args], capsys)
     assert re.search(pattern, line), line
-    if what != "rate":  # nothing has begun, so the command put right works in the same folder
+    if problem != "rate":  # no folder is created, so the corrected command works in the same place
         assert not (tmp_path / "run").exists()
 
 
-def test_selecting_needs_val_and_the_folder_stays_free(tmp_path, capsys):
+def test_selecting_without_a_val_split_is_refused_and_creates_no_run(tmp_path, capsys):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 16})
-    words = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(PLAIN, epochs=1)]
-    line = refused([*words, "--select=macro_ap"], capsys)
+    args = ["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(PLAIN, epochs=1)]
+    line = error_line([*args, "--select=macro_ap"], capsys)
     assert "val" in line
     assert "--select last" in line
-    assert main(words) == 0
+    assert main(args) == 0
 
 
-def test_no_train_split(tmp_path, capsys):
+def test_a_store_without_a_train_split_is_refused(tmp_path, capsys):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"test": 16})
-    line = refused(["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(PLAIN)], capsys)
+    line = error_line(["train", f"--store={store.path}", f"--run={tmp_path / 'run'}", *flags(PLAIN)], capsys)
     assert "'train'" in line or "train split" in line
 
 
-def test_a_band_without_statistics_is_named(tmp_path):
-    """All zero in the train split, as a band that a product lacks."""
+def test_a_band_without_statistics_is_named_in_the_error(tmp_path):
+    """A band missing from the products is 0 in the whole train split, so it has no statistics."""
     pixels = np.random.default_rng(0).integers(1, 999, (16, 4, 12, 12)).astype(np.uint16)
     pixels[:, 2] = 0
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 16}, pixels={"data_10m": pixels})
@@ -156,11 +156,11 @@ def test_fewer_patches_than_processes_are_refused(tmp_path, monkeypatch):
         Trainer(PLAIN, store, Run(tmp_path / "run"), Ranks(0, 4), build_classifier(PLAIN, store), CPU, None)
 
 
-def test_divergence_in_the_last_step_is_noticed(tmp_path, monkeypatch):
-    """A finite loss whose gradient is not; without val nothing else would look at the weights."""
+def test_divergence_in_the_last_step_is_detected(tmp_path, monkeypatch):
+    """The loss is finite, its gradient is not; without a val split no evaluation checks the weights afterwards."""
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 8})
     monkeypatch.setattr(
-        training_module, "build_loss", lambda *_, **__: lambda logits, wanted: (0 * logits).sqrt().sum()
+        training_module, "build_loss", lambda *_, **__: lambda logits, targets: (0 * logits).sqrt().sum()
     )
     with pytest.raises(LandscaleError, match=r"diverged|not finite"):
         learn(replace(PLAIN, epochs=1), store, tmp_path / "run")

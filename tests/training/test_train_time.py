@@ -1,4 +1,4 @@
-"""Training ends in time, with the schedule that it can still do."""
+"""`max_time`: training ends within its time limit and completes its learning-rate schedule by then."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from landscale.training.training import Trainer
 from trainings import CPU, PLAIN, TINY, flags, learn, outcome
 
 
-def test_max_time(store, tmp_path):
-    """It uses its time, ends within it, and the rate has fallen to nothing by then."""
-    begun = time.monotonic()
+def test_max_time_is_used_and_not_exceeded_and_the_rate_falls_to_zero(store, tmp_path):
+    """The training uses at least 3 of its 8 seconds, and the last rate is below a thousandth of the highest."""
+    started = time.monotonic()
     learn(replace(PLAIN, epochs=100_000, batch=4), store, tmp_path / "run", max_time=8.0)
-    took = time.monotonic() - begun
-    assert 3 < took < 8
+    elapsed = time.monotonic() - started
+    assert 3 < elapsed < 8
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert table["rate"].iloc[-1] < 1e-3 * table["rate"].max()
     assert table["rate"].max() > 0.9 * PLAIN.rate
 
 
 class Clock:
-    """Time that passes only when someone works."""
+    """A simulated clock that advances only by calls of `work`."""
 
     now = 1000.0
 
@@ -52,46 +52,46 @@ class Clock:
 
 @given(
     limit=st.floats(60, 6000),
-    share_of_a_step=st.floats(1 / 1500, 1 / 50),
-    share_of_first=st.floats(0, 0.4),
-    share_of_an_evaluation=st.floats(0, 0.02),
+    step_fraction=st.floats(1 / 1500, 1 / 50),
+    first_step_fraction=st.floats(0, 0.4),
+    evaluation_fraction=st.floats(0, 0.02),
     waiting=st.floats(0, 3),
-    slower=st.floats(1, 1.25),
+    slowdown=st.floats(1, 1.25),
     batch=st.sampled_from([1, 4, 8, 40]),
     views=st.sampled_from([1, 4]),
     every=st.integers(1, 3),
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(600, 1 / 1000, 0.3, 0.0, 0, 1, 8, 1, 1)  # the first step is slow, as GPUs' and oneDNN's are
+@example(600, 1 / 1000, 0.3, 0.0, 0, 1, 8, 1, 1)  # the first step is slow, as on GPUs and with oneDNN
 @example(600, 1 / 1000, 0.0, 0.02, 0, 1, 8, 4, 1)  # mostly evaluation
 @example(600, 1 / 1000, 0.01, 0.0, 3, 1, 8, 1, 1)  # mostly waiting for the disk
 @example(600, 1 / 100, 0.1, 0.01, 0, 1.25, 40, 1, 1)  # an epoch is one step
 @example(600, 1 / 1500, 0.0, 0.0, 0, 1.25, 1, 1, 1)  # slower and slower within long epochs
-def test_planned_time(
+def test_the_planner_uses_most_of_the_time_limit_and_never_exceeds_it(
     store,
     tmp_path,
     limit,
-    share_of_a_step,
-    share_of_first,
-    share_of_an_evaluation,
+    step_fraction,
+    first_step_fraction,
+    evaluation_fraction,
     waiting,
-    slower,
+    slowdown,
     batch,
     views,
     every,
 ):
-    """Whatever steps and evaluations cost: it ends within its time, and makes use of most of it."""
+    """For any cost of steps, waiting and evaluations, on a simulated clock. Costs are fractions of the time limit."""
     clock = Clock()
-    step, one_evaluation = limit * share_of_a_step / (1 + waiting), limit * share_of_an_evaluation
-    done = []
+    step, one_evaluation = limit * step_fraction / (1 + waiting), limit * evaluation_fraction
+    rate_factors = []
 
     def learn_slowly(self, _parts, incoming, _signalled):
         next(incoming)
-        done.append(training_module.rate_factor(self.recipe, self.state.progress))
-        pace = step * (1 + (slower - 1) * (clock.now - 1000) / limit)
-        return clock.work(pace + (limit * share_of_first if len(done) == 1 else 0), StepResult(0.5, 0))
+        rate_factors.append(training_module.rate_factor(self.recipe, self.state.progress))
+        pace = step * (1 + (slowdown - 1) * (clock.now - 1000) / limit)
+        return clock.work(pace + (limit * first_step_fraction if len(rate_factors) == 1 else 0), StepResult(0.5, 0))
 
-    def wait(*arguments, **_):
+    def batches_slowly(*arguments, **_):
         for rows in arguments[3]:
             clock.work(waiting * step)
             yield SimpleNamespace(rows=rows)
@@ -104,15 +104,15 @@ def test_planned_time(
         return clock.work(classifier.description.views * one_evaluation, {"micro_ap": 0.5})
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, stand_in in (
+        for name, replacement in (
             ("time", clock),
-            ("batches", wait),
+            ("batches", batches_slowly),
             ("infer", infer_slowly),
             ("evaluate", evaluate_slowly),
             ("save_weights", lambda *_: None),
             ("write_json", lambda *_: None),
         ):
-            patch.setattr(training_module, name, stand_in)
+            patch.setattr(training_module, name, replacement)
         patch.setattr(planner, "time", clock)
         patch.setattr(planner, "infer", infer_slowly)
         patch.setattr(Trainer, "step", learn_slowly)
@@ -127,23 +127,23 @@ def test_planned_time(
     used = (clock.now - 1000) / limit
     assert used <= 1
     assert used > 0.6
-    assert done[-1] < 0.02 or len(done) < 60  # the schedule was gone through to its end
+    assert rate_factors[-1] < 0.02 or len(rate_factors) < 60  # the schedule has reached its end
 
 
 @pytest.mark.slow
-def test_max_time_through_the_command(tmp_path):
-    """All of it: also starting Python and importing torch."""
+def test_the_train_command_ends_within_max_time(tmp_path):
+    """The limit includes starting Python and importing torch."""
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 400, "val": 100})
     command = [str(Path(sys.executable).with_name("landscale")), "train", "--store", str(store.path), "--max-time=20s"]
     command += ["--run", str(tmp_path / "run"), *flags(TINY, epochs=100_000)]
-    begun = time.monotonic()
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    took = time.monotonic() - begun
-    assert ended.returncode == 0, ended.stderr
-    assert 10 < took < 20
+    started = time.monotonic()
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    elapsed = time.monotonic() - started
+    assert process.returncode == 0, process.stderr
+    assert 10 < elapsed < 20
 
 
-def test_more_time_than_needed_changes_nothing(store, tmp_path, undisturbed):
+def test_a_time_limit_longer_than_needed_does_not_change_the_weights(store, tmp_path, undisturbed):
     learn(TINY, store, tmp_path / "run", max_time=3600.0)
     weights, *_ = outcome(tmp_path / "run")
     assert weights == undisturbed[0]

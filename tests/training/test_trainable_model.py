@@ -1,4 +1,4 @@
-"""One update: what decays, how SGD moves, how the average follows; each against the rule written out by hand."""
+"""Updates of the weights: decay, SGD with momentum, averaged weights; each compared with its rule written out by hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def update_with(model, gradient):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_weights_decay_and_norms_and_biases_do_not(store, optimizer):
+def test_matrices_decay_but_norms_and_biases_do_not(store, optimizer):
     """Without a gradient, AdamW and SGD both multiply a decayed weight by 1 − rate · decay (SGD's Nesterov: · 1.9)."""
     changes = update_with(trainable(store, optimizer=optimizer, weight_decay=0.02), 0.0)
     factor = 1 - RATE * 0.02 * (1.9 if optimizer == "sgd" else 1)
@@ -49,7 +49,7 @@ def test_weights_decay_and_norms_and_biases_do_not(store, optimizer):
         torch.testing.assert_close(after, expected, rtol=1e-6, atol=0, msg=name)
 
 
-def test_without_weight_decay_nothing_decays(store):
+def test_weight_decay_zero_changes_no_weight(store):
     for before, after in update_with(trainable(store, weight_decay=0.0), 0.0).values():
         assert torch.equal(before, after)
 
@@ -64,18 +64,18 @@ def test_sgd_has_nesterov_momentum(store):
         torch.testing.assert_close(before - after, torch.full_like(before, RATE * 2.44), rtol=1e-3, atol=1e-6)
 
 
-def test_the_average_follows_closely_at_first(store, tmp_path, monkeypatch):
-    """Its decay at step k (from 0) is 0 for k ≤ 1, then min(ema, 1 − k^(−2/3)): the first weights are soon forgotten."""
+def test_the_averaged_weights_have_a_small_decay_in_the_first_steps(store, tmp_path, monkeypatch):
+    """The decay at step k (from 0) is 0 for k ≤ 1, then min(ema, 1 − k^(−2/3)), so the initial weights soon have no effect."""
     weights, averages = [], []
     step = TrainableModel.step
 
-    def noted(self, *arguments):
+    def recorded(self, *arguments):
         result = step(self, *arguments)
         weights.append(self.network.fc.weight.detach().clone())
         averages.append(self.averaged.fc.weight.detach().clone())
         return result
 
-    monkeypatch.setattr(TrainableModel, "step", noted)
+    monkeypatch.setattr(TrainableModel, "step", recorded)
     monkeypatch.setattr(training_module.Trainer, "end_epoch", lambda self, epoch: 0.0)
     monkeypatch.setattr(training_module.Trainer, "finish", lambda self: None)
     recipe = replace(PLAIN, model="test_resnet", options={}, side=32, epochs=1, ema=0.5, warmup_epochs=0.0)
@@ -88,23 +88,23 @@ def test_the_average_follows_closely_at_first(store, tmp_path, monkeypatch):
     assert not torch.allclose(weights[0], weights[4], atol=1e-4)
 
 
-def test_thresholds_are_chosen_on_val(store, tmp_path, monkeypatch):
-    """Not on the patches that the weights were fitted to, whose probabilities are too good."""
+def test_thresholds_are_chosen_on_the_val_split(store, tmp_path, monkeypatch):
+    """On the train split, to which the weights are fitted, the probabilities would be too good."""
     chosen = []
     choose = training_module.choose_thresholds
 
-    def noted(probabilities, targets, how):
-        chosen.append((probabilities.shape, targets.tolist(), how))
-        return choose(probabilities, targets, how)
+    def recorded(probabilities, targets, method):
+        chosen.append((probabilities.shape, targets.tolist(), method))
+        return choose(probabilities, targets, method)
 
-    monkeypatch.setattr(training_module, "choose_thresholds", noted)
+    monkeypatch.setattr(training_module, "choose_thresholds", recorded)
     learn(replace(PLAIN, epochs=1, thresholds="per_class"), store, tmp_path / "run")
     val = store.patches("val")
     assert chosen == [((len(val), 4), store.classes[val].tolist(), "per_class")]
     assert len(store.patches("train")) != len(val)
 
 
-def test_a_recipe_reaches_the_augmentation(store):
+def test_the_recipe_sets_every_option_of_the_augmentation(store):
     keys = {"turns": False, "shift": 2, "zoom": 0.3, "jitter": 0.1, "mixup": 0.4, "cutmix": 0.5}
     augment = trainable(store, **keys).augment
     assert {key: getattr(augment, key) for key in keys} == keys
