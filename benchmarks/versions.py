@@ -26,7 +26,7 @@ from rounds import record
 
 from landscale.datasets.synthetic.products_and_map import MAP, write_country
 
-ROUNDS = 5
+ROUNDS = 3
 PATCHES, TRAINED, TILES = 6000, 600, 4
 BUSIEST = 0.7  # load average at the start above which the figures would be noise
 HERE = Path(__file__).resolve().parents[1]

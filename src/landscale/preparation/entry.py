@@ -37,8 +37,8 @@ def prepare(
 ) -> PreparationResult:
     """Read a data set's files into a patch store. Call it again to resume after a kill.
 
-        prepare("eurosat", "EuroSAT_RGB.zip", "eurosat.h5")
-        prepare("bigearthnet", {"train": "north", "test": "south"}, "ben.h5", workers=8, labels="ben19")
+        landscale.prepare("eurosat", "EuroSAT_RGB.zip", "eurosat.h5")
+        landscale.prepare("bigearthnet", {"train": "north", "test": "south"}, "ben.h5", workers=8, labels="ben19")
 
     Args:
         dataset: a name of `landscale.datasets.dataset_names()`.

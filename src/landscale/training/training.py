@@ -65,9 +65,7 @@ def train(
 ) -> Scores | None:
     """Train on a store's train split, into a run folder. Called again with the same arguments, it resumes.
 
-        from landscale.training.training import train
-
-        scores = train("papoutsis2022", "ben.h5", "runs/first")
+        scores = landscale.train("papoutsis2022", "ben.h5", "runs/first")
 
     Args:
         recipe: a recipe, the name of a shipped one, or the path of a YAML file.
