@@ -28,7 +28,7 @@ class MeanOfBands(nn.Module):
         return x.mean((2, 3))[:, :2]
 
 
-def test_a_network_that_exists_is_used_as_it_is():
+def test_a_given_network_is_used_unchanged():
     network = MeanOfBands()
     classifier = Classifier(DESCRIPTION, network).eval()
     assert classifier.network is network
@@ -38,8 +38,8 @@ def test_a_network_that_exists_is_used_as_it_is():
     assert torch.allclose(classifier(PLANES)[0], torch.stack(expected), atol=1e-4)
 
 
-def test_two_classifiers_may_share_a_network():
-    """A training evaluates the weights that it trains, with other views and thresholds."""
+def test_two_classifiers_can_share_a_network():
+    """A training evaluates the network that it trains through a classifier with other views and thresholds."""
     torch.manual_seed(0)
     built = Classifier(DESCRIPTION).eval()
     shared = Classifier(replace(DESCRIPTION, views=8, thresholds=(0.2, 0.3)), built.network)
@@ -48,7 +48,7 @@ def test_two_classifiers_may_share_a_network():
     assert shared.state_dict().keys() == built.state_dict().keys()
 
 
-def test_without_a_network_one_is_built_from_the_description():
+def test_without_a_given_network_one_is_built_from_the_description():
     torch.manual_seed(0)
     network = Classifier(DESCRIPTION).network
     assert type(network).__name__ == "WideResNet"

@@ -1,4 +1,4 @@
-"""The families of Papoutsis et al. 2022 beside the wide ResNets, paper 1's ResNet-50 and the modern rivals."""
+"""The families of Papoutsis et al. 2022 except the wide ResNets, the ResNet-50 of Sedona et al. 2019, and recent networks."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from landscale.models.vit import FlatViT, check_sides
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
-COUNTS = {  # ours, 10 bands, 19 classes
+COUNTS = {  # parameters of landscale's networks with 10 bands and 19 classes
     "resnet50": 23_568_915,
     "resnet101": 42_561_043,
     "resnet152": 58_204_691,
@@ -66,30 +66,32 @@ COUNTS = {  # ours, 10 bands, 19 classes
     "efficientnet60_eca_b6": 33_249_533,
     "efficientnet60_eca_b7": 51_866_901,
 }
-EQUAL = (  # to the authors' code
+SAME_AS_AUTHORS = (  # the same number of parameters as the authors' code
     *("densenet121", "densenet169", "densenet201", "efficientnet_b0", "efficientnet_b1", "efficientnet_b7"),
     *("vgg16_gap", "vgg19_gap"),
 )
 RIVALS = [row[0] for row in _ROWS]
 SIZES = [f"efficientnet60_eca_{size}" for size in EFFICIENTNET]
-OURS = [name for name in COUNTS if name.startswith(("vgg", "vit", "mlp", "efficientnet60")) and name not in SIZES]
-FIXED = [name for name in OURS if name.startswith(("vit", "mlp"))]
-FREE = [name for name in OURS if name not in FIXED]
+OWN_NETWORKS = [
+    name for name in COUNTS if name.startswith(("vgg", "vit", "mlp", "efficientnet60")) and name not in SIZES
+]
+FIXED_SIDE = [name for name in OWN_NETWORKS if name.startswith(("vit", "mlp"))]
+ANY_SIDE = [name for name in OWN_NETWORKS if name not in FIXED_SIDE]
 
-ours = pytest.mark.parametrize("name", OURS)
-fixed = pytest.mark.parametrize("name", FIXED)
+each_own_network = pytest.mark.parametrize("name", OWN_NETWORKS)
+each_fixed_side_network = pytest.mark.parametrize("name", FIXED_SIDE)
 
 
 def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def patch(n: int, bands: int, side: int, seed: int = 0) -> Tensor:
+def random_patches(n: int, bands: int, side: int, seed: int = 0) -> Tensor:
     return torch.randn(n, bands, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-def meta(name: str, bands: int = 10, classes: int = 19, side: int | None = None, **options) -> nn.Module:
-    """A network without storage: shapes and counts in no time."""
+def meta_network(name: str, bands: int = 10, classes: int = 19, side: int | None = None, **options) -> nn.Module:
+    """A network on the meta device, which has shapes but no data."""
     try:
         with torch.device("meta"):
             return create_model(name, bands, classes, side, **options)
@@ -97,56 +99,56 @@ def meta(name: str, bands: int = 10, classes: int = 19, side: int | None = None,
         return create_model(name, bands, classes, side, **options).to("meta")
 
 
-def settled(model: nn.Module, bands: int, side: int) -> nn.Module:
-    """In eval mode, with running statistics of real maps: with fresh ones a deep network gives 1e-10, and all is close."""
+def with_running_statistics(model: nn.Module, bands: int, side: int) -> nn.Module:
+    """Set running statistics from random input, then eval mode: with initial ones outputs are near 1e-10, and any are close."""
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 1.0
     with torch.no_grad():
-        model.train()(patch(8, bands, side, seed=1))
+        model.train()(random_patches(8, bands, side, seed=1))
     return model.eval()
 
 
 @cache
-def small(name: str) -> nn.Module:
-    """A network on a side that costs little, in eval mode; not to be changed."""
+def small_network(name: str) -> nn.Module:
+    """A network in eval mode for a small input side; shared, so tests must not change it."""
     torch.manual_seed(0)
-    return settled(create_model(name, 10, 19, side=cheap_side(name)), 10, cheap_side(name))
+    return with_running_statistics(create_model(name, 10, 19, side=cheap_side(name)), 10, cheap_side(name))
 
 
 def cheap_side(name: str) -> int:
-    """Four tokens, VGG's least, or the 60 px that EfficientNet is made for."""
+    """A side of four tokens, the smallest for VGG, or the 60 px for which EfficientNet60 is designed."""
     token = {"vit_6": 6, "vit_12": 12, "vit_20": 20, "vit_m20": 20, "vit_30": 30, "vit_40": 40}
-    return 2 * token.get(name, 12) if name in FIXED else 32 if name.startswith("vgg") else 60
+    return 2 * token.get(name, 12) if name in FIXED_SIDE else 32 if name.startswith("vgg") else 60
 
 
-def authors(name: str) -> int:
+def authors_parameters(name: str) -> int:
     return int(ZOO[name].published[AUTHORS]["parameters"])
 
 
-# ---- every row
+# ---- all networks
 
 
 @pytest.mark.parametrize("name,count", COUNTS.items())
-def test_parameters_are_exact(name, count):
-    assert parameters(meta(name)) == count
+def test_networks_have_the_exact_number_of_parameters(name, count):
+    assert parameters(meta_network(name)) == count
 
 
-@pytest.mark.parametrize("name", EQUAL)
-def test_counts_equal_the_authors(name):
-    assert authors(name) == COUNTS[name]
+@pytest.mark.parametrize("name", SAME_AS_AUTHORS)
+def test_parameter_counts_equal_those_of_the_authors_code(name):
+    assert authors_parameters(name) == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", [*COUNTS, *RIVALS])
 @pytest.mark.parametrize("bands,classes", [(12, 43)])
-def test_shapes_at_the_side_of_its_row(name, bands, classes):
+def test_networks_give_one_logit_per_class_at_their_default_side(name, bands, classes):
     side = ZOO[name].side
-    logits = meta(name, bands, classes).eval()(torch.empty(2, bands, side, side, device="meta"))
+    logits = meta_network(name, bands, classes).eval()(torch.empty(2, bands, side, side, device="meta"))
     assert logits.shape == (2, classes)
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_rivals_are_described(name):
+def test_describe_model_describes_the_recent_networks(name):
     described = describe_model(name)
     assert json.loads(json.dumps(described)) == described
     assert described["input"] == [12, ZOO[name].side, ZOO[name].side]
@@ -154,7 +156,7 @@ def test_rivals_are_described(name):
     assert described["family"] == ZOO[name].family
 
 
-def test_published_figures_of_rivals():
+def test_recent_networks_have_their_published_scores():
     figures = {name: f for name in RIVALS for f in ZOO[name].published.values()}
     assert figures == {
         "mobilevit_s": {"macro_ap": 0.703, "micro_ap": 0.864, "macro_f1": 0.638, "micro_f1": 0.763},
@@ -168,9 +170,9 @@ def test_published_figures_of_rivals():
 @pytest.mark.parametrize(
     "name", ["convnextv2_atto", "mobilenetv4_conv_small", "mobilevit_s", "swinv2_tiny_window8_256"]
 )
-def test_rivals_run(name):
+def test_recent_networks_give_finite_logits(name):
     side = ZOO[name].side
-    logits = create_model(name, 12, 19).eval()(patch(1, 12, side))
+    logits = create_model(name, 12, 19).eval()(random_patches(1, 12, side))
     assert logits.shape == (1, 19)
     assert logits.isfinite().all()
 
@@ -178,45 +180,45 @@ def test_rivals_run(name):
 # ---- differences from the authors' counts, layer by layer
 
 
-def normalised(model: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions that a batch norm follows: here those without a bias."""
+def convolutions_before_norms(model: nn.Module) -> list[nn.Conv2d]:
+    """The convolutions followed by a batch norm: in landscale's networks, those without a bias."""
     return [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is None]
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet101", "resnet152"])
-def test_resnets_lack_the_biases(name):
-    biases = sum(conv.out_channels for conv in normalised(meta(name)))
-    assert authors(name) - biases == COUNTS[name]
+def test_resnets_differ_from_the_authors_count_by_the_biases(name):
+    biases = sum(conv.out_channels for conv in convolutions_before_norms(meta_network(name)))
+    assert authors_parameters(name) - biases == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", ["efficientnet60_se", "efficientnet60_coord", "efficientnet60_eca"])
-def test_efficientnets_lack_biases_and_the_first_expansion(name):
-    model = meta(name)
-    biases = sum(conv.out_channels for conv in normalised(model))
+def test_efficientnets_differ_from_the_authors_count_by_biases_and_the_first_expansion(name):
+    model = meta_network(name)
+    biases = sum(conv.out_channels for conv in convolutions_before_norms(model))
     channels = model.conv_stem.out_channels
     expansion = channels * channels + channels + 2 * channels  # 1×1 convolution, its bias, batch norm
     assert (biases, expansion) == (21_008, 1_120)
-    assert authors(name) - biases - expansion == COUNTS[name]
+    assert authors_parameters(name) - biases - expansion == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", ["vit_6", "vit_12", "vit_20"])
-def test_vits_learn_a_position_for_every_token(name):
-    _, tokens, width = meta(name).pos_embed.shape
-    assert authors(name) - width + tokens * width == COUNTS[name]
+def test_vits_differ_from_the_authors_count_by_one_position_per_token(name):
+    _, tokens, width = meta_network(name).pos_embed.shape
+    assert authors_parameters(name) - width + tokens * width == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", ["mlp_mixer", "mlp_mixer_tiny"])
-def test_mixers_normalise_over_channels(name):
-    model = meta(name)
+def test_mixers_differ_from_the_authors_count_by_norms_over_channels(name):
+    model = meta_network(name)
     norms = [m for block in model.blocks for m in block.modules() if isinstance(m, nn.LayerNorm)]
     tokens, width = model.stem.num_patches, model.embed_dim
     assert all(norm.normalized_shape == (width,) for norm in norms)
-    assert authors(name) - 2 * tokens * len(norms) + 2 * width * len(norms) == COUNTS[name]
+    assert authors_parameters(name) - 2 * tokens * len(norms) + 2 * width * len(norms) == COUNTS[name]
 
 
-def test_ghost_counts_layer_by_layer():
+def test_ghost_convolutions_save_the_computed_number_of_parameters():
     saved = 0
-    for block in (block for stage in meta("efficientnet60").blocks for block in stage):
+    for block in (block for stage in meta_network("efficientnet60").blocks for block in stage):
         for conv in (m for m in block.children() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)):
             half = conv.out_channels // 2
             ghost = conv.in_channels * half + 2 * half + 9 * half + 2 * half
@@ -224,33 +226,33 @@ def test_ghost_counts_layer_by_layer():
     assert COUNTS["efficientnet60"] - saved == COUNTS["efficientnet60_ghost"]
 
 
-# ---- maps
+# ---- feature maps
 
 
-@pytest.mark.parametrize("name", FREE)
-def test_maps(name):
+@pytest.mark.parametrize("name", ANY_SIDE)
+def test_feature_maps_have_the_sizes_of_feature_info(name):
     backbone = timm.create_model(name, in_chans=4, features_only=True).eval()
     with torch.no_grad():
-        maps = backbone(patch(1, 4, 64))
-    told = [(i["num_chs"], 64 // i["reduction"]) for i in backbone.feature_info.get_dicts()]
-    assert [(m.shape[1], m.shape[2]) for m in maps] == told
-    assert len(told) == 5
+        maps = backbone(random_patches(1, 4, 64))
+    expected = [(i["num_chs"], 64 // i["reduction"]) for i in backbone.feature_info.get_dicts()]
+    assert [(m.shape[1], m.shape[2]) for m in maps] == expected
+    assert len(expected) == 5
 
 
-@fixed
-def test_maps_of_tokens(name):
+@each_fixed_side_network
+def test_feature_maps_of_token_networks_have_the_sizes_of_feature_info(name):
     side = cheap_side(name)
     backbone = timm.create_model(name, in_chans=4, img_size=side, features_only=True).eval()
     with torch.no_grad():
-        maps = backbone(patch(1, 4, side))
+        maps = backbone(random_patches(1, 4, side))
     assert [m.shape[1:] for m in maps] == [(i["num_chs"], 2, 2) for i in backbone.feature_info.get_dicts()]
     assert maps
 
 
 @pytest.mark.parametrize("name", ["vgg16_gap", "vit_20", "mlp_mixer", "efficientnet60_eca"])
-def test_config_says_the_input(name):
+def test_the_timm_config_states_input_size_first_convolution_and_classifier(name):
     side = ZOO[name].side
-    model = meta(name, 12, 19)
+    model = meta_network(name, 12, 19)
     assert model.default_cfg["input_size"] == (12, side, side)
     assert dict(model.named_modules())[model.default_cfg["first_conv"]].in_channels == 12
     assert dict(model.named_modules())[model.default_cfg["classifier"]] is model.get_classifier()
@@ -260,7 +262,7 @@ def test_config_says_the_input(name):
 
 
 @given(side=st.integers(1, 400), token=st.integers(1, 50))
-def test_tokens_fill_the_side_or_are_refused(side, token):
+def test_sides_that_are_no_multiple_of_the_token_side_are_refused(side, token):
     if side >= token and side == side // token * token:
         check_sides(side, token)
     else:
@@ -270,38 +272,38 @@ def test_tokens_fill_the_side_or_are_refused(side, token):
             check_sides(side, token)
 
 
-@fixed
-def test_a_side_that_tokens_do_not_fill_is_refused(name):
+@each_fixed_side_network
+def test_creating_a_network_for_a_side_that_tokens_do_not_divide_is_refused(name):
     with pytest.raises(LandscaleError, match=r"^input side 121 px is not a multiple"):
         create_model(name, 10, 19, side=121)
 
 
-@fixed
-def test_height_and_width_may_differ(name):
-    model = meta(name, img_size=(120, 240))
+@each_fixed_side_network
+def test_token_networks_accept_different_height_and_width(name):
+    model = meta_network(name, img_size=(120, 240))
     assert model(torch.empty(2, 10, 120, 240, device="meta")).shape == (2, 19)
 
 
-@ours
-def test_timm_creates_it_without_options(name):
+@each_own_network
+def test_timm_creates_each_network_without_options(name):
     with torch.device("meta"):
         model = timm.create_model(name)
     assert parameters(model) == COUNTS[name]
 
 
-@fixed
-def test_another_side_than_built_for_is_refused(name):
+@each_fixed_side_network
+def test_an_input_of_another_side_than_the_networks_is_refused(name):
     with pytest.raises(AssertionError, match=r"^Input height \(\d+\) doesn't match model \(\d+\)\.$"):
-        small(name)(patch(1, 10, 2 * cheap_side(name)))
+        small_network(name)(random_patches(1, 10, 2 * cheap_side(name)))
 
 
 # ---- ViT
 
 
-def test_vit_tokens_and_head():
-    model = small("vit_20")
+def test_vit_has_the_published_tokens_blocks_and_dense_layers():
+    model = small_network("vit_20")
     with torch.no_grad():
-        tokens = model.forward_features(patch(2, 10, 40))
+        tokens = model.forward_features(random_patches(2, 10, 40))
         assert tokens.shape == (2, 4, 64)
         assert model.forward_head(tokens, pre_logits=True).shape == (2, 1024)
     assert [(m.in_features, m.out_features) for m in model.dense if isinstance(m, nn.Linear)] == [
@@ -315,24 +317,24 @@ def test_vit_tokens_and_head():
 
 @given(
     token=st.sampled_from([4, 5, 8]),
-    a_side=st.integers(1, 6),
+    tokens_per_side=st.integers(1, 6),
     bands=st.integers(1, 13),
     width=st.sampled_from([16, 48]),
 )
 @settings(max_examples=10, deadline=None)
-def test_vit_positions_follow_the_side(token, a_side, bands, width):
-    side = token * a_side
+def test_vit_has_one_position_per_token_for_any_side(token, tokens_per_side, bands, width):
+    side = token * tokens_per_side
     with torch.device("meta"):
         model = FlatViT(5, bands, img_size=side, token=token, width=width, depth=1, dense=(8,))
-        assert model.pos_embed.shape == (1, a_side**2, width)
-        assert model.forward_features(torch.empty(2, bands, side, side)).shape == (2, a_side**2, width)
+        assert model.pos_embed.shape == (1, tokens_per_side**2, width)
+        assert model.forward_features(torch.empty(2, bands, side, side)).shape == (2, tokens_per_side**2, width)
         assert model(torch.empty(2, bands, side, side)).shape == (2, 5)
 
 
-def test_vit_positions_tell_tokens_apart():
+def test_vit_distinguishes_the_order_of_tokens_by_its_positions_only():
     torch.manual_seed(0)
     model = create_model("vit_20", 3, 5, side=40).eval()
-    x = patch(1, 3, 40)
+    x = random_patches(1, 3, 40)
     turned = x.roll(20, dims=-1)  # tokens 0 1 / 2 3 → 1 0 / 3 2
     order = [1, 0, 3, 2]
     with torch.no_grad():
@@ -341,8 +343,8 @@ def test_vit_positions_tell_tokens_apart():
         torch.testing.assert_close(model.forward_features(turned), model.forward_features(x)[:, order])
 
 
-def test_vit_keeps_its_side_and_has_no_pooling():
-    model = meta("vit_40")
+def test_vit_refuses_another_side_and_pooling():
+    model = meta_network("vit_40")
     with pytest.raises(LandscaleError, match="keeps its input side"):
         model.set_input_size(240)
     with pytest.raises(LandscaleError, match="no pooling 'avg'"):
@@ -350,8 +352,8 @@ def test_vit_keeps_its_side_and_has_no_pooling():
     assert model(torch.empty(1, 10, 120, 120, device="meta")).shape == (1, 19)
 
 
-def test_vit_dropouts():
-    model = meta("vit_40")
+def test_vit_has_the_published_dropout_rates():
+    model = meta_network("vit_40")
     rates = [m.p for m in model.modules() if isinstance(m, nn.Dropout) and m.p]
     assert rates == [0.1] * 4 * 8 + [0.5] * 3
 
@@ -363,7 +365,7 @@ def test_vit_dropouts():
     width=st.integers(1, 300), token_mlp=st.integers(1, 300), channel_mlp=st.integers(1, 300), depth=st.integers(1, 3)
 )
 @settings(max_examples=30, deadline=None)
-def test_mixer_has_the_widths_it_is_asked_for(width, token_mlp, channel_mlp, depth):
+def test_mixer_has_the_requested_widths_and_depth(width, token_mlp, channel_mlp, depth):
     with torch.device("meta"):
         model = Mixer(3, 2, width=width, token_mlp=token_mlp, channel_mlp=channel_mlp, depth=depth, img_size=24)
     assert [block.mlp_tokens.fc1.out_features for block in model.blocks] == [token_mlp] * depth
@@ -374,8 +376,8 @@ def test_mixer_has_the_widths_it_is_asked_for(width, token_mlp, channel_mlp, dep
 # ---- EfficientNet on 60 px
 
 
-def test_efficientnet_stages():
-    model = meta("efficientnet60")
+def test_efficientnet60_has_the_published_stages():
+    model = meta_network("efficientnet60")
     blocks = [[block.conv_dw for block in stage] for stage in model.blocks]
     assert [len(stage) for stage in blocks] == [1, 2, 2, 3, 3, 4, 1]
     assert [stage[0].kernel_size[0] for stage in blocks] == [3, 3, 5, 3, 5, 5, 3]
@@ -387,36 +389,37 @@ def test_efficientnet_stages():
 
 
 @pytest.mark.parametrize("name", ["efficientnet60_se", "efficientnet60_cbam_ghost"])
-def test_attention_acts_on_the_expanded_channels(name):
-    model = meta(name)
-    seen: list[tuple[int, int]] = []
+def test_efficientnet60_attention_acts_on_the_expanded_channels(name):
+    model = meta_network(name)
+    channel_pairs: list[tuple[int, int]] = []
     for block in (block for stage in model.blocks for block in stage):
-        block.se.register_forward_hook(lambda m, x, y, b=block: seen.append((x[0].shape[1], b.conv_dw.out_channels)))
+        block.se.register_forward_hook(
+            lambda m, x, y, b=block: channel_pairs.append((x[0].shape[1], b.conv_dw.out_channels))
+        )
     model(torch.empty(1, 10, 60, 60, device="meta"))
-    assert len(seen) == 16
-    assert all(channels == expanded for channels, expanded in seen)
+    assert len(channel_pairs) == 16
+    assert all(channels == expanded for channels, expanded in channel_pairs)
 
 
-def test_attention_starts_open():
-    """Sigmoids near one half, not saturated."""
+def test_efficientnet60_attention_gates_start_near_one_half():
     model = create_model("efficientnet60_se", 10, 19).train()
     gates: list[Tensor] = []
     for block in (block for stage in model.blocks for block in stage):
         block.se.gate.register_forward_hook(lambda m, x, y: gates.append(y))
     with torch.no_grad():
-        model(patch(4, 10, 60))
+        model(random_patches(4, 10, 60))
     assert len(gates) == 16
     assert all(((gate > 0.3) & (gate < 0.7)).all() for gate in gates)
 
 
-def test_ghost_convolutions_are_followed_by_an_activation_alone():
-    for block in (block for stage in meta("efficientnet60_ghost").blocks[1:] for block in stage):
+def test_ghost_convolutions_are_followed_by_an_activation_without_a_further_norm():
+    for block in (block for stage in meta_network("efficientnet60_ghost").blocks[1:] for block in stage):
         assert isinstance(block.bn1, nn.SiLU)
         assert isinstance(block.bn3, nn.Identity)
         assert isinstance(block.bn2, nn.BatchNorm2d)
 
 
-def test_efficientnet_coefficients():
+def test_efficientnet60_sizes_have_the_published_coefficients():
     rows = {size: scale_efficientnet60(scaling) for size, scaling in EFFICIENTNET.items()}
     assert {size: (o["width"], o["depth"], side, o["drop_rate"]) for size, (o, side) in rows.items()} == {
         "b1": (1.0, 1.1, 70, 0.2),
@@ -429,7 +432,7 @@ def test_efficientnet_coefficients():
     }
     assert scale_efficientnet60(Scaling()) == ({"depth": 1.0, "width": 1.0, "drop_rate": 0.2}, 60)
     assert [ZOO[name].side for name in SIZES] == [side for _, side in rows.values()]
-    assert meta("efficientnet60_eca_b4").drop_rate == 0.4
+    assert meta_network("efficientnet60_eca_b4").drop_rate == 0.4
 
 
 @given(
@@ -442,7 +445,7 @@ def test_efficientnet_coefficients():
     side=st.integers(1, 200),
 )
 @settings(max_examples=12, deadline=None)
-def test_any_efficientnet(attention, conv, width, depth, bands, classes, side):
+def test_efficientnet60_of_any_options_has_the_expected_shapes(attention, conv, width, depth, bands, classes, side):
     with torch.device("meta"):
         model = EfficientNet60(classes, bands, attention=attention, conv=conv, width=width, depth=depth).eval()
         features = model.forward_features(torch.empty(2, bands, side, side))
@@ -452,15 +455,15 @@ def test_any_efficientnet(attention, conv, width, depth, bands, classes, side):
 
 
 @pytest.mark.parametrize("option", ["attention", "conv"])
-def test_unknown_layers_are_refused(option):
+def test_unknown_attention_and_convolution_names_are_refused(option):
     with pytest.raises(UnknownName, match="unknown"):
         create_model("efficientnet60", 10, 19, **{option: "ecaa"})
 
 
-# ---- paper 1's ResNet-50
+# ---- ResNet-50 of Sedona et al. 2019
 
 
-def test_sedona_resnet50_defaults():
+def test_sedona_resnet50_has_the_papers_bands_classes_and_dropout():
     model = timm.create_model("resnet50_sedona2019")
     assert (model.conv1.in_channels, model.num_classes, model.drop_rate) == (12, 43, 0.5)
     assert model.default_cfg["num_classes"] == 43
@@ -471,6 +474,6 @@ def test_sedona_resnet50_defaults():
     assert (model.eval().forward_head(x, pre_logits=True) == 1).all()
 
 
-def test_sedona_resnet50_is_the_resnet50():
-    plain, sedona = (meta(name, 12, 43) for name in ("resnet50", "resnet50_sedona2019"))
+def test_sedona_resnet50_has_the_same_weights_as_resnet50():
+    plain, sedona = (meta_network(name, 12, 43) for name in ("resnet50", "resnet50_sedona2019"))
     assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in sedona.state_dict().items()}
