@@ -53,12 +53,8 @@ SIDES = {
     **{"vit_small_patch14_reg4_dinov2": 28, "swinv2_tiny_window8_256": 64, "swinv2_small_window8_256": 64},
     **{"maxvit_tiny_tf_224": 64, "mobilevit_s": 128, "mobilevitv2_100": 128},
 }
-LARGER = (
-    "efficientnet",
-    "efficientnetv2",
-    "efficientnet60",
-    "mobilenetv4",
-)  # use 64 px: on 32 px, depth magnifies rounding errors
+# Families that are tested on 64 px: on 32 px, depth magnifies rounding errors.
+LARGER = ("efficientnet", "efficientnetv2", "efficientnet60", "mobilenetv4")
 SHAPES = ((1, 19), (3, 43), (10, 19), (12, 1), (13, 43))  # bands and classes
 
 

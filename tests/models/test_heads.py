@@ -1,4 +1,4 @@
-"""Heads of queries: on any network's last map, with timm's contract, a gradient for every parameter, saved by name."""
+"""Query heads: attention from class queries to the last feature map or tokens of any network, with timm's interface."""
 
 import json
 from pathlib import Path
@@ -26,32 +26,32 @@ from landscale.training.recipe import Recipe, load_recipe
 pytestmark = pytest.mark.usefixtures("seeded")
 
 SMALL = {"width": 32, "heads": 4}
-NETWORKS = {  # what it gives: its side, its options
+NETWORKS = {  # network: input side, options; the comments give the layout of its features
     "wide_resnet": (24, {}),  # (N, D, h, w)
-    "convnext_atto": (32, {}),  # the same, with a norm of its own between pooling and classifier
-    "mobilenetv3_small_050": (32, {}),  # the same, with a convolution after pooling
+    "convnext_atto": (32, {}),  # (N, D, h, w), with a norm between pooling and classifier
+    "mobilenetv3_small_050": (32, {}),  # (N, D, h, w), with a convolution after pooling
     "swin_tiny_patch4_window7_224": (56, {"embed_dim": 24, "depths": (1, 1), "num_heads": (2, 2)}),  # (N, h, w, D)
-    "vit_tiny_patch16_224": (32, {"depth": 2}),  # (N, T, D), a class token in front
-    "mixer_s32_224": (64, {}),  # (N, T, D), none
+    "vit_tiny_patch16_224": (32, {"depth": 2}),  # (N, T, D), the first is a class token
+    "mixer_s32_224": (64, {}),  # (N, T, D), without a class token
 }
 QUERIES = [name for name in HEADS if name != "linear"]
 every_network = pytest.mark.parametrize("model", NETWORKS)
 every_head = pytest.mark.parametrize("head", QUERIES)
 
 
-def headed(model, head, classes=19, bands=10, **more):
+def network_and_input(model, head, classes=19, bands=10, **changes):
     side, options = NETWORKS[model]
-    network = create_with_head(model, bands, classes, side, head, SMALL, **options | more)
+    network = create_with_head(model, bands, classes, side, head, SMALL, **options | changes)
     return network, torch.randn(2, bands, side, side)
 
 
-# ---- the contract
+# ---- timm's interface
 
 
 @every_network
 @every_head
-def test_features_and_head(model, head):
-    network, x = headed(model, head)
+def test_networks_with_query_heads_have_timms_interface(model, head):
+    network, x = network_and_input(model, head)
     network.eval()
     with torch.no_grad():
         features = network.forward_features(x)
@@ -71,42 +71,42 @@ def test_features_and_head(model, head):
 
 @every_network
 @every_head
-def test_gradient_reaches_every_parameter(model, head):
-    network, x = headed(model, head)
+def test_every_parameter_gets_a_gradient(model, head):
+    network, x = network_and_input(model, head)
     network.train()
     for norm in network.modules():  # timm starts some layers at 0, which stops the first gradient
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.ones_(norm.weight)
     network(x.repeat(2, 1, 1, 1)).square().sum().backward()
-    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert silent == []
+    without_gradient = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without_gradient == []
 
 
 @pytest.mark.parametrize(
     "model,layer", [("convnext_atto", "head.norm"), ("mobilenetv3_small_050", "conv_head"), ("wide_resnet", "head.fc")]
 )
-def test_what_served_the_networks_own_classifier_is_gone(model, layer):
+def test_layers_that_only_the_networks_own_classifier_uses_are_removed(model, layer):
     side, options = NETWORKS[model]
     assert any(name.startswith(layer) for name in create_model(model, 10, 19, side, **options).state_dict())
-    network, _ = headed(model, "query")
+    network, _ = network_and_input(model, "query")
     assert not any(name.startswith(f"trunk.{layer}") for name in network.state_dict())
 
 
 @every_head
-def test_the_trunk_is_the_network_itself(head):
-    """Its weights fit the network alone, and it sees the same: nothing is lost but the classifier."""
-    network, x = headed("convnext_atto", head)
-    bare = create_model("convnext_atto", 10, 0).eval()
-    missing, unexpected = bare.load_state_dict(network.trunk.state_dict(), strict=False)
+def test_the_trunk_has_the_weights_and_features_of_the_network(head):
+    """The trunk's weights load into the plain network, which then gives the same features; only its head is missing."""
+    network, x = network_and_input("convnext_atto", head)
+    plain = create_model("convnext_atto", 10, 0).eval()
+    missing, unexpected = plain.load_state_dict(network.trunk.state_dict(), strict=False)
     assert unexpected == []
     assert missing == ["head.norm.weight", "head.norm.bias"]
-    torch.testing.assert_close(network.eval().forward_features(x), bare.forward_features(x))
+    torch.testing.assert_close(network.eval().forward_features(x), plain.forward_features(x))
 
 
 @every_network
 @every_head
-def test_classifier_is_replaced_and_removed(model, head):
-    network, x = headed(model, head, drop_rate=0.3)
+def test_reset_classifier_replaces_and_removes_the_head(model, head):
+    network, x = network_and_input(model, head, drop_rate=0.3)
     network.eval()
     assert network.drop_rate == 0.3
     assert network.head.decoded[1].p == 0.3
@@ -122,10 +122,10 @@ def test_classifier_is_replaced_and_removed(model, head):
 
 
 @every_head
-def test_maps_and_tokens_are_read_alike(head):
-    """NCHW, NHWC and tokens are three orders of the same numbers."""
+def test_maps_and_tokens_with_the_same_values_give_the_same_logits(head):
+    """NCHW, NHWC and tokens are three layouts of the same values."""
 
-    class Given(nn.Module):
+    class FixedLayout(nn.Module):
         num_features = 48
 
         def __init__(self, order):
@@ -137,10 +137,10 @@ def test_maps_and_tokens_are_read_alike(head):
             x = self.convolution(x)
             return {"nchw": x, "nhwc": x.permute(0, 2, 3, 1), "tokens": x.flatten(2).transpose(1, 2)}[self.order]
 
-    first = HeadedNetwork(Given("nchw"), 5, (3, 6), **HEADS[head]).eval()
+    first = HeadedNetwork(FixedLayout("nchw"), 5, (3, 6), **HEADS[head]).eval()
     x = torch.randn(2, 3, 6, 6)
     for order in ("nhwc", "tokens"):
-        other = HeadedNetwork(Given(order), 5, (3, 6), **HEADS[head]).eval()
+        other = HeadedNetwork(FixedLayout(order), 5, (3, 6), **HEADS[head]).eval()
         other.load_state_dict(first.state_dict())
         assert other.num_features == 48
         torch.testing.assert_close(other(x), first(x))
@@ -148,7 +148,7 @@ def test_maps_and_tokens_are_read_alike(head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_seed_decides_the_weights(head):
+def test_the_seed_determines_the_weights(head):
     def weights(seed):
         torch.manual_seed(seed)
         return create_with_head("wide_resnet", 10, 5, 24, head).state_dict()
@@ -162,19 +162,19 @@ def test_a_seed_decides_the_weights(head):
 
 
 @every_head
-def test_safetensors_round_trip(head, tmp_path: Path):
-    network, x = headed("wide_resnet", head)
+def test_weights_saved_as_safetensors_give_the_same_outputs(head, tmp_path: Path):
+    network, x = network_and_input("wide_resnet", head)
     network.train()(x)
     save_file(network.state_dict(), tmp_path / "model.safetensors")
-    copy, _ = headed("wide_resnet", head)
+    copy, _ = network_and_input("wide_resnet", head)
     copy.load_state_dict(load_file(tmp_path / "model.safetensors"))
     assert torch.equal(network.eval()(x), copy.eval()(x))
 
 
 @every_head
 @pytest.mark.parametrize("model", ["wide_resnet", "vit_tiny_patch16_224"])
-def test_it_is_one_graph_and_exports(model, head):
-    network, x = headed(model, head)
+def test_networks_with_query_heads_compile_as_one_graph_and_export(model, head):
+    network, x = network_and_input(model, head)
     network.eval()
     with torch.no_grad():
         expected = network(x)
@@ -183,7 +183,7 @@ def test_it_is_one_graph_and_exports(model, head):
     assert torch._dynamo.explain(network.train())(x).graph_break_count == 0
 
 
-def test_building_runs_nothing_and_needs_no_grad():
+def test_adding_a_head_changes_neither_weights_nor_the_random_state():
     state = torch.get_rng_state()
     trunk = create_model("wide_resnet", 10, 0)
     after = torch.get_rng_state()
@@ -200,13 +200,13 @@ def test_building_runs_nothing_and_needs_no_grad():
         )
 
 
-def test_queries_are_not_decayed():
-    network, _ = headed("vit_tiny_patch16_224", "query")
+def test_queries_have_no_weight_decay():
+    network, _ = network_and_input("vit_tiny_patch16_224", "query")
     groups = create_optimizer_v2(network, opt="adamw", lr=1e-3, weight_decay=0.05).param_groups
-    spared = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
-    assert id(network.head.queries) in spared
-    assert id(network.trunk.pos_embed) in spared  # as in the network alone
-    assert id(network.head.weight) not in spared
+    not_decayed = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert id(network.head.queries) in not_decayed
+    assert id(network.trunk.pos_embed) in not_decayed  # as in the network without the head
+    assert id(network.head.weight) not in not_decayed
 
 
 # ---- the heads
@@ -220,93 +220,94 @@ def test_queries_are_not_decayed():
     layers=st.integers(1, 2),
 )
 @settings(max_examples=25, deadline=None)
-def test_any_classes_and_groups(classes, groups, tokens, among, layers):
+def test_queries_cover_all_classes_for_any_number_of_groups(classes, groups, tokens, among, layers):
     head = QueryHead(8, classes, groups=groups, among=among, layers=layers, width=16, heads=2)
-    queries, width, share = head.weight.shape
+    queries, width, classes_per_query = head.weight.shape
     assert (width, head.queries.shape) == (16, (queries, 16))
     assert queries <= min(groups, classes)
-    assert queries * share >= classes > (queries - 1) * share  # every query has a class, every class one query
+    assert queries * classes_per_query >= classes > (queries - 1) * classes_per_query  # no query without a class
     logits = head(torch.randn(2, tokens, 8))
     assert logits.shape == (2, classes)
     logits.sum().backward()
     assert head.queries.grad.abs().sum(1).gt(0).all()
 
 
-def differs(found, expected):
-    """Which logits of the one patch differ by more than rounding."""
+def changed_logits(found, expected):
+    """For each logit of a single patch, whether it differs by more than rounding."""
     return ((found - expected).abs() > 1e-5)[0].tolist()
 
 
-def test_a_class_belongs_to_its_query():
-    """With groups, a query's logits are its classes' and nobody else's."""
+def test_a_query_affects_only_the_logits_of_its_classes():
+    """Seven classes in three groups of 3, 3 and 1."""
     head = QueryHead(8, 7, groups=3, width=16, heads=2).eval()
     tokens = torch.randn(1, 5, 8)
     before = head(tokens)
     with torch.no_grad():
-        head.queries[1] += torch.randn(16)  # not the same to all, which layer norms would take away
-    assert differs(head(tokens), before) == [False] * 3 + [True] * 3 + [False]
+        head.queries[1] += torch.randn(16)  # random: layer norms would remove a constant
+    assert changed_logits(head(tokens), before) == [False] * 3 + [True] * 3 + [False]
 
 
-def test_only_queries_of_the_query_head_inform_each_other():
+def test_queries_attend_to_each_other_in_the_query_head_but_not_in_ml_decoder():
     tokens = torch.randn(1, 5, 8)
-    for name, informed in (("ml_decoder", False), ("query", True)):
+    for name, others_change in (("ml_decoder", False), ("query", True)):
         head = QueryHead(8, 4, width=16, heads=2, **HEADS[name]).eval()
         before = head(tokens)
         with torch.no_grad():
             head.queries[0] += torch.randn(16)
-        changed = differs(head(tokens), before)
-        assert changed == [True, informed, informed, informed], name
+        changed = changed_logits(head(tokens), before)
+        assert changed == [True, others_change, others_change, others_change], name
 
 
 @every_head
-def test_the_order_of_positions_does_not_matter(head):
+def test_the_order_of_tokens_does_not_change_the_logits(head):
     module = QueryHead(8, 4, **HEADS[head]).eval()
     tokens = torch.randn(2, 12, 8)
     torch.testing.assert_close(module(tokens[:, torch.randperm(12)]), module(tokens))
 
 
-def found_by(module):
-    """How often `module`, trained for a while, tells two classes that each show at one position of 36."""
+def accuracy_after_training(module):
+    """Train `module` on two classes, each visible at one of 36 positions; return its accuracy in the last steps."""
     optimizer = torch.optim.AdamW(module.parameters(), 1e-2)
     generator = torch.Generator().manual_seed(0)
-    right = []
+    accuracies = []
     for _ in range(150):
         tokens = torch.randn(64, 36, 8, generator=generator)
-        wanted = torch.randint(0, 2, (64, 2), generator=generator).float()
+        targets = torch.randint(0, 2, (64, 2), generator=generator).float()
         for k in range(2):
-            where = torch.randint(0, 36, (64,), generator=generator)
-            tokens[torch.arange(64), where, k] += 8 * wanted[:, k]
+            positions = torch.randint(0, 36, (64,), generator=generator)
+            tokens[torch.arange(64), positions, k] += 8 * targets[:, k]
         logits = module(tokens)
         optimizer.zero_grad()
-        nn.functional.binary_cross_entropy_with_logits(logits, wanted).backward()
+        nn.functional.binary_cross_entropy_with_logits(logits, targets).backward()
         optimizer.step()
-        right.append(((logits > 0) == (wanted > 0)).float().mean().item())
-    return np.mean(right[-20:])
+        accuracies.append(((logits > 0) == (targets > 0)).float().mean().item())
+    return np.mean(accuracies[-20:])
 
 
-class Pooled(nn.Linear):
+class MeanPoolingHead(nn.Linear):
+    """Mean pooling over the positions, then a linear layer."""
+
     def forward(self, tokens):
         return super().forward(tokens.mean(1))
 
 
 @every_head
-def test_a_class_at_one_position_is_found(head):
-    """Which pooling dilutes."""
-    assert found_by(Pooled(8, 2)) < 0.8
-    assert found_by(QueryHead(8, 2, **{**HEADS[head], **SMALL})) > 0.85
+def test_query_heads_detect_a_class_at_one_position_better_than_mean_pooling(head):
+    assert accuracy_after_training(MeanPoolingHead(8, 2)) < 0.8
+    assert accuracy_after_training(QueryHead(8, 2, **{**HEADS[head], **SMALL})) > 0.85
 
 
-# ---- what is refused
+# ---- errors
 
 
 @every_head
 @pytest.mark.parametrize("model", ["trio", "k_branch"])
-def test_a_network_without_maps_is_refused(model, head):
+def test_a_network_without_feature_maps_is_refused(model, head):
     with pytest.raises(LandscaleError, match=rf"^--head {head} with model '{model}': .*map or tokens.*\(1, \d+\)$"):
         create_with_head(model, 12, 19, 24, head)
 
 
-def test_unknown_heads_and_options():
+def test_unknown_heads_and_invalid_options_are_refused():
     with pytest.raises(UnknownName, match="did you mean query"):
         create_with_head("wide_resnet", 3, 4, 24, "queries")
     for head, options, problem in (
@@ -320,7 +321,7 @@ def test_unknown_heads_and_options():
             create_with_head("wide_resnet", 3, 4, 24, head, options)
 
 
-def test_options_of_a_head_are_dropped_with_it(tmp_path):
+def test_changing_the_head_drops_the_options_of_the_old_head(tmp_path):
     (tmp_path / "r.yaml").write_text("head: ml_decoder\nhead_options: {groups: 3}\n")
     assert load_recipe(str(tmp_path / "r.yaml"), []).head_options == {"groups": 3}
     other = load_recipe(str(tmp_path / "r.yaml"), ["--head", "query"])
@@ -332,13 +333,13 @@ def test_options_of_a_head_are_dropped_with_it(tmp_path):
 
 
 @every_head
-def test_it_learns_through_the_command(tmp_path, capsys, head):
+def test_the_train_command_learns_with_each_head_and_saves_it(tmp_path, capsys, head):
     path, run = tmp_path / "s.h5", tmp_path / "run"
     store = make_store(path, planes=sentinel_planes(24), splits={"train": 96, "val": 32}, signal=4.0)
     options = {"width": 32, "heads": 4, "layers": 1} | ({"groups": 2} if head == "ml_decoder" else {})
-    words = ["train", f"--store={path}", f"--run={run}", "--json", "--model=wide_resnet", '--options={"width": 0.5}']
-    words += [f"--head={head}", f"--head-options={json.dumps(options)}", "--side=12", "--epochs=8", "--batch=12"]
-    assert main([*words, "--rate=3e-3", "--ema=0.8", "--mixup=0.1", "--precision=fp32"]) == 0
+    args = ["train", f"--store={path}", f"--run={run}", "--json", "--model=wide_resnet", '--options={"width": 0.5}']
+    args += [f"--head={head}", f"--head-options={json.dumps(options)}", "--side=12", "--epochs=8", "--batch=12"]
+    assert main([*args, "--rate=3e-3", "--ema=0.8", "--mixup=0.1", "--precision=fp32"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     assert scores["micro_ap"] > 0.9
     table = np.genfromtxt(run / "metrics.csv", delimiter=",", names=True)
@@ -355,11 +356,11 @@ def test_it_learns_through_the_command(tmp_path, capsys, head):
     assert json.loads(capsys.readouterr().out)["counts"] == scores["counts"]
 
 
-def test_weights_from_before_there_were_heads_load(tmp_path, capsys):
+def test_weights_without_a_head_in_their_config_load_with_the_linear_head(tmp_path, capsys):
     path, run = tmp_path / "s.h5", tmp_path / "run"
     store = make_store(path, planes=rgbn_plane(12), splits={"train": 16})
-    words = ["train", f"--store={path}", f"--run={run}", "--model=wide_resnet", "--bands=B02,B03", "--epochs=1"]
-    assert main([*words, "--side=12", "--batch=8", "--precision=fp32"]) == 0
+    args = ["train", f"--store={path}", f"--run={run}", "--model=wide_resnet", "--bands=B02,B03", "--epochs=1"]
+    assert main([*args, "--side=12", "--batch=8", "--precision=fp32"]) == 0
     (batch,) = batches(store, ("B02", "B03"), store.classes, [np.arange(4)], torch.device("cpu"))
     expected = load_model(run).probabilities(batch.planes)
     config = run / "weights" / "config.json"
@@ -370,11 +371,11 @@ def test_weights_from_before_there_were_heads_load(tmp_path, capsys):
     assert load_model(run).description.head == "linear"
 
 
-def test_one_line_for_what_does_not_fit(tmp_path, capsys):
+def test_an_invalid_head_gives_one_error_line_and_creates_no_run(tmp_path, capsys):
     path = tmp_path / "s.h5"
     make_store(path, planes=sentinel_planes(24), splits={"train": 8})
-    for words in (["--model=trio", "--head=query"], ["--head=query", '--head-options={"depth": 2}'], ["--head=mean"]):
-        assert main(["train", f"--store={path}", f"--run={tmp_path / 'run'}", *words]) == 2
+    for args in (["--model=trio", "--head=query"], ["--head=query", '--head-options={"depth": 2}'], ["--head=mean"]):
+        assert main(["train", f"--store={path}", f"--run={tmp_path / 'run'}", *args]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1
         assert "head" in lines[0]

@@ -1,4 +1,4 @@
-"""Statistics of the logarithm of bands, which are computed in several reads of 64 patches."""
+"""Statistics of the logarithm of bands; they are computed in several reads of 64 patches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from landscale.testing import make_store, rgbn_plane
 
 
 @pytest.mark.parametrize("patches", [64, 65, 130])
-def test_every_patch_of_the_train_split_counts_once(patches: int, tmp_path: Path) -> None:
+def test_log_statistics_use_every_patch_of_the_train_split_once(patches: int, tmp_path: Path) -> None:
     planes = rgbn_plane(2)
     make_store(tmp_path / "s.h5", planes=planes, splits={"train": patches, "val": 3}, seed=1)
     store = open_store(tmp_path / "s.h5")
