@@ -1,4 +1,4 @@
-"""Prepare a store from a compressed archive, against decompressing the archive without using its content.
+"""Compare preparing a store from a compressed archive with only decompressing the archive.
 
     python benchmarks/archive.py
 

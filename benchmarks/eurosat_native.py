@@ -5,7 +5,7 @@
 EuroSAT was published with its bands at 20 m interpolated to 10 m by cubic splines (Helber et al. 2019). Up to rounding, such a
 band is a cubic B-spline with one coefficient for each pixel at 20 m. This can be checked, because a row of 64 values has only 35
 coefficients. The coefficients are taken as the pixels at 20 m, as in GDAL's `cubicspline`: they are as sharp as bands at 20 m
-are, unlike the values of a spline that interpolates the pixels. Patches that are no such splines are left out.
+are, unlike the values of a spline that interpolates the pixels. Patches whose bands are not such splines are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from landscale.datasets.eurosat import MS, SIDE
 from landscale.superres.planes import GROUPS
 
 Numbers = NDArray[np.float64]
-FIRST, LAST = 2, 30  # pixels at 20 m that are kept; the spline has a support of two pixels on each side
+FIRST, LAST = 2, 30  # range of pixels at 20 m that are kept; the spline depends on two pixels on each side
 ROUNDING = 0.3  # rms of the error by rounding to integers, digital numbers
 
 
@@ -51,7 +51,7 @@ def restore(band: Numbers, down: int, right: int) -> tuple[Numbers, float]:
 
 
 def to_native(bands: dict[str, Numbers]) -> dict[str, NDArray[np.uint16]] | None:
-    """The bands at their native resolution in the middle of the patch; None if they are no splines."""
+    """The bands at their native resolution in the middle of the patch; None if they are not such splines."""
     for down in (0, 1):
         for right in (0, 1):
             found = {name: restore(bands[name], down, right) for name in GROUPS[20]}

@@ -1,4 +1,4 @@
-"""Scores of classical classifiers on statistics of the bands: trained on train, scored on val at threshold 0.5.
+"""Scores of classical classifiers on statistics of the bands: trained on the train split, scored on the val split at 0.5.
 
 python benchmarks/few_labels.py STORE.h5
 """

@@ -33,7 +33,7 @@ from landscale.training.training import Trainer
 from landscale.vocabulary.bands import band
 from landscale.vocabulary.nomenclatures import nomenclature
 
-MODELS = {"resnet50": 120, "wide_resnet_eca_b4": 90}  # and the side of its input in pixels
+MODELS = {"resnet50": 120, "wide_resnet_eca_b4": 90}  # network → side of its input in pixels
 PLACEMENTS: tuple[Placement, ...] = ("disk", "memory", "device")
 COMPILED: tuple[Literal["off", "on"], ...] = ("off", "on")
 TRAIN = 269_695  # patches of BigEarthNet v1's official list
@@ -51,7 +51,7 @@ PLANES = (
 
 
 def write_store(path: Path, patches: int) -> PatchStore:
-    """Write a store that repeats the same thousand random patches; a tenth of all labels are set."""
+    """Write a store that repeats the same thousand random patches. Each class is set in a tenth of the patches."""
     classes = nomenclature("ben19").names
     layout = Layout(PLANES, classes, "ben19", multi_label=True)
     rng = np.random.default_rng(0)
@@ -97,7 +97,7 @@ class Waiting:
 
 
 def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
-    """Patches a second in about this many seconds, after a few steps that are not counted."""
+    """Measure patches a second for about `seconds`, after a few steps that are not counted."""
     device, size = trainer.device, trainer.step_size
     order = np.random.default_rng(1).permutation(trainer.patches)
     steps = train_steps(np.concatenate([order] * (1 + 3000 * size // len(order))), size)
@@ -130,7 +130,7 @@ def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
 
 
 def bare_step(trainer: Trainer, side: int, batch: int, seconds: float) -> float:
-    """Patches a second of forward, backward and update alone, on one batch on the device."""
+    """Measure patches a second of only forward pass, backward pass and update, on one batch on the device."""
     device, model = trainer.device, trainer.model
     values = torch.randn(batch, 12, side, side, device=device).contiguous(memory_format=torch.channels_last)
     targets = (torch.rand(batch, 19, device=device) < 0.1).float()

@@ -1,9 +1,9 @@
-"""Random reads of the published LMDB of BigEarthNet v2: as a store, against `safetensors.load` of each value.
+"""Compare random reads of the LMDB of BigEarthNet v2 by landscale with `safetensors.load` of each value.
 
     python benchmarks/lmdb_reads.py
 
-All fill the same arrays with all twelve bands of 256 patches. The values are synthetic, of the size of real ones, and in the page
-cache.
+Every contender fills the same arrays with all twelve bands of 256 patches. The values are synthetic, as large as the real ones,
+and in the page cache.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prepare a store from BigEarthNet's folders, against reading the twelve files of each patch with rasterio.
+"""Compare preparing a store from BigEarthNet's folders with reading the twelve files of each patch with rasterio.
 
     python benchmarks/prepare.py [PATCHES] [FOLDER]
 
@@ -33,7 +33,7 @@ DAYS = 5
 
 
 def main(patches: int, parent: Path | None) -> None:
-    from rounds import interleaved, record  # here, because workers import this file, and need no torch
+    from rounds import interleaved, record  # here, because workers import this file, and should not import torch
 
     cpu: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(dir=parent) as name:
@@ -70,7 +70,7 @@ def main(patches: int, parent: Path | None) -> None:
 
 
 def timed(work: Callable[[], int], rates: list[float]) -> Callable[[], int]:
-    """The same work, which also appends its items per CPU second of this process to `rates`."""
+    """Wrap `work`, so that it also appends its items per CPU second of this process to `rates`."""
 
     def run() -> int:
         begun = time.process_time()

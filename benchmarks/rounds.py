@@ -16,12 +16,12 @@ from landscale.training.runs import environment
 def interleaved(
     contenders: dict[str, Callable[[], int]], rounds: int = 5, before: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Items a second of each contender: the median over the rounds, of which a first one is not counted.
+    """Items a second of each contender: the median over the rounds, after one round that is not counted.
 
     Args:
         contenders: functions that do some work and return the number of items; they take turns in every round.
         rounds: number of rounds that count.
-        before: is called before each contender, to restore the initial state.
+        before: called before each contender, to restore the initial state.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""Random reads at native resolution: the store, against a memcpy of the same bytes, and against rasterio on the files.
+"""Compare random reads from a store with a memcpy of the same bytes, and with rasterio on the original files.
 
     python benchmarks/store_reads.py [ARCHIVE]
 
@@ -30,7 +30,7 @@ BATCH = 256
 
 
 def memory_maps(store: PatchStore) -> list[np.memmap[Any, Any]]:
-    """The planes of a store, which are contiguous in its HDF5 file, without the package's reader."""
+    """Memory maps of the planes of a store, which are contiguous in its HDF5 file, without the reader of landscale."""
     with h5py.File(store.path) as file:
         datasets = [file[plane.key] for plane in store.layout.planes]
         return [np.memmap(store.path, d.dtype, "r", d.id.get_offset(), d.shape) for d in datasets]

@@ -1,10 +1,10 @@
-"""Prepare a store from JPEG 2000 tiles, against decoding the same bands once, with 1 and with 2 processes.
+"""Compare preparing a store from JPEG 2000 tiles with decoding the same bands once, with 1 and with 2 processes.
 
     python benchmarks/tiles.py [FOLDER]
 
 6 and 12 synthetic tiles of 2,400×2,400 px are written to FOLDER unless they are there (a minute for 6); by default to a temporary
-folder. The command is measured from the start of its process. The lower limit is a pool of running processes that read each
-band with rasterio.
+folder. The command is measured from the start of its process. It is compared with a pool of running processes that read each
+band with rasterio, which is a lower limit.
 """
 
 from __future__ import annotations

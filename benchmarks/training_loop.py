@@ -1,10 +1,10 @@
-"""The training loop (store, input stage, step, progress), against the bare step on one fixed batch, and against eager fp32.
+"""Compare the training loop (store, input stage, step, progress) with the bare step on one batch, and with eager fp32.
 
     python benchmarks/training_loop.py
 
 ResNet-50, 12 bands at 120 px, 19 classes, batches of 32 and of 128 (the default), on the GPU if there is one. The bare step runs
-in the process of the loop, with its settings (memory that malloc keeps, cuDNN's benchmark mode); eager fp32 runs with default
-settings in another process.
+in the same process as the loop, with the same settings (memory that malloc keeps, cuDNN's benchmark mode); eager fp32 runs
+with default settings in another process.
 """
 
 from __future__ import annotations

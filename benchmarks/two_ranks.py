@@ -1,4 +1,4 @@
-"""The training loop on two gloo ranks of one thread each, against one process with two threads and the same global batch.
+"""Compare training on two gloo ranks of one thread each with one process of two threads and the same global batch.
 
     python benchmarks/two_ranks.py
 
@@ -81,7 +81,7 @@ def start(path: Path, ranks: int, compress: str, stack: ExitStack) -> Callable[[
     ]
     first = processes[0]
     assert first.stdin is not None
-    stack.callback(first.stdin.close)  # ends all ranks, before any of them is waited for
+    stack.callback(first.stdin.close)  # makes all ranks end, before `Popen` waits for any of them
 
     def turn() -> int:
         assert first.stdin is not None

@@ -19,6 +19,6 @@ for name, row in zip(store.column("name"), model.probabilities(planes), strict=F
     likely = sorted(zip(row.tolist(), model.description.classes, strict=True), reverse=True)[:3]
     print(name, *(f"{label} {probability:.2f}" for probability, label in likely), sep="\n  ")
 
-# The features before the classification head, by timm's method of that name.
+# The features before the classification head, by timm's method `forward_features`.
 features = model.network.forward_features(model.inputs(planes))  # type: ignore[operator]
 print("features", tuple(features.shape))

@@ -1,13 +1,13 @@
-"""Patches a second of landscale's training loop, against TorchGeo's with Lightning, on the same patches and networks.
+"""Compare the training loops of landscale and of TorchGeo with Lightning, on the same patches and networks.
 
     python -m venv peer
     peer/bin/pip install -r benchmarks/peers/requirements.txt -c constraints.txt
     python benchmarks/peers/compare.py --peer-python peer/bin/python
 
 12 bands at 120×120, 19 classes, multi-label, AdamW, on the CPU. landscale trains from its store on the disk, at its default
-precision, with its input stage and augmentation. The peer trains in fp32, Lightning's default, without either, from the GeoTIFFs
-(`files`) and from tensors in memory (`memory`); its bare fp32 step (`bare`) is an upper limit. A contender and its workers are
-stopped (SIGSTOP) while the others have their turns, so that they cannot read ahead.
+precision, with its input stage and augmentation. TorchGeo trains in fp32, Lightning's default, without normalisation and
+augmentation, from the GeoTIFFs (`files`) and from tensors in memory (`memory`); its bare fp32 step (`bare`) is an upper limit. A
+contender and its workers are stopped (SIGSTOP) during the turns of the others, so that they cannot read ahead.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def write_patches(folder: Path) -> None:
     synthetic.write_archive(archive, PATCHES, layout="v1")
     prepare_survey(bigearthnet.survey([(None, archive)], labels="ben19"), folder / "store.h5", workers=2)
     names = (archive / "metadata" / "train.csv").read_text().split()
-    pairs = "".join(f"{name},{name}\n" for name in names)  # the second name is of Sentinel-1, which is not read
+    pairs = "".join(
+        f"{name},{name}\n" for name in names
+    )  # the second name is that of the Sentinel-1 patch, which is not read
     for split in ("train", "val", "test"):
         (archive / f"bigearthnet-{split}.csv").write_text(pairs if split == "train" else "")
 
@@ -107,7 +109,7 @@ def running(words: list[object], log: Path) -> Iterator[tuple[dict[str, Any], Ca
         assert requests
         assert answers
 
-        def answer() -> Any:
+        def read_line() -> Any:
             line = answers.readline()
             if not line:
                 give_up(f"a contender ended: {(log.read_text().strip().splitlines() or ['without output'])[-1]}")
@@ -118,10 +120,10 @@ def running(words: list[object], log: Path) -> Iterator[tuple[dict[str, Any], Ca
             os.killpg(process.pid, signal.SIGCONT)
             requests.write(f"{steps}\n")
             requests.flush()
-            answer()
+            read_line()
 
         try:
-            yield answer(), turn
+            yield read_line(), turn
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 

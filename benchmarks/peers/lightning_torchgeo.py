@@ -3,8 +3,7 @@
     lightning_torchgeo.py ROOT MODEL BATCH files|memory|bare
 
 files: 12 GeoTIFFs a patch, read by two workers of a DataLoader. memory: the same patches as float32 tensors, indexed by batch.
-bare: the step of the task's network on one fixed batch, without Lightning. Digital numbers are not normalised and nothing is
-augmented.
+bare: only the training step of the same network on one fixed batch, without Lightning. Nothing is normalised or augmented.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from torchgeo.datasets import BigEarthNet
 from torchgeo.trainers import ClassificationTask
 
-ENDLESS = 10**7  # patches of an epoch, so that none ends during the measurement
+ENDLESS = 10**7  # patches of an epoch, so that no epoch ends during the measurement
 PACKAGES = ("torchgeo", "lightning", "torch", "timm", "numpy", "rasterio")
 
 
 class Turns(Callback):
-    """Waits for its turn between two batches."""
+    """Waits between two batches until it is this contender's turn."""
 
     def __init__(self, turns: Iterator[None]) -> None:
         self.turns = turns

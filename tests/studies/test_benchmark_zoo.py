@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from landscale.cli import main
 from landscale.models import ZOO, create_model, describe_model
-from landscale.models.catalogue import BANDS, CLASSES, THEIR_BANDS, THEIR_CLASSES, stored_rows, zoo_rows
+from landscale.models.catalogue import AUTHORS_BANDS, AUTHORS_CLASSES, BANDS, CLASSES, stored_rows, zoo_rows
 from landscale.models.differences import PARTS, format_difference, reasons_for_differences
 from landscale.models.registry import AUTHORS
 from landscale.studies.zoo import page
@@ -175,7 +175,7 @@ def check_schema(content):
     for row in content["models"]:
         assert row.keys() >= {"name", "family", "side"}
         if "failed" not in row:
-            described = describe_model(row["name"], THEIR_BANDS, THEIR_CLASSES)
+            described = describe_model(row["name"], AUTHORS_BANDS, AUTHORS_CLASSES)
             assert (row["parameters"], row["flops"]) == (described["parameters"], described["flops"])
             assert min(row["training"], row["machine_flops"], row["chunks"]) > 0
             assert (
@@ -280,7 +280,7 @@ def test_the_documented_page_lists_every_network_with_its_parameters():
     assert set(rows) == set(ZOO)
     for name, cells in rows.items():
         with torch.device("meta"):
-            network = create_model(name, THEIR_BANDS, THEIR_CLASSES)
+            network = create_model(name, AUTHORS_BANDS, AUTHORS_CLASSES)
         parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
         published = ZOO[name].published.get(AUTHORS, {}).get("parameters")
         assert cells["parameters"] == f"{parameters:,}", name

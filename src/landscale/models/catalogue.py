@@ -1,4 +1,4 @@
-"""The zoo as a table.
+"""The networks of the zoo (those that landscale has by name) as a table.
 
 Building and counting every network takes half a minute, so the rows for 12 bands and 19 classes are stored in a file of the
 package, which `landscale models` reads without importing torch. `landscale models --recount` writes it again.
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from landscale.models.registry import ZooEntry
 
 TABLE = Path(__file__).with_name("zoo.json")
-BANDS, CLASSES = 12, 19  # of the stored rows
-THEIR_BANDS, THEIR_CLASSES = 10, 19  # of the counts published by the authors
+BANDS, CLASSES = 12, 19  # for which the stored rows were counted
+AUTHORS_BANDS, AUTHORS_CLASSES = 10, 19  # for which the authors published their counts
 
 Row = dict[str, Any]
 
@@ -33,10 +33,10 @@ def zoo_rows(
     """The rows of the zoo, or the row of one network.
 
     A row is the result of `describe_model` and `authors`, which is None if the authors published no number of parameters.
-    Else it holds `parameters` (theirs), `ours` for the same 10 bands and 19 classes, and the `difference`, ours less theirs.
+    Otherwise it has `parameters` (of the authors), `ours` for the same 10 bands and 19 classes, and `difference`: ours − theirs.
 
     Args:
-        name: a network of the zoo, or any other of timm; all of the zoo by default.
+        name: a network of the zoo, or any other of timm; None: all of the zoo.
         family: only rows of this family.
         bands: number of input channels.
         classes: number of outputs.
@@ -78,7 +78,7 @@ def count_rows(entries: Iterable[ZooEntry], bands: int, classes: int) -> list[Ro
     from landscale.models.registry import describe_model
 
     entries, rows = list(entries), []
-    as_theirs = (bands, classes) == (THEIR_BANDS, THEIR_CLASSES)
+    as_theirs = (bands, classes) == (AUTHORS_BANDS, AUTHORS_CLASSES)
     with progress_bar("count", len(entries), "networks", visible=len(entries) > 1) as advance:
         for entry in entries:
             try:
@@ -97,5 +97,5 @@ def compare_with_authors(entry: ZooEntry, ours: int | None = None) -> dict[str, 
     theirs = entry.published.get(AUTHORS, {}).get("parameters")
     if theirs is None:
         return None
-    count = describe_model(entry.name, THEIR_BANDS, THEIR_CLASSES)["parameters"] if ours is None else ours
+    count = describe_model(entry.name, AUTHORS_BANDS, AUTHORS_CLASSES)["parameters"] if ours is None else ours
     return {"parameters": int(theirs), "ours": count, "difference": count - int(theirs)}

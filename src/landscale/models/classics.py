@@ -1,4 +1,4 @@
-"""Networks of both papers that timm has: rows of the zoo, and the ResNet-50 of Sedona et al. 2019.
+"""Networks of Papoutsis et al. 2022 that timm has, as rows of the zoo, and the ResNet-50 of Sedona et al. 2019.
 
 Parameters compared with the authors' (10 bands, 19 classes): DenseNets and EfficientNets are equal. Their ResNets are Keras's,
 whose convolutions have biases, which the batch norms after them cancel: one for each output channel of each convolution,
@@ -58,7 +58,7 @@ class SedonaResNet50(ResNet):
     """
 
     def __init__(self, num_classes: int = 43, in_chans: int = 12, *, drop_rate: float = 0.5, **options: Any) -> None:
-        block: Any = Bottleneck  # timm's annotation asks for an instance where it means the class
+        block: Any = Bottleneck  # timm's annotation is that of an instance, but the class is expected
         super().__init__(block, (3, 4, 6, 3), num_classes, in_chans, drop_rate=drop_rate, **options)
 
 

@@ -1,4 +1,4 @@
-"""A network with its input stage, class names and thresholds: raw digital numbers in, probabilities by class out."""
+"""A network with its input stage, class names and thresholds; it maps raw digital numbers to probabilities of classes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Description:
         head: name of the head (`heads.HEADS`); `linear` is the network's own.
         head_options: options of the head.
         thresholds: one per class in 0…1; empty in a single-label classifier.
-        views: 1, 2, 4 or 8: over how many rotations and reflections of a patch probabilities are averaged.
+        views: number of rotations and reflections of a patch over which probabilities are averaged: 1, 2, 4 or 8.
     """
 
     model: str
@@ -60,7 +60,7 @@ class Description:
 
     @property
     def stored(self) -> bool:
-        """Whether the input is the bands that a store holds resampled to 10 m."""
+        """Whether the input is `data_super`, the bands that a store holds already resampled to 10 m."""
         return self.upsample == "stored"
 
 
@@ -72,7 +72,7 @@ class Classifier(nn.Module):
         network: (n, channels, side, side) → (n, C), used as it is; built with fresh weights when None.
 
     Raises:
-        LandscaleError: the network, its head and the input do not fit each other.
+        LandscaleError: the settings of network, head and input contradict each other.
     """
 
     def __init__(self, description: Description, network: nn.Module | None = None) -> None:
@@ -122,7 +122,7 @@ def _build_network(d: Description, inputs: InputStage) -> nn.Module:
 
 
 def _check_native(d: Description) -> None:
-    """Refuse resampling, because a network for native resolution must get the store's pixels, only normalised."""
+    """Raise an error if a network for native resolution would get resampled pixels."""
     if d.upsample != "nearest":
         raise LandscaleError(f"--upsample with model '{d.model}': found {d.upsample}, expected nearest")
     if 10 * d.side != d.ground:

@@ -1,4 +1,4 @@
-"""Compound scaling: depth, width and resolution of a network grow together.
+"""Compound scaling: enlarge depth, width and resolution of a network together.
 
 Tan & Le 2019 (EfficientNet, eq. 3): depth α^φ, width β^φ, resolution γ^φ with α, β, γ ≥ 1. The cost of a convolutional
 network grows with α·β²·γ²; a small search at φ = 1 under α·β²·γ² ≈ 2 fixes the three, then φ alone sets the size.
@@ -35,7 +35,7 @@ class Scaling:
 
 
 # B4 is published (configs/base.json of github.com/Orion-AI-Lab/EfficientBigEarthNet). The others are in none of its
-# files that could be read, and are OUR RECONSTRUCTION: B4's (α, β) are the first two columns of EfficientNet-B4's row
+# readable files; they are OUR RECONSTRUCTION: B4's (α, β) are the first two columns of EfficientNet-B4's row
 # in Tan & Le's released code (there width and depth), and its γ equals its α. The same reading of the other rows gives
 # this table. It agrees with a search in steps of 0.1, for B2 (φ = 1) is (1.1, 1.2, 1.1) of cost 1.92 ≈ 2, and it takes
 # B7 to 120 px, exactly a BigEarthNet patch at 10 m.

@@ -1,4 +1,4 @@
-"""Why networks have other numbers of parameters than in the code of Papoutsis et al. 2022 (10 bands, 19 classes)."""
+"""Reasons why networks have more or fewer parameters than in the code of Papoutsis et al. 2022 (10 bands, 19 classes)."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ Differences from the authors' code:
 - No biases in convolutions that a batch norm follows, which cancels them: 21,008 parameters fewer.
 - The first block, whose expansion is 1, has no 1×1 convolution from 32 to 32 channels with bias and batch norm: 1,120
   fewer. That is the whole difference of 22,128, whatever the attention.
-- Ghost convolutions (Han et al. 2020) stand for the 1×1 expansions and projections, as in GhostNet, and keep their
-  depthwise half, which the authors' drop. Both halves bring their batch norm, so the block's own after them is left
-  out and its activation kept.
+- Ghost convolutions (Han et al. 2020) replace the 1×1 expansions and projections, as in GhostNet, and keep their
+  depthwise half, which the authors' code drops. Both halves contain a batch norm, so the block's own batch norm after
+  them is left out and only its activation is kept.
 - A convolution of stride 2 pads both sides alike; TensorFlow pads an even side at its end only.
 """
 
@@ -47,16 +47,16 @@ def _blocks(depth: float) -> Any:
     return decode_arch_def(words, depth_multiplier=depth)  # type: ignore[no-untyped-call]
 
 
-POINTWISE = {  # timm's block → its 1×1 convolutions and the norms after them
+POINTWISE = {  # block of timm → names of its 1×1 convolutions and of the batch norms after them
     DepthwiseSeparableConv: (("conv_pw", "bn2"),),
     InvertedResidual: (("conv_pw", "bn1"), ("conv_pwl", "bn3")),
 }
 
 
 def _refit(block: Any, attention: str, conv: str) -> None:
-    """Give one of timm's blocks its attention, and other 1×1 convolutions where `conv` is not `plain`.
+    """Add the attention to one of timm's blocks, and replace its 1×1 convolutions if `conv` is not `plain`.
 
-    Those contain a norm for their outputs, so only the activations of the block's own norms are kept.
+    The new convolutions contain batch norms, so only the activations of the block's own batch norms are kept.
     """
     block.se = attention_layer(attention, block.conv_dw.out_channels)
     if conv != "plain":
@@ -117,7 +117,7 @@ class EfficientNet60(EfficientNet):
 
 
 def scale_efficientnet60(scaling: Scaling) -> tuple[dict[str, Any], int]:
-    """Options and input side at a scaling of the network on 60 px, with the dropout of the published size next in cost."""
+    """Options and input side for a scaling of the network for 60 px, with the dropout of the published size nearest in cost."""
     size = min(EFFICIENTNET, key=lambda size: abs(EFFICIENTNET[size].cost - scaling.cost))
     options = {"depth": scaling.depth, "width": scaling.width, "drop_rate": EFFICIENTNET_DROPOUT[size]}
     return options, scaling.side()

@@ -1,6 +1,6 @@
 """Importing this module registers every network of the zoo with timm and in `registry.ZOO`.
 
-A new family is a new file and one line here. Their order is the order of the zoo.
+To add a family, add a file and one line here. The order of these lines is the order of the zoo.
 """
 
 # ruff: noqa: F401

@@ -1,4 +1,4 @@
-"""Registers landscale's own networks with timm and the zoo; a variant of a network is a row of data."""
+"""Register landscale's own networks, and variants of them with other options, with timm and the zoo."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def add_network(
         network: takes `in_chans`, `num_classes` and the options; with `fixed_side` also `img_size`.
         first_conv: name of the first convolution, whose inputs are the bands.
         classifier: name of the last layer, whose outputs are the classes.
-        features: how timm finds the maps for `features_only`, as `build_model_with_cfg` takes it.
-        sizes: size → scaling; the entry needs a `scaled`.
-        counts: parameters of the authors' code, by name.
+        features: argument `feature_cfg` of timm's `build_model_with_cfg`, for `features_only`.
+        sizes: name of a size → its scaling; the entry must have `scaled`.
+        counts: numbers of parameters in the authors' code, by name of the network.
 
     Raises:
         ValueError: the name is taken.
@@ -79,7 +79,7 @@ def _register(
         "paper_name": entry.source,
     }
     entrypoint.__name__ = entrypoint.__qualname__ = name  # timm registers an entry point under its function's name
-    entrypoint.__module__ = network.__module__  # and beside the configurations of its module
+    entrypoint.__module__ = network.__module__  # and looks up its default configuration in its module
     entrypoint.__doc__ = f"{network.__name__} with {options}, input side {side} px; its class has more options."
     vars(sys.modules[network.__module__]).setdefault("default_cfgs", {}).update(generate_default_cfgs({name: cfg}))
     register_model(entrypoint)

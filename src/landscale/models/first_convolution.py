@@ -1,7 +1,7 @@
-"""Adapts the first convolution of a pre-trained network from the bands it was trained on to ours.
+"""Adapt the first convolution of a pre-trained network from the bands that it was trained on ("theirs") to others ("ours").
 
-In both, channels have mean 0 and standard deviation 1 (ours by `InputStage`, ImageNet's by its own statistics), so a
-weight means the same: the response to one standard deviation of a channel.
+Both kinds of channels have mean 0 and standard deviation 1 (ours by `InputStage`, ImageNet's by its own statistics), so
+weights have the same meaning: the response to one standard deviation of a channel.
 
 There are two cases. If some of our channels were used in pre-training, their weights are copied and those of new channels
 are 0. As long as no channel is dropped, the network's output is at first unchanged (zero initialisation of added input
@@ -10,8 +10,8 @@ the weights of the channel nearest in centre wavelength; radar has no wavelength
 ours get the same weights, each gets 1/n of them (inflation: Carreira & Zisserman 2017, there over frames). Patches whose n
 bands are equal then give the response of the one band, so a filter for colour differences still gives 0 for grey.
 
-Bands are never quite equal, and a channel that is nearest to none of ours is dropped. So finally the kernel is scaled to
-keep the sum of its squared weights, which is the variance of the response to independent channels of variance 1.
+Bands are never exactly equal, and a channel of theirs that is nearest to none of ours is dropped. So finally the kernel is scaled
+to keep the sum of its squared weights, which is the variance of the response to independent channels of variance 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from landscale.vocabulary.bands import band
 
-RGB = ("red", "green", "blue")  # of ImageNet: wavelengths as of B04, B03, B02, but of other cameras
+RGB = ("red", "green", "blue")  # channels of ImageNet; their wavelengths are taken as those of B04, B03 and B02
 
 
 def channel_names(bands: Sequence[str], scale: str) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def channel_names(bands: Sequence[str], scale: str) -> tuple[str, ...]:
 
 
 def map_channels(ours: Sequence[str], theirs: Sequence[str]) -> Tensor:
-    """Matrix (len(ours), len(theirs)) float32: fraction of the weights of each of their channels that each of ours gets.
+    """Matrix (len(ours), len(theirs)) float32: fraction of the weights of their channels (columns) that ours (rows) get.
 
     Raises:
         UnknownName: no band has the name of a channel.
@@ -77,7 +77,7 @@ def adapt_weights(weight: Tensor, matrix: Tensor) -> Tensor:
 
 
 def describe_mapping(ours: Sequence[str], matrix: Tensor, theirs: Sequence[str]) -> str:
-    """A matrix of `map_channels` in words, such as `B01, B02 from blue; B03 from green`."""
+    """Describe a matrix of `map_channels` for the terminal, such as `B01, B02 from blue; B03 from green`."""
     parts: dict[str, list[str]] = {}
     for name, row in zip(ours, matrix, strict=True):
         chosen = [their for their, share in zip(theirs, row.tolist(), strict=True) if share]

@@ -1,14 +1,14 @@
-"""Heads that find each class on the last map by attention instead of pooling: ML-Decoder and query heads.
+"""Classification heads that use attention to the last feature map instead of pooling: ML-Decoder and query heads.
 
 There is a learned query for every class or for a group of classes. By cross-attention it collects features from all
-positions of the network's last map, and a linear layer of its own gives the logits of its classes:
+positions of the network's last map, and a linear layer for each query computes the logits of its classes:
 
     ml_decoder  Ridnik et al. 2023 (ML-Decoder): no attention among queries; `groups` of them may share the classes
     query       Liu et al. 2021 (Query2Label): the queries also attend to each other, so that evidence for one class
                 influences the others
 
 Layers are pre-normalised, and cross-attention to the map comes before attention among queries (as in Cheng et al. 2022,
-Mask2Former), because before it queries do not depend on the input. Positions are not encoded, as labels are of whole
+Mask2Former), because the initial queries do not depend on the input. Positions are not encoded, because labels are those of whole
 patches. timm's MLDecoder does not run with current versions of torch, has five million parameters at any width of the
 network, and its queries are not trained.
 """
@@ -89,14 +89,14 @@ class QueryHead(nn.Module):
         if min(layers, width, heads, classes if groups is None else groups) < 1 or width % heads:
             found = f"layers {layers}, width {width}, heads {heads}, groups {groups}"
             raise LandscaleError(f"head: found {found}, expected at least 1 of each and a width that heads divide")
-        share = -(-classes // min(groups or classes, classes))  # classes per query
-        queries = -(-classes // share)
+        per_query = -(-classes // min(groups or classes, classes))  # classes per query
+        queries = -(-classes // per_query)
         self.num_classes = classes
         self.norm = nn.LayerNorm(features)
         self.queries = nn.Parameter(torch.randn(queries, width))
         self.layers = nn.ModuleList(DecoderLayer(features, width, heads, among=among) for _ in range(layers))
         self.decoded = nn.Sequential(nn.LayerNorm(width), nn.Dropout(drop_rate))
-        self.weight = nn.Parameter(torch.empty(queries, width, share).uniform_(-(width**-0.5), width**-0.5))
+        self.weight = nn.Parameter(torch.empty(queries, width, per_query).uniform_(-(width**-0.5), width**-0.5))
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -109,20 +109,20 @@ class QueryHead(nn.Module):
 
 
 class HeadedNetwork(nn.Module):
-    """A network whose pooling and classifier are replaced by a `QueryHead` on its last map; timm's contract holds.
+    """A network whose pooling and classifier are replaced by a `QueryHead` on its last map, with the interface of timm's models.
 
-    The network may give maps (N, D, h, w) or (N, h, w, D), or tokens (N, T, D), including prefix tokens. Modules that only
-    its own classifier used are removed, so that every parameter has a gradient. Without classes, and with `pre_logits`,
+    The network may return maps (N, D, h, w) or (N, h, w, D), or tokens (N, T, D), including prefix tokens. Modules that only
+    its own classifier used are removed, so that every parameter has a gradient. With 0 classes, or with `pre_logits`,
     the result is the mean over tokens (N, D).
 
     Args:
         trunk: the network, which is modified; its own head is not used.
         classes: width of the output.
-        shape: bands and side of its input.
-        options: of `QueryHead`; `drop_rate` is that of the trunk by default.
+        shape: number of bands and side in pixels of its input.
+        options: arguments of `QueryHead`; `drop_rate` is that of the trunk by default.
 
     Raises:
-        LandscaleError: the trunk gives neither a map nor tokens.
+        LandscaleError: the trunk returns neither a map nor tokens.
     """
 
     def __init__(self, trunk: nn.Module, classes: int, shape: tuple[int, int], **options: Any) -> None:
@@ -159,7 +159,7 @@ class HeadedNetwork(nn.Module):
         """A fresh head for `num_classes` (0: none).
 
         Raises:
-            LandscaleError: a pooling; there is none to be chosen.
+            LandscaleError: `global_pool` is given; this head does not pool.
         """
         if global_pool:
             raise LandscaleError(f"a head of queries does not pool, so not '{global_pool}' either")
@@ -190,7 +190,7 @@ def create_with_head(
     """`create_model` with a head by name; `linear` is the network's own. Shapes: (N, bands, side, side) → (N, classes).
 
     Raises:
-        UnknownName: no such model or head. LandscaleError: an option it does not take, or a network without maps.
+        UnknownName: no such model or head. LandscaleError: the head has no such option, or the network returns no map.
     """
     if head not in HEADS:
         raise UnknownName("head", head, HEADS)

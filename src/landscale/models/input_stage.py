@@ -1,6 +1,6 @@
-"""The input of a network, made on the device from raw digital numbers at native resolution.
+"""Compute the input of a network, on the device, from raw digital numbers at native resolution.
 
-Bands are normalised (at native resolution, where there are fewer numbers) and resampled to one side. The stage is part of
+Bands are normalised (before resampling, when there are fewer numbers) and resampled to one side. The stage is part of
 the classifier and its settings are saved with the weights, so weights are never used with another normalisation.
 """
 
@@ -20,8 +20,8 @@ from landscale.store import PatchStore
 UPSAMPLING = ("bilinear", "bicubic", "nearest", "stored")
 SCALES = ("linear", "log", "both")
 _LOG_RANGE, _LOG_FLOOR = (1.0, 15000.0), 100.0
-_LIMIT = 5.0  # standard deviations
-_ENOUGH = 2048  # patches from which statistics of the logarithm are estimated
+_LIMIT = 5.0  # standard deviations at which values are clipped, unless `scale` is linear
+_LOG_PATCHES = 2048  # patches from which statistics of the logarithm are estimated
 
 
 class InputStage(nn.Module):
@@ -32,7 +32,7 @@ class InputStage(nn.Module):
         statistics: mean and standard deviation of each band, in digital numbers.
         side: pixels a side of the output; None: that of the finest plane.
         upsample: how coarser bands are enlarged: bilinear (corners not aligned, as in GDAL), bicubic, nearest, or stored:
-            the store holds them at 10 m already; any that are coarser nevertheless are enlarged bilinearly.
+            the store holds them at 10 m already; other bands that are coarser are enlarged bilinearly.
         scale: linear; log: ln(digital number + 100), which brings dark water and bright cloud to one scale; or both: all
             linear channels, then all logarithmic ones. With log and both, values are clipped at 5 standard deviations.
             Statistics of a logarithm have the key `log B02`, and so on.
@@ -64,9 +64,11 @@ class InputStage(nn.Module):
         self.side = side
         self.upsample = upsample
         values = torch.tensor([statistics[name] for name in names], dtype=torch.float32)
-        # Indices that are on the device already: a GPU would wait for a copy of them in every batch.
+        # Indices are kept on the device, because the host would wait for copying them in every batch.
         self.register_buffer("positions", torch.arange(len(self.bands)), persistent=False)
-        self.register_buffer("mean", values[:, 0].clone(), persistent=False)  # they live in the weights' config
+        self.register_buffer(
+            "mean", values[:, 0].clone(), persistent=False
+        )  # they are saved in the config.json of the weights
         self.register_buffer("std", values[:, 1].clamp(min=1e-6), persistent=False)
 
     @property
@@ -115,7 +117,7 @@ def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> d
     found = {} if scale == "log" else {band: store.statistics[band] for band in bands}
     if scale == "linear":
         return found
-    rows = np.sort(np.random.default_rng(0).permutation(patches)[:_ENOUGH])
+    rows = np.sort(np.random.default_rng(0).permutation(patches)[:_LOG_PATCHES])
     for plane in planes:
         sums = torch.zeros(2, len(plane.bands), dtype=torch.float64)
         for k in range(0, len(rows), 64):
@@ -137,6 +139,6 @@ def _select(tensor: Tensor, channels: list[int]) -> Tensor:
 
 
 def turn(values: Tensor, k: int) -> Tensor:
-    """One of the 8 symmetries of the square: k % 4 quarter turns, mirrored for k ≥ 4."""
+    """Rotate and reflect (…, h, w) by the k-th of the 8 symmetries of the square: k % 4 quarter turns, mirrored for k ≥ 4."""
     values = torch.rot90(values, k % 4, (-2, -1))
     return values.flip(-1) if k >= 4 else values

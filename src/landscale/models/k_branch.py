@@ -1,12 +1,12 @@
-"""The K-branch CNN: one small network for each resolution of Sentinel-2, which gets its bands at native resolution.
+"""The K-branch CNN: a small network for each resolution of Sentinel-2, whose input is the bands at native resolution.
 
 Sumbul & Demir 2019 (A novel multi-attention driven system for multi-label remote sensing image classification), the
 branches without attention, as in the code of Papoutsis et al. 2022. Every convolution and dense layer is
-followed by batch norm and ReLU and has no bias of its own, which the norm would cancel.
+followed by batch norm and ReLU and has no bias, which the batch norm would cancel.
 
 The input is one tensor at 10 m as for all networks: coarser bands arrive in blocks of equal pixels (nearest upsampling),
-and a branch takes one pixel of each block, which undoes it exactly. Turns and reflections of the input keep the blocks;
-random shifts and zooms do not, so they train a branch on slightly moved samples.
+and a branch takes one pixel of each block, which undoes the upsampling exactly. Rotations and reflections of the input keep
+the blocks; random shifts and zooms do not, so with them a branch is trained on slightly displaced pixels.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Branch(nn.Module):
 
 
 class KBranch(nn.Module):
-    """A branch a resolution, joined by a dense layer. It follows timm's model contract and has no maps to share.
+    """One branch per resolution, joined by a dense layer. It has the interface of timm's models, but returns no feature maps.
 
     Args:
         num_classes: width of the output; 0 leaves the classifier out.
@@ -88,7 +88,7 @@ class KBranch(nn.Module):
     Shapes: (N, in_chans, img_size, img_size) → (N, num_classes).
 
     Raises:
-        LandscaleError: distances that do not fit the channels, or a side that does not fit the distances.
+        LandscaleError: `gsd` has another number of channels or unknown distances, or the side is not such a multiple.
     """
 
     def __init__(

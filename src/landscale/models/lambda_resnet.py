@@ -23,7 +23,7 @@ from landscale.models.family import BANDS, CLASSES
 from landscale.models.registry import ZooEntry
 from landscale.models.wide_resnet import WideBlock, WideResNet
 
-KEY_DEPTH, HEADS = 16, 4  # as the authors
+KEY_DEPTH, HEADS = 16, 4  # as in the authors' code
 # px, odd; as timm's lambda ResNets. Bello's 23 would cost 6.5 times as much and is wider than the last map of 15×15
 CONTEXT = 9
 
@@ -46,7 +46,7 @@ class LambdaLayer(nn.Module):
         self.qkv = nn.Conv2d(channels, sum(self.widths), 1, bias=False)
         self.norm_q = nn.BatchNorm2d(HEADS * KEY_DEPTH)
         self.norm_v = nn.BatchNorm2d(values)
-        # e, shared by all values
+        # the position embeddings e, shared by all values
         self.position = nn.Conv2d(1, KEY_DEPTH, CONTEXT, padding=CONTEXT // 2, bias=False)
         nn.init.normal_(self.qkv.weight, std=channels**-0.5)
         # unit variance of the sum over context and key: a residual branch has no batch norm behind it
@@ -75,7 +75,7 @@ class LambdaResNet(WideResNet):
     Shapes: (N, in_chans, H, W) → (N, num_classes).
 
     Raises:
-        LandscaleError: a depth with one block a stage, which leaves no place for a lambda layer, or no whole number.
+        LandscaleError: a depth with one block per stage, which has no lambda layer, or with no whole number of blocks.
         UnknownName: no such attention or convolution.
     """
 

@@ -1,4 +1,4 @@
-"""Attention and convolutions by name: timm's layers where they are the papers', our own where they are not."""
+"""Attention layers and convolutions by name: timm's where they equal those of the papers, otherwise our own."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from landscale.models.vit import check_sides
 
 
 class Mixer(MlpMixer):
-    """timm's MLP-Mixer with its widths in plain numbers; T = (img_size / token)² tokens.
+    """timm's MLP-Mixer, with widths as absolute numbers instead of ratios; T = (img_size / token)² tokens.
 
     Args:
         num_classes: width of the output; 0 leaves the classifier out.
@@ -36,7 +36,7 @@ class Mixer(MlpMixer):
     Shapes: (N, in_chans, img_size, img_size) → (N, num_classes).
 
     Raises:
-        LandscaleError: tokens do not fill the side.
+        LandscaleError: the side is not a multiple of the token side.
     """
 
     def __init__(
@@ -72,7 +72,9 @@ class Mixer(MlpMixer):
             global_pool=global_pool,
         )
         self.drop_rate = drop_rate
-        self.reset_classifier(num_classes)  # timm's starts at 0, so earlier layers would get no gradient at first
+        self.reset_classifier(
+            num_classes
+        )  # timm initialises it with 0, so earlier layers would get no gradient at first
 
 
 _SOURCE = "Tolstikhin et al. 2021, MLP-Mixer: an all-MLP architecture for vision; Papoutsis et al. 2022"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class PatchConvolution(nn.Conv2d):
-    """A convolution that autocast leaves in float32 on a CPU; elsewhere, and without autocast, as any other."""
+    """A convolution that autocast leaves in float32 on a CPU; on other devices, and without autocast, an ordinary convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):

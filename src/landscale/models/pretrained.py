@@ -1,4 +1,4 @@
-"""Loads pre-trained weights of the same architecture into a network with other bands and other classes."""
+"""Load pre-trained weights of the same architecture into a network with other bands and other classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from landscale.models.first_convolution import RGB, adapt_weights, channel_names
 from landscale.models.heads import HeadedNetwork
 from landscale.models.pretrained_files import Pretrained, find_pretrained
 
-_NAMED = 3  # tensors that a refusal names
+_NAMED = 3  # tensors that an error message names
 
 
 def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
@@ -27,14 +27,14 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     must exist with the same name and shape. Position embeddings are resampled by timm's `checkpoint_filter_fn` if there is one.
 
     Args:
-        init: what `pretrained_files.find_pretrained` takes: `imagenet`, a path, or a name on the hub.
+        init: `imagenet`, a path, or a name on the Hugging Face hub, as `pretrained_files.find_pretrained` takes it.
 
     Returns:
         A record of what was done, ready for JSON: `init`, `digest` (SHA-256 of the file), `done` (lines to print) and, for
         weights written by landscale, their `provenance`.
 
     Raises:
-        LandscaleError: there are no such weights, or they do not fit.
+        LandscaleError: there are no such weights, or they do not fit the network.
     """
     d = classifier.description
     whole = classifier.network
@@ -67,7 +67,7 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
         tensors = {key: t for key, t in tensors.items() if key in own or not key.startswith(idle)}
     stays = "kept, its classes by name" if kept or queries else f"fresh, {len(d.classes)} classes"
     done.append(f"last layer: {stays}")
-    # These keep their initial values: the last layer, and batch norms' counters, which old files lack.
+    # These may keep their initial values: the last layer, and the counters of batch norms, which old files lack.
     fresh = {k: t for k, t in own.items() if (k in last and not kept) or k.endswith("num_batches_tracked")}
     tensors = fresh | tensors
     _demand_fit(init, d.model, tensors, own)
@@ -88,13 +88,13 @@ def _apart(found: Pretrained, d: Description) -> tuple[Pretrained, dict[str, Ten
         {key.removeprefix(part): t for key, t in found.tensors.items() if key.startswith(part)}
         for part in ("trunk.", "head.")
     )
-    mine = (d.head, dict(d.head_options), list(d.classes))  # the order of the classes matters to a query head
-    same = mine == tuple(found.config.get(key) for key in ("head", "head_options", "classes"))
+    own_head = (d.head, dict(d.head_options), list(d.classes))  # the order of the classes matters to a query head
+    same = own_head == tuple(found.config.get(key) for key in ("head", "head_options", "classes"))
     return replace(found, tensors=trunk), head if same else {}
 
 
 def _listed(network: nn.Module, key: str) -> tuple[str, ...]:
-    """Names of modules under a key of timm's configuration of a network: any number."""
+    """Names of modules, none or several, under a key of timm's configuration of a network."""
     cfg: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     names: str | Sequence[str] | None = cfg.get(key)
     return (names,) if isinstance(names, str) else tuple(names or ())
@@ -129,7 +129,7 @@ def _channels(
         except (KeyError, TypeError):
             raise BadInput(found.name, "its config.json lists no bands") from None
     known = [key for key in (f"{name}.weight" for name in first) if key in tensors and key in own]
-    if not known:  # nothing to adapt; missing tensors are reported later
+    if not known:  # the weights lack this convolution; missing tensors are reported later
         return tuple(ours), []
     channels = tensors[known[0]].shape[1] * len(ours) / own[known[0]].shape[1]
     if channels == len(RGB):

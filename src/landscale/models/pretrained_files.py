@@ -1,4 +1,4 @@
-"""Finds and reads pre-trained weights, on the disk or on the Hugging Face hub. Only safetensors files are read."""
+"""Find and read pre-trained weights, on the disk or on the Hugging Face hub. Only safetensors files are read."""
 
 from __future__ import annotations
 

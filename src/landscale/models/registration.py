@@ -1,11 +1,11 @@
-"""Registers landscale's networks with timm as soon as timm is imported, whoever imports it.
+"""Register landscale's networks with timm as soon as any module imports timm.
 
 `import landscale` must not import timm, which takes seconds because it imports torch. But once both are imported, in
-either order, `timm.create_model("wide_resnet_eca_b4")` must work. So if timm is not there yet, a finder in `sys.meta_path`
-waits for it: it finds nothing itself, but wraps the loaders of timm and of the modules of `landscale.models`.
+either order, `timm.create_model("wide_resnet_eca_b4")` must work. So if timm is not imported yet, a finder is added to
+`sys.meta_path`. It finds no modules itself, but wraps the loaders of timm and of the modules of `landscale.models`.
 
-The networks are registered at the end of the outermost of these imports. Not earlier: when a module of `landscale.models`
-is what imports timm, that module is incomplete until then, and the networks need it.
+The networks are registered at the end of the outermost of these imports. It cannot be done earlier: if a module of
+`landscale.models` imports timm, that module is incomplete until then, and the networks need it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Wrapped(Loader):
-    """A loader that executes modules by way of the finder and is otherwise the loader it wraps."""
+    """Wraps a loader: modules are executed by the finder; everything else is forwarded to the wrapped loader."""
 
     def __init__(self, loader: Loader, finder: _Finder) -> None:
         self._loader, self._finder = loader, finder

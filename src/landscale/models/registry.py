@@ -1,4 +1,4 @@
-"""The zoo: the networks that landscale has by name and where they come from; any other timm model works too.
+"""The zoo: the list of networks that landscale has by name, with their sources; any other timm model works too.
 
 Each family adds its rows when its module is imported; `zoo` imports all of them.
 """
@@ -20,7 +20,7 @@ from landscale.errors import LandscaleError, UnknownName
 from landscale.models.compound import Scaling
 from landscale.models.patch_convolution import use_patch_convolutions
 
-PATCH_SIDE = 120  # of a BigEarthNet patch at 10 m
+PATCH_SIDE = 120  # pixels a side of a BigEarthNet patch at 10 m
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class ZooEntry:
     """One row of the zoo.
 
     Attributes:
-        name: of the network, as registered with timm.
-        family: of the network, for tables.
-        source: the paper.
+        name: name of the network, as registered with timm.
+        family: group of networks to which it belongs, for tables.
+        source: the paper that describes it.
         side: input side in pixels to which a patch is resampled; a patch of 1.2 km has 120 at 10 m.
-        published: results of others: data set and protocol → figure → value.
-        scaled: a compound scaling → options and input side of the network; None if it cannot be scaled.
+        published: results published by others: data set and protocol → name of the score → value.
+        scaled: function from a compound scaling to options and input side; None if the network cannot be scaled.
         native: whether the network uses bands at their native resolution. It then gets coarser bands by nearest upsampling
             and the ground sampling distance of each channel as the option `gsd`.
     """
@@ -55,7 +55,7 @@ ZOO: dict[str, ZooEntry] = {}
 def register(entry: ZooEntry) -> None:
     """Add a row to the zoo. The network must be registered with timm under the same name (`timm.models.register_model`).
 
-    Then everything that takes the name of a model works with it: training, `create_model`, `describe_model`, weights.
+    Then its name can be used wherever a model is named: in training, `create_model`, `describe_model` and weights.
 
     Raises:
         ValueError: the name is taken, or timm has no such network.
@@ -76,7 +76,7 @@ def zoo(name: str | None = None) -> list[ZooEntry]:
     """All rows of the zoo, or a list with the row of one network, which may also be any other of timm.
 
     Raises:
-        UnknownName: neither the zoo nor timm has it.
+        UnknownName: neither the zoo nor timm has a network of this name.
     """
     import_module("landscale.models.families")
     if name is None:
@@ -86,7 +86,7 @@ def zoo(name: str | None = None) -> list[ZooEntry]:
     if not timm.is_model(name):
         raise UnknownName(
             "model", name, dict.fromkeys([*ZOO, *timm.list_models()])
-        )  # timm has those of the zoo as well
+        )  # timm's list contains those of the zoo as well
     family = timm.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
     return [ZooEntry(name, family, "timm", fixed_side(name) or PATCH_SIDE)]
 
@@ -103,15 +103,15 @@ def create_model(name: str, bands: int, classes: int, side: int | None = None, *
     Args:
         name: a network of the zoo, or any other of timm.
         bands: input channels, at least 1.
-        classes: outputs; with 0, the network ends with its pooled features.
+        classes: outputs; with 0, the network returns its pooled features.
         side: input side in pixels, that of the zoo by default. Only networks built for one side need it.
         kwargs: options of the network, as in timm (`drop_rate`, `drop_path_rate`, …).
 
     Shapes: (N, bands, H, W) → (N, classes).
 
     Raises:
-        UnknownName: neither the zoo nor timm has it.
-        LandscaleError: an option that the network does not take, or no bands.
+        UnknownName: neither the zoo nor timm has a network of this name.
+        LandscaleError: the network has no such option, or `bands` is below 1.
     """
     entry = zoo(name)[0]
     if bands < 1 or classes < 0:
@@ -153,7 +153,7 @@ def describe_model(
     normalisation and activations are not (torch's FlopCounterMode). The random state does not change.
 
     Raises:
-        UnknownName: neither the zoo nor timm has it.
+        UnknownName: neither the zoo nor timm has a network of this name.
     """
     entry = zoo(name)[0]
     side = side or entry.side

@@ -1,6 +1,6 @@
 """An ensemble of small, different networks that are trained together: for stores of a few hundred patches.
 
-Three kinds of members: convolutions at two depths, pooled into means, standard deviations and maxima, and a spectral
+Three kinds of members: convolutional networks of two depths, pooled into means, standard deviations and maxima, and a spectral
 member that uses single pixels and the statistics of the bands, as classical classifiers do. The loss is the mean over the
 members, so that each learns to classify on its own; a shared classifier would let members rely on each other. Their
 probabilities are averaged.
@@ -55,7 +55,7 @@ class PreActivationBlock(nn.Module):
 
 
 class SpatialMember(nn.Module):
-    """A short residual network of `depth` blocks, half the resolution at its stem and at every block but the first."""
+    """A short residual network of `depth` blocks; the stem and every block but the first halve the resolution."""
 
     def __init__(self, bands: int, depth: int, kinds: str, width: int = 32) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class SpatialMember(nn.Module):
 
 
 class SpectralMember(nn.Module):
-    """Mean and standard deviation of the bands, and the statistics of an embedding of every pixel's spectrum."""
+    """Features: mean and standard deviation of the bands, and statistics over pixels of an embedding of each spectrum."""
 
     def __init__(self, bands: int, width: int = 64) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Trio(nn.Module):
 
     Input (n, bands, h, w), best at about 60 px for 1.2 km.
     Output: in eval mode the logits (n, classes) of the members' mean probability; in training mode the logits of every
-    member (n, members, classes), for a loss of each.
+    member (n, members, classes), so that each member has its own loss.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VggGap(nn.Module):
-    """Stages of 3×3 convolutions and ReLU, each closed by a 2×2 maximum pool; without batch norm, as published.
+    """Stages of 3×3 convolutions and ReLU, each followed by 2×2 max pooling; without batch norm, as published.
 
     Args:
         num_classes: width of the output; 0 leaves the classifier out.
@@ -70,7 +70,7 @@ class VggGap(nn.Module):
         return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, 512, h, w) → (N, num_classes), or the pooled (N, 512) that the classifier would see."""
+        """(N, 512, h, w) → (N, num_classes), or the pooled input of the classifier (N, 512)."""
         out: Tensor = self.head(x, pre_logits=pre_logits)
         return out
 

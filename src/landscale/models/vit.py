@@ -28,14 +28,14 @@ HEAD_WIDTH = 64  # of a query, key and value
 
 
 def check_sides(img_size: int | tuple[int, int], token: int) -> None:
-    """Raise LandscaleError unless tokens of `token` px fill a side of `img_size` px, or a height and a width."""
+    """Raise LandscaleError unless the side `img_size`, or height and width, are multiples of `token`, all in pixels."""
     for side in to_2tuple(img_size):
         if side < token or side % token:
             raise LandscaleError(f"input side {side} px is not a multiple of the token side, {token} px")
 
 
 class WideAttention(Attention):
-    """timm's attention at 64 a head, whatever the width of the tokens."""
+    """timm's attention with 64 channels per head for any width of the tokens."""
 
     def __init__(self, dim: int, **options: Any) -> None:
         super().__init__(dim, attn_head_dim=HEAD_WIDTH, **options)
@@ -61,7 +61,7 @@ class FlatViT(VisionTransformer):
     Shapes: (N, in_chans, img_size, img_size) → (N, num_classes).
 
     Raises:
-        LandscaleError: tokens do not fill the side.
+        LandscaleError: the side is not a multiple of the token side.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class FlatViT(VisionTransformer):
             layer = nn.Linear(inputs, outputs)
             nn.init.xavier_uniform_(
                 layer.weight
-            )  # timm's standard deviation of 0.02 suits the width of one token, not of all
+            )  # timm's standard deviation of 0.02 suits inputs as wide as one token, but not as all tokens together
             nn.init.zeros_(layer.bias)
             self.dense.extend([layer, nn.GELU(), nn.Dropout(drop_rate)])
         self.head_hidden_size = widths[-1]
@@ -122,7 +122,7 @@ class FlatViT(VisionTransformer):
         Raises:
             LandscaleError: any other pooling; this network flattens its tokens.
         """
-        if global_pool == "":  # timm does so to make a backbone that gives maps
+        if global_pool == "":  # timm does so to make a backbone that returns feature maps
             self.dense = nn.Identity()
             self.head_hidden_size = self.embed_dim
         elif global_pool is not None:

@@ -1,4 +1,4 @@
-"""Weights: a folder with `model.safetensors`, `config.json` and a model card, that loads anywhere without pickle."""
+"""Weights: a folder with `model.safetensors`, `config.json` and a model card, that can be loaded without pickle."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any
 
     Args:
         folder: replaced if it exists.
-        classifier: its network's parameters and its description are written.
-        provenance: recipe, seed, store and scores; any JSON.
+        classifier: the classifier whose parameters and description are written.
+        provenance: recipe, seed, store and scores, as any JSON object.
     """
     with atomic_folder(folder) as temporary:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.network.state_dict().items()}
@@ -107,7 +107,7 @@ def _card(classifier: Classifier, provenance: dict[str, Any]) -> str:
     scores = provenance.get("scores", {})
     lines = [f"| {key} | {value:.4f} |" for key, value in headline(scores).items()]
     table = "\n".join(["| figure | value |", "|---|---|", *lines])
-    synthetic = "\n\n**Trained on synthetic data: of no use on real scenes.**" if provenance.get("synthetic") else ""
+    synthetic = "\n\n**Trained on synthetic data: not usable on real scenes.**" if provenance.get("synthetic") else ""
     return f"""---
 library_name: landscale
 tags: [sentinel-2, land-cover, {"multi-label" if d.multi_label else "single-label"}]

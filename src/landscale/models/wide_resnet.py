@@ -8,11 +8,11 @@ to B7. Where this differs from it:
 
 - Depth is scaled by α once: ⌊(10α − 4) / 6⌋ blocks a stage. They multiply by α again, which changes nothing up to B4
   but gives B5, B6 and B7 3, 3 and 4 blocks instead of 2: `create_model("wide_resnet_eca_b5", depth=22)`, 22 and 28.
-- No 8×8 average pool before the global one. It drops the rows and columns that fill no window: of a 60 px input, whose
-  last map is 15×15, only the top left 8×8 reached their classifier. It also refuses inputs under 29 px.
-- Batch norm's momentum is 0.1 as torch means it. Theirs is 0.1 as Keras means it: the last batch makes up 90%.
+- No 8×8 average pool before the global one. It drops rows and columns that do not fill a window: of a 60 px input, whose
+  last map is 15×15, only the top left 8×8 reach their classifier. It also refuses inputs under 29 px.
+- Batch norm's momentum is 0.1 in torch's definition. Theirs is 0.1 in Keras's definition: the last batch has weight 0.9.
 - Dropout between the convolutions (`conv_drop_rate`) acts in every block, as in Zagoruyko & Komodakis; theirs leaves
-  out the first block of a stage, which up to B4 is the only one. It is 0 unless asked for.
+  out the first block of a stage, which up to B4 is the only one. It is 0 by default.
 - Ghost convolutions keep their depthwise half. Theirs computes it and drops it: the second half of the outputs is the
   first again, normalised. So `wide_resnet_eca_ghost` has 156,033 parameters there and 159,729 here. To each of the three
   in a block (3×3, 3×3 and the 1×1 shortcut) with m = outputs / 2 the half gives 9·m depthwise weights and 2·m of a batch
@@ -88,7 +88,7 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A wide residual network that follows timm's model contract; any input side and number of bands.
+    """A wide residual network with the interface of timm's models, for any input side and number of bands.
 
     Args:
         num_classes: width of the output; 0 leaves the classifier out.
@@ -127,7 +127,7 @@ class WideResNet(nn.Module):
     ) -> None:
         super().__init__()
         if not strides:
-            raise LandscaleError("wide ResNet: no strides, hence no stages")
+            raise LandscaleError("wide ResNet: found no strides, expected one for each stage")
         step = 2 * len(strides)
         per_stage, rest = divmod(depth - 4, step)
         if rest or per_stage < 1:
@@ -176,7 +176,7 @@ class WideResNet(nn.Module):
         return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_features, h, w) → (N, num_classes), or the pooled (N, num_features) that the classifier would see."""
+        """(N, num_features, h, w) → (N, num_classes), or the pooled input of the classifier (N, num_features)."""
         out: Tensor = self.head(x, pre_logits=pre_logits)
         return out
 

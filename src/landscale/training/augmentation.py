@@ -1,4 +1,4 @@
-"""Random changes of a training batch, on the device, after normalisation.
+"""Random augmentation of a training batch, on the device, after normalisation.
 
 All random numbers come from a generator on the host that is seeded for each step, so that a GPU gives the same ones as a CPU.
 """
@@ -18,14 +18,14 @@ from landscale.models.input_stage import turn
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a batch is changed. Each attribute is a key of the recipe with the same name.
+    """Settings of the augmentation. Each attribute is the recipe's key of the same name.
 
-    turns: each patch in one of the 8 rotations and reflections, all equally likely (Sedona et al. 2019).
+    turns: put each patch into one of the 8 rotations and reflections, all equally likely (Sedona et al. 2019).
     shift: largest shift in pixels, in both directions of both axes; the border is mirrored.
     zoom: a random crop of 1 − zoom to 1 of the side is resized to the whole side.
     jitter: standard deviation of a gain and an offset for each patch and band, in standard deviations of the band.
-    mixup: parameter of the beta distribution by which each patch is blended with another (Zhang et al. 2018); 0 for none.
-    cutmix: the same for pasted rectangles (Yun et al. 2019). With both, each batch gets one of them with probability ½.
+    mixup: parameter of the beta distribution by which each patch is blended with another one (Zhang et al. 2018); 0: no mixup.
+    cutmix: the same for pasted rectangles (Yun et al. 2019). With both, each batch gets one of the two, with probability ½ each.
     """
 
     turns: bool = True
@@ -66,7 +66,7 @@ def _turned(values: Tensor, ks: Tensor) -> Tensor:
 
 
 def _shifted(values: Tensor, by: Tensor) -> Tensor:
-    """Each patch moved by its own (dy, dx), by one gather an axis."""
+    """Move each patch by its own (dy, dx), with one gather operation for each axis."""
     side = values.shape[-1]
     place = torch.arange(side)[None] + by.T[:, :, None]  # (2, n, side)
     place = side - 1 - (side - 1 - place.abs()).abs()  # mirrored at both borders
@@ -93,7 +93,7 @@ def _beta(n: int, alpha: float, generator: Generator) -> Tensor:
 
 
 def _mixed(values: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The batch blended with a shuffled copy of itself, with a weight for each patch (Sedona et al. 2019)."""
+    """Blend the batch with a shuffled copy of itself, with a weight for each patch (Sedona et al. 2019)."""
     weight = to_device(_beta(len(values), alpha, generator), values.device)
     other = to_device(torch.randperm(len(values), generator=generator), values.device)
     values = values[other].lerp(values, weight[:, None, None, None])
@@ -101,7 +101,7 @@ def _mixed(values: Tensor, targets: Tensor, alpha: float, generator: Generator) 
 
 
 def _pasted(values: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The same rectangle of each patch replaced by that of a shuffled copy; targets blended by its fraction of the area."""
+    """Replace a rectangle of each patch by that of a shuffled copy, and blend targets by its fraction of the area."""
     side = values.shape[-1]
     edge = int(side * (1 - _beta(1, alpha, generator).item()) ** 0.5)
     top, left = (int(v) for v in torch.randint(0, side - edge + 1, (2,), generator=generator))

@@ -21,7 +21,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
 
     Raises:
         BadStore: the store lacks the train split, a band or a class.
-        LandscaleError: network, head, input and recipe do not fit each other.
+        LandscaleError: the settings of network, head and input contradict each other.
     """
     bands = band_set(recipe.bands).names
     store.patches("train")

@@ -21,14 +21,14 @@ from landscale.runtime.files import atomic_file
 
 @dataclass
 class TrainingState:
-    """The state of a training. Every checkpoint holds all of it, beside the tensors."""
+    """The state of a training other than tensors. Every checkpoint holds all of it."""
 
     total: int
-    """planned steps in all, for the present number of processes"""
+    """planned steps of the whole training, for the present number of processes"""
     step: int = 0
-    """steps done"""
+    """finished steps"""
     epoch: int = 0
-    """epochs done"""
+    """finished epochs"""
     seen: int = 0
     """patches of this epoch that were used, over all processes"""
     progress: float = 0.0
@@ -36,16 +36,16 @@ class TrainingState:
     ranks: int = 1
     """number of processes"""
     halved: int = 0
-    """how often the rate was halved after a divergence"""
+    """how often the learning rate was halved after a divergence"""
     first_loss: float = math.nan
-    """loss of the very first step; a loss far above it has exploded"""
+    """loss of the first step of the training; a loss far above it counts as a divergence"""
     epoch_loss: float = 0.0
     """sum of the losses of this epoch's steps"""
     epoch_steps: int = 0
     epoch_seconds: float = 0.0
-    """seconds that the steps of this epoch took"""
+    """seconds spent on the steps of this epoch"""
     seconds: float = 0.0
-    """seconds spent, over all sessions"""
+    """seconds spent on the whole training, over all sessions"""
     best: float = -math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -70,7 +70,7 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
 class CheckpointWriter:
     """Writes checkpoints in a thread. A step waits until the tensors are copied in memory, not for the disk.
 
-    One checkpoint is written at a time; the memory of the copies is used again. An error is raised by the next call.
+    One checkpoint is written at a time; the memory of the copies is reused. An error in the thread is raised by the next call.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class CheckpointWriter:
         copied = torch.cuda.Event() if any(t.is_cuda for t in tensors.values()) else None  # type: ignore[no-untyped-call]
         if copied is not None:
             copied.record()
-        frozen = json.loads(json.dumps(state))  # a copy, since the training changes it
+        frozen = json.loads(json.dumps(state))  # a copy, because the training continues to change the state
 
         def work() -> None:
             if copied is not None:
@@ -134,7 +134,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
             return tensors, json.loads(file.metadata()["state"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(path, f"is not a whole checkpoint ({reason(error)})") from None
+        raise BadInput(path, f"is not a complete checkpoint ({reason(error)})") from None
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -162,6 +162,6 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
-            # In the parameter's memory order, since sums over a tensor depend on it.
+            # In the memory format of the parameter, because the rounding of sums over a tensor depends on it.
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

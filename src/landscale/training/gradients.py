@@ -11,21 +11,21 @@ from landscale.distributed import Ranks
 from landscale.training.norms import synchronise_norms
 
 ONE_BUCKET = 10_000  # MB, more than the gradients of any network here
-RANK = 4  # of the matrices that PowerSGD sends
+RANK = 4  # rank of the matrices that PowerSGD sends
 PLAIN_STEPS = 100  # steps without compression: the first gradients have no low rank (Vogels et al. 2019)
 
 
 def over_ranks(
     network: nn.Module, ranks: Ranks, device: torch.device, compress: str = "none", *, sync_norms: bool = False
 ) -> nn.Module:
-    """A module to call instead of the network; after its backward pass every rank has the mean gradients of all.
+    """Wrap a network in a module to call instead; after its backward pass every rank has the gradients averaged over all ranks.
 
     DDP reduces them in buckets as the backward pass produces them.
 
     Args:
         compress: none; bf16, which halves the bytes; powersgd, which sends low-rank factors and adds the remaining error to the
             next step's gradients (the error is not saved in checkpoints).
-        sync_norms: compute batch norms over the batches of all ranks.
+        sync_norms: compute batch normalisation over the batches of all ranks.
     """
     if ranks.world == 1:
         return network

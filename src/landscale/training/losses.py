@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# Smallest and largest weight of a class: a handful of patches does not justify more.
+# Smallest and largest weight of a class: more would not be justified by a handful of patches.
 _SMALLEST_WEIGHT, _LARGEST_WEIGHT = 0.05, 20.0
 
 
@@ -73,7 +73,7 @@ def build_loss(recipe: Recipe, targets: NDArray[np.uint8], *, multi_label: bool,
     beta = 1.0 if recipe.balance_beta is None else recipe.balance_beta
     if recipe.balance_beta is not None and not recipe.balance:
         raise LandscaleError(
-            f"--balance-beta: found {recipe.balance_beta} without --balance, expected --balance 1 beside it"
+            f"--balance-beta: found {recipe.balance_beta} without --balance, expected --balance 1 as well"
         )
     weights = positive_weights if multi_label else class_weights
     weight = weights(targets, recipe.balance, beta).to(device) if recipe.balance else None
@@ -106,7 +106,9 @@ def binary_loss(
     if weight is not None:
         positive = positive * weight
     q = (p - margin).clamp(min=0) if margin else p
-    negative = -torch.log1p(-q) if margin else -F.logsigmoid(-x)  # without a margin 1 − p may round to 0
+    negative = (
+        -torch.log1p(-q) if margin else -F.logsigmoid(-x)
+    )  # without a margin, 1 − p may round to 0 and its logarithm to −∞
     if gamma_negative:
         negative = negative * q**gamma_negative
     return targets * positive + (1 - targets) * negative

@@ -1,4 +1,4 @@
-"""Batch norms over the batches of all ranks, so that small batches on many ranks train like one large batch."""
+"""Batch normalisation over the batches of all ranks, so that small batches on many ranks train like one large batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 def synchronise_norms(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with batch norms that use the batches of all ranks; names and parameters do not change.
+    """Make the batch-norm layers of a network use the batches of all ranks; names and parameters do not change.
 
     On GPUs they become torch's SyncBatchNorm (timm's where an activation follows), which does not run on CPUs.
     """

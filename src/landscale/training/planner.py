@@ -1,4 +1,4 @@
-"""How many steps fit into --max-time."""
+"""Plan how many training steps fit into --max-time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from landscale.inference.evaluate import infer
 from landscale.models.classifier import Classifier
 from landscale.store import PatchStore
 
-PLANNED_FRACTION = 0.88  # of the time; the rest is for starting, writing, and a machine that slows down
+PLANNED_FRACTION = 0.88  # of the time limit; the rest is for starting, writing, and a machine that becomes slower
 EARLY = (3, 5, 10, 20, 50, 100)  # steps of a session after which the plan is updated; then after every EVERY-th step
 EVERY = 200
 
@@ -20,10 +20,10 @@ EVERY = 200
 class Planner:
     """Plans a training so that it ends, scores included, within `limit` seconds.
 
-    longest: steps of the whole recipe, the most that a plan has. steps_an_epoch: steps between ends of epochs. evaluations:
-    number per epoch. scorings: cost of the scores at the end, in evaluations of `evaluation` seconds each. begun: step and
-    seconds since which the pace is measured; it moves with the epochs, since steps on larger inputs take longer. steps: steps
-    of this session. pace: seconds a step.
+    longest: steps of the whole recipe; a plan never has more. steps_an_epoch: steps in an epoch. evaluations: evaluations in an
+    epoch. scorings: cost of computing the final scores, in evaluations of `evaluation` seconds each. begun: step and seconds
+    from which on the pace is measured; moved forward every epoch, because steps on larger inputs take longer. steps: steps of
+    this session. pace: seconds per step.
     """
 
     limit: float
@@ -37,14 +37,14 @@ class Planner:
     pace: float = 0.0
 
     def is_early(self, step: int, seconds: float) -> bool:
-        """Whether to update the plan after this step. The first step is not measured, since libraries initialise in it."""
+        """Whether to update the plan after this step. The first step is not measured, because libraries initialise during it."""
         self.steps += 1
         if self.steps == 1:
             self.begun = (step, seconds)
         return self.steps in EARLY or self.steps % EVERY == 0
 
     def total(self, step: int, seconds: float, evaluation: float = 0.0) -> int:
-        """Planned steps of the whole training after `step` steps and `seconds` seconds, `evaluation` of them not for steps."""
+        """Plan the steps of the whole training, after `step` steps and `seconds` seconds, `evaluation` of which were no steps."""
         if step > self.begun[0]:
             self.pace = (seconds - evaluation - self.begun[1]) / (step - self.begun[0])
         left = PLANNED_FRACTION * self.limit - seconds - self.evaluation * self.scorings
@@ -52,7 +52,7 @@ class Planner:
         return min(self.longest, step + max(1, int(left / max(each, 1e-9))))
 
     def total_after_epoch(self, step: int, seconds: float, evaluation: float) -> int:
-        """`total` at the end of an epoch whose evaluation took `evaluation` of the seconds (0: there was none)."""
+        """Like `total`, at the end of an epoch whose evaluation took `evaluation` seconds (0: no evaluation)."""
         self.evaluation = evaluation or self.evaluation
         total = self.total(step, seconds, evaluation)
         self.begun = (step, seconds)

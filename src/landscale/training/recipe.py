@@ -1,4 +1,4 @@
-"""A recipe: one typed, complete description of a training. Shipped recipes are YAML files; every key is also a flag.
+"""A recipe: a typed, complete description of a training. Shipped recipes are YAML files; every key is also a flag.
 
 The docstring of each key is its help text (`landscale train --keys`).
 """
@@ -26,57 +26,57 @@ class Recipe:
     name: str = "custom"
     """name of the recipe, after its paper"""
     model: str = "resnet50"
-    """a model of `landscale models`, or any of timm"""
+    """name of a model: one listed by `landscale models`, or any of timm"""
     options: dict[str, Any] = field(default_factory=dict)
-    """keyword arguments of the model; with a --model other than the recipe's, only drop_rate is kept"""
+    """keyword arguments of the model; if --model replaces the recipe's model, only drop_rate is kept"""
     head: Literal["linear", "ml_decoder", "query"] = "linear"
-    """linear: the model's own; ml_decoder: each class attends to the last feature map; query: the classes also attend to each
-    other"""
+    """classification head. linear: the model's own; ml_decoder: a query for each class attends to the last feature map; query:
+    the queries also attend to each other"""
     head_options: dict[str, Any] = field(default_factory=dict)
-    """of ml_decoder and query: layers, width, heads, drop_rate; of ml_decoder: groups; with a --head other than the recipe's,
-    none is kept"""
+    """options of the head: layers, width, heads, drop_rate of ml_decoder and query, groups of ml_decoder; if --head replaces
+    the recipe's head, none is kept"""
     init: str | None = None
     """initial weights: `imagenet` (timm's for this model), a safetensors file, a run, a folder of weights, or a name on the
     Hugging Face hub (`owner/name`); they are adapted to other bands and classes. None: random weights from the seed"""
     bands: str = "s2-12"
     """band set or list of bands, in the order of the network's input channels"""
     labels: str | None = None
-    """nomenclature to learn, if it is coarser than the store's"""
+    """nomenclature of the classes to learn, if it is coarser than the store's; None: the store's own"""
     side: int | None = None
     """pixels a side of the network's input; None: that of the store's finest bands"""
     upsample: Literal["bilinear", "bicubic", "nearest", "stored"] = "bilinear"
-    """how bands at 20 m and 60 m are resampled to that side; stored: read from the store's data_super; k_branch uses nearest"""
+    """how bands at 20 m and 60 m are resampled to `side`; stored: read from the store's data_super; k_branch uses nearest"""
     scale: Literal["linear", "log", "both"] = "linear"
     """input values: linear digital numbers, their logarithms, or both, in twice as many channels"""
 
     epochs: int = 30
-    """passes over all training patches; with --max-time, at most so many"""
+    """passes over all training patches; with --max-time, the largest number of passes"""
     batch: int = 128
-    """patches in a batch of one process"""
+    """patches in a batch of each process"""
     accumulate: int = 1
-    """batches whose gradients are added up for one update"""
+    """number of batches whose gradients are added up for one update of the weights"""
     optimizer: str = "adamw"
     """any optimiser of timm: sgd (Nesterov), adam, adamw, lamb, lars …"""
     rate: float = 1e-3
     """highest learning rate"""
     rate_batch: int | None = None
-    """global batch size for which `rate` holds; the rate grows in proportion to the global batch. None: it does not"""
+    """global batch size for which `rate` holds; for others it is scaled in proportion. None: it is not scaled"""
     momentum: float = 0.9
     """momentum of SGD"""
     weight_decay: float = 0.05
-    """weight decay of convolutions and dense layers; norms and biases have none"""
+    """weight decay of convolutions and dense layers; normalisation layers and biases have none"""
     schedule: Literal["cosine", "step", "polynomial", "constant"] = "cosine"
-    """how the rate falls after the warm-up"""
+    """how the learning rate falls after the warm-up"""
     milestones: list[float] = field(default_factory=list)
     """for the schedule `step`: epochs, counted from the start of the training, after which the rate is divided by ten"""
     warmup_epochs: float = 0.0
-    """epochs in which the rate rises linearly from nearly 0"""
+    """epochs at the start in which the learning rate rises linearly from nearly 0"""
     progressive: list[list[float]] = field(default_factory=list)
     """pairs of a fraction of the training, in 0…1, and the side in pixels to which patches are shrunk until then"""
     clip_grad: float | None = None
-    """largest norm of the gradient; a longer gradient is scaled down. None: no limit"""
+    """largest norm of the gradient; a gradient of larger norm is scaled down to it. None: no limit"""
     sync_norms: bool = False
-    """compute batch norms over the batches of all processes"""
+    """compute batch normalisation over the batches of all processes"""
     compress: Literal["none", "bf16", "powersgd"] = "none"
     """how gradients are sent between processes: as float32, as bf16, or as low-rank factors (Vogels et al. 2019)"""
 
@@ -87,13 +87,13 @@ class Recipe:
     """label smoothing, in 0…1"""
     balance: float = 0.0
     """exponent of class weights from the counts of the train split: positive labels of a multi-label store are weighted by
-    negatives/positives, the classes of a single-label store by 1/patches; 0: no weights, 1: in full"""
+    negatives/positives, the classes of a single-label store by 1/patches; 0: no weights, 1: these ratios themselves"""
     balance_beta: float | None = None
     """replaces counts n in those weights by the effective number of samples (1 − βⁿ)/(1 − β), with β in 0.9 … 0.9999 (Cui et al.
-    2019); None: n itself"""
+    2019); None: the counts themselves"""
     oversample: float = 0.0
     """exponent by which patches with rare classes are drawn more often: in proportion to (1 / the fraction of patches with their
-    rarest class) to this power; an epoch keeps its length. 0: every patch once"""
+    rarest class) to this power; the number of patches in an epoch stays the same. 0: every patch once"""
     turns: bool = True
     """augmentation: each patch in a random one of the 8 rotations and reflections"""
     shift: int = 0
@@ -107,12 +107,13 @@ class Recipe:
     cutmix: float = 0.0
     """augmentation: parameter of cutmix's beta distribution; 0: no cutmix"""
     ema: float = 0.0
-    """decay of an exponential moving average of the weights, which is evaluated and kept; 0: the weights themselves"""
+    """decay of an exponential moving average of the weights, which is evaluated and saved; 0: no average"""
 
     views: Literal[1, 2, 4, 8] = 1
-    """rotations and reflections of a patch whose probabilities are averaged in evaluation and prediction"""
+    """number of rotations and reflections of a patch over which probabilities are averaged in evaluation and prediction"""
     thresholds: Literal["half", "one", "smooth", "per_class"] = "one"
-    """decision thresholds: half: 0.5; chosen on the val split: one for all classes (one, smooth) or one a class (per_class)"""
+    """decision thresholds. half: 0.5; one: the best on the val split, the same for all classes; smooth: the same, from a smoothed
+    score, for small val splits; per_class: one for each class"""
     select: Literal["micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy", "last"] = "last"
     """score on the val split by which the best epoch is chosen; last: the last epoch"""
     evaluate_every: int = 1
@@ -121,9 +122,9 @@ class Recipe:
     seed: int = 0
     """seed of initial weights, order of patches, augmentation and dropout"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """auto: bf16 on devices that are fast in it"""
+    """number format of the computation. auto: bf16 on devices that compute it fast, else fp32"""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile for the network and its input stage; auto: on GPUs"""
+    """whether to compile the network and its input stage with torch.compile; auto: on GPUs"""
     placement: Literal["auto", "disk", "memory", "device"] = "auto"
     """where the train split is kept during the training: on the disk, in memory shared by the processes of a machine, or on the
     GPU, spread over the machine's GPUs if it is too large for one; auto: the GPU if it fits, else memory; on CPUs the disk"""
@@ -135,7 +136,7 @@ class Recipe:
     """checkpoints to keep: the last one, and older ones named by their step"""
 
 
-# Keys that do not change the result of a training: they may differ when it is resumed.
+# Keys that do not change the result of a training: a resumed training may have other values.
 RESUMABLE_CHANGES = ("placement", "on_divergence", "save_minutes", "keep")
 
 
@@ -160,10 +161,10 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
             type or out of range.
     """
     content: dict[str, Any] = {}
-    where = ""
+    source = ""
     if name is not None:
         path = shipped().get(name, Path(name))
-        where = f"{path}: "
+        source = f"{path}: "
         if not path.is_file():
             raise UnknownName("recipe", name, shipped())
         try:
@@ -181,14 +182,14 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     try:
         settings: Namespace = p.parse_object(content, defaults=True)
     except (ArgumentError, TypeError, ValueError) as error:
-        raise LandscaleError(f"{where}{_first_line(error)}") from None
+        raise LandscaleError(f"{source}{_first_line(error)}") from None
     try:
         settings = p.parse_args([_underscored(word) for word in overrides], namespace=settings)
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(_first_line(error)) from None
     recipe = Recipe(**settings.as_dict())
     if recipe.model != content.get("model", recipe.model) and "options" not in flags:
-        # A recipe's options belong to its own model; only dropout is an option of every network.
+        # The recipe's options are those of its own model; only drop_rate is an option of every network.
         recipe = replace(recipe, options={k: v for k, v in recipe.options.items() if k == "drop_rate"})
     if recipe.head != content.get("head", recipe.head) and not {"head_options", "head-options"} & set(flags):
         recipe = replace(recipe, head_options={})
@@ -197,16 +198,16 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     return recipe
 
 
-# Smallest values, of keys where it is not 0, and largest values, of keys that have one.
-_LEAST = dict.fromkeys(("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1)
-_MOST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
+# Smallest allowed values (of other keys: 0) and largest allowed values (of other keys: none).
+_SMALLEST = dict.fromkeys(("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1)
+_LARGEST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
 
 
 def _check_ranges(recipe: Recipe) -> None:
     for key, value in asdict(recipe).items():
-        least, most = _LEAST.get(key, 0), _MOST.get(key, math.inf)
-        if isinstance(value, int | float) and not least <= value <= most:
-            limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
+        smallest, largest = _SMALLEST.get(key, 0), _LARGEST.get(key, math.inf)
+        if isinstance(value, int | float) and not smallest <= value <= largest:
+            limits = f"at least {smallest}" if largest == math.inf else f"{smallest} to {largest}"
             raise LandscaleError(f"--{key}: found {value}, expected {limits}")
     for pair in recipe.progressive:
         if len(pair) != 2 or not 0 <= pair[0] <= 1 or pair[1] < 1:

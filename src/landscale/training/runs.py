@@ -46,7 +46,7 @@ class Run:
         return (self.folder / "scores.json").exists()
 
     def scores(self) -> Scores | None:
-        """On the val split; None where the store has none."""
+        """The scores on the val split; None if the store has no val split."""
         return read_scores(self.folder / "scores.json")
 
     def begin(self, recipe: Recipe, store: PatchStore) -> None:
@@ -77,12 +77,12 @@ class Run:
                 )
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """Write the metrics table, a row for each epoch: all of it each time, so that a kill neither tears nor repeats rows."""
+        """Write the metrics table, a row for each epoch; always the whole, so that a kill leaves no partial or repeated rows."""
         write_text(self.folder / "metrics.csv", pd.DataFrame(history).to_csv(index=False))
 
     def events(self, epoch: int) -> Callable[[dict[str, Any]], None]:
         """A function that writes an epoch's metrics as TensorBoard events; older events of `epoch` and later are discarded."""
-        from torch.utils.tensorboard import SummaryWriter  # a second to import
+        from torch.utils.tensorboard import SummaryWriter  # imported here, because it takes a second
 
         writer = SummaryWriter(str(self.folder / "events"), purge_step=epoch)  # type: ignore[no-untyped-call]
 
@@ -100,7 +100,7 @@ def default_run(recipe: Recipe) -> Path:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and command: what scores and times depend on besides the recipe."""
+    """Versions, hardware and command, on which scores and times depend in addition to the recipe."""
     packages = ("landscale", "torch", "timm", "numpy", "h5py", "rasterio")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {

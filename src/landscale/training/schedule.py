@@ -8,14 +8,14 @@ from landscale.training.recipe import Recipe
 
 
 def highest_rate(recipe: Recipe, world: int) -> float:
-    """The highest rate, in proportion to the patches of a step over all ranks (Goyal et al. 2017)."""
+    """The highest learning rate; with `rate_batch`, in proportion to the patches of a step over all ranks (Goyal et al. 2017)."""
     if recipe.rate_batch is None:
         return recipe.rate
     return recipe.rate * recipe.batch * recipe.accumulate * world / recipe.rate_batch
 
 
 def rate_in_words(recipe: Recipe, world: int) -> str:
-    """The highest rate, how it is computed, and the warm-up: a phrase for the terminal."""
+    """Text for the terminal: the highest rate, how it is computed, and the warm-up."""
     size = recipe.batch * recipe.accumulate * world
     product = "" if recipe.rate_batch is None else f"{recipe.rate:g}·{size}/{recipe.rate_batch} = "
     warm = f" after {recipe.warmup_epochs:g} epochs of warm-up" if recipe.warmup_epochs else ""

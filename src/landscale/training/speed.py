@@ -1,4 +1,4 @@
-"""Precision and compilation: the fastest on this device, unless the recipe decides otherwise."""
+"""Precision and compilation: the fastest on this device, unless the recipe sets them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Speed:
 
     @property
     def label(self) -> str:
-        """A phrase for the terminal."""
+        """Text for the terminal."""
         return ("bf16" if self.reduced else "fp32") + (", compiled" if self.compile else "")
 
 
@@ -44,5 +44,5 @@ def fastest(recipe: Recipe, device: torch.device) -> Speed:
         if reduced:
             torch.set_float32_matmul_precision("high")
     else:
-        keep_freed_memory()  # as every command does; here for those who train from Python
+        keep_freed_memory()  # every command has done so already; this is for training from Python
     return Speed(reduced, compiles)

@@ -1,6 +1,6 @@
 """The training step: raw digital numbers → input stage → network → loss → gradients → updated weights.
 
-`batch_loss` is the forward half, which every training shares. `plain_step` is a whole step of one process, for studies that
+`batch_loss` is the forward half, used by every training. `plain_step` is a whole step of one process, for studies that
 time or compare networks; `trainable_model.TrainableModel.step` adds accumulation, several ranks, clipping and averaged weights.
 """
 
@@ -33,7 +33,7 @@ def batch_loss(
 
     Args:
         inputs: the input stage, planes → (n, channels, side, side).
-        network: → logits (n, C), or (n, members, C) for an ensemble whose members each learn the same targets.
+        network: its input → logits (n, C), or (n, members, C) for an ensemble whose members each learn the same targets.
         planes: raw digital numbers by their bands.
         targets: (n, C) in 0…1.
         reduced: whether the network computes in bfloat16.
@@ -77,7 +77,7 @@ def use_channels_last(network: nn.Module) -> nn.Module:
 
 
 class Readings:
-    """A few numbers on their way from a device to the host. Reading them waits for the copy, not for later work."""
+    """A few numbers that are being copied from a device to the host. Reading them waits for the copy, not for later work."""
 
     def __init__(self, values: Tensor) -> None:
         """Begin to copy values (n,)."""

@@ -31,13 +31,18 @@ from landscale.training.recipe import Recipe
 from landscale.training.speed import Speed
 from landscale.training.step import Readings, batch_loss, use_channels_last
 
-FUSED = ("sgd", "momentum", "adam", "adamw")  # torch's own optimisers, which update all weights in one kernel
+FUSED = (
+    "sgd",
+    "momentum",
+    "adam",
+    "adamw",
+)  # optimisers of torch with `fused=True`, which update all weights in one kernel
 
 
 def reads_later(device: torch.device) -> bool:
     """Whether a step's loss is read one step later.
 
-    The host gives a GPU its work ahead of time. Reading a number in every step would make it wait until the queue is empty.
+    The host queues work for a GPU ahead of time. If it read a number in every step, it would wait until the queue is empty.
     """
     return device.type == "cuda"
 
@@ -51,10 +56,10 @@ class StepResult(NamedTuple):
 
 @dataclass
 class Check:
-    """The numbers of a step that decide whether it diverged: equal on all ranks, so that all decide alike.
+    """The numbers of a step that decide whether it diverged: equal on all ranks, so that all raise or none.
 
-    values: (3,) loss, signals, norm of the gradient. limit: gives the largest loss that has not exploded; it is called when
-    the numbers are read, since the limit depends on the loss of the first step.
+    values: (3,) loss, signals, norm of the gradient. limit: returns the largest loss that is no divergence; it is called
+    when the numbers are read, because it depends on the loss of the first step.
     """
 
     step: int
@@ -101,7 +106,7 @@ class TrainableModel:
         )
         self.augment = Augmentation(**{field.name: getattr(recipe, field.name) for field in fields(Augmentation)})
         self.unread: Check | None = None
-        """the last step, where its numbers are read one step later"""
+        """numbers of the last step, if they are read one step later"""
 
     def step(
         self,
@@ -118,18 +123,18 @@ class TrainableModel:
         Nothing random is carried from step to step: dropout and augmentation are functions of (seed, step, rank).
 
         Args:
-            parts: the rows of all ranks, a batch each. batches: gives this rank's part of each.
-            side: pixels a side that the network sees at this stage.
-            limit: gives the largest loss that has not exploded.
-            signals: 1 if this rank has received a signal to stop; all ranks learn the sum.
+            parts: one array of rows (of all ranks) per batch. batches: yields this rank's part of each.
+            side: side of the network's input in pixels at this stage of the training.
+            limit: returns the largest loss that is no divergence.
+            signals: 1 if this rank has received a signal to stop; all ranks receive the sum.
 
         Returns:
-            The result of this step. Where numbers are read one step later (`reads_later`), that of the step before, or
+            The result of this step. If numbers are read one step later (`reads_later`), that of the step before, or
             None in the first step and after `read_last_step`.
 
         Raises:
             Diverged: on all ranks alike, when the loss exploded or its gradient is not finite. It is raised before the
-                update, or where numbers are read later, by the next step, when the weights have taken the bad update.
+                update, or, if numbers are read later, in the next step, when the weights are already wrong.
         """
         recipe, ranks = self.recipe, self.ranks
         torch.manual_seed(_seed(recipe.seed, step, ranks.rank))  # dropout
@@ -142,7 +147,7 @@ class TrainableModel:
         for k, batch in enumerate(islice(batches, len(parts)), 1):
             last = k == len(parts)
             with nullcontext() if last else self._without_reduction():
-                # DDP averages over ranks, so a rank with more patches than another must weigh more.
+                # DDP averages over ranks, so a rank with more patches than another needs a larger weight.
                 loss = self._loss(batch, generator) * (len(batch.rows) * ranks.world / patches)
                 total += loss.detach()
                 if last:  # the ranks exchange these numbers during the backward pass
@@ -207,16 +212,16 @@ class TrainableModel:
 
     @property
     def averaged(self) -> nn.Module:
-        """The network that is evaluated and kept."""
+        """The network that is evaluated and saved: with averaged weights if the recipe has `ema`."""
         return self.network if self.average is None else self.average.module
 
     @property
     def finite(self) -> bool:
-        """Whether all weights are finite. An update may be too large even where its gradient was finite."""
+        """Whether all weights are finite. An update may overflow even if its gradient was finite."""
         return bool(torch.stack([p.detach().isfinite().all() for p in self.network.parameters()]).all())
 
     def share_norm_statistics(self) -> None:
-        """Give all ranks the first rank's batch-norm statistics; each rank's own come from other patches."""
+        """Copy the batch-norm statistics of the first rank to all; each rank has computed its own from other patches."""
         for network in dict.fromkeys((self.network, self.averaged)):  # in the same order on all ranks
             self.ranks.broadcast_tensors(network.buffers())
 

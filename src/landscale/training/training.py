@@ -1,7 +1,7 @@
-"""Training, from top to bottom: build the parts, then the steps of every epoch, its evaluation, its checkpoint.
+"""Training: build the parts, then for every epoch run its steps, evaluate, and save a checkpoint.
 
 The order of patches, augmentation and dropout are pure functions of the seed and the step. So a checkpoint needs no random state,
-and a training that was killed and resumed ends with the weights of one that was not.
+and a training that was killed and resumed ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from landscale.training.schedule import highest_rate, rate_factor, rate_in_words
 from landscale.training.speed import fastest
 from landscale.training.trainable_model import StepResult, TrainableModel
 
-EXPLODED = 100.0  # a loss this many times that of the first step has exploded
-MOST_HALVED = 10  # halvings of the rate after divergences, in all by a factor of 1024
+EXPLODED = 100.0  # a loss this many times that of the first step is a divergence
+MOST_HALVED = 10  # largest number of halvings of the rate after divergences, in all by a factor of 1024
 
 
 def train(
@@ -70,10 +70,10 @@ def train(
     Args:
         recipe: a recipe, the name of a shipped one, or the path of a YAML file.
         store: an open store, or its path.
-        run: folder for checkpoints, metrics, weights and scores; made if it does not exist.
-        ranks: this process among all that train together (`landscale.distributed.process_group`); None: it trains alone.
-        device: None: the GPU of this rank if there is one, else the CPU.
-        max_time: seconds for all of it; the number of steps is planned so that it ends within them.
+        run: folder for checkpoints, metrics, weights and scores; created if it does not exist.
+        ranks: rank of this process among those that train together (`landscale.distributed`); None: it is the only one.
+        device: where to train; None: the GPU of this rank if there is one, else the CPU.
+        max_time: time limit of the whole training in seconds; the number of steps is planned accordingly. None: no limit.
 
     Returns:
         Scores on the val split, or None for a store without one.
@@ -100,11 +100,11 @@ def _train(
     begun: float,
 ) -> Scores | None:
     classifier = build_classifier(recipe, store)
-    resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint, whatever `init` says
+    resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint and `init` is ignored
     origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
     trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)
     if ranks.first:
-        run.begin(recipe, store)  # after everything that may be refused, so that a refusal leaves no folder behind
+        run.begin(recipe, store)  # after all checks, so that a failed check leaves no folder behind
         if origin is not None:
             write_json(run.folder / "init.json", origin)
             for line in origin["done"]:
@@ -153,7 +153,7 @@ class Trainer:
     # ---- the loop
 
     def fit(self) -> None:
-        """Train for all steps that are left."""
+        """Train for all remaining steps."""
         d, recipe = self.description, self.recipe
         self.placed = place(self.store, d.bands, d.stored, self.patches, self.ranks, self.device, recipe.placement)
         self._announce()
@@ -161,7 +161,7 @@ class Trainer:
         if self.ranks.first:
             self.note = self.run.events(len(self.state.history) + 1)
         if self.state.step == 0:
-            self.save()  # a divergence goes back to it
+            self.save()  # a checkpoint to return to after a divergence
         with (
             deferred_signals(self.ranks.world == 1) as caught,
             training_bar(self.state.total, self.state.step, visible=self.ranks.first) as show,
@@ -179,7 +179,7 @@ class Trainer:
     def _epoch(
         self, planner: Planner | None, caught: Callable[[], int], show: Callable[[int, int, float, int], None]
     ) -> None:
-        """Train for the steps that are left of an epoch, evaluate, and save a checkpoint.
+        """Train for the remaining steps of an epoch, evaluate, and save a checkpoint.
 
         Raises:
             Diverged: on all ranks. Stopped: on all ranks, after a signal to any of them, when the state is saved.
@@ -231,7 +231,7 @@ class Trainer:
             self._stop(stop)
 
     def _steps(self) -> list[list[NDArray[np.int64]]]:
-        """The steps that are left of this epoch: rows of all ranks, in a part for each batch whose gradients are added up."""
+        """The remaining steps of this epoch. A step is a list of arrays of rows (of all ranks), one per accumulated batch."""
         order = epoch_order(self.patches, self.recipe.seed, self.state.epoch, self.weights)[self.state.seen :]
         if self.state.seen and len(order) < self.step_size:
             return []
@@ -264,7 +264,7 @@ class Trainer:
         return self.model.step(parts, incoming, state.step, rate, self._side(), self._limit, int(signalled > 0))
 
     def _limit(self) -> float:
-        """The largest loss that has not exploded."""
+        """The largest loss that does not count as a divergence."""
         return math.inf if math.isnan(self.state.first_loss) else EXPLODED * self.state.first_loss
 
     def _read_last_step(self) -> None:
@@ -283,7 +283,7 @@ class Trainer:
         return next(stages, self.description.side)
 
     def end_epoch(self, epoch: int) -> float:
-        """Evaluate, record the metrics, keep the best weights. Returns the seconds that the evaluation took."""
+        """Evaluate, record the metrics, and save the best weights. Returns the seconds spent on the evaluation."""
         state, recipe, model = self.state, self.recipe, self.model
         if not model.finite:
             raise Diverged(f"diverged, weights are no longer finite after step {state.step}")
@@ -386,8 +386,8 @@ class Trainer:
     def save(self) -> None:
         """Begin to write a checkpoint, unless the training has diverged, which all ranks find in the next step.
 
-        A step that has not been read yet is read here by the first rank alone, and stays unread: raising or counting now
-        would set this rank apart from the others.
+        If the numbers of the last step have not been read yet, only the first rank looks at them here, without raising or
+        counting, because the other ranks do not do so at this point either.
         """
         if not self.ranks.first or not self.model.finite:
             return
@@ -414,7 +414,7 @@ class Trainer:
             steps, steps_before = (self._steps_left(state.epoch, state.seen, size) for size in (self.step_size, before))
             planned = math.ceil(
                 (state.total - state.step) * steps / max(steps_before, 1)
-            )  # --max-time may have planned fewer
+            )  # because --max-time may have planned fewer steps
             state.total = state.step + min(steps, planned)
             state.ranks = self.ranks.world
         self.state = state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from landscale.models.catalogue import THEIR_BANDS, THEIR_CLASSES, Row, zoo_rows
+from landscale.models.catalogue import AUTHORS_BANDS, AUTHORS_CLASSES, Row, zoo_rows
 from landscale.models.differences import format_difference, reasons_for_differences
 from landscale.studies.results import Results, rows_with_values
 from landscale.studies.zoo.learning_page import learning_section
@@ -24,7 +24,7 @@ def zoo_page(content: Results, command: str, learning: Results | None = None) ->
         command: the command that writes this page.
         learning: results of `measure_learning`, which get a section of their own.
     """
-    rows = zoo_rows(bands=THEIR_BANDS, classes=THEIR_CLASSES)
+    rows = zoo_rows(bands=AUTHORS_BANDS, classes=AUTHORS_CLASSES)
     speeds = {row["name"]: row for row in content["models"]}
     families = {row["family"]: None for row in rows}
     sections = [_family(family, [row for row in rows if row["family"] == family], speeds) for family in families]
@@ -43,7 +43,7 @@ def _beginning(rows: list[Row], content: Results, command: str) -> str:
         f"{len(rows)} networks can be trained by name, and so can any other network of timm. The networks of Papoutsis et"
         " al. 2022 are rebuilt from their paper and code and have the same number of parameters; where the number differs,"
         " the lines below a table name the layers. Newer networks are listed for comparison. Every network accepts any bands"
-        f" and classes. Parameters and FLOPs are given for the {THEIR_BANDS} bands and {THEIR_CLASSES} classes of the paper"
+        f" and classes. Parameters and FLOPs are given for the {AUTHORS_BANDS} bands and {AUTHORS_CLASSES} classes of the paper"
         " (`landscale models` shows them for others, `landscale models NAME` shows one network with published scores).",
         "**How to read the tables.** *Parameters* are the trainable ones, *authors'* those of the published code."
         " *GFLOPs* are those of the forward pass of one patch, where a multiply-add counts as two. *Images/s* include whole"
