@@ -1,4 +1,4 @@
-"""A network of one's own: one file registers it with timm and the zoo, and everything else works with it by name."""
+"""A user's own network: one file registers it with timm and the zoo; all functions then accept its name."""
 
 import sys
 from dataclasses import replace
@@ -56,20 +56,20 @@ def own_network(tmp_path_factory):
     del ZOO["mean_spectrum"]
 
 
-def test_it_is_in_the_zoo_and_in_timm():
+def test_a_registered_network_is_in_the_zoo_and_in_timm():
     assert list_models()[-1] == "mean_spectrum"
     assert timm.is_model("mean_spectrum")
     assert create_model("mean_spectrum", bands=5, classes=3)(torch.zeros(2, 5, 12, 12)).shape == (2, 3)
 
 
-def test_it_is_described():
+def test_describe_model_describes_a_registered_network():
     found = describe_model("mean_spectrum", 5, 3)
     assert found["parameters"] == 2 * 5 + 3 * 5 + 3
     assert (found["family"], found["input"], found["source"]) == ("spectra", [5, 12, 12], "A thesis, 2026")
     assert found["flops"] == 2 * 5 * 3
 
 
-def test_it_is_trained_loaded_and_evaluated(tmp_path):
+def test_a_registered_network_can_be_trained_loaded_and_evaluated(tmp_path):
     store = tiny_store(tmp_path)
     scores = learn(replace(PLAIN, model="mean_spectrum", options={}), store, tmp_path / "run")
     model = load_model(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Convolutions whose kernel is as large as their stride: float32 under autocast on a CPU, and otherwise untouched."""
+"""Patch convolutions (kernel as large as the stride) compute in float32 under autocast on a CPU."""
 
 import pytest
 import torch
@@ -15,20 +15,19 @@ def patch_convolutions(network):
 
 
 @pytest.mark.parametrize("channels, kernel, side", [(10, 16, 64), (12, 8, 24), (10, 32, 96), (16, 4, 16), (3, 4, 12)])
-def test_it_is_as_exact_under_autocast_as_without(channels, kernel, side):
-    """The sizes but the last are among those at which oneDNN's bfloat16 is wrong on CPUs with AMX."""
+def test_patch_convolutions_give_float32_results_under_autocast(channels, kernel, side):
+    """At all of these sizes except the last, oneDNN's bfloat16 results are wrong on CPUs with AMX."""
     network = nn.Sequential(nn.Conv2d(channels, 64, kernel, kernel))
     use_patch_convolutions(network)
     x = torch.randn(2, channels, side, side)
     expected = network(x)
     with bf16:
         assert torch.equal(network(x), expected)
-        torch.testing.assert_close(
-            network(x.bfloat16()), expected, rtol=0.05, atol=0.05
-        )  # an input that is reduced already
+        # An input that is bfloat16 already has lost precision.
+        torch.testing.assert_close(network(x.bfloat16()), expected, rtol=0.05, atol=0.05)
 
 
-def test_gradients_are_exact_too():
+def test_patch_convolutions_give_float32_gradients_under_autocast():
     network = nn.Sequential(nn.Conv2d(10, 64, 16, 16))
     use_patch_convolutions(network)
     x = torch.randn(2, 10, 64, 64)
@@ -41,7 +40,7 @@ def test_gradients_are_exact_too():
     assert torch.equal(*gradients)
 
 
-def test_other_convolutions_are_left_alone():
+def test_other_convolutions_are_not_replaced():
     network = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 2, 2), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 7, 4))
     use_patch_convolutions(network)
     assert patch_convolutions(network) == []
@@ -50,7 +49,7 @@ def test_other_convolutions_are_left_alone():
 
 
 @pytest.mark.parametrize(
-    "model, options, where",
+    "model, options, replaced",
     [
         ("vit_6", {"depth": 1}, ["patch_embed.proj"]),
         ("convnext_atto", {}, ["stem.0"]),
@@ -58,7 +57,7 @@ def test_other_convolutions_are_left_alone():
         ("wide_resnet", {}, []),
     ],
 )
-def test_networks_are_created_with_it(model, options, where):
+def test_create_model_replaces_the_patch_convolutions(model, options, replaced):
     network = create_model(model, 10, 19, **options)
-    assert patch_convolutions(network) == where
-    assert all(list(network.get_submodule(name).state_dict()) == ["weight", "bias"] for name in where)
+    assert patch_convolutions(network) == replaced
+    assert all(list(network.get_submodule(name).state_dict()) == ["weight", "bias"] for name in replaced)

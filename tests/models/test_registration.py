@@ -1,4 +1,4 @@
-"""Whoever imports landscale and timm finds landscale's networks in timm, in whatever process and order."""
+"""After landscale and timm are imported, in any order and process, timm can create landscale's networks."""
 
 import json
 import os
@@ -14,22 +14,22 @@ CREATE = "timm.create_model('wide_resnet_eca', in_chans=4).num_features"
 SOURCE = Path(landscale.__file__).parents[1]
 
 
-def python(*words: str, cwd: Path) -> str:
-    """The standard output of a fresh interpreter."""
+def run_python(*args: str, cwd: Path) -> str:
+    """Run a new Python process and return its standard output."""
     paths = os.pathsep.join([str(SOURCE), str(cwd)])
     environment = os.environ | {"PYTHONPATH": paths}
-    ended = subprocess.run(
-        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+    process = subprocess.run(
+        [sys.executable, *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 IMPORTS = {
     "landscale first": "import landscale, timm",
     "timm first": "import timm, landscale",
     "a part of timm": "import landscale; from timm.layers import SEModule; import timm",
-    "registry": "import landscale.models.registry; import timm",  # imports timm, and all families import it
+    "registry": "import landscale.models.registry; import timm",  # imports timm; imported by all families
     "layers": "import landscale.models.layers, timm",
     "families": "import landscale.models.families, timm",
     "training": "import landscale.training.learner; import timm",
@@ -50,7 +50,7 @@ for name, imports in json.loads(sys.argv[1]).items():
 @pytest.fixture(scope="module")
 def widths(tmp_path_factory) -> dict[str, str]:
     """For each case of IMPORTS that works, the width of the network that timm has created."""
-    printed = python("-c", FORK_EACH, json.dumps(IMPORTS), cwd=tmp_path_factory.mktemp("imports"))
+    printed = run_python("-c", FORK_EACH, json.dumps(IMPORTS), cwd=tmp_path_factory.mktemp("imports"))
     return dict(line.rsplit(" ", 1) for line in printed.splitlines())
 
 
@@ -61,17 +61,17 @@ def test_the_order_of_imports_does_not_matter(widths, case):
 
 def test_importing_landscale_imports_neither_torch_nor_timm(tmp_path):
     script = "import sys, landscale, landscale.models; print(sorted({'torch', 'timm', 'numpy'} & sys.modules.keys()))"
-    assert python("-c", script, cwd=tmp_path) == "[]\n"
+    assert run_python("-c", script, cwd=tmp_path) == "[]\n"
 
 
-def test_a_package_run_as_a_module(tmp_path):
+def test_timm_has_the_networks_in_a_package_run_with_python_m(tmp_path):
     (tmp_path / "survey_tool").mkdir()
     (tmp_path / "survey_tool" / "__init__.py").touch()
     (tmp_path / "survey_tool" / "__main__.py").write_text(f"import landscale\nimport timm\nprint({CREATE})\n")
-    assert python("-m", "survey_tool", cwd=tmp_path) == "128\n"
+    assert run_python("-m", "survey_tool", cwd=tmp_path) == "128\n"
 
 
-def test_a_spawned_worker(tmp_path):
+def test_timm_has_the_networks_in_a_spawned_worker(tmp_path):
     (tmp_path / "work.py").write_text(f"import landscale\n\ndef width(_):\n    import timm\n    return {CREATE}\n")
     (tmp_path / "main.py").write_text(
         "import multiprocessing, work\n"
@@ -79,14 +79,14 @@ def test_a_spawned_worker(tmp_path):
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
         "        print(pool.map(work.width, [0]))\n"
     )
-    assert python("main.py", cwd=tmp_path) == "[128]\n"
+    assert run_python("main.py", cwd=tmp_path) == "[128]\n"
 
 
-def test_the_import_system_is_left_as_it_was(tmp_path):
-    """The finder is gone, and modules have the loaders they would have had."""
+def test_the_import_hook_removes_itself_and_keeps_the_usual_loaders(tmp_path):
+    """`sys.meta_path` has the same length as before, and modules have the standard loader."""
     script = (
         "import sys; before = len(sys.meta_path); import landscale, timm, landscale.models.layers;"
         "loaders = {type(m.__spec__.loader).__name__ for m in (timm, landscale.models.layers)};"
         "print(len(sys.meta_path) - before, loaders, type(timm.__loader__).__name__)"
     )
-    assert python("-c", script, cwd=tmp_path) == "0 {'SourceFileLoader'} SourceFileLoader\n"
+    assert run_python("-c", script, cwd=tmp_path) == "0 {'SourceFileLoader'} SourceFileLoader\n"

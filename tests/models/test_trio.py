@@ -1,4 +1,4 @@
-"""The network of many small members for stores of a few hundred patches."""
+"""`trio`: an ensemble of many small members, for stores of a few hundred patches."""
 
 import pytest
 import torch
@@ -10,15 +10,15 @@ from landscale.models import create_model
 
 @pytest.fixture
 def trio():
-    """Members that disagree: their logits differ by several units."""
+    """A network whose members disagree: their logits differ by several units."""
     torch.manual_seed(0)
     network = create_model("trio", 4, 5, drop_rate=0.0, parts=2, copies=2)
     nn.init.normal_(network.fc.weight, std=0.5)
     return network
 
 
-def test_members_answer_one_by_one_in_training_and_by_their_mean_probability_afterwards(trio):
-    """Not by the mean of their logits, which a member that is sure would decide alone."""
+def test_training_gives_logits_per_member_and_evaluation_the_mean_probability(trio):
+    """Averaging logits instead would let one very confident member decide alone."""
     x = torch.randn(3, 4, 24, 24)
     trio.eval()
     features = trio.forward_features(x)
@@ -31,7 +31,7 @@ def test_members_answer_one_by_one_in_training_and_by_their_mean_probability_aft
     assert (logits - members.mean(1)).abs().max() > 0.1
 
 
-def test_a_member_sees_its_part_of_the_channels_alone(trio):
+def test_each_member_uses_only_its_part_of_the_channels(trio):
     trio.eval()
     x = torch.randn(1, 4, 24, 24)
     other = x.clone()
@@ -41,6 +41,6 @@ def test_a_member_sees_its_part_of_the_channels_alone(trio):
     assert same == [True] * 6 + [False] * 6
 
 
-def test_channels_that_do_not_part_equally_are_refused():
+def test_a_number_of_channels_that_parts_do_not_divide_is_refused():
     with pytest.raises(LandscaleError, match="cannot cut 5 channels into 2 equal parts"):
         create_model("trio", 5, 3, parts=2)
