@@ -1,4 +1,4 @@
-"""Pre-trained beginnings: which weights go where, that responses keep their scale, and that a bad source is one line."""
+"""Pre-trained weights: their mapping to other bands and classes, their sources, and the errors of unusable sources."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def classifier(model="resnet18", bands=S2, classes=CLASSES, scale="linear", side
 
 
 def rgb_weights(model="resnet18", first="conv1", **options):
-    """Weights of an RGB network, their channels near 1, 10 and 100, so that a swap shows."""
+    """Weights of an RGB network; the first convolution is near 1, 10 and 100 in R, G and B, so that swapped channels differ."""
     state = timm.create_model(model, pretrained=False, **options).state_dict()
     name = f"{first}.weight"
     state[name] = torch.rand_like(state[name]) + torch.tensor([1.0, 10.0, 100.0])[:, None, None]
@@ -62,14 +62,14 @@ def rgb(tmp_path_factory):
     return path
 
 
-def untouched(model):
+def copied_state(model):
     return {k: v.clone() for k, v in model.network.state_dict().items()}
 
 
-def refused(init, model=None):
-    """The line that refuses; the network is what it was."""
+def loading_error(init, model=None):
+    """Load weights that must be refused, check that the network did not change, and return the one-line message."""
     model = model or classifier()
-    before = untouched(model)
+    before = copied_state(model)
     with pytest.raises(LandscaleError) as error:
         begin_from(model, str(init))
     assert all(torch.equal(v, before[k]) for k, v in model.network.state_dict().items())
@@ -80,7 +80,7 @@ def refused(init, model=None):
 # ---- the first convolution
 
 
-def test_each_band_takes_the_nearest_colour():
+def test_each_band_takes_the_weights_of_the_nearest_colour():
     matrix = map_channels(S2, RGB)
     assert describe_mapping(S2, matrix, RGB) == (
         "B01, B02 from blue; B03 from green; B04, B05, B06, B07, B08, B8A, B09, B11, B12 from red"
@@ -89,13 +89,13 @@ def test_each_band_takes_the_nearest_colour():
     assert matrix[S2.index("B02")].tolist() == [0, 0, 0.5]
 
 
-def test_rgb_in_any_order_is_copied_to_the_bit():
+def test_rgb_weights_in_any_band_order_are_copied_bit_for_bit():
     weight = torch.randn(8, 3, 3, 3)
     assert torch.equal(adapt_weights(weight, map_channels(("B04", "B03", "B02"), RGB)), weight)
     assert torch.equal(adapt_weights(weight, map_channels(("B02", "B03", "B04"), RGB)), weight.flip(1))
 
 
-def test_radar_takes_the_mean():
+def test_radar_channels_take_the_mean_of_the_colsave_random_weights():
     weight = torch.randn(8, 3, 5, 5)
     vv, vh = adapt_weights(weight, map_channels(("VV", "VH"), RGB)).unbind(1)
     assert torch.equal(vv, vh)
@@ -106,51 +106,51 @@ def test_radar_takes_the_mean():
     assert mixed[1].tolist() == [1, 0, 0]
 
 
-names = st.lists(st.sampled_from(sorted(BANDS)), min_size=1, max_size=15, unique=True)
+band_names = st.lists(st.sampled_from(sorted(BANDS)), min_size=1, max_size=15, unique=True)
 
 
-@given(names, st.sampled_from(SCALES), st.integers(0, 99))
-def test_the_response_keeps_its_variance(bands, scale, seed):
+@given(band_names, st.sampled_from(SCALES), st.integers(0, 99))
+def test_adapted_weights_keep_the_variance_of_the_response(bands, scale, seed):
     torch.manual_seed(seed)
     weight = torch.randn(64, 3, 3, 3)
-    ours = channel_names(bands, scale)
-    made = adapt_weights(weight, map_channels(ours, RGB))
-    assert made.shape == (64, len(ours), 3, 3)
-    x = torch.randn(256, max(3, len(ours)), 3, 3)  # channels of mean 0 and variance 1
-    before, after = (torch.einsum("nchw,ochw->no", x[:, : w.shape[1]], w).var().item() for w in (weight, made))
+    channels = channel_names(bands, scale)
+    adapted = adapt_weights(weight, map_channels(channels, RGB))
+    assert adapted.shape == (64, len(channels), 3, 3)
+    x = torch.randn(256, max(3, len(channels)), 3, 3)  # channels of mean 0 and variance 1
+    before, after = (torch.einsum("nchw,ochw->no", x[:, : w.shape[1]], w).var().item() for w in (weight, adapted))
     assert after == pytest.approx(before, rel=0.15)
 
 
-@given(names)
-def test_a_filter_for_differences_of_colour_stays_one(bands):
+@given(band_names)
+def test_a_filter_without_response_to_grey_stays_without_it(bands):
     weight = torch.randn(16, 3, 3, 3)
-    weight -= weight.mean(1, keepdim=True)  # 0 for grey
+    weight -= weight.mean(1, keepdim=True)  # no response to grey
     bands = list(dict.fromkeys([*bands, "B02", "B03", "B04"]))
     grey = adapt_weights(weight, map_channels(bands, RGB)).sum(1)
     assert grey.abs().max() < 1e-5 * len(bands)
 
 
-@given(names, names)
-def test_channels_known_by_name_are_copied_and_new_ones_start_at_nothing(theirs, more):
-    ours = list(dict.fromkeys([*more, *theirs]))  # all of theirs, others, another order
-    weight = torch.randn(4, len(theirs), 3, 3)
-    made = adapt_weights(weight, map_channels(ours, theirs))
-    for k, name in enumerate(ours):
-        wanted = weight[:, theirs.index(name)] if name in theirs else torch.zeros(4, 3, 3)
-        assert torch.equal(made[:, k], wanted)
+@given(band_names, band_names)
+def test_channels_are_copied_by_name_and_new_channels_start_at_zero(source_bands, other_bands):
+    target_bands = list(dict.fromkeys([*other_bands, *source_bands]))  # in another order than in the source
+    weight = torch.randn(4, len(source_bands), 3, 3)
+    adapted = adapt_weights(weight, map_channels(target_bands, source_bands))
+    for k, name in enumerate(target_bands):
+        expected = weight[:, source_bands.index(name)] if name in source_bands else torch.zeros(4, 3, 3)
+        assert torch.equal(adapted[:, k], expected)
 
 
-def test_pixels_folded_into_channels_keep_their_places():
+def test_pixels_folded_into_channels_keep_their_positions():
     weight = torch.arange(2 * 12.0).reshape(2, 12, 1, 1)  # four pixels, each with all three channels
-    made = adapt_weights(weight, map_channels(("B02", "B03", "B04"), RGB))
-    assert torch.equal(made, weight.reshape(2, 4, 3, 1, 1).flip(2).reshape(2, 12, 1, 1))
+    adapted = adapt_weights(weight, map_channels(("B02", "B03", "B04"), RGB))
+    assert torch.equal(adapted, weight.reshape(2, 4, 3, 1, 1).flip(2).reshape(2, 12, 1, 1))
 
 
 # ---- files
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_rgb_weights_reach_twelve_bands(rgb, scale):
+def test_rgb_weights_initialise_a_network_of_twelve_bands(rgb, scale):
     model = classifier(scale=scale)
     head = model.network.fc.weight.clone()
     record = begin_from(model, str(rgb))
@@ -169,14 +169,15 @@ def test_rgb_weights_reach_twelve_bands(rgb, scale):
     assert json.loads(json.dumps(record)) == record
 
 
-def test_torchvisions_file_fits():
+def test_torchvisions_resnet18_has_the_same_weight_names():
     from torchvision.models import resnet18
 
     assert resnet18().state_dict().keys() == classifier().network.state_dict().keys()
 
 
-def ours(folder, **how):
-    model = classifier(**how)
+def save_random_weights(folder, **options):
+    """Save a classifier with changed weights as landscale does; return it in eval mode."""
+    model = classifier(**options)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.05)
@@ -184,64 +185,64 @@ def ours(folder, **how):
     return model.eval()
 
 
-def test_weights_of_ours_answer_as_they_did_with_more_bands_and_another_order_of_classes(tmp_path):
+def test_landscale_weights_give_the_same_logits_with_more_bands_and_reordered_classes(tmp_path):
     few = ("B08", "B02", "B04")
-    source = ours(tmp_path / "run" / "weights", bands=few)
+    source = save_random_weights(tmp_path / "run" / "weights", bands=few)
     classes = (CLASSES[2], CLASSES[0], CLASSES[3], CLASSES[1])
     model = classifier(bands=S2, classes=classes)
     record = begin_from(model, str(tmp_path / "run"))
     x = torch.randn(3, len(S2), 32, 32)
-    there = [S2.index(name) for name in few]
-    expected = source.network(x[:, there])[:, [CLASSES.index(name) for name in classes]]
+    positions = [S2.index(name) for name in few]
+    expected = source.network(x[:, positions])[:, [CLASSES.index(name) for name in classes]]
     assert torch.allclose(model.eval().network(x), expected, atol=1e-4)
     assert record["provenance"] == {"recipe": "first", "synthetic": True}
     assert record["done"][-1] == "last layer: kept, its classes by name"
     other = classifier(bands=S2, classes=("forest", "ice"))
     assert begin_from(other, str(tmp_path / "run"))["done"][-1] == "last layer: fresh, 2 classes"
-    beside = classifier(bands=S2, classes=classes)
-    begin_from(beside, str(tmp_path / "run" / "weights" / "model.safetensors"))  # config.json is beside it
-    assert torch.equal(beside.network.conv1.weight, model.network.conv1.weight)
+    from_file = classifier(bands=S2, classes=classes)
+    begin_from(from_file, str(tmp_path / "run" / "weights" / "model.safetensors"))  # config.json is in the same folder
+    assert torch.equal(from_file.network.conv1.weight, model.network.conv1.weight)
 
 
-def test_a_head_of_queries(tmp_path, rgb):
-    def headed(classes=CLASSES):
+def test_a_query_head_is_kept_for_the_same_classes_and_fresh_otherwise(tmp_path, rgb):
+    def with_query_head(classes=CLASSES):
         model = classifier(classes=classes)
         return Classifier(replace(model.description, head="ml_decoder"))
 
-    model = headed()
+    model = with_query_head()
     head = {k: v.clone() for k, v in model.network.head.state_dict().items()}
     assert begin_from(model, str(rgb))["done"][-1] == "last layer: fresh, 4 classes"
     assert torch.equal(model.network.trunk.layer1[0].conv1.weight, load_file(rgb)["layer1.0.conv1.weight"])
     assert all(torch.equal(v, head[k]) for k, v in model.network.head.state_dict().items())
     save_weights(tmp_path / "w", model, {})
-    again = headed()
+    restored = with_query_head()
     with torch.no_grad():
-        again.network.head.bias.fill_(5)
-    assert "kept" in begin_from(again, str(tmp_path / "w"))["done"][-1]
-    state = again.network.state_dict()
+        restored.network.head.bias.fill_(5)
+    assert "kept" in begin_from(restored, str(tmp_path / "w"))["done"][-1]
+    state = restored.network.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in model.network.state_dict().items())
-    assert "fresh" in begin_from(headed(CLASSES[::-1]), str(tmp_path / "w"))["done"][-1]
-    plain = classifier()  # and back to a layer of its own
+    assert "fresh" in begin_from(with_query_head(CLASSES[::-1]), str(tmp_path / "w"))["done"][-1]
+    plain = classifier()  # from a query head back to the network's own classifier
     begin_from(plain, str(tmp_path / "w"))
     assert torch.equal(plain.network.conv1.weight, model.network.trunk.conv1.weight)
 
 
-def test_a_network_that_tells_no_first_layer_takes_the_same_bands_only(tmp_path):
-    source = ours(tmp_path / "w", model="trio", bands=("B02", "B03"), scale="both", parts=2)
+def test_a_network_without_a_known_first_convolution_accepts_only_weights_of_the_same_bands(tmp_path):
+    source = save_random_weights(tmp_path / "w", model="trio", bands=("B02", "B03"), scale="both", parts=2)
     same = classifier("trio", ("B02", "B03"), scale="both", parts=2)
     begin_from(same, str(tmp_path / "w"))
     assert all(torch.equal(v, same.network.state_dict()[k]) for k, v in source.network.state_dict().items())
-    line = refused(tmp_path / "w", classifier("trio", ("B03", "B02"), scale="both", parts=2))
+    line = loading_error(tmp_path / "w", classifier("trio", ("B03", "B02"), scale="both", parts=2))
     assert "same bands" in line
 
 
-def test_positions_of_tokens_are_resampled(tmp_path):
+def test_position_embeddings_are_resampled_to_the_input_side(tmp_path):
     state = rgb_weights("vit_tiny_patch16_224", "patch_embed.proj")
     save_file(state, tmp_path / "vit.safetensors")
     model = classifier("vit_tiny_patch16_224", side=96)
     record = begin_from(model, str(tmp_path / "vit.safetensors"))
-    there = timm.layers.resample_abs_pos_embed(state["pos_embed"], (6, 6), (14, 14))
-    assert torch.allclose(model.network.pos_embed, there, atol=1e-6)
+    expected = timm.layers.resample_abs_pos_embed(state["pos_embed"], (6, 6), (14, 14))
+    assert torch.allclose(model.network.pos_embed, expected, atol=1e-6)
     assert "resampled: pos_embed" in record["done"]
     assert model.network.patch_embed.proj.weight.square().sum().item() == pytest.approx(
         state["patch_embed.proj.weight"].square().sum().item(), rel=1e-4
@@ -249,7 +250,7 @@ def test_positions_of_tokens_are_resampled(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "swin_tiny_patch4_window7_224"])
-def test_other_stems(name, tmp_path):
+def test_first_convolutions_of_other_families_are_adapted(name, tmp_path):
     save_file({k: v.contiguous() for k, v in timm.create_model(name).state_dict().items()}, tmp_path / "w.safetensors")
     side = 64 if name.startswith("conv") else 112
     model = classifier(name, BAND_SETS["s1+s2"].names, side=side)
@@ -258,73 +259,82 @@ def test_other_stems(name, tmp_path):
     assert model.network(torch.randn(2, 14, side, side)).isfinite().all()
 
 
-# ---- refusals: one line, nothing half loaded
+# ---- unusable weights: one error line, the network unchanged
 
 
-def damaged(tmp_path, rgb, change):
+def changed_file(tmp_path, rgb, change):
+    """A copy of the RGB weights on which `change` was called."""
     state = load_file(rgb)
     change(state)
     save_file(state, tmp_path / "w.safetensors")
     return tmp_path / "w.safetensors"
 
 
-def test_what_does_not_match_is_named(tmp_path, rgb):
-    def lose(state):
+def test_weights_that_do_not_match_are_named_in_the_error(tmp_path, rgb):
+    def remove_two(state):
         for k in range(1, 3):
             del state[f"layer{k}.0.conv1.weight"]
 
-    assert "lacks layer1.0.conv1.weight, layer2.0.conv1.weight" in refused(damaged(tmp_path, rgb, lose))
-    more = refused(damaged(tmp_path, rgb, lambda s: s.update({f"x{k}": torch.zeros(1) for k in range(5)})))
-    assert "has besides x0, x1, x2 and 2 more" in more
-    wide = refused(damaged(tmp_path, rgb, lambda s: s.update({"layer1.0.conv1.weight": torch.zeros(65, 64, 3, 3)})))
+    assert "lacks layer1.0.conv1.weight, layer2.0.conv1.weight" in loading_error(
+        changed_file(tmp_path, rgb, remove_two)
+    )
+    surplus = loading_error(
+        changed_file(tmp_path, rgb, lambda s: s.update({f"x{k}": torch.zeros(1) for k in range(5)}))
+    )
+    assert "has besides x0, x1, x2 and 2 more" in surplus
+    wide = loading_error(
+        changed_file(tmp_path, rgb, lambda s: s.update({"layer1.0.conv1.weight": torch.zeros(65, 64, 3, 3)}))
+    )
     assert "differs in shape in layer1.0.conv1.weight" in wide
-    nan = refused(damaged(tmp_path, rgb, lambda s: s["bn1.weight"].fill_(torch.nan)))
+    nan = loading_error(changed_file(tmp_path, rgb, lambda s: s["bn1.weight"].fill_(torch.nan)))
     assert "not finite in bn1.weight" in nan
-    assert "lacks" in refused(rgb, classifier("resnet34"))
-    five = refused(damaged(tmp_path, rgb, lambda s: s.update({"conv1.weight": torch.zeros(64, 5, 7, 7)})))
+    assert "lacks" in loading_error(rgb, classifier("resnet34"))
+    five = loading_error(changed_file(tmp_path, rgb, lambda s: s.update({"conv1.weight": torch.zeros(64, 5, 7, 7)})))
     assert "sees 5 channels of unknown bands" in five
 
 
-def test_channels_without_names_are_ours_if_their_number_is(tmp_path, rgb):
+def test_unnamed_channels_are_taken_for_the_models_bands_if_their_number_matches(tmp_path, rgb):
     conv = torch.randn(64, 12, 7, 7)
     model = classifier()
-    record = begin_from(model, str(damaged(tmp_path, rgb, lambda s: s.update({"conv1.weight": conv}))))
+    record = begin_from(model, str(changed_file(tmp_path, rgb, lambda s: s.update({"conv1.weight": conv}))))
     assert torch.equal(model.network.conv1.weight, conv)
     assert any("no names: taken for B01, B02" in line for line in record["done"])
 
 
-class Trap:
+class FolderMaker:
+    """Creates a folder when it is unpickled."""
+
     def __reduce__(self):
-        return os.mkdir, ("trapped",)
+        return os.mkdir, ("unpickled",)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.safetensors"])
-def test_a_pickle_is_never_opened(name, tmp_path, monkeypatch):
+def test_a_pickle_file_is_refused_without_unpickling(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path(name).write_bytes(pickle.dumps(Trap()))
-    line = refused(name)
+    Path(name).write_bytes(pickle.dumps(FolderMaker()))
+    line = loading_error(name)
     assert ("convert" in line) == (not name.endswith(".safetensors"))
-    assert not Path("trapped").exists()
+    assert not Path("unpickled").exists()
 
 
-def test_files_that_are_not_whole_or_not_there(tmp_path, rgb):
+def test_incomplete_missing_and_damaged_files_are_refused(tmp_path, rgb):
     (tmp_path / "cut.safetensors").write_bytes(rgb.read_bytes()[:-100])
-    assert "no whole safetensors" in refused(tmp_path / "cut.safetensors")
-    assert "neither a file" in refused(tmp_path / "none.safetensors")
-    assert "holds no weights" in refused(tmp_path)
-    ours(tmp_path / "w")
-    assert "not of 'resnet34'" in refused(tmp_path / "w", classifier("resnet34"))
+    assert "no whole safetensors" in loading_error(tmp_path / "cut.safetensors")
+    assert "neither a file" in loading_error(tmp_path / "none.safetensors")
+    assert "holds no weights" in loading_error(tmp_path)
+    save_random_weights(tmp_path / "w")
+    assert "not of 'resnet34'" in loading_error(tmp_path / "w", classifier("resnet34"))
     content = bytearray((tmp_path / "w" / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "w" / "model.safetensors").write_bytes(content)
-    assert "is damaged" in refused(tmp_path / "w")
+    assert "is damaged" in loading_error(tmp_path / "w")
     (tmp_path / "w" / "config.json").write_text("[]")
-    assert "describes neither" in refused(tmp_path / "w")
+    assert "describes neither" in loading_error(tmp_path / "w")
 
 
-def test_networks_without_weights_of_imagenet():
-    assert "there are none of model 'wide_resnet'" in refused("imagenet", classifier("wide_resnet"))
-    assert "gcvit_xxtiny_224_nvidia" in (line := refused("imagenet", classifier("gcvit_xxtiny", side=224)))
+def test_networks_without_imagenet_weights_are_refused():
+    assert "there are none of model 'wide_resnet'" in loading_error("imagenet", classifier("wide_resnet"))
+    assert "gcvit_xxtiny_224_nvidia" in (line := loading_error("imagenet", classifier("gcvit_xxtiny", side=224)))
     assert "convert" in line
 
 
@@ -332,23 +342,23 @@ def test_networks_without_weights_of_imagenet():
 
 
 class Hub(ThreadingHTTPServer):
-    """Repositories as the Hugging Face hub serves them; some files are spoilt."""
+    """A local server with the interface of the Hugging Face hub; `spoil` lists files to be served with an error."""
 
     daemon_threads = True
 
     def __init__(self):
         self.files, self.spoil, self.fetched = {}, {}, []
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__(("127.0.0.1", 0), HubRequests)
 
     def handle_error(self, request, address):
-        pass  # a client that gives up
+        pass  # a client that closes the connection
 
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class Answers(BaseHTTPRequestHandler):
+class HubRequests(BaseHTTPRequestHandler):
     server: Hub
 
     def log_message(self, *_):
@@ -403,7 +413,7 @@ def hub(monkeypatch, tmp_path):
         server.shutdown()
 
 
-def offer(hub, repository="timm/resnet18.a1_in1k", architecture="resnet18"):
+def add_repository(hub, repository="timm/resnet18.a1_in1k", architecture="resnet18"):
     state = rgb_weights()
     hub.files[f"{repository}/model.safetensors"] = save(state)
     hub.files[f"{repository}/config.json"] = json.dumps({"architecture": architecture, "num_classes": 1000}).encode()
@@ -411,8 +421,8 @@ def offer(hub, repository="timm/resnet18.a1_in1k", architecture="resnet18"):
 
 
 @pytest.mark.parametrize("init", ["imagenet", "timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k@main"])
-def test_weights_come_from_the_hub_once(hub, init):
-    state = offer(hub)
+def test_weights_are_fetched_from_the_hub_only_once(hub, init):
+    state = add_repository(hub)
     for _ in range(2):
         model = classifier(bands=("B02", "B03", "B04"))
         begin_from(model, init)
@@ -421,7 +431,7 @@ def test_weights_come_from_the_hub_once(hub, init):
 
 
 @pytest.mark.parametrize(
-    "spoil,said",
+    "spoil,message",
     [
         ("drop", "could not be fetched"),
         ("size", "could not be fetched"),
@@ -429,52 +439,52 @@ def test_weights_come_from_the_hub_once(hub, init):
         ("cut", "no whole safetensors"),
     ],
 )
-def test_a_bad_line_is_one_line(hub, spoil, said):
-    offer(hub)
-    if spoil == "cut":  # on the hub itself
+def test_a_failed_download_gives_one_error_line(hub, spoil, message):
+    add_repository(hub)
+    if spoil == "cut":  # truncated on the hub itself
         hub.files["timm/resnet18.a1_in1k/model.safetensors"] = hub.files["timm/resnet18.a1_in1k/model.safetensors"][:-9]
     hub.spoil["model.safetensors"] = spoil
-    assert said in refused("imagenet")
+    assert message in loading_error("imagenet")
 
 
-def test_what_the_hub_does_not_have(hub):
-    assert "no such repository" in refused("timm/nothing")
-    offer(hub, "me/pickled")
+def test_missing_and_unusable_repositories_of_the_hub_are_refused(hub):
+    assert "no such repository" in loading_error("timm/nothing")
+    add_repository(hub, "me/pickled")
     del hub.files["me/pickled/model.safetensors"]
-    hub.files["me/pickled/pytorch_model.bin"] = pickle.dumps(Trap())
-    line = refused("me/pickled")
+    hub.files["me/pickled/pytorch_model.bin"] = pickle.dumps(FolderMaker())
+    line = loading_error("me/pickled")
     assert "has no model.safetensors" in line
     assert "never read" in line
     assert "pytorch_model.bin" not in hub.fetched
-    offer(hub, "me/other", "resnet50")
-    assert "'resnet50', not of 'resnet18'" in refused("me/other")
-    assert "could not be fetched" in refused("hf-hub:me/.." + "x" * 100)
+    add_repository(hub, "me/other", "resnet50")
+    assert "'resnet50', not of 'resnet18'" in loading_error("me/other")
+    assert "could not be fetched" in loading_error("hf-hub:me/.." + "x" * 100)
 
 
-def test_without_a_network(hub, monkeypatch):
-    offer(hub)
+def test_offline_mode_gives_an_error_without_a_request(hub, monkeypatch):
+    add_repository(hub)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert "cannot be reached" in refused("imagenet")
+    assert "cannot be reached" in loading_error("imagenet")
     assert not hub.fetched
 
 
-def test_a_hub_that_does_not_answer(hub, monkeypatch):
+def test_an_unreachable_hub_gives_an_error(hub, monkeypatch):
     with socketserver.TCPServer(("127.0.0.1", 0), None) as closed:
         url = f"http://127.0.0.1:{closed.server_address[1]}"
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    assert "cannot be reached" in refused("imagenet")
+    assert "cannot be reached" in loading_error("imagenet")
 
 
 # ---- the command line
 
 
-def test_a_training_begins_from_a_file_says_so_and_resumes_without_it(cli, tmp_path, rgb):
+def test_training_starts_from_a_file_records_it_and_resumes_without_it(cli, tmp_path, rgb):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 16, "val": 8}, seed=1)
     file = tmp_path / "w.safetensors"
     file.write_bytes(rgb.read_bytes())
-    words = [
+    args = [
         "train",
         "--store",
         store.path,
@@ -485,49 +495,49 @@ def test_a_training_begins_from_a_file_says_so_and_resumes_without_it(cli, tmp_p
         "--bands",
         "B02,B03,B04,B08",
     ]
-    words += ["--side", 32, "--batch", 8, "--epochs", 1, "--rate", 0, "--weight-decay", 0, "--precision", "fp32"]
-    words += ["--init", file]
-    answer = cli(*words)
-    assert answer.code == 0, answer.lines
-    assert "first convolution: B02 from blue; B03 from green; B04, B08 from red" in answer.lines
+    args += ["--side", 32, "--batch", 8, "--epochs", 1, "--rate", 0, "--weight-decay", 0, "--precision", "fp32"]
+    args += ["--init", file]
+    result = cli(*args)
+    assert result.code == 0, result.lines
+    assert "first convolution: B02 from blue; B03 from green; B04, B08 from red" in result.lines
     config = json.loads((tmp_path / "run" / "weights" / "config.json").read_text())
     assert config["provenance"]["init"]["digest"] == hashlib.sha256(rgb.read_bytes()).hexdigest()
-    made = load_model(tmp_path / "run").network.state_dict()
-    assert torch.equal(made["layer1.0.conv1.weight"], load_file(file)["layer1.0.conv1.weight"])
+    adapted = load_model(tmp_path / "run").network.state_dict()
+    assert torch.equal(adapted["layer1.0.conv1.weight"], load_file(file)["layer1.0.conv1.weight"])
 
-    file.unlink()  # what follows is the checkpoint's
+    file.unlink()  # resuming reads the checkpoint, not this file
     (tmp_path / "run" / "scores.json").unlink()
-    again = cli(*words)
-    assert again.code == 0, again.lines
-    assert not any("first convolution" in line for line in again.lines)
+    resumed = cli(*args)
+    assert resumed.code == 0, resumed.lines
+    assert not any("first convolution" in line for line in resumed.lines)
     config = json.loads((tmp_path / "run" / "weights" / "config.json").read_text())
     assert config["provenance"]["init"]["init"] == str(file)
-    other = cli(*words[:-1], "imagenet")
+    other = cli(*args[:-1], "imagenet")
     assert other.code == 2
     assert "holds a run with init" in other.lines[0]
 
 
-def test_a_bad_beginning_is_one_line_and_leaves_no_run(cli, tmp_path):
+def test_unusable_weights_give_one_error_line_and_create_no_run(cli, tmp_path):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 8}, seed=1)
-    words = ["train", "--store", store.path, "--run", tmp_path / "run", "--model", "resnet18", "--bands", "B02,B03"]
+    args = ["train", "--store", store.path, "--run", tmp_path / "run", "--model", "resnet18", "--bands", "B02,B03"]
     (tmp_path / "w.pth").write_bytes(b"")
-    answer = cli(*words, "--batch", 8, "--init", tmp_path / "w.pth")
-    assert answer.code == 2
-    assert len(answer.lines) == 1
-    assert "convert" in answer.lines[0]
+    result = cli(*args, "--batch", 8, "--init", tmp_path / "w.pth")
+    assert result.code == 2
+    assert len(result.lines) == 1
+    assert "convert" in result.lines[0]
     assert not (tmp_path / "run").exists()
 
 
-def test_the_hub_of_the_environment_is_asked(hub, tmp_path):
+def test_the_train_command_uses_the_hub_set_in_the_environment(hub, tmp_path):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 8}, seed=1)
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
-    words = ["train", "--store", store.path, "--run", tmp_path / "run", "--model", "resnet18", "--bands", "B02,B03"]
-    words += ["--batch", 8, "--epochs", 1, "--side", 32, "--init", "imagenet"]
-    missing = outcome(command(*words, env=environment))
+    args = ["train", "--store", store.path, "--run", tmp_path / "run", "--model", "resnet18", "--bands", "B02,B03"]
+    args += ["--batch", 8, "--epochs", 1, "--side", 32, "--init", "imagenet"]
+    missing = outcome(command(*args, env=environment))
     assert missing.code == 2
     assert "no such repository" in missing.lines[-1]
-    offer(hub)
-    done = outcome(command(*words, env=environment))
+    add_repository(hub)
+    done = outcome(command(*args, env=environment))
     assert done.code == 0, done.lines
     assert "begins from timm/resnet18.a1_in1k" in done.lines
     assert any((tmp_path / "home").rglob("model.safetensors"))
