@@ -47,12 +47,12 @@ def archive_of(server: Server) -> Archive:
 
 def test_existing_files_are_checked_and_not_downloaded_again(server: Server, tmp_path: Path) -> None:
     archive = archive_of(server)
-    assert [(f.path, f.size, f.state) for f in download(archive, tmp_path, patience=QUICK)] == [
+    assert [(f.path, f.size, f.state) for f in download(archive, tmp_path, retries=QUICK)] == [
         (tmp_path / "a.zip", len(CONTENT), "downloaded"),
         (tmp_path / "lists" / "b.csv", len(CONTENT), "downloaded"),
     ]
     server.asked.clear()
-    assert [f.state for f in download(archive, tmp_path, patience=QUICK)] == ["there already"] * 2
+    assert [f.state for f in download(archive, tmp_path, retries=QUICK)] == ["there already"] * 2
     assert server.asked == []
 
 
@@ -61,13 +61,13 @@ def test_a_damaged_file_is_replaced_once_the_download_is_complete(
     server: Server, tmp_path: Path, damaged: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     archive = archive_of(server)
-    download(archive, tmp_path, patience=QUICK)
+    download(archive, tmp_path, retries=QUICK)
     (tmp_path / "lists" / "b.csv").write_bytes(damaged)
     server.plan = [drop(10), *[status(503)] * 4]
     with pytest.raises(BadInput, match="503"):
-        download(archive, tmp_path, patience=QUICK)
+        download(archive, tmp_path, retries=QUICK)
     assert (tmp_path / "lists" / "b.csv").read_bytes() == damaged
-    assert [f.state for f in download(archive, tmp_path, patience=QUICK)] == ["there already", "replaced"]
+    assert [f.state for f in download(archive, tmp_path, retries=QUICK)] == ["there already", "replaced"]
     assert (tmp_path / "lists" / "b.csv").read_bytes() == CONTENT
     assert "differs from the published file" in capfd.readouterr().err
 
@@ -79,11 +79,11 @@ def test_a_full_disk_is_reported_before_the_first_byte(
     free = [2 * len(CONTENT) - 1]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, free[0]))
     with pytest.raises(BadInput, match=r"200.0 kB remain to be downloaded, but only 200.0 kB are free"):
-        download(archive_of(server), tmp_path, patience=QUICK)
+        download(archive_of(server), tmp_path, retries=QUICK)
     assert server.received() == []
     assert names(tmp_path) == []
     (tmp_path / ".a.zip.partial").write_bytes(CONTENT[:1])  # one byte less is missing
-    download(archive_of(server), tmp_path, patience=QUICK)
+    download(archive_of(server), tmp_path, retries=QUICK)
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
@@ -98,7 +98,7 @@ def test_sizes_that_head_does_not_state(server: Server, tmp_path: Path) -> None:
     for code in (403, 405, 501):
         server.head = status(code)
         assert remote_size(f"{server.url}/file", QUICK) is None
-    assert [f.size for f in download(archive_of(server), tmp_path, patience=QUICK)] == [len(CONTENT)] * 2
+    assert [f.size for f in download(archive_of(server), tmp_path, retries=QUICK)] == [len(CONTENT)] * 2
     server.head = lambda answer: answer.send_file(size=0, body=False)
     assert remote_size(f"{server.url}/file", QUICK) is None
     server.head = status(404)

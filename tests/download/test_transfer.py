@@ -34,10 +34,10 @@ from landscale.download.transfer import RetryPolicy, fetch
 from landscale.errors import BadInput
 
 
-def bring(server: Server, path: Path, expected: bytes = CONTENT, patience: RetryPolicy = QUICK) -> int:
+def bring(server: Server, path: Path, expected: bytes = CONTENT, retries: RetryPolicy = QUICK) -> int:
     """Download the server's file; returns the number of bytes that were reported as progress."""
     new: list[int] = []
-    fetch(f"{server.url}/file", path, digest(expected), len(expected), patience, new.append)
+    fetch(f"{server.url}/file", path, digest(expected), len(expected), retries, new.append)
     return sum(new)
 
 
@@ -84,18 +84,18 @@ def test_a_server_without_ranges_sends_all_of_it_again(server: Server, tmp_path:
 
 @pytest.mark.parametrize("tag", ['"two"', 'W/"two"', ""])
 def test_parts_of_two_versions_are_never_combined(server: Server, tmp_path: Path, tag: str) -> None:
-    """By If-Range, if the server supports it."""
+    """The server compares If-Range with its version and sends the whole file."""
     server.plan = [drop(60_000), change(OTHER, tag)]
     bring(server, tmp_path / "file", OTHER)
     assert (tmp_path / "file").read_bytes() == OTHER
 
 
 def test_parts_of_two_versions_are_not_combined_without_if_range(server: Server, tmp_path: Path) -> None:
-    def deaf(answer: Answer) -> None:
+    def ignore_if_range(answer: Answer) -> None:
         del answer.headers["If-Range"]
         answer.send_file()
 
-    server.plan = [drop(60_000), change(OTHER, '"two"', deaf)]
+    server.plan = [drop(60_000), change(OTHER, '"two"', ignore_if_range)]
     bring(server, tmp_path / "file", OTHER)
     assert (tmp_path / "file").read_bytes() == OTHER
 
@@ -275,10 +275,10 @@ def test_after_any_failures_the_file_is_the_original(
     server.plan = [*steps, change(CONTENT, '"one"')]
     path = tmp_path / "file"
     path.unlink(missing_ok=True)
-    patience = RetryPolicy(timeout=5, failures=20, pause=0)
-    while not path.exists():  # what comes before the last step may be complete, but of another version
+    retries = RetryPolicy(timeout=5, failures=20, pause=0)
+    while not path.exists():  # an earlier step may complete the file with bytes of another version
         try:
-            bring(server, path, CONTENT, patience)
+            bring(server, path, CONTENT, retries)
         except BadInput as error:
             if "it was removed" not in str(error):
                 raise

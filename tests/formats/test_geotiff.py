@@ -1,4 +1,4 @@
-"""The fast reader gives what rasterio gives, or refuses; never something else, whatever is done to a file."""
+"""The fast reader returns the same pixels as rasterio or raises an error, for any valid or damaged file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CORNER = (604_800, 5_834_040)
 
 @pytest.fixture(autouse=True)
 def _cold() -> Iterator[None]:
-    """No template of an earlier test."""
+    """Remove the templates of earlier tests."""
     geotiff._templates.clear()
     yield
     geotiff._templates.clear()
@@ -64,7 +64,7 @@ def test_the_fixture_is_laid_out_as_the_archives_are(plain: Path, tmp_path: Path
 
 @pytest.mark.parametrize("band", GSD)
 def test_equals_rasterio_on_the_archives_files(band: str, tmp_path: Path) -> None:
-    """Cold, from a template, and with another file's pixels in between."""
+    """Read without a template, with one, and after a file with other pixels."""
     for k in (0, 1, 2):
         write_patch(tmp_path / str(k), Patch(k))
     for k in (0, 2, 1, 0):
@@ -79,7 +79,7 @@ def test_equals_rasterio_on_the_archives_files(band: str, tmp_path: Path) -> Non
 def test_the_archives_files_need_no_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in (0, 1):
         write_patch(tmp_path / str(k), Patch(k), nodata=0)
-    monkeypatch.setattr(geotiff, "_read_by_rasterio", lambda *_: pytest.fail("took the long way"))
+    monkeypatch.setattr(geotiff, "_read_by_rasterio", lambda *_: pytest.fail("read by rasterio"))
     for k in (0, 1):
         for band, gsd in GSD.items():
             read(tmp_path / str(k) / f"{k}_{band}.tif", 1200 // gsd)
@@ -112,7 +112,7 @@ def test_equals_rasterio_on_other_files(how: dict[str, object], warm: bool, plai
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_other_dtypes_that_are_wanted(dtype: str, tmp_path: Path) -> None:
+def test_other_dtypes_are_read(dtype: str, tmp_path: Path) -> None:
     values = pixels(0, "B02", (20, 20)).astype(dtype)
     write_band(tmp_path / "a.tif", values, CORNER, 10, 32633)
     for _ in range(2):
@@ -159,7 +159,7 @@ def test_a_file_without_place(tmp_path: Path, recwarn: pytest.WarningsRecorder) 
     assert not len(recwarn)  # a warning would stand on stderr
 
 
-def test_templates_do_not_leak(tmp_path: Path) -> None:
+def test_a_template_is_not_used_for_a_file_with_another_header(tmp_path: Path) -> None:
     """Files of the same size but other CRS, tie point or scale, in every order."""
     files = {}
     for k, (epsg, x, gsd) in enumerate([(32633, 1.5, 60), (32629, 1.5, 60), (32633, 99.25, 60), (32633, 1.5, 30)]):
@@ -189,7 +189,7 @@ def test_a_buffer_is_used_again_after_a_failure(plain: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("warm", [False, True])
 class TestRefusals:
-    """Each names the file, what was found and what was expected."""
+    """Each message names the file, what was found and what was expected."""
 
     @pytest.fixture(autouse=True)
     def _warm(self, warm: bool, plain: Path) -> None:
@@ -265,7 +265,7 @@ def attempt(path: Path) -> NDArray[np.generic] | None:
 
 @pytest.mark.parametrize("bits", [(0, 3, 6), pytest.param(range(8), marks=pytest.mark.slow)], ids=["some", "all"])
 def test_a_flipped_bit_of_a_header(bits: Sequence[int], plain: Path, tmp_path: Path) -> None:
-    """Refused, or the same pixels: in the directory those bits of each byte, in its values one."""
+    """The file is refused or has the same pixels. Flips all `bits` of a byte in the directory, elsewhere one bit."""
     content, path = plain.read_bytes(), tmp_path / "a.tif"
     original = pixels(1, "B01")
     start = len(content) - original.nbytes
@@ -284,8 +284,8 @@ def test_a_flipped_bit_of_a_header(bits: Sequence[int], plain: Path, tmp_path: P
 
 @settings(max_examples=150)
 @given(st.data())
-def test_mutated_headers_never_crash_nor_deceive(plain: Path, tmp_path: Path, data: st.DataObject) -> None:
-    """What is accepted has the original's pixels, or those that rasterio sees too."""
+def test_mutated_headers_give_an_error_or_the_right_pixels(plain: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """An accepted file has the pixels of the original, or those that rasterio reads from it."""
     content = bytearray(plain.read_bytes())
     start = len(content) - 800
     for _ in range(data.draw(st.integers(1, 6))):
@@ -316,7 +316,7 @@ def test_anything_that_starts_as_a_tiff(tmp_path: Path, tail: bytes) -> None:
 
 
 def test_a_mutated_file_is_no_template(plain: Path, tmp_path: Path) -> None:
-    """A file that is refused leaves nothing behind that would let the next one pass."""
+    """A refused file does not become the template by which the next one is accepted."""
     bad = tmp_path / "bad.tif"
     bad.write_bytes(plain.read_bytes() + b"junk")
     assert attempt(bad) is None

@@ -1,4 +1,4 @@
-"""Where a system call is missing, as on macOS, the package does without it."""
+"""Where a system call is missing, as on macOS, the package works without it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_descriptors_that_are_special(tmp_path: Path) -> None:
+def test_direct_and_unnamed_files_are_not_supported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert portability.open_direct(tmp_path / "file") is None
     with pytest.raises(OSError, match="not supported"):

@@ -50,14 +50,14 @@ def same(store: PatchStore, other: PatchStore) -> None:
     assert len(store.statistics) == len(store.layout.bands)
 
 
-# ---- what it holds
+# ---- its content
 
 
-def test_it_equals_the_store_that_is_prepared_from_it(reben_lmdb: Path, tmp_path: Path) -> None:
+def test_the_lmdb_equals_the_store_that_is_prepared_from_it(reben_lmdb: Path, tmp_path: Path) -> None:
     same(open_store(reben_lmdb), prepared(reben_lmdb, tmp_path / "s.h5"))
 
 
-def test_it_equals_the_store_of_the_archive(reben_lmdb: Path, tmp_path: Path) -> None:
+def test_the_lmdb_equals_the_store_of_the_archive(reben_lmdb: Path, tmp_path: Path) -> None:
     """The same patches as GeoTIFFs, read by code that shares nothing with the LMDB reader."""
     prepare_survey(bigearthnet.survey([(None, write_v2(tmp_path / "v2", PATCHES))]), tmp_path / "v2.h5")
     archive, store = open_store(tmp_path / "v2.h5"), open_store(reben_lmdb)
@@ -132,7 +132,7 @@ def test_a_file_without_folder_and_metadata_above(tmp_path: Path, reben_lmdb: Pa
 WORDS += ["--bands=B02,B8A,B09", "--warmup-epochs=0.5", "--scale=both", "--select=last"]
 
 
-def test_a_training_on_it_equals_one_on_the_prepared_store(reben_lmdb: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_training_on_the_lmdb_equals_one_on_the_prepared_store(reben_lmdb: Path, tmp_path: Path, cli: Cli) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -173,7 +173,7 @@ def test_statistics_are_computed_once(lmdb_copy: Path, monkeypatch: pytest.Monke
         patch.setattr(TrainStatistics, "_compute", lambda _: pytest.fail("measured again"))
         assert open_store(lmdb_copy).statistics == dict(first.statistics)
         assert set(open_store(lmdb_copy).summary()["statistics"]) == set(GSD)
-    put(lmdb_copy, {PATCHES[0].v2: value(PATCHES[1])})  # of the train split: they no longer hold
+    put(lmdb_copy, {PATCHES[0].v2: value(PATCHES[1])})  # this patch is in the train split, so the statistics change
     second = open_store(lmdb_copy)
     assert second.summary()["statistics"] == {}
     assert second.statistics["B02"] != first.statistics["B02"]
@@ -232,7 +232,7 @@ def test_threads_and_forks(reben_lmdb: Path) -> None:
     assert lmdb_environments._OPEN._readers == 0
 
 
-def test_it_is_pickled_without_open_handles(reben_lmdb: Path) -> None:
+def test_the_lmdb_is_pickled_without_open_handles(reben_lmdb: Path) -> None:
     store = open_store(reben_lmdb)
     store.pixels("data_60m", np.arange(3))
     content = pickle.dumps(store)

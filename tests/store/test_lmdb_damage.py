@@ -147,9 +147,9 @@ def test_a_truncated_environment_is_refused_before_it_is_mapped(reben_lmdb: Path
 
 
 def test_damaged_pages(reben_lmdb: Path, lmdb_copy: Path) -> None:
-    """Bits flipped in the tree's pages are refused or in what is not used, each in a process of its own: LMDB is in C.
+    """A flipped bit in a page of the tree is refused or has no effect. Each is tried in a process of its own.
 
-    It has assertions of its own, which abort after 3 of 1,500 flips there; none of these 40 is one.
+    LMDB is in C, and its assertions abort the process after 3 of 1,500 such flips, but after none of these 40.
     """
     raw = (reben_lmdb / "data.mdb").read_bytes()
     starts = range(0, len(raw), 4096)

@@ -1,4 +1,4 @@
-"""An HDF5 store consists of plain byte ranges, and its bytes do not depend on who writes it."""
+"""An HDF5 store consists of plain byte ranges, and its bytes do not depend on the processes that write it."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def test_a_store_of_format_2_opens_with_the_gsd_of_its_keys(
     assert all(np.array_equal(store.pixels(key, np.arange(6)), columns[key]) for key in keys)
 
 
-def test_the_gsd_of_a_store_survives(tmp_path: Path) -> None:
+def test_the_gsd_of_a_store_is_read_back(tmp_path: Path) -> None:
     layout = Layout((Plane("data_10m", ("B02",), 8, 0.3048, "uint8"),), CLASSES, "custom", multi_label=True)
     write(tmp_path / "s.h5", layout)
     found = open_store(tmp_path / "s.h5").layout

@@ -61,7 +61,7 @@ def test_sums_of_integers_are_exact_in_any_order(numbers: list[float], often: in
 
 
 def test_statistics_of_large_numbers_are_exact(tmp_path: Path) -> None:
-    """The sum of squares of 30 patches of 120×120 px at 60,000 and one: float32, or a naive float64 variance, would lose it."""
+    """The sum of squares of 30 patches of 120×120 px at 60,000 and one: float32, or a naive float64 variance, loses the one."""
     layout = Layout((Plane("data_10m", ("B02",), 120, 10),), CLASSES, "c", multi_label=True)
     n = 30
     create_store(tmp_path / "s.h5", layout, table(n, ["train"]), ATTRIBUTES)

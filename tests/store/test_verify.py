@@ -20,7 +20,7 @@ from tiny import refused, write
 
 
 def ranges(path: Path) -> dict[str, tuple[int, int]]:
-    """By dataset, its offset and the bytes of one patch."""
+    """Offset, and number of bytes of one patch, by dataset."""
     with h5py.File(path, "r") as file:
         return {k: (file[k].id.get_offset(), file[k].id.get_storage_size() // file[k].shape[0]) for k in file}
 
@@ -89,7 +89,7 @@ PIXELS = ("data_10m", "data_60m", "classes")
 def everything(path: Path) -> object:
     store = open_store(path)
     with h5py.File(path, "r") as file:
-        # What stands in the place of a patch that was left out, here 4, is of no consequence.
+        # The pixels of a patch that was left out (here 4) do not matter.
         kept = {key: np.delete(file[key][...], 4, axis=0) if key in PIXELS else file[key][...] for key in file}
     columns = {key: values.tobytes() for key, values in kept.items() if key != "seal"}
     return store.layout, store.statistics, store.attributes, columns

@@ -29,7 +29,7 @@ from launchers import PROGRAMS, command_of, processes
 
 KEYS = ["--model=wide_resnet", "--bands=B02,B03,B04,B08", "--batch=8", "--rate=1e-2", "--precision=fp32"]
 
-# A launcher that starts no process: it writes the files of a training. What it does is set in fake.json beside it.
+# A launcher that starts no process: it writes the files of a training. What it does is set in fake.json next to it.
 FAKE_LAUNCHER = """
 import json, os, pathlib, sys, time, yaml
 folder = pathlib.Path(__file__).parent

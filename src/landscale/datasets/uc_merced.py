@@ -5,7 +5,7 @@ folder or the zip as published. 44 images have sides of 242 to 257 px: they are 
 with copies of their last row and column. The bands are red, green and blue, and get the names B04, B03 and B02.
 
 Single-label with 21 classes, or multi-label with the 17 of Chaudhuri et al. 2018 (doi 10.1109/TGRS.2017.2760909). The latter
-are in a table beside the images: `LandUse_Multilabeled.txt`, separated by tabs: one row per image, one column (0, 1) per class.
+are in a table next to the images: `LandUse_Multilabeled.txt`, separated by tabs: one row per image, one column (0, 1) per class.
 Splits: lists, such as those of Neumann et al. 2019 (`uc_merced-train.txt` …), or drawn at random.
 """
 
@@ -67,7 +67,7 @@ def survey(
 
     Args:
         inputs: split or None, and a folder or zip.
-        labels: `ucmerced21` (the default) or `ucmerced17`. The latter needs the table of multi-labels in the folder, or beside
+        labels: `ucmerced21` (the default) or `ucmerced17`. The latter needs the table of multi-labels in the folder, or next to
             the zip or folder, or in a folder `multilabels` there.
         lists: a folder of split lists.
         seed: seed of the drawn splits.
@@ -113,7 +113,7 @@ def _multi_labels(path: Path, names: pd.Series[str]) -> NDArray[np.uint8]:
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         raise BadInput(
-            path, f"has no {MULTI_LABELS} in it or beside it; the labels of {UCMERCED17.name} are in that file"
+            path, f"has no {MULTI_LABELS} in it or next to it; the labels of {UCMERCED17.name} are in that file"
         )
     try:
         table = pd.read_csv(file, sep="\t", index_col=0).dropna(axis="columns", how="all")

@@ -55,7 +55,7 @@ class Ranks:
         return values
 
     def begin_sum(self, values: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Begin to sum values (n,) over all ranks while other work goes on.
+        """Begin to sum values (n,) over all ranks, without waiting for the sums.
 
         Returns a function that gives the sums, on the device of the values. On a GPU the stream waits for them, not the host.
         """

@@ -1,1 +1,1 @@
-"""Download official archives: their files (`catalogue`), one file over an unreliable connection (`transfer`), all (`archive`)."""
+"""Download official archives. `catalogue`: their files. `transfer`: download one file. `archive`: download all of an archive."""

@@ -28,7 +28,7 @@ class DownloadedFile:
 
 
 def download(
-    archive: Archive, root: str | Path, mirror: str | None = None, patience: RetryPolicy | None = None
+    archive: Archive, root: str | Path, mirror: str | None = None, retries: RetryPolicy | None = None
 ) -> list[DownloadedFile]:
     """Download all files of an archive to the folder `root`. Call it again to resume.
 
@@ -36,19 +36,19 @@ def download(
         archive: its files, from the catalogue.
         root: the folder, which is created if necessary.
         mirror: URL of a folder with files of the same names; digests are checked as well.
-        patience: how often and how long failures are retried.
+        retries: how often and how long failures are retried.
 
     Raises:
         BadInput: the disk is too small, the server lacks a file, a file has another size or digest, or too many tries fail.
     """
     root = Path(root)
-    patience = patience or RetryPolicy()
+    retries = retries or RetryPolicy()
     if mirror is not None and not mirror.startswith(("http://", "https://")):
         raise BadInput("--mirror", f"found '{mirror}', expected a URL that starts with https:// or http://")
     root.mkdir(parents=True, exist_ok=True)
     states = {file: _state(file, root / file.path) for file in archive.files}
     missing = {
-        file: _size_there(file, _address(file, mirror), patience)
+        file: _size_there(file, _address(file, mirror), retries)
         for file in archive.files
         if states[file] != "there already"
     }
@@ -58,7 +58,7 @@ def download(
         if states[file] == "replaced":
             print_line(f"{path}: differs from the published file; downloading it again")
         with _megabytes(path.name, size or 0) as advance:
-            fetch(_address(file, mirror), path, file.digest, size, patience, advance)
+            fetch(_address(file, mirror), path, file.digest, size, retries, advance)
     return [
         DownloadedFile(root / file.path, (root / file.path).stat().st_size, file.digest, state)
         for file, state in states.items()
@@ -80,13 +80,13 @@ def _state(file: RemoteFile, path: Path) -> str:
         return "there already" if digest_matches(path, file.digest, advance) else "replaced"
 
 
-def _size_there(file: RemoteFile, url: str, patience: RetryPolicy) -> int | None:
+def _size_there(file: RemoteFile, url: str, retries: RetryPolicy) -> int | None:
     """The size of a file in bytes, by the catalogue or the server; None if neither states it.
 
     Raises:
         BadInput: both state different sizes.
     """
-    size = remote_size(url, patience)
+    size = remote_size(url, retries)
     if size is not None and file.size is not None and size != file.size:
         raise BadInput(url, f"has {size:,} bytes, expected {file.size:,}")
     return size if file.size is None else file.size

@@ -51,16 +51,16 @@ class _NoSuchRange(_FailedTry):
     """The remote file is shorter than what was received already."""
 
 
-def remote_size(url: str, patience: RetryPolicy) -> int | None:
+def remote_size(url: str, retries: RetryPolicy) -> int | None:
     """The size in bytes that the server states in response to HEAD; None if it states none.
 
     Raises:
         BadInput: there is no such file, or too many tries fail.
     """
-    tries = _Tries(url, patience)
+    tries = _Tries(url, retries)
     while True:
         try:
-            with _open(url, {}, patience.timeout, "HEAD") as response:
+            with _open(url, {}, retries.timeout, "HEAD") as response:
                 return _length(response) or None  # some servers answer HEAD with a length of 0
         except _Refused as refused:
             if refused.status in {403, 405, 501}:  # servers that support GET only
@@ -71,7 +71,7 @@ def remote_size(url: str, patience: RetryPolicy) -> int | None:
 
 
 def fetch(
-    url: str, path: str | Path, digest: str, size: int | None, patience: RetryPolicy, advance: Callable[[int], None]
+    url: str, path: str | Path, digest: str, size: int | None, retries: RetryPolicy, advance: Callable[[int], None]
 ) -> None:
     """Download a file to `path`.
 
@@ -80,7 +80,7 @@ def fetch(
         path: the local file; its folder is created if necessary.
         digest: "md5:…" or "sha256:…".
         size: bytes, if known; a file of another size is refused before its first byte is received.
-        patience: how failures are retried.
+        retries: how failures are retried.
         advance: called with the number of bytes of earlier calls, while they are hashed, and of newly received bytes.
 
     Raises:
@@ -88,8 +88,8 @@ def fetch(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _Partial.of(path, digest, advance) as partial:
-        tries = _Tries(url, patience)
+    with _Partial.opened(path, digest, advance) as partial:
+        tries = _Tries(url, retries)
         furthest = partial.size
 
         def arrived() -> None:
@@ -100,7 +100,7 @@ def fetch(
         whole = partial.size == size
         while not whole:
             try:
-                _receive(url, partial, size, patience.timeout, arrived)
+                _receive(url, partial, size, retries.timeout, arrived)
                 whole = True
             except _FailedTry as failure:
                 tries.failed(failure, at=partial.size)
@@ -128,7 +128,7 @@ class _Tries:
     """Counts consecutive failures. Only bytes beyond the furthest position reset the count, so retrying always ends."""
 
     url: str
-    patience: RetryPolicy
+    retries: RetryPolicy
     count: int = 0
     furthest: int = -1
 
@@ -140,16 +140,16 @@ class _Tries:
         """
         self.count = self.count + 1 if at <= self.furthest else 1
         self.furthest = max(self.furthest, at)
-        if self.count > self.patience.failures:
+        if self.count > self.retries.failures:
             raise BadInput(self.url, f"{failure}, {self.count} times in a row; run the same command again to resume")
-        pause = min(self.patience.pause * 2 ** (self.count - 1), LONGEST_PAUSE)
+        pause = min(self.retries.pause * 2 ** (self.count - 1), LONGEST_PAUSE)
         print_line(f"{self.url}: {failure}; trying again in {pause:.0f} s")
         time.sleep(pause)
 
 
 @dataclass
 class _Partial:
-    """The part of a file that was received: its bytes, their digest, and the version of the remote file."""
+    """The received part of a file: its bytes, their digest, and the version of the remote file."""
 
     path: Path
     file: IO[bytes]
@@ -160,21 +160,21 @@ class _Partial:
 
     @classmethod
     @contextmanager
-    def of(cls, path: Path, digest: str, advance: Callable[[int], None]) -> Iterator[_Partial]:
+    def opened(cls, path: Path, digest: str, advance: Callable[[int], None]) -> Iterator[_Partial]:
         """Open the partial file of `path` and hash its bytes; `advance` is called with their number.
 
         Raises:
             BadInput: another process is writing it.
         """
-        place = path.with_name(f".{path.name}.partial")
-        with place.open("a+b") as file:
+        partial_path = path.with_name(f".{path.name}.partial")
+        with partial_path.open("a+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BadInput(place, "is being written by another landscale download") from None
+                raise BadInput(partial_path, "is being written by another landscale download") from None
             except OSError:  # some file systems of clusters do not support locks
                 pass
-            partial = cls(place, file, digest)
+            partial = cls(partial_path, file, digest)
             partial._hash_received(advance)
             try:
                 yield partial
@@ -185,7 +185,7 @@ class _Partial:
     def _hash_received(self, advance: Callable[[int], None]) -> None:
         self.hasher = self._new_hasher()
         with contextlib.suppress(OSError, ValueError):
-            self.version = self._label.read_text(encoding="utf-8")
+            self.version = self._version_file.read_text(encoding="utf-8")
         self.file.seek(0)
         while block := self.file.read(CHUNK):
             self.hasher.update(block)
@@ -194,10 +194,10 @@ class _Partial:
 
     def _discard(self) -> None:
         self.path.unlink(missing_ok=True)
-        self._label.unlink(missing_ok=True)
+        self._version_file.unlink(missing_ok=True)
 
     @property
-    def _label(self) -> Path:
+    def _version_file(self) -> Path:
         return self.path.with_name(f"{self.path.name}.version")
 
     def _new_hasher(self) -> hashlib._Hash:
@@ -207,7 +207,7 @@ class _Partial:
         """Discard all bytes; the next ones belong to `version`."""
         self.file.truncate(0)  # before the version, so that a kill in between does not leave bytes with a wrong version
         self.size, self.hasher, self.version = 0, self._new_hasher(), version
-        write_text(self._label, version)
+        write_text(self._version_file, version)
 
     def append(self, block: bytes) -> None:
         self.file.write(block)
@@ -227,7 +227,7 @@ class _Partial:
         self.file.flush()
         sync(self.path)
         self.path.replace(path)
-        self._label.unlink(missing_ok=True)
+        self._version_file.unlink(missing_ok=True)
         sync(path.parent)
 
 
@@ -302,7 +302,7 @@ def _open(url: str, headers: dict[str, str], timeout: float, method: str = "GET"
         cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise BadInput(url, f"its certificate is not trusted ({cause.verify_message})") from None
-        raise _FailedTry(_words(cause)) from None
+        raise _FailedTry(_describe(cause)) from None
     return response
 
 
@@ -315,10 +315,10 @@ def _read(response: HTTPResponse, length: int) -> bytes:
     try:
         return response.read1(length)  # read() would lose the bytes before a failure
     except (OSError, HTTPException) as error:
-        raise _FailedTry(_words(error)) from None
+        raise _FailedTry(_describe(error)) from None
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else reason(error)
 
 

@@ -30,21 +30,21 @@ def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PureP
     else:
         raise BadInput(path, "no such folder or zip")
     # ._* are metadata files in zips made on macOS
-    kept = [(m, where) for m, where in files if m.suffix.lower() in suffixes and not m.name.startswith(".")]
+    kept = [(m, location) for m, location in files if m.suffix.lower() in suffixes and not m.name.startswith(".")]
     return sorted(kept, key=lambda file: file[1])
 
 
-def read_member(where: str) -> bytes:
+def read_member(location: str) -> bytes:
     """The content of the file at a location.
 
     Raises:
         BadInput: the file cannot be read.
     """
-    archive, inside, member = where.partition("::")
+    archive, inside, member = location.partition("::")
     try:
-        return _zip(archive, os.getpid()).read(member) if inside else Path(where).read_bytes()
+        return _zip(archive, os.getpid()).read(member) if inside else Path(location).read_bytes()
     except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadInput(where, f"cannot be read ({getattr(error, 'strerror', None) or reason(error)})") from None
+        raise BadInput(location, f"cannot be read ({getattr(error, 'strerror', None) or reason(error)})") from None
 
 
 @functools.cache

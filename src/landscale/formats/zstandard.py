@@ -14,7 +14,7 @@ else:
     from backports import zstd
 
 _FRAME, _SKIPPABLE = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
-_PIECES = 64  # parts of a block that are decompressed at once: enough that `tell` is precise, few enough to be fast
+_PIECES = 64  # parts of a block that are decompressed at once: enough for a precise position, few enough to be fast
 
 
 def is_zstandard(start: bytes) -> bool:

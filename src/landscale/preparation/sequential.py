@@ -1,7 +1,7 @@
 """Archives → store, without unpacking: each is read once, from front to back, directly into a store.
 
 One thread decompresses (and another reads a `.tar.zst`), the main thread parses the members, one more writes. The file
-`STORE.h5.partial` grows with each batch, and a journal beside it lists the finished patches. After a kill the archive is
+`STORE.h5.partial` grows with each batch, and a journal next to it lists the finished patches. After a kill the archive is
 read again from its beginning, as it has no index; each patch is compared with the journal, and only patches that are missing
 or differ are written.
 """

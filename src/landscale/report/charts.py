@@ -1,7 +1,7 @@
 """Line charts as SVG, drawn by matplotlib: files that stand alone, and elements inside the HTML report.
 
-The same input gives the same bytes. Colours are those of Okabe and Ito (2008), which people with any common colour blindness
-can tell apart; lines beyond their number are dashed. Text and axes take the colour of the text around an inline chart.
+The same input gives the same bytes. Colours are from Okabe and Ito (2008) and can be distinguished with any common colour
+blindness; further lines are dashed. Text and axes take the colour of the text around an inline chart.
 """
 
 from __future__ import annotations

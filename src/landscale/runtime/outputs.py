@@ -8,7 +8,7 @@ from landscale.errors import BadInput
 
 
 def check_output(path: str | Path, signatures: tuple[bytes, ...], expected: str) -> None:
-    """Refuse an output path at which anything else than an older result of the same kind, or an empty file, lies.
+    """Refuse an output path, unless it is free or has an empty file or an older result of the same kind.
 
     So a mistyped command never replaces the data that the result is computed from.
 

@@ -38,7 +38,7 @@ class Parts:
 def resumable_parts(out: Path, plan: Mapping[str, Any]) -> Iterator[Parts]:
     """The parts of `out` that earlier attempts have finished; new ones are added.
 
-    While the block runs, `out` is locked against other processes. The parts are stored beside it in the folder `.OUT.parts`,
+    While the block runs, `out` is locked against other processes. The parts are stored next to it in the folder `.OUT.parts`,
     which is removed when the block ends, or raises BadInput, or has finished no part; otherwise it stays for the next attempt.
 
     Args:

@@ -1,4 +1,4 @@
-"""System calls that only Linux has, each with what the package does on other systems (macOS)."""
+"""System calls that only Linux has. "Elsewhere" in a docstring is what the function does on other systems (macOS)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def reserve_space(handle: int, size: int) -> None:
 
 
 def drop_from_page_cache(handle: int, position: int, size: int) -> None:
-    """Let the page cache drop bytes that are on the disk; elsewhere nothing."""
+    """Drop synced bytes of a file from the page cache; elsewhere nothing."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(handle, position, size, os.POSIX_FADV_DONTNEED)
 
@@ -102,7 +102,7 @@ def read_into(handle: int, buffers: Sequence[bytearray | memoryview], position: 
 
 
 def use_large_pages(memory: mmap.mmap) -> None:
-    """Ask for huge pages, which need fewer look-ups of addresses; elsewhere nothing."""
+    """Request huge pages, which need fewer address look-ups; elsewhere nothing."""
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
@@ -111,7 +111,7 @@ def use_large_pages(memory: mmap.mmap) -> None:
 def keep_freed_memory() -> None:
     """Make glibc's malloc keep all memory that is freed; elsewhere nothing.
 
-    It is needed again at once, and page faults of fresh memory are among the largest costs of training on a CPU.
+    The memory is needed again at once, and page faults of fresh memory are among the largest costs of training on a CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -39,7 +39,7 @@ def deferred_signals(alone: bool) -> Iterator[Callable[[], int]]:
 
     Args:
         alone: whether this is the only process. Otherwise the scheduler, launcher and terminal send the same signal, so signals
-            within a few seconds count as one; and the caller must share it with the other processes before it stops.
+            within a few seconds count as one; and the caller must send its number to the other processes before it stops.
     """
     caught: list[int] = []
     since = 0.0

@@ -58,7 +58,7 @@ def show_networks(config: dict[str, Any]) -> None:
 
 def show_scene(summary: dict[str, Any]) -> None:
     """Print `Scene.summary`."""
-    offset = f", offset {summary['offset']} of its processing baseline is taken off" if summary["offset"] else ""
+    offset = f", offset {summary['offset']} of its processing baseline is subtracted" if summary["offset"] else ""
     _console.print(f"[bold]{summary['path']}[/]: {', '.join(summary['bands'])}")
     _console.print(f"  {summary['width']}×{summary['height']} px at {summary['pixel']:g} m, {summary['crs']}{offset}")
 

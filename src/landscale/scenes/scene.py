@@ -66,7 +66,7 @@ class Scene:
 def open_scene(folder: str | Path) -> Scene:
     """Open a scene: a folder with files that are named after bands (`B02.tif`, `T33UUP_…_B02_10m.jp2`), or a MATLAB file.
 
-    Of a band at several resolutions, the native one is used. See `landscale.scenes.matlab` for MATLAB files.
+    If a band exists at several resolutions, the native one is used. See `landscale.scenes.matlab` for MATLAB files.
 
     Raises:
         BadInput: there is no such folder, no band in it, or several scenes.
@@ -105,7 +105,7 @@ def _resolution(path: Path) -> str:
 
 
 def _offset(folder: Path, files: dict[str, Path]) -> int:
-    """The offset by the first folder with information on it, from `folder` down to the common folder of the bands; else 0."""
+    """The offset by the first folder that specifies one, from `folder` down to the common folder of the bands; else 0."""
     inner = Path(os.path.commonpath([path.parent for path in files.values()])).relative_to(folder)
     for place in (*reversed(inner.parents), inner):
         offset = _offset_of(folder / place)
@@ -115,7 +115,7 @@ def _offset(folder: Path, files: dict[str, Path]) -> int:
 
 
 def _offset_of(folder: Path) -> int | None:
-    """The offset by a folder's note, its product metadata, or the baseline in its name; None if there is none of them."""
+    """The offset according to a folder's note, its product metadata, or the baseline in its name; None if it has none of them."""
     if (folder / NOTE).is_file():
         return _noted_offset(folder / NOTE)
     for path in folder.glob("MTD_MSIL[12][AC].xml"):
@@ -144,8 +144,8 @@ def _checked(path: Path, offset: object) -> int:
 class ScenePixels:
     """Open rasters of some bands of a scene.
 
-    width, height (pixels), gsd (metres a pixel), transform and crs are those of the finest band. ratios: by band, its gsd divided
-    by the finest.
+    width, height (pixels), gsd (metres per pixel), transform and crs are those of the finest band. ratios: by band, its gsd
+    divided by the finest.
 
     Raises:
         BadInput: the scene lacks a band, or bands do not fit each other.
@@ -178,7 +178,7 @@ class ScenePixels:
 
     def _check(self, path: Path, file: Any, ratio: int) -> None:
         if np.dtype(file.dtypes[0]).kind not in "iu":
-            raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected digital numbers (whole ones)")
+            raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected integers (digital numbers)")
         corner = (file.transform.c, file.transform.f)
         if np.hypot(corner[0] - self.transform.c, corner[1] - self.transform.f) > self.gsd / 2 or file.crs != self.crs:
             raise BadInput(path, f"lies at {corner} in {file.crs}, not where the other bands lie")

@@ -11,8 +11,8 @@ from landscale.scenes.manifest import Manifest, read_manifest
 from landscale.scenes.scene import Scene, ScenePixels, open_scene
 from landscale.vocabulary.bands import ALIASES, BANDS
 
-SIDE = 120  # pixels of 10 m a side of a patch: 1.2 km
-GRID = 6  # pixels of 10 m: at multiples of it, pixels of all bands start
+SIDE = 120  # side of a patch in pixels of 10 m: 1.2 km
+GRID = 6  # pixels of 10 m: at its multiples, pixels of all bands (10, 20, 60 m) start
 _MGRS = re.compile(r"_(T\d\d[A-Z]{3})(?:_|$)")
 _NATIVE = re.compile(r"_(B\d[\dA])(?:_(\d\d)m)?\.jp2$")
 

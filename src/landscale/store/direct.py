@@ -65,7 +65,7 @@ class DirectFile:
         read_into(self._file, [out.data.cast("B")], position)
 
     def drop_from_cache(self, position: int, size: int) -> None:
-        """Let the page cache drop bytes that are on the disk: reusing a cached page takes a tenth of the time of a new one."""
+        """Drop synced bytes from the page cache, so that new writes reuse its pages, in a tenth of the time of new pages."""
         drop_from_page_cache(self._file, position, size)
 
     def sync(self, *, metadata: bool = False) -> None:

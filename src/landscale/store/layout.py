@@ -24,7 +24,7 @@ case its pixels are 0.
 Attributes of the file:
 
     format      3 (this program also reads 2, which lacks `gsd` in `layout`)
-    layout      JSON of `Layout`: by plane the key, bands, side in pixels, gsd in metres a pixel and dtype; class names,
+    layout      JSON of `Layout`: by plane the key, bands, side in pixels, gsd in metres per pixel and dtype; class names,
                 nomenclature, multi_label
     classes     class names again, as text; each plane has its `bands` in the same form
     plan        digest of the source and layout: a preparation that was interrupted resumes only with the same plan
@@ -32,7 +32,7 @@ Attributes of the file:
 
 Every dataset is contiguous, uncompressed and allocated when the file is created. So it is a plain range of bytes of the file,
 which processes write with `pwrite`, without locks and without HDF5, and which training maps into memory. Text has a fixed
-length, as HDF5 stores it in headers that have checksums; text of variable length would be stored in a heap without.
+length, because HDF5 stores it in headers that have checksums; text of variable length would be stored in a heap that has none.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _GSD_IN_KEY = re.compile(r"data_(\d+)m")
 class Plane:
     """One dataset of pixels: bands that share a sampling distance, a side in pixels and a dtype.
 
-    key: name of the dataset. side: pixels a side of a patch. gsd: ground sampling distance, metres a pixel.
+    key: name of the dataset. side: side of a patch in pixels. gsd: ground sampling distance in metres per pixel.
 
     Raises:
         ValueError: gsd is not a positive number.
@@ -75,7 +75,7 @@ class Plane:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.gsd, int | float) and 0 < self.gsd < math.inf):
-            raise ValueError(f"plane {self.key}: gsd is {self.gsd!r}, expected a positive number of metres a pixel")
+            raise ValueError(f"plane {self.key}: gsd is {self.gsd!r}, expected a positive number of metres per pixel")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -108,7 +108,7 @@ class Layout:
 
     @property
     def ground(self) -> float:
-        """Metres a side of a patch, the same for all planes; an `int` where it is a whole number; 0 without planes."""
+        """Side of a patch in metres, the same for all planes; an `int` if it is a whole number; 0 without planes."""
         plane = max(self.planes, key=lambda plane: plane.side, default=None)
         side = plane.side * plane.gsd if plane else 0
         return int(side) if side == int(side) else side
@@ -133,7 +133,7 @@ class Layout:
         return cls(**{**content, "planes": tuple(planes), "classes": tuple(content["classes"])})
 
     def identity(self) -> dict[str, Any]:
-        """The fields of format 2, for digests that identify the content of a store: the same with and without `gsd`."""
+        """The fields of format 2, for digests of a store's content, which are then the same with and without `gsd`."""
         fields = asdict(self)
         for plane in fields["planes"]:
             del plane["gsd"]
@@ -146,7 +146,7 @@ class Layout:
 
     @property
     def side(self) -> int:
-        """Pixels a side of the finest plane."""
+        """Side of a patch in pixels of the finest plane."""
         return max(plane.side for plane in self.planes)
 
     def buffers(self, patches: int) -> dict[str, NDArray[np.generic]]:

@@ -22,8 +22,8 @@ class PatchStore(ABC):
 
     path: the file or folder. layout: planes and classes. classes: (N, C) uint8 of 0 and 1. splits, states: (N,) uint8, indices
     in `SPLITS` and `STATES`. statistics: by band, mean and standard deviation over the train split; bands that are 0 everywhere
-    are missing, and all are without a train split. attributes: `plan` and `provenance`. proof: what `damaged` compares, for
-    people.
+    are missing, and so are all bands if there is no train split. attributes: `plan` and `provenance`. proof: text for users
+    about what `damaged` compares.
     """
 
     proof: ClassVar[str]
@@ -37,12 +37,12 @@ class PatchStore(ABC):
     attributes: dict[str, Any]
 
     @abstractmethod
-    def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
+    def gather(self, rows: NDArray[np.int64], arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Copy the pixels of some patches, in the order of `rows`.
 
         Args:
             rows: indices of patches in the store (n,).
-            into: by key of a plane, the array to fill: (n, bands, side, side), C-contiguous, of the plane's dtype.
+            arrays: by key of a plane, the array to fill: (n, bands, side, side), C-contiguous, of the plane's dtype.
         """
 
     @abstractmethod
@@ -59,7 +59,7 @@ class PatchStore(ABC):
 
     @abstractmethod
     def damaged(self) -> Iterator[tuple[int, bool]]:
-        """Read every whole patch, in order: its index, and whether it is damaged, judged by the store's `proof`.
+        """Read every whole patch, in order: its index, and whether it is damaged. `proof` states how that is checked.
 
         Patches that are not whole are included only if they are damaged.
 
@@ -70,7 +70,7 @@ class PatchStore(ABC):
     @property
     @abstractmethod
     def size(self) -> int:
-        """Bytes of the file on the disk."""
+        """Size of the file in bytes."""
 
     def __len__(self) -> int:
         """Number of whole patches."""

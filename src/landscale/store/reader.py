@@ -32,8 +32,8 @@ class MappedStore(PatchStore):
     def size(self) -> int:
         return self.path.stat().st_size
 
-    def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
-        for key, out in into.items():
+    def gather(self, rows: NDArray[np.int64], arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        for key, out in arrays.items():
             np.take(self._maps[key], rows, axis=0, out=out, mode="clip")  # other modes copy once more
 
     def column(self, key: str) -> NDArray[Any]:

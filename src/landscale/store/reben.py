@@ -32,19 +32,19 @@ from landscale.vocabulary.nomenclatures import nomenclature
 
 
 class Instrument:
-    """The values of one instrument in an environment; all hold the same planes."""
+    """The values of one instrument (Sentinel-1 or -2) in an environment; all have the same planes."""
 
     def __init__(self, environment: LmdbEnvironment, planes: tuple[Plane, ...]) -> None:
         self.planes = planes
         self._environment, self._decoder = environment, SafetensorsDecoder(planes)
 
-    def gather(self, keys: Sequence[bytes], into: Mapping[str, NDArray[np.generic]]) -> None:
-        """Copy pixels of the patches `keys` into those of the instrument's planes that `into` has; see `PatchStore.gather`.
+    def gather(self, keys: Sequence[bytes], arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Copy pixels of the patches `keys` into those of the instrument's planes that `arrays` has; see `PatchStore.gather`.
 
         Raises:
             BadStore: a value is missing or damaged; the message has its key.
         """
-        buffers = {p.key: into[p.key].data.cast("B") for p in self.planes if p.key in into and keys}
+        buffers = {p.key: arrays[p.key].data.cast("B") for p in self.planes if p.key in arrays and keys}
         if not buffers:
             return
         with self._environment.reading() as transaction:
@@ -65,9 +65,9 @@ class PatchValues:
     instruments: tuple[Instrument, ...]
     keys: tuple[NDArray[np.bytes_], ...]
 
-    def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
+    def gather(self, rows: NDArray[np.int64], arrays: Mapping[str, NDArray[np.generic]]) -> None:
         for instrument, keys in zip(self.instruments, self.keys, strict=True):
-            instrument.gather(keys[rows].tolist(), into)
+            instrument.gather(keys[rows].tolist(), arrays)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class RebenStore(PatchStore):
     def size(self) -> int:
         return self._environment.data.stat().st_size
 
-    def gather(self, rows: NDArray[np.int64], into: Mapping[str, NDArray[np.generic]]) -> None:
-        self._values.gather(rows, into)
+    def gather(self, rows: NDArray[np.int64], arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        self._values.gather(rows, arrays)
 
     def column(self, key: str) -> NDArray[Any]:
         self._check_column(key)
@@ -102,10 +102,10 @@ class RebenStore(PatchStore):
             problems = [str(error)]
         if problems:
             raise BadStore(self.path, f"is a damaged LMDB environment: {problems[0]}")
-        into = self.layout.buffers(1)
+        arrays = self.layout.buffers(1)
         for row in range(len(self.states)):
             try:
-                self.gather(np.array([row]), into)
+                self.gather(np.array([row]), arrays)
             except BadStore:
                 yield row, True
             else:
@@ -140,7 +140,7 @@ def open_reben(path: str | Path, labels: str | None = None) -> RebenStore:
     if twice := table["name"][table["name"].duplicated()].tolist():
         raise BadStore(metadata, f"lists the patch {twice[0]} more than once")
     stored = environment.keys()
-    found = {key: _among(table[key], stored) for key in ("name", "partner")}
+    found = {key: _is_in(table[key], stored) for key in ("name", "partner")}
     instrument_keys = [
         (key, planes) for key, planes in (("name", SENTINEL2), ("partner", SENTINEL1)) if found[key].any()
     ]
@@ -183,7 +183,7 @@ def open_reben(path: str | Path, labels: str | None = None) -> RebenStore:
 
 
 def patch_values(store: RebenStore) -> PatchValues:
-    """Where the pixels of an environment are, for readers that copy single patches."""
+    """The values of all patches of an environment, for readers that copy single patches."""
     return store._values
 
 
@@ -193,7 +193,7 @@ def find_beside(path: Path, name: str) -> Path | None:
     return next((f / name for f in (folder, folder.parent) if (f / name).is_file()), None)
 
 
-def _among(names: pd.Series[str], keys: set[bytes]) -> NDArray[np.bool_]:
+def _is_in(names: pd.Series[str], keys: set[bytes]) -> NDArray[np.bool_]:
     return np.fromiter((name.encode() in keys for name in names), bool, len(names))
 
 

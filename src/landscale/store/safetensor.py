@@ -41,12 +41,12 @@ class SafetensorsDecoder:
         self._planes = tuple(planes)
         self._known: dict[bytes, tuple[int, tuple[_Piece, ...]]] = {}
 
-    def copy(self, value: memoryview, into: Mapping[str, memoryview], row: int) -> None:
+    def copy(self, value: memoryview, arrays: Mapping[str, memoryview], row: int) -> None:
         """Copy one value to a row of a batch.
 
         Args:
             value: the patch as safetensors.
-            into: by key of a plane, the bytes of the batch's array; planes that are missing are not copied.
+            arrays: by key of a plane, the bytes of the batch's array; planes that are missing are not copied.
             row: the row of the batch.
 
         Raises:
@@ -57,9 +57,9 @@ class SafetensorsDecoder:
         if len(value) != size:
             raise ValueError(f"has {len(value)} bytes, its header announces {size}")
         for key, begin, end, target, patch in pieces:
-            if key in into:
+            if key in arrays:
                 at = row * patch + target
-                into[key][at : at + end - begin] = value[begin:end]
+                arrays[key][at : at + end - begin] = value[begin:end]
 
     def _parse_new(self, header: bytes, value: memoryview) -> tuple[int, tuple[_Piece, ...]]:
         tensors, size = _parse(header, len(value))

@@ -39,7 +39,7 @@ def mean_and_deviation(parts: Iterable[NDArray[np.float64]], pixels: Sequence[in
     result = np.full((len(pixels), 2), np.nan)
     for b, (first, second) in enumerate(total if patches else []):
         count = pixels[b] * patches
-        # Dividing last keeps integers exact up to here; a difference of squared means would lose small deviations.
+        # Dividing last keeps integers exact up to this point; a difference of squared means would lose small deviations.
         result[b] = first / count, max((count * second - first * first) / count**2, 0.0) ** 0.5
     return result
 
@@ -55,7 +55,7 @@ def _sum(numbers: NDArray[np.float64]) -> float:
 class TrainStatistics(Mapping[str, tuple[float, float]]):
     """Mean and standard deviation of each band over the train split of a store, computed on first access.
 
-    They are cached beside the store in `NAME.statistics.json`, if that can be written, and are valid for the same `plan`.
+    They are cached next to the store in `NAME.statistics.json`, if that can be written, and are valid for the same `plan`.
 
     Args:
         path: the store. plan: digest of its content. layout: its planes. train: rows of the train split (n,). gather: reads

@@ -31,7 +31,7 @@ _DEPTHS = {_FOLDER_S2_V1: 2, FOLDER_V1: 2, FOLDER_S2: 3, FOLDER_V2: 3}  # folder
 
 @dataclass(frozen=True)
 class OpticalArchiveV1:
-    """The Sentinel-2 archive of v1: labels are in the archive, splits and flags in lists beside it."""
+    """The Sentinel-2 archive of v1: labels are in the archive, splits and flags in lists next to it."""
 
     path: Path
     labels: Nomenclature
@@ -121,7 +121,7 @@ def survey_archives(
     Args:
         inputs: split or None, and the archive.
         labels: `clc43` (v1's default) or `ben19` (v2's default and only choice).
-        lists: folder with v1's lists, or v2's `metadata.parquet`; by default `metadata`, or that file, beside the archive.
+        lists: folder with v1's lists, or v2's `metadata.parquet`; by default `metadata`, or that file, next to the archive.
 
     Raises:
         BadInput: another kind of archive, two that do not belong together, or damaged metadata.

@@ -38,9 +38,9 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
 
     Args:
         inputs: split or None, and a folder: the one that contains `BigEarthNet-v1.0` or `BigEarthNet-S2`, or that folder
-            itself, in which case a Sentinel-1 folder beside it is not read.
+            itself, in which case a Sentinel-1 folder next to it is not read.
         labels: `clc43` (v1's default) or `ben19` (v2's default and only choice).
-        lists: folder with v1's split, snow and cloud lists; by default `metadata` beside the patches. Refused for v2.
+        lists: folder with v1's split, snow and cloud lists; by default `metadata` next to the patches. Refused for v2.
 
     Raises:
         BadInput: neither version, or damaged metadata.
@@ -63,7 +63,7 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
 
 
 def is_synthetic(folder: Path) -> bool:
-    """Whether `datasets.synthetic` wrote these patches, which it marks by a file beside them. Stores and models keep the mark."""
+    """Whether `datasets.synthetic` wrote these patches: it marks them by a file next to them. Stores and models keep the mark."""
     return (folder / "synthetic.json").exists() or (folder.parent / "synthetic.json").exists()
 
 

@@ -8,7 +8,7 @@ covers a part of this:
   `--kill-on-bad-exit`) and mpirun end the job. None of them sees a process that hangs or is suspended, and what they print
   (an exit code or a signal, each in its own form) does not contain the step that the training had reached.
 - **The process group's time-out** ends a collective after a fixed limit, 10 minutes for NCCL and 30 for gloo. It cannot
-  tell a hanging rank from one that legitimately takes longer (the first rank writing a checkpoint, an evaluation on one
+  distinguish a hanging rank from a slow one (the first rank writing a checkpoint, an evaluation on one
   rank), it names neither rank nor host, and with NCCL it ends the process at once. So the group's limit is set to days
   here (`landscale.distributed.ranks`), and this package decides instead.
 

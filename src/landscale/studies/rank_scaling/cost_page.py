@@ -25,7 +25,7 @@ _TEXT_COLUMNS = ("kind", "backend", "400 Gb/s InfiniBand")
 
 
 def sedona_section() -> list[str]:
-    """Every measured time of Sedona et al. 2019, beside the model fitted to two of them."""
+    """Every measured time of Sedona et al. 2019, next to the model fitted to two of them."""
     points = {gpus: SEDONA_EPOCH_SECONDS[gpus] for gpus in FITTED_GPUS}
     fitted, nominal = (
         fit_step_cost(points, SEDONA_PATCHES, SEDONA_BATCH, SEDONA_GRADIENT_BYTES, JUWELS, factor)

@@ -1,4 +1,4 @@
-"""A rank-scaling study as a Markdown page: what was measured, and beside it the predictions of the cost model."""
+"""A rank-scaling study as a Markdown page: what was measured, and next to it the predictions of the cost model."""
 
 from __future__ import annotations
 
