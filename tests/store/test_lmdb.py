@@ -219,7 +219,7 @@ def test_threads_and_forks(reben_lmdb: Path) -> None:
         for _ in range(10):
             child = os.fork()
             if not child:
-                opened = len(lmdb_environments._OPEN._by_file)
+                opened = len(lmdb_environments._ENVIRONMENTS._by_file)
                 right = np.array_equal(store.pixels("data_20m", np.arange(16)), expected)
                 os._exit(0 if right and not opened else 1)
             codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -229,7 +229,7 @@ def test_threads_and_forks(reben_lmdb: Path) -> None:
             thread.join()
     assert codes == [0] * 10
     assert not wrong
-    assert lmdb_environments._OPEN._readers == 0
+    assert lmdb_environments._ENVIRONMENTS._readers == 0
 
 
 def test_the_lmdb_is_pickled_without_open_handles(reben_lmdb: Path) -> None:

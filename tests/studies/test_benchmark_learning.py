@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from conftest import Cli
 from landscale.models import ZOO, describe_model
 from landscale.studies.zoo import learning
-from landscale.studies.zoo.learning import FALL, TASKS
+from landscale.studies.zoo.learning import LEARNT_RATIO, TASKS
 from landscale.studies.zoo.learning_page import learning_page, learning_rows, learning_section, learning_summary
 from landscale.studies.zoo.page import zoo_page
 from landscale.testing import make_store, sentinel_planes
@@ -75,7 +75,7 @@ def test_networks_learn_and_an_interrupted_command_is_resumed(cli: Cli, tmp_path
         assert len(row["losses"]) == 12
         assert (row["first"], row["last"]) == (np.mean(row["losses"][:3]), np.mean(row["losses"][-3:]))
         assert row["learns"]
-        assert row["last"] < FALL * row["first"]
+        assert row["last"] < LEARNT_RATIO * row["first"]
         assert 0 < row["constant"] < np.log(2)  # because the classes differ between patches
         assert row["seconds"] > 0
 
@@ -182,7 +182,7 @@ def test_no_constant_prediction_has_a_lower_loss(targets, data):
 def figures(name: str, sizes: tuple[int, int], first: float, last: float, constant: float) -> dict[str, Any]:
     row = {"name": name, "family": "f", "bands": sizes[0], "classes": sizes[1], "rate": 1e-3, "seconds": 1.25}
     row |= {"first": first, "last": last, "constant": constant}
-    return row | {"learns": last < FALL * first, "looks": last < constant}
+    return row | {"learns": last < LEARNT_RATIO * first, "looks": last < constant}
 
 
 CONTENT: dict[str, Any] = {

@@ -40,13 +40,13 @@ def s1_value(patch: Patch) -> bytes:
 
 
 def put(path: Path, values: dict[str, bytes], *, subdir: bool = True) -> None:
-    lmdb_environments._OPEN.close()  # LMDB allows one open environment of a file per process
+    lmdb_environments._ENVIRONMENTS.close()  # LMDB allows one open environment of a file per process
     try:
         with lmdb.open(str(path), map_size=1 << 28, subdir=subdir) as environment, environment.begin(write=True) as t:
             for key, content in values.items():
                 t.put(key.encode(), content)
     finally:
-        lmdb_environments._OPEN.resume()
+        lmdb_environments._ENVIRONMENTS.resume()
 
 
 def write(path: Path, s2: Sequence[Patch] = PATCHES, s1: Sequence[Patch] = (), *, subdir: bool = True) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from landscale.datasets import dataset_names, load_dataset
 from landscale.errors import LandscaleError
 
-_DEST = "dataset option "  # prefix of their names in the namespace
+_DEST_PREFIX = "dataset option "  # of the names of these options in the namespace
 
 
 def add_dataset_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -36,14 +36,16 @@ def add_dataset_options(parser: argparse.ArgumentParser, words: Sequence[str]) -
                     type=option.parse,
                     metavar=option.metavar or option.name.upper(),
                     help=option.help,
-                    dest=_DEST + option.name,
+                    dest=_DEST_PREFIX + option.name,
                     default=argparse.SUPPRESS,
                 )
 
 
 def given_dataset_options(options: argparse.Namespace) -> dict[str, Any]:
     """The values of the data set options that were given, by name."""
-    return {key.removeprefix(_DEST): value for key, value in vars(options).items() if key.startswith(_DEST)}
+    return {
+        key.removeprefix(_DEST_PREFIX): value for key, value in vars(options).items() if key.startswith(_DEST_PREFIX)
+    }
 
 
 def split_input(word: str) -> tuple[str | None, Path]:

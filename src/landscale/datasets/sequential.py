@@ -23,7 +23,7 @@ from landscale.store import Layout, Plane
 if TYPE_CHECKING:  # worker processes start without pandas
     import pandas as pd
 
-_ENDS = 1 << 20  # bytes of each end of an archive that its digest covers
+_DIGESTED = 1 << 20  # bytes at the beginning and at the end of an archive that its digest covers
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ class SequentialSurvey:
             if archive is not None:
                 size = archive.path.stat().st_size
                 with archive.path.open("rb") as file:
-                    digest.update(size.to_bytes(8, "big") + file.read(_ENDS))
-                    file.seek(max(0, size - _ENDS))
+                    digest.update(size.to_bytes(8, "big") + file.read(_DIGESTED))
+                    file.seek(max(0, size - _DIGESTED))
                     digest.update(file.read())
         for path in self.primary.metadata_files():
             digest.update(path.name.encode() + path.read_bytes())

@@ -106,10 +106,10 @@ def _received(path: Path) -> int:
 
 
 @contextmanager
-def _megabytes(what: str, size: int) -> Iterator[Callable[[int], None]]:
+def _megabytes(label: str, size: int) -> Iterator[Callable[[int], None]]:
     """A progress bar in whole megabytes over `size` bytes; yields a function that advances it by bytes."""
     done = 0
-    with progress_bar(what, math.ceil(size / MEGABYTE), "MB") as advance:
+    with progress_bar(label, math.ceil(size / MEGABYTE), "MB") as advance:
 
         def more(length: int) -> None:
             nonlocal done

@@ -108,16 +108,18 @@ class Tarball:
         """Offset of the last header in the tar archive."""
         return self._before + self._at - 512
 
-    def _content(self, size: int, most: int, member: str = "") -> memoryview:
+    def _content(self, size: int, limit: int, member: str = "") -> memoryview:
         """The content that follows a header, of a member or of an extended header."""
         at = self._before + self._at
-        if size <= most:
+        if size <= limit:
             data = self._take(size)
             if len(data) == size:
                 return data
         what = f"member {member}" if member else f"header at byte {at - 512}"
-        large = f"has {size} bytes, expected at most {most}"
-        raise BadInput(self._path, f"{what}: {large if size > most else 'is truncated, as the archive ends within it'}")
+        large = f"has {size} bytes, expected at most {limit}"
+        raise BadInput(
+            self._path, f"{what}: {large if size > limit else 'is truncated, as the archive ends within it'}"
+        )
 
     def _size(self, header: bytes) -> int:
         """The size in bytes of the content that follows a header of 512 bytes."""

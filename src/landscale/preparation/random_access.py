@@ -31,7 +31,7 @@ from landscale.store import PENDING, WHOLE, StoreWriter, create_store, open_stor
 if TYPE_CHECKING:  # it imports torch, which a preparation by one process does not need
     from landscale.distributed import Ranks
 
-_FOR_THE_READER = ("location", "job")  # columns of a survey that are not stored: the files may be moved
+_READER_COLUMNS = ("location", "job")  # columns of a survey that are not stored: the files may be moved
 
 
 def prepare_random_access(
@@ -132,7 +132,7 @@ def _digest(survey: Survey) -> str:
     """64 hexadecimal digits that change whenever the content of the store would change; resuming needs the same."""
     digest = hashlib.sha256(json.dumps([survey.layout.identity(), survey.provenance], sort_keys=True).encode())
     for key in sorted(map(str, survey.table)):
-        if key not in _FOR_THE_READER:
+        if key not in _READER_COLUMNS:
             digest.update("\n".join([key, *map(str, survey.table[key])]).encode())
     if survey.classes is not None:
         digest.update(survey.classes.tobytes())
@@ -140,6 +140,6 @@ def _digest(survey: Survey) -> str:
 
 
 def _create(survey: Survey, path: Path, digest: str) -> None:
-    columns = {str(key): survey.table[key].to_numpy() for key in survey.table if key not in _FOR_THE_READER}
+    columns = {str(key): survey.table[key].to_numpy() for key in survey.table if key not in _READER_COLUMNS}
     provenance = json.dumps(survey.provenance | {"landscale": version("landscale")})
     create_store(path, survey.layout, columns, {"plan": digest, "provenance": provenance})

@@ -29,7 +29,7 @@ from landscale.vocabulary.bands import ALIASES, BANDS
 _FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_(\d\dm))?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
 _BASELINE = re.compile(r"_N(\d{4})_")
 _OFFSET = re.compile(r"<(?:BOA|RADIO)_ADD_OFFSET[^>]*>\s*(-?\d+)\s*<")
-NOTE = "scene.json"  # written by superres apply: the offset of the digital numbers, {"offset": 1000, …}
+NOTE_FILE = "scene.json"  # written by superres apply: the offset of the digital numbers, {"offset": 1000, …}
 REPROCESSED = 9999  # baseline in the names of BigEarthNet v2, whose digital numbers have no offset
 
 
@@ -116,8 +116,8 @@ def _offset(folder: Path, files: dict[str, Path]) -> int:
 
 def _offset_of(folder: Path) -> int | None:
     """The offset according to a folder's note, its product metadata, or the baseline in its name; None if it has none of them."""
-    if (folder / NOTE).is_file():
-        return _noted_offset(folder / NOTE)
+    if (folder / NOTE_FILE).is_file():
+        return _noted_offset(folder / NOTE_FILE)
     for path in folder.glob("MTD_MSIL[12][AC].xml"):
         try:
             offsets = {-int(value) for value in _OFFSET.findall(path.read_text(encoding="utf-8"))}

@@ -59,7 +59,7 @@ class LmdbEnvironment:
             BadStore: the environment cannot be opened, or LMDB finds it damaged.
         """
         try:
-            with _OPEN.reading(self.data) as environment, environment.begin(buffers=True) as transaction:
+            with _ENVIRONMENTS.reading(self.data) as environment, environment.begin(buffers=True) as transaction:
                 yield transaction
         except (lmdb.Error, OSError, MemoryError) as error:
             raise BadStore(self.path, f"cannot be read by LMDB ({reason(error)})") from None
@@ -79,7 +79,7 @@ class LmdbEnvironment:
                     raise BadStore(self.path, "is not an LMDB environment in the byte order of this machine")
                 # After the magic number: version, address, map size, two tables of 48 bytes each (the first starts with
                 # the page size), last page, transaction. The first two pages have a copy each; the later transaction is valid.
-                metas = []
+                meta_pages = []
                 page = 0
                 for copy in range(2):
                     file.seek(copy * page + at)
@@ -90,10 +90,10 @@ class LmdbEnvironment:
                     if content[:4] != _MAGIC or page not in _PAGE_SIZES:
                         raise BadStore(self.path, "is an LMDB environment whose first pages are damaged")
                     last, transaction = struct.unpack_from("=QQ", content, 120)
-                    metas.append((transaction, (last + 1) * page))
+                    meta_pages.append((transaction, (last + 1) * page))
         except OSError as error:
             raise BadStore(self.data, f"cannot be read ({error.strerror})") from None
-        transaction, announced = max(metas)
+        transaction, announced = max(meta_pages)
         if size < announced:
             raise BadStore(self.path, f"is truncated: {self.data.name} has {size} bytes, its pages need {announced}")
         return int(transaction)
@@ -141,5 +141,7 @@ class _Opened:
         self._change.release()
 
 
-_OPEN = _Opened()
-os.register_at_fork(before=_OPEN.close, after_in_parent=_OPEN.resume, after_in_child=_OPEN.resume)
+_ENVIRONMENTS = _Opened()
+os.register_at_fork(
+    before=_ENVIRONMENTS.close, after_in_parent=_ENVIRONMENTS.resume, after_in_child=_ENVIRONMENTS.resume
+)

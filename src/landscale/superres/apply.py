@@ -23,7 +23,7 @@ from landscale.runtime.documents import write_json
 from landscale.runtime.files import atomic_folder
 from landscale.runtime.parts import resumable_parts
 from landscale.runtime.progress import progress_bar
-from landscale.scenes.scene import NOTE, ScenePixels, open_scene
+from landscale.scenes.scene import NOTE_FILE, ScenePixels, open_scene
 from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of_groups, check_grid, groups_of, read_rows
 from landscale.superres.superresolver import TILE, Superresolver, count_tiles
 
@@ -54,7 +54,7 @@ def sharpen_scene(superresolver: Superresolver, scene_path: Path, out: Path) -> 
     Raises:
         BadInput: the scene lacks bands or cannot be read, or `out` holds something else.
     """
-    if out.exists() and not (out / NOTE).is_file() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out / NOTE_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(out, "exists and was not written by superres apply, expected a new or empty folder")
     scene = open_scene(scene_path)
     groups = tuple(gsd for gsd in groups_of(scene) if gsd == 10 or gsd in superresolver.networks)
@@ -97,7 +97,7 @@ def sharpen_scene(superresolver: Superresolver, scene_path: Path, out: Path) -> 
                     advance(count_tiles(rows, pixels.width) * (len(groups) - 1))
                 for band, values in zip(bands_of_groups(groups[1:]), strip, strict=True):
                     _write(files[band], values, top)
-        write_json(temporary / NOTE, note)
+        write_json(temporary / NOTE_FILE, note)
     left_out = [band for band in scene.files if band in bands_of_groups(groups_of(scene)) and band not in bands]
     return {"out": str(out), **note, **size, "crs": str(pixels.crs), "left_out": left_out}
 

@@ -145,15 +145,15 @@ def colours(names: Iterable[str]) -> list[str]:
     return [known.get(name, "#888888") for name in names]
 
 
-def columns_by_name(wanted: Sequence[str], available: Sequence[str]) -> list[list[int]]:
-    """For each class of `wanted`, its columns in `available`: the class itself, or all finer classes that it contains.
+def columns_by_name(names: Sequence[str], available: Sequence[str]) -> list[list[int]]:
+    """For each class of `names`, its columns in `available`: the class itself, or all finer classes that it contains.
 
     Raises:
         UnknownName: `available` has neither a class nor a part of it.
     """
-    finer = next((n.sources for n in NOMENCLATURES.values() if n.sources and {*wanted} <= {*n.names}), {})
+    finer = next((n.sources for n in NOMENCLATURES.values() if n.sources and {*names} <= {*n.names}), {})
     found = []
-    for name in wanted:
+    for name in names:
         columns = [
             k for k, have in enumerate(available) if name == have or (name not in available and finer.get(have) == name)
         ]

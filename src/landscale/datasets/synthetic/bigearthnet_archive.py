@@ -74,12 +74,12 @@ def write_archive(folder: Path, patches: int = 600, seed: int = 0, layout: Liter
     write_once(folder, "archive", parameters, lambda partial: _write(partial, patches, seed, layout))
 
 
-def write_once(folder: Path, what: str, parameters: Mapping[str, object], write: Callable[[Path], None]) -> None:
+def write_once(folder: Path, content: str, parameters: Mapping[str, object], write: Callable[[Path], None]) -> None:
     """Fill a temporary folder by `write` and rename it to `folder`; do nothing where `folder` exists already.
 
     Args:
         folder: absent, empty, or the result of an earlier call with the same parameters, which are in its `synthetic.json`.
-        what: describes the content in error messages.
+        content: describes the content of the folder in error messages.
         parameters: everything that the result depends on.
         write: takes an empty folder and fills it.
 
@@ -88,10 +88,12 @@ def write_once(folder: Path, what: str, parameters: Mapping[str, object], write:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if not (folder / "synthetic.json").is_file():
-            raise BadInput(folder, f"exists and is no synthetic {what}; expected a new or empty folder")
+            raise BadInput(folder, f"exists and is no synthetic {content}; expected a new or empty folder")
         found = read_json(folder / "synthetic.json")
         if found != parameters:
-            raise BadInput(folder, f"holds the synthetic {what} {json.dumps(found)}, expected {json.dumps(parameters)}")
+            raise BadInput(
+                folder, f"holds the synthetic {content} {json.dumps(found)}, expected {json.dumps(parameters)}"
+            )
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Files are not synced: that would take five times as long as drawing, and is not needed to survive a kill of the process.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from landscale.studies.results import Results, rows_with_values
-from landscale.studies.zoo.learning import FALL
+from landscale.studies.zoo.learning import LEARNT_RATIO
 
 
 def learning_page(content: Results, command: str) -> str:
@@ -23,7 +23,8 @@ def learning_section(content: Results) -> str:
         [
             f"Each network is trained for {s['steps']} steps on the same {s['batch']} {patches}, with new weights and at its"
             " own input side, by binary cross-entropy and AdamW at a constant rate. *Loss* is the mean over the first quarter"
-            f" of the steps → the mean over the last quarter. A network *learns* if the loss falls by at least {1 - FALL:.0%}."
+            f" of the steps → the mean over the last quarter. A network *learns* if the loss falls by at least"
+            f" {1 - LEARNT_RATIO:.0%}."
             " A loss in **bold** is lower than that of any prediction that is the same for all patches, so the network"
             " distinguishes the patches; other networks need more steps (`landscale benchmark learning NAME --steps 120`)."
             " This shows that a network can be trained, not how well it will score.",
