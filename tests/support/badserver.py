@@ -38,9 +38,11 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(("GET", self.path, dict(self.headers)))
         plan = self.server.plan
-        (plan.pop(0) if plan else Answer.honest)(self)
+        (plan.pop(0) if plan else Answer.send_file)(self)
 
-    def honest(self, until: int | None = None, ranges: bool = True, size: int | None = None, body: bool = True) -> None:
+    def send_file(
+        self, until: int | None = None, ranges: bool = True, size: int | None = None, body: bool = True
+    ) -> None:
         """Send the file from where it is asked for, `until` so many bytes were sent; `size` is a wrong Content-Length."""
         content, tag = self.server.content, self.server.tag
         asked = self.headers.get("Range") if ranges else None
@@ -126,7 +128,7 @@ def stall(after: int) -> Callable[[Answer], None]:
     return act
 
 
-def change(content: bytes, tag: str, then: Callable[[Answer], None] = Answer.honest) -> Callable[[Answer], None]:
+def change(content: bytes, tag: str, then: Callable[[Answer], None] = Answer.send_file) -> Callable[[Answer], None]:
     def act(answer: Answer) -> None:
         answer.server.content, answer.server.tag = content, tag
         then(answer)
