@@ -51,9 +51,9 @@ def test_existing_files_are_checked_and_not_downloaded_again(server: Server, tmp
         (tmp_path / "a.zip", len(CONTENT), "downloaded"),
         (tmp_path / "lists" / "b.csv", len(CONTENT), "downloaded"),
     ]
-    server.asked.clear()
+    server.requests.clear()
     assert [f.state for f in download(archive, tmp_path, retries=QUICK)] == ["there already"] * 2
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("damaged", [OTHER, CONTENT[:-1], b""])
@@ -149,7 +149,7 @@ def test_the_command_prints_files_and_next_commands(
     words = ["download", "small", "--root", str(root), "--mirror", f"{server.url}/mirror"]
     assert main(words) == 0
     out = capfd.readouterr().out.splitlines()
-    assert {path for _, path, _ in server.asked} == {"/mirror/a.zip", "/mirror/b.csv"}
+    assert {path for _, path, _ in server.requests} == {"/mirror/a.zip", "/mirror/b.csv"}
     assert out == [
         f"{root}/a.zip: downloaded, 100.0 kB, {digest(CONTENT).replace(':', ' ')} as expected",
         f"{root}/lists/b.csv: downloaded, 100.0 kB, {digest(CONTENT).replace(':', ' ')} as expected",
@@ -202,7 +202,7 @@ sys.exit(main())
     assert first.wait() == code
     assert names(root) == [".big.tar.partial", ".big.tar.partial.version"]
     come = partial.stat().st_size
-    server.asked.clear()
+    server.requests.clear()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert (root / "big.tar").read_bytes() == server.content
     assert server.received() == [f"bytes={come}-"]

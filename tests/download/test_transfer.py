@@ -68,11 +68,11 @@ def test_only_new_bytes_reset_the_count_of_failures(server: Server, tmp_path: Pa
     server.plan = [drop(1_000)] * 20
     bring(server, tmp_path / "forward")
     assert (tmp_path / "forward").read_bytes() == CONTENT
-    server.asked.clear()
+    server.requests.clear()
     server.plan = [drop(1_000, ranges=False)] * 20
     with pytest.raises(BadInput, match="the connection ended after 1,000 of 100,000 bytes"):
         bring(server, tmp_path / "again")
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
 
 
 def test_a_server_without_ranges_sends_all_of_it_again(server: Server, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_complete_partial_file_needs_no_server(server: Server, tmp_path: Path)
     (tmp_path / ".file.partial").write_bytes(CONTENT)
     bring(server, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
@@ -171,7 +171,7 @@ def test_permanent_failures_are_not_retried(server: Server, tmp_path: Path, code
     server.plan = [status(code)] * 9
     with pytest.raises(BadInput, match=f"{server.url}/file: the server answers {code}"):
         bring(server, tmp_path / "file")
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
     assert names(tmp_path) == []
 
 
@@ -240,7 +240,7 @@ def test_a_full_disk_is_not_retried(server: Server, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(transfer._Partial, "append", full)
     with pytest.raises(OSError, match="No space left on device"):
         bring(server, tmp_path / "file")
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_two_processes_do_not_write_one_file(server: Server, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_rgb_weights_in_any_band_order_are_copied_bit_for_bit():
     assert torch.equal(adapt_weights(weight, map_channels(("B02", "B03", "B04"), RGB)), weight.flip(1))
 
 
-def test_radar_channels_take_the_mean_of_the_colsave_random_weights():
+def test_radar_channels_take_the_mean_of_the_colours():
     weight = torch.randn(8, 3, 5, 5)
     vv, vh = adapt_weights(weight, map_channels(("VV", "VH"), RGB)).unbind(1)
     assert torch.equal(vv, vh)

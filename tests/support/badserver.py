@@ -32,28 +32,28 @@ class Answer(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_HEAD(self) -> None:
-        self.server.asked.append(("HEAD", self.path, dict(self.headers)))
+        self.server.requests.append(("HEAD", self.path, dict(self.headers)))
         self.server.head(self)
 
     def do_GET(self) -> None:
-        self.server.asked.append(("GET", self.path, dict(self.headers)))
+        self.server.requests.append(("GET", self.path, dict(self.headers)))
         plan = self.server.plan
         (plan.pop(0) if plan else Answer.send_file)(self)
 
     def send_file(
         self, until: int | None = None, ranges: bool = True, size: int | None = None, body: bool = True
     ) -> None:
-        """Send the file from where it is asked for, `until` so many bytes were sent; `size` is a wrong Content-Length."""
+        """Send the file from the requested byte on, at most `until` bytes; `size`: a wrong Content-Length to send."""
         content, tag = self.server.content, self.server.tag
-        asked = self.headers.get("Range") if ranges else None
+        requested = self.headers.get("Range") if ranges else None
         if self.headers.get("If-Range", tag) not in (tag, self.server.modified):
-            asked = None
-        begin = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+            requested = None
+        begin = int(requested.removeprefix("bytes=").removesuffix("-")) if requested else 0
         if begin >= len(content):
             self.status(416)
             return
-        self.send_response(206 if asked else 200)
-        if asked:
+        self.send_response(206 if requested else 200)
+        if requested:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - begin if size is None else size))
         if tag:
@@ -88,17 +88,17 @@ class Server(http.server.ThreadingHTTPServer):
         self.modified = ""
         self.plan: list[Callable[[Answer], None]] = []
         self.head: Callable[[Answer], None] = lambda answer: answer.send_file(body=False)
-        self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def received(self, header: str = "Range") -> list[str | None]:
-        return [headers.get(header) for method, _, headers in self.asked if method == "GET"]
+        return [headers.get(header) for method, _, headers in self.requests if method == "GET"]
 
     def handle_error(self, *_: Any) -> None:
-        pass  # clients that hang up are what this is about
+        pass  # the tests make clients close the connection
 
 
 def drop(after: int, ranges: bool = True) -> Callable[[Answer], None]:
@@ -160,5 +160,5 @@ def names(folder: Path) -> list[str]:
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never happened"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.01)
