@@ -1,4 +1,4 @@
-"""Evaluation: every patch once, bands and classes by name. Weights: loaded unchanged, or refused."""
+"""Evaluation uses every patch once and matches bands and classes by name; weights are loaded unchanged or refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ORDERS = {  # the same patches under three arrangements of planes, bands and cla
 
 
 @pytest.fixture(autouse=True)
-def _exact(monkeypatch):
+def deterministic_inference(monkeypatch):
     """One thread and no bfloat16: so that results do not depend on how patches are grouped into batches."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -146,10 +146,10 @@ def test_probabilities_are_in_the_order_of_the_patches_on_any_number_of_ranks(cl
     """The other ranks are simulated: `gather` computes their parts."""
     store = stores["home"]
     patches = store.patches("test")
-    straight = infer(classifier, store, patches, Ranks(), 64, show=False)
+    forward = infer(classifier, store, patches, Ranks(), 64, show=False)
     backward = infer(classifier, store, patches[::-1].copy(), Ranks(), 7, show=False)
-    assert np.allclose(backward[::-1], straight, atol=1e-5)
-    assert len(np.unique(straight.round(4), axis=0)) == len(patches)
+    assert np.allclose(backward[::-1], forward, atol=1e-5)
+    assert len(np.unique(forward.round(4), axis=0)) == len(patches)
 
     class SimulatedRanks(Ranks):
         def gather(self, value):
@@ -162,22 +162,22 @@ def test_probabilities_are_in_the_order_of_the_patches_on_any_number_of_ranks(cl
 
     for world in (2, 3, 50):  # also more ranks than batches
         found = infer(classifier, store, patches, SimulatedRanks(0, world), 4, show=False)
-        assert np.allclose(found, straight, atol=1e-5)
+        assert np.allclose(found, forward, atol=1e-5)
 
 
 def test_a_store_without_train_is_scored_with_the_statistics_of_the_weights(classifier, stores, tmp_path):
     home = stores["home"]
     rows = home.patches("test")
-    only = make_store(
+    test_only = make_store(
         tmp_path / "test.h5",
         planes=sentinel_planes(12),
         splits={"test": len(rows)},
         labels=home.classes[rows],
         pixels={plane.key: home.pixels(plane.key, rows) for plane in home.layout.planes},
     )
-    assert only.statistics == {}
-    assert np.array_equal(probabilities(classifier, only), probabilities(classifier, home))
-    assert evaluate(classifier, only, "test", show=False) == evaluate(classifier, home, "test", show=False)
+    assert test_only.statistics == {}
+    assert np.array_equal(probabilities(classifier, test_only), probabilities(classifier, home))
+    assert evaluate(classifier, test_only, "test", show=False) == evaluate(classifier, home, "test", show=False)
 
 
 def test_views_are_averaged_over_rotations_and_reflections(classifier, stores):
@@ -218,22 +218,22 @@ def test_a_missing_split_band_or_class_is_refused(classifier, stores, tmp_path):
 KEYS = {"patches", "split", "micro_f1", "macro_f1", "micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap"}
 
 
-def test_the_command_prints_one_object(classifier, stores, tmp_path):
+def test_the_evaluate_command_prints_one_json_object(classifier, stores, tmp_path):
     """The installed command: only JSON on stdout, progress on stderr, the same figures in the file."""
     save_weights(tmp_path / "weights", classifier, {})
     command = [str(Path(sys.executable).with_name("landscale")), "evaluate", str(tmp_path / "weights")]
     command += [str(stores["home"].path), "--split", "test", "--json", "--out", str(tmp_path / "scores.json")]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("\n") == 1
-    figures = json.loads(ended.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("\n") == 1
+    figures = json.loads(process.stdout)
     assert set(figures) >= KEYS | {"counts"}
     assert "accuracy" not in figures
     assert figures["patches"] == 39
     assert [row["name"] for row in figures["counts"]] == list(CLASSES)
     assert all(set(row) >= {"name", "tp", "fp", "fn", "tn", "support"} for row in figures["counts"])
     assert all(type(row[key]) is int for row in figures["counts"] for key in ("tp", "fp", "fn", "tn", "support"))
-    assert "evaluate" in ended.stderr
+    assert "evaluate" in process.stderr
     assert json.loads((tmp_path / "scores.json").read_text()) == figures
 
 
@@ -252,7 +252,7 @@ def test_single_label_scores_have_an_accuracy(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "words,pattern",
+    "args,pattern",
     [
         (["WEIGHTS", "STORE", "--split", "vali"], "unknown split 'vali'"),
         (["WEIGHTS", "nothing.h5"], "no such store"),
@@ -263,13 +263,13 @@ def test_single_label_scores_have_an_accuracy(tmp_path, capsys):
         (["WEIGHTS", "STORE", "--bath", "8"], "--bath"),
     ],
 )
-def test_bad_input_is_refused_with_one_line(classifier, stores, tmp_path, capsys, monkeypatch, words, pattern):
+def test_bad_input_is_refused_with_one_line(classifier, stores, tmp_path, capsys, monkeypatch, args, pattern):
     import re
 
     monkeypatch.chdir(tmp_path)
     save_weights(tmp_path / "weights", classifier, {})
-    places = {"WEIGHTS": "weights", "STORE": str(stores["home"].path)}
-    assert main(["evaluate", *(places.get(word, word) for word in words), "--json"]) == 2
+    paths = {"WEIGHTS": "weights", "STORE": str(stores["home"].path)}
+    assert main(["evaluate", *(paths.get(arg, arg) for arg in args), "--json"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     lines = [line for line in err.splitlines() if line.startswith("landscale: ")]
@@ -290,10 +290,10 @@ def test_scores_of_a_run_are_written_to_its_folder(classifier, stores, tmp_path,
 
 def test_loaded_weights_equal_the_saved_ones(classifier, stores, tmp_path):
     save_weights(tmp_path / "weights", classifier, {"recipe": "tests", "seed": 3})
-    back = landscale.load_model(tmp_path / "weights")
-    assert not back.training
-    assert np.array_equal(probabilities(back, stores["home"]), probabilities(classifier, stores["home"]))
-    d, before = back.description, classifier.description
+    loaded = landscale.load_model(tmp_path / "weights")
+    assert not loaded.training
+    assert np.array_equal(probabilities(loaded, stores["home"]), probabilities(classifier, stores["home"]))
+    d, before = loaded.description, classifier.description
     assert (d.classes, d.bands, d.thresholds, d.views, d.side, d.ground) == (
         before.classes,
         before.bands,
@@ -303,12 +303,12 @@ def test_loaded_weights_equal_the_saved_ones(classifier, stores, tmp_path):
         before.ground,
     )
     assert {b: tuple(v) for b, v in d.statistics.items()} == {b: tuple(v) for b, v in before.statistics.items()}
-    assert evaluate(back, stores["planes"], "test", show=False) == evaluate(
+    assert evaluate(loaded, stores["planes"], "test", show=False) == evaluate(
         classifier, stores["home"], "test", show=False
     )
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {"model.safetensors", "config.json", "README.md"}
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
-    save_weights(tmp_path / "again", back, {"recipe": "tests", "seed": 3})
+    save_weights(tmp_path / "again", loaded, {"recipe": "tests", "seed": 3})
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
         tmp_path / "weights" / "model.safetensors"
     ).read_bytes()
@@ -334,9 +334,9 @@ def test_every_field_of_the_description_is_saved_with_the_weights(stores, tmp_pa
     torch.manual_seed(0)
     model = Classifier(replace(make_classifier(store).description, **changes)).eval()
     save_weights(tmp_path / "weights", model, {})
-    back = load_model(tmp_path / "weights")
-    assert np.array_equal(probabilities(back, store), probabilities(model, store))
-    assert evaluate(back, store, "test", show=False) == evaluate(model, store, "test", show=False)
+    loaded = load_model(tmp_path / "weights")
+    assert np.array_equal(probabilities(loaded, store), probabilities(model, store))
+    assert evaluate(loaded, store, "test", show=False) == evaluate(model, store, "test", show=False)
 
 
 def test_no_file_of_older_weights_remains_in_the_folder(classifier, stores, tmp_path):
@@ -358,16 +358,16 @@ def test_older_weights_remain_if_writing_fails(classifier, stores, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
-def flip(path, place):
+def flip(path, position):
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[position] ^= 1
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("place", [0, 9, 200, -1, -1000])
-def test_one_flipped_bit_is_refused(classifier, tmp_path, place):
+@pytest.mark.parametrize("position", [0, 9, 200, -1, -1000])
+def test_one_flipped_bit_is_refused(classifier, tmp_path, position):
     save_weights(tmp_path / "weights", classifier, {})
-    flip(tmp_path / "weights" / "model.safetensors", place)
+    flip(tmp_path / "weights" / "model.safetensors", position)
     with pytest.raises(BadInput, match=r"model\.safetensors: is damaged"):
         load_model(tmp_path / "weights")
 
@@ -375,31 +375,31 @@ def test_one_flipped_bit_is_refused(classifier, tmp_path, place):
 def test_a_folder_without_valid_weights_is_refused(classifier, tmp_path):
     save_weights(tmp_path / "weights", classifier, {})
     config, model = tmp_path / "weights" / "config.json", tmp_path / "weights" / "model.safetensors"
-    good, bytes_ = config.read_text(), model.read_bytes()
+    valid_config, valid_weights = config.read_text(), model.read_bytes()
 
-    def refused(pattern):
+    def assert_refused(pattern):
         with pytest.raises(BadInput, match=pattern) as caught:
             load_model(tmp_path / "weights")
         assert "\n" not in str(caught.value)
 
-    model.write_bytes(bytes_[:-10])
-    refused("damaged")
+    model.write_bytes(valid_weights[:-10])
+    assert_refused("damaged")
     model.unlink()
-    refused(r"model\.safetensors")
-    model.write_bytes(bytes_)
-    config.write_text(good[:-30])
-    refused(r"config\.json: is not valid JSON")
+    assert_refused(r"model\.safetensors")
+    model.write_bytes(valid_weights)
+    config.write_text(valid_config[:-30])
+    assert_refused(r"config\.json: is not valid JSON")
     config.write_text("[]")
-    refused(r"config\.json")
+    assert_refused(r"config\.json")
     config.write_text(json.dumps({"architecture": "resnet50"}))  # a configuration of another library
-    refused(r"config\.json.*not a description of landscale weights")
-    config.write_text(json.dumps(json.loads(good) | {"landscale_format": 99}))
-    refused("format 99")
-    config.write_text(json.dumps(json.loads(good) | {"classes": ["one", "two"]}))
-    refused(r"model\.safetensors")
-    config.write_text(json.dumps({k: v for k, v in json.loads(good).items() if k != "bands"}))
-    refused("bands")
-    config.write_text(good)
+    assert_refused(r"config\.json.*not a description of landscale weights")
+    config.write_text(json.dumps(json.loads(valid_config) | {"landscale_format": 99}))
+    assert_refused("format 99")
+    config.write_text(json.dumps(json.loads(valid_config) | {"classes": ["one", "two"]}))
+    assert_refused(r"model\.safetensors")
+    config.write_text(json.dumps({k: v for k, v in json.loads(valid_config).items() if k != "bands"}))
+    assert_refused("bands")
+    config.write_text(valid_config)
     assert load_model(tmp_path / "weights")
     with pytest.raises(BadInput, match="holds no weights"):
         load_model(tmp_path / "nothing")
@@ -410,9 +410,9 @@ def test_a_folder_without_valid_weights_is_refused(classifier, tmp_path):
 
 
 def test_weights_are_found_in_the_folder_of_a_run(classifier, tmp_path):
-    save_weights(tmp_path / "run" / "weights", classifier, {"recipe": "mine"})
+    save_weights(tmp_path / "run" / "weights", classifier, {"recipe": "own"})
     assert find_weights(tmp_path / "run") == find_weights(tmp_path / "run" / "weights") == tmp_path / "run" / "weights"
-    assert read_config(tmp_path / "run")["provenance"] == {"recipe": "mine"}
+    assert read_config(tmp_path / "run")["provenance"] == {"recipe": "own"}
 
 
 def test_the_model_card_describes_the_model(classifier, tmp_path):
@@ -454,7 +454,7 @@ def test_scores_do_not_replace_a_store(classifier, stores, tmp_path, capsys):
     assert "exists and is not a file of scores" in capsys.readouterr().err
     assert store.read_bytes() == before
     scores = tmp_path / "scores.json"
-    for begin in ("", '{"older": 1}'):  # an empty file, as mktemp makes, and the scores of an earlier call
-        scores.write_text(begin)
+    for old_content in ("", '{"older": 1}'):  # an empty file, as mktemp makes, and the scores of an earlier call
+        scores.write_text(old_content)
         assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(scores)]) == 0
         assert json.loads(scores.read_text())["patches"] == 39

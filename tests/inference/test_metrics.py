@@ -1,4 +1,4 @@
-"""All figures compared with scikit-learn and with results by hand; thresholds compared with brute force."""
+"""Metrics compared with scikit-learn and with results computed by hand; thresholds compared with brute force."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ PARTS = ("tp", "fp", "fn", "tn")
 
 PRIOR = 10  # number of positives at which a class's own threshold and the shared one have equal weight
 
-few = settings(max_examples=60, deadline=None)
+few_examples = settings(max_examples=60, deadline=None)
 
 
 @st.composite
@@ -65,17 +65,17 @@ def score(case: Case, thresholds: Any = 0.5, multi: bool = True) -> Scores:
     return compute_scores(*case, names(case[0].shape[1]), thresholds, multi_label=multi, split="val")
 
 
-def near(a: Any, b: Any) -> None:
+def assert_close(a: Any, b: Any) -> None:
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
 
 
-def same(a: Counts, b: Counts) -> None:
+def assert_equal_counts(a: Counts, b: Counts) -> None:
     for part in PARTS:
         assert getattr(a, part).dtype == np.int64
         np.testing.assert_array_equal(getattr(a, part), getattr(b, part))
 
 
-def agree_with_sklearn(result: Scores, p: Array, t: Array, predicted: Array) -> None:
+def assert_scores_equal_sklearns(result: Scores, p: Array, t: Array, predicted: Array) -> None:
     n, c = p.shape
     rows, supported = result.counts, t.any(0)
     # with a single class scikit-learn would assume a binary problem; an empty column prevents it and changes no figure
@@ -89,27 +89,27 @@ def agree_with_sklearn(result: Scores, p: Array, t: Array, predicted: Array) -> 
     }
     for name, figure in figures.items():
         per_class = figure(t2, d2, average=None, zero_division=0)[:c]
-        near([row[name] for row in rows], per_class)
-        near(result.averages["macro"][name], per_class[supported].mean() if supported.any() else 0)
+        assert_close([row[name] for row in rows], per_class)
+        assert_close(result.averages["macro"][name], per_class[supported].mean() if supported.any() else 0)
         for average in ("micro", "weighted", "samples"):
-            near(result.averages[average][name], figure(t2, d2, average=average, zero_division=0))
-    near(result.subset_accuracy, sk.accuracy_score(t2, d2))
-    near(result.hamming_loss, sk.hamming_loss(t2, d2) * (c + 1) / c)
+            assert_close(result.averages[average][name], figure(t2, d2, average=average, zero_division=0))
+    assert_close(result.subset_accuracy, sk.accuracy_score(t2, d2))
+    assert_close(result.hamming_loss, sk.hamming_loss(t2, d2) * (c + 1) / c)
 
     confusion = sk.multilabel_confusion_matrix(t2, d2)[:c]
-    near([[row["tn"], row["fp"], row["fn"], row["tp"]] for row in rows], confusion.reshape(c, 4))
-    near([row["support"] for row in rows], t.sum(0))
+    assert_close([[row["tn"], row["fp"], row["fn"], row["tp"]] for row in rows], confusion.reshape(c, 4))
+    assert_close([row["support"] for row in rows], t.sum(0))
 
     ap = [sk.average_precision_score(t[:, i], p[:, i]) for i in np.flatnonzero(supported)]
-    near([row["ap"] for row in rows if row["ap"] is not None], ap)
+    assert_close([row["ap"] for row in rows if row["ap"] is not None], ap)
     assert [row["ap"] is not None for row in rows] == supported.tolist()
-    near(result.macro_ap, np.mean(ap) if ap else 0)
-    near(result.micro_ap, sk.average_precision_score(t.ravel(), p.ravel()) if ap else 0)
+    assert_close(result.macro_ap, np.mean(ap) if ap else 0)
+    assert_close(result.micro_ap, sk.average_precision_score(t.ravel(), p.ravel()) if ap else 0)
     assert result.micro_f1 == result.averages["micro"]["f1"]
     assert result.macro_f1 == result.averages["macro"]["f1"]
 
 
-@few
+@few_examples
 @given(multi_label(), st.data())
 def test_multi_label_scores_equal_those_of_scikit_learn(case: Case, data: st.DataObject) -> None:
     p, t = case
@@ -118,7 +118,7 @@ def test_multi_label_scores_equal_those_of_scikit_learn(case: Case, data: st.Dat
     result = score(case, thresholds)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        agree_with_sklearn(result, p, t, p > thresholds)
+        assert_scores_equal_sklearns(result, p, t, p > thresholds)
     assert [row["threshold"] for row in result.counts] == thresholds.tolist()
     assert result.accuracy is None
     at_half = score(case, 0.5)
@@ -126,7 +126,7 @@ def test_multi_label_scores_equal_those_of_scikit_learn(case: Case, data: st.Dat
     assert result.macro_f1_at_half == at_half.macro_f1
 
 
-@few
+@few_examples
 @given(single_label())
 def test_single_label_scores_equal_those_of_scikit_learn(case: Case) -> None:
     p, t = case
@@ -135,10 +135,12 @@ def test_single_label_scores_equal_those_of_scikit_learn(case: Case) -> None:
     result = score(case, 0.9, multi=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        agree_with_sklearn(result, p, t, np.eye(c, dtype=int)[predicted])
-        near(result.macro_f1, sk.f1_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0))
-    near(result.accuracy, sk.accuracy_score(true, predicted))
-    near(result.micro_f1, result.accuracy)
+        assert_scores_equal_sklearns(result, p, t, np.eye(c, dtype=int)[predicted])
+        assert_close(
+            result.macro_f1, sk.f1_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0)
+        )
+    assert_close(result.accuracy, sk.accuracy_score(true, predicted))
+    assert_close(result.micro_f1, result.accuracy)
     assert (result.micro_f1_at_half, result.macro_f1_at_half) == (result.micro_f1, result.macro_f1)
     assert {row["threshold"] for row in result.counts} == {None}
 
@@ -151,7 +153,7 @@ def test_scores_computed_by_hand() -> None:
     assert [[row[part] for part in PARTS] for row in result.counts] == [[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 2]]
     assert result.micro_f1 == 0.5
     assert result.macro_f1 == pytest.approx(2 / 3)  # the one class with support
-    near(list(result.averages["samples"].values()), [1 / 4, 1 / 2, 1 / 3, 5 / 12, 1 / 4])
+    assert_close(list(result.averages["samples"].values()), [1 / 4, 1 / 2, 1 / 3, 5 / 12, 1 / 4])
     assert result.subset_accuracy == 0
     assert result.hamming_loss == pytest.approx(1 / 3)
     assert [row["ap"] for row in result.counts] == [1, None, None]
@@ -165,28 +167,28 @@ def test_equal_probabilities_rank_as_one_group() -> None:
     assert average_precision(np.full(4, 0.7), positive) == average_precision(np.full(4, 0.7), positive[::-1]) == 0.25
 
 
-@few
+@few_examples
 @given(multi_label(), st.randoms(use_true_random=False), st.sampled_from(["half", "one", "per_class"]))
-def test_scores_do_not_depend_on_the_order_of_patches(case: Case, random: Any, how: str) -> None:
+def test_scores_do_not_depend_on_the_order_of_patches(case: Case, random: Any, method: str) -> None:
     order = random.sample(range(len(case[0])), len(case[0]))
     shuffled = (case[0][order], case[1][order])
     assert score(case) == score(shuffled)
     assert score(case, multi=False) == score(shuffled, multi=False)
-    np.testing.assert_array_equal(choose_thresholds(*case, how), choose_thresholds(*shuffled, how))
+    np.testing.assert_array_equal(choose_thresholds(*case, method), choose_thresholds(*shuffled, method))
 
 
-@few
+@few_examples
 @given(multi_label(), st.lists(st.integers(0, 65), max_size=4), st.sampled_from([None, 0.3, 0.5]))
 def test_counts_of_disjoint_parts_add_up_to_the_total(case: Case, cuts: list[int], threshold: float | None) -> None:
     p, t = case
     bounds = [0, *sorted(min(cut, len(p)) for cut in cuts), len(p)]
     parts = [count_decisions(p[a:b], t[a:b], threshold) for a, b in itertools.pairwise(bounds)]
     whole = count_decisions(p, t, threshold)
-    same(sum(parts[1:], parts[0]), whole)
+    assert_equal_counts(sum(parts[1:], parts[0]), whole)
     np.testing.assert_array_equal(whole.tp + whole.fp + whole.fn + whole.tn, len(p))
 
 
-@few
+@few_examples
 @given(st.data(), st.booleans(), st.randoms(use_true_random=False))
 def test_permuting_the_classes_permutes_the_scores(data: st.DataObject, multi: bool, random: Any) -> None:
     p, t = data.draw(multi_label() if multi else single_label())
@@ -204,7 +206,7 @@ def test_permuting_the_classes_permutes_the_scores(data: st.DataObject, multi: b
     )
 
 
-@few
+@few_examples
 @given(multi_label(), st.booleans())
 def test_json_has_no_nan_or_infinity(case: Case, multi: bool) -> None:
     result = score(case, choose_thresholds(*case, "per_class"), multi)
@@ -234,7 +236,7 @@ def brute_force(p: Array, t: Array) -> tuple[float, list[float]]:
     return best, [threshold for threshold, value in outcomes.items() if value == best]
 
 
-@few
+@few_examples
 @given(multi_label())
 def test_the_single_threshold_has_the_highest_micro_f1(case: Case) -> None:
     thresholds = choose_thresholds(*case, "one")
@@ -242,12 +244,12 @@ def test_the_single_threshold_has_the_highest_micro_f1(case: Case) -> None:
     assert thresholds.dtype == np.float64
     assert len(set(thresholds)) == 1
     best, midpoints = brute_force(*case)
-    near(f1(*case, thresholds[0]), best)
+    assert_close(f1(*case, thresholds[0]), best)
     if best > 0:
         assert abs(thresholds[0] - 0.5) == min(abs(np.array(midpoints) - 0.5))
 
 
-@few
+@few_examples
 @given(multi_label())
 def test_per_class_thresholds_are_the_best_ones_shrunk_toward_the_shared_one(case: Case) -> None:
     p, t = case
@@ -264,19 +266,19 @@ def test_per_class_thresholds_are_the_best_ones_shrunk_toward_the_shared_one(cas
             assert chosen[i] == shared
         elif best > 0:
             own = min(midpoints, key=lambda x: (abs(x - 0.5), x))
-            near(logit(chosen[i]), (n * logit(own) + PRIOR * logit(shared)) / (n + PRIOR))
+            assert_close(logit(chosen[i]), (n * logit(own) + PRIOR * logit(shared)) / (n + PRIOR))
 
 
 def test_a_frequent_class_has_its_own_threshold_and_a_rare_one_nearly_the_shared_one() -> None:
     rng = np.random.default_rng(0)
-    t = np.column_stack([rng.random(20_000) < share for share in (0.5, 0.5, 1e-4)])
-    parted_at = np.array([0.1, 0.7, 0.4])
-    p = np.where(t, parted_at + 0.05, parted_at - 0.05) + rng.random(t.shape) * 0.01
+    t = np.column_stack([rng.random(20_000) < frequency for frequency in (0.5, 0.5, 1e-4)])
+    boundaries = np.array([0.1, 0.7, 0.4])
+    p = np.where(t, boundaries + 0.05, boundaries - 0.05) + rng.random(t.shape) * 0.01
     chosen, shared = choose_thresholds(p, t, "per_class"), choose_thresholds(p, t, "one")[0]
     assert 0 < t[:, 2].sum() < PRIOR
     assert [f1(p[:, i], t[:, i], chosen[i]) for i in (0, 1)] == [1, 1]
     assert f1(p[:, 0], t[:, 0], shared) < 0.1
-    assert abs(chosen[2] - shared) < abs(chosen[2] - parted_at[2])
+    assert abs(chosen[2] - shared) < abs(chosen[2] - boundaries[2])
 
 
 def test_of_equally_good_thresholds_the_nearest_to_half_is_chosen() -> None:
@@ -327,8 +329,8 @@ def test_smooth_threshold_is_the_middle_of_a_plateau() -> None:
     p = np.concatenate([np.linspace(0.5, 0.7, 50), np.linspace(0.1, 0.3, 50)])[:, None]
     t = np.repeat([1, 0], 50)[:, None]
     assert choose_thresholds(p, t, "smooth")[0] == pytest.approx(0.4, abs=0.08)
-    luck = np.array([[0.699], [0.01]])
-    assert choose_thresholds(np.vstack([p, luck]), np.vstack([t, [[1], [0]]]), "smooth")[0] == pytest.approx(
+    lucky_patch = np.array([[0.699], [0.01]])
+    assert choose_thresholds(np.vstack([p, lucky_patch]), np.vstack([t, [[1], [0]]]), "smooth")[0] == pytest.approx(
         0.4, abs=0.08
     )
 

@@ -34,10 +34,10 @@ NAMES = ("B02", "B04", "B8A", "B01")  # at 10, 10, 20 and 60 m
 SIDE = 12  # pixels of a window at 10 m: 120 m of ground
 ORIGIN = (399_960.0, 5_300_040.0)
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
-many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+property_test = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def describe(bands=NAMES, **changes):
+def description_with(bands=NAMES, **changes):
     return replace(
         Description(
             model="wide_resnet",
@@ -60,7 +60,7 @@ class Stub(Classifier):
 
     def __init__(self, bands=NAMES, **changes):
         torch.nn.Module.__init__(self)
-        self.description = describe(bands, **changes)
+        self.description = description_with(bands, **changes)
         self.network = torch.nn.Linear(1, 1)
         self.shapes = set()
 
@@ -91,10 +91,10 @@ def write_band(path, values, gsd, origin=ORIGIN, crs="EPSG:32632", **profile):
         file.write(values, 1)
 
 
-def write_scene(folder, bands, named="{}.tif", **profile):
+def write_scene(folder, bands, file_name="{}.tif", **profile):
     """`bands`: values by name, each at its own resolution."""
     for name, values in bands.items():
-        write_band(folder / named.format(name), values, BANDS[name].gsd, **profile)
+        write_band(folder / file_name.format(name), values, BANDS[name].gsd, **profile)
     return folder
 
 
@@ -116,26 +116,26 @@ def expected_map(values, side, stride, grid):
     """Mean over windows of their mean, by brute force; a pixel outside all windows has the value of the nearest one inside."""
     height, width = values.shape
 
-    def places(length):
+    def starts(length):
         last = max(0, (length - side) // grid * grid)
-        found, at = [], 0
-        while at < last:
-            found.append(at)
-            at += stride
+        found, start = [], 0
+        while start < last:
+            found.append(start)
+            start += stride
         return [*found, last]
 
     padded = np.pad(values, ((0, max(0, side - height)), (0, max(0, side - width))), mode="edge").astype(float)
-    total, seen = np.zeros(padded.shape), np.zeros(padded.shape)
-    for top in places(height):
-        for left in places(width):
+    total, count = np.zeros(padded.shape), np.zeros(padded.shape)
+    for top in starts(height):
+        for left in starts(width):
             total[top : top + side, left : left + side] += padded[top : top + side, left : left + side].mean()
-            seen[top : top + side, left : left + side] += 1
-    rows = np.minimum(np.arange(height), np.flatnonzero(seen[:, 0])[-1])
-    columns = np.minimum(np.arange(width), np.flatnonzero(seen[0])[-1])
-    return (total / np.maximum(seen, 1))[rows][:, columns] / 10_000
+            count[top : top + side, left : left + side] += 1
+    rows = np.minimum(np.arange(height), np.flatnonzero(count[:, 0])[-1])
+    columns = np.minimum(np.arange(width), np.flatnonzero(count[0])[-1])
+    return (total / np.maximum(count, 1))[rows][:, columns] / 10_000
 
 
-# ---- where windows lie
+# ---- positions of windows
 
 
 @given(
@@ -157,7 +157,7 @@ def test_windows_cover_all_pixels_but_fewer_than_one_coarse_pixel_at_the_end(len
 # ---- every pixel at its position
 
 
-@many
+@property_test
 @given(
     height=st.integers(1, 47),
     width=st.integers(1, 47),
@@ -170,10 +170,12 @@ def test_windows_cover_all_pixels_but_fewer_than_one_coarse_pixel_at_the_end(len
 @example(5, 40, None, ceil, 0)  # fewer rows than a window
 @example(40, 5, None, int, 0)
 @example(1, 1, None, ceil, 0)
-def test_map_of_a_scene_of_any_size(tmp_path_factory, height, width, stride, rounding, seed):
+def test_the_map_of_a_scene_of_any_size_is_the_mean_over_windows(
+    tmp_path_factory, height, width, stride, rounding, seed
+):
     folder = tmp_path_factory.mktemp("scene")
     bands = draw_scene(height, width, seed, rounding=rounding)
-    answer = predict(Stub(), write_scene(folder / "scene", bands), folder / "map.tif", stride)
+    summary = predict(Stub(), write_scene(folder / "scene", bands), folder / "map.tif", stride)
     found, profile, descriptions = read_map(folder / "map.tif")
     assert found.shape == (2, height, width)
     assert profile["dtype"] == "float32"
@@ -182,16 +184,18 @@ def test_map_of_a_scene_of_any_size(tmp_path_factory, height, width, stride, rou
     assert np.isnan(profile["nodata"])
     assert descriptions == ("dark", "bright")
     assert np.isfinite(found).all()
-    assert (answer.height, answer.width, answer.pixel) == (height, width, 10)
+    assert (summary.height, summary.width, summary.pixel) == (height, width, 10)
     grid_stride = max(6, (stride or SIDE // 2) // 6 * 6)
-    assert answer.stride == grid_stride
+    assert summary.stride == grid_stride
     assert np.allclose(found[0], expected_map(bands["B02"], SIDE, grid_stride, 6), atol=1e-5)
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["map.tif"]
 
 
-@many
+@property_test
 @given(height=st.integers(1, 40), width=st.integers(1, 40), stride=st.integers(1, 12), seed=st.integers(0, 99))
-def test_map_of_a_scene_of_any_size_at_one_resolution(tmp_path_factory, height, width, stride, seed):
+def test_the_map_of_a_scene_of_any_size_at_one_resolution_is_the_mean_over_windows(
+    tmp_path_factory, height, width, stride, seed
+):
     """Without coarser bands windows may begin at any pixel, so that they cover all pixels."""
     folder = tmp_path_factory.mktemp("scene")
     bands = draw_scene(height, width, seed, ("B03", "B02"))
@@ -205,9 +209,9 @@ def test_map_of_a_scene_of_any_size_at_one_resolution(tmp_path_factory, height, 
 def test_bands_at_20_and_60_m_alone_make_a_map_at_20_m(tmp_path):
     bands = draw_scene(60, 48, 1, ("B8A", "B01"))
     stub = Stub(("B8A", "B01"))
-    answer = predict(stub, write_scene(tmp_path / "scene", bands), tmp_path / "map.tif")
+    summary = predict(stub, write_scene(tmp_path / "scene", bands), tmp_path / "map.tif")
     found, profile, _ = read_map(tmp_path / "map.tif")
-    assert answer.pixel == 20
+    assert summary.pixel == 20
     assert profile["transform"] == from_origin(*ORIGIN, 20, 20)
     assert stub.shapes == {
         (("B8A",), (1, 6, 6)),
@@ -248,7 +252,7 @@ def test_a_bright_quadrant_of_the_scene_is_bright_in_the_map(tmp_path):
 # ---- no data
 
 
-@many
+@property_test
 @given(
     height=st.integers(6, 40),
     width=st.integers(6, 40),
@@ -285,14 +289,14 @@ XML = """<?xml version="1.0"?><n1:Level-2A_User_Product><BOA_ADD_OFFSET_VALUES_L
 
 
 @pytest.mark.parametrize(
-    "multi", ["S2A_MSIL2A_20220706T085611_N0400_R007_T35VNJ_20220706T123456", "x_N0511_y", "a_N0400"]
+    "product", ["S2A_MSIL2A_20220706T085611_N0400_R007_T35VNJ_20220706T123456", "x_N0511_y", "a_N0400"]
 )
-def test_the_offset_of_later_processing_baselines_is_subtracted(tmp_path, multi):
+def test_the_offset_of_later_processing_baselines_is_subtracted(tmp_path, product):
     bands = draw_scene(30, 30)
     bands["B02"][3:9, 3:9] = bands["B04"][3:9, 3:9] = 0
     shifted = {name: np.where(v > 0, v + 1000, 0).astype(np.uint16) for name, v in bands.items()}
     plain = write_scene(tmp_path / "S2A_MSIL2A_20180706T085611_N0213_R007_T35VNJ", bands)
-    later = write_scene(tmp_path / multi, shifted)
+    later = write_scene(tmp_path / product, shifted)
     offsets = [predict(Stub(), scene, tmp_path / f"{scene.name}.tif").offset for scene in (plain, later)]
     assert offsets == [0, 1000]
     maps = [read_map(tmp_path / f"{scene.name}.tif")[0] for scene in (plain, later)]
@@ -332,7 +336,7 @@ def test_an_output_that_is_not_a_map_is_not_replaced(tmp_path):
     assert (tmp_path / "store.h5").read_bytes() == b"\x89HDF rest"
 
 
-def test_numbers_below_the_offset_become_zero_and_do_not_wrap_around(tmp_path):
+def test_digital_numbers_below_the_offset_become_zero_and_do_not_wrap_around(tmp_path):
     bands = {name: np.full_like(v, 999) for name, v in draw_scene(24, 24).items()}
     predict(Stub(), write_scene(tmp_path / "x_N0400_y", bands), tmp_path / "map.tif")
     assert (read_map(tmp_path / "map.tif")[0] == 0).all()
@@ -341,8 +345,8 @@ def test_numbers_below_the_offset_become_zero_and_do_not_wrap_around(tmp_path):
 @pytest.mark.parametrize("name", ["x_N9999_y", "x_N0301_y", "plain", "x_N04001_y"])
 def test_no_offset_is_subtracted_for_names_of_other_products(tmp_path, name):
     bands = draw_scene(24, 24)
-    answer = predict(Stub(), write_scene(tmp_path / name, bands), tmp_path / "map.tif")
-    assert answer.offset == 0
+    summary = predict(Stub(), write_scene(tmp_path / name, bands), tmp_path / "map.tif")
+    assert summary.offset == 0
     found, _, _ = read_map(tmp_path / "map.tif")
     assert np.allclose(found[0], expected_map(bands["B02"], SIDE, 6, 6), atol=1e-5)
 
@@ -380,9 +384,9 @@ def test_a_safe_product_is_read_at_native_resolution(tmp_path):
     assert np.allclose(read_map(tmp_path / "map.tif")[0][0], expected_map(bands["B02"], SIDE, 6, 6), atol=1e-5)
 
 
-@pytest.mark.parametrize("named", ["{}.tif", "T32TNT_20190101T1_{}.TIF", "t32tnt_{}.tiff", "tile_b_{}.tif"])
-def test_bands_are_found_by_their_file_names(tmp_path, named):
-    scene = write_scene(tmp_path / "scene", draw_scene(12, 12), named)
+@pytest.mark.parametrize("file_name", ["{}.tif", "T32TNT_20190101T1_{}.TIF", "t32tnt_{}.tiff", "tile_b_{}.tif"])
+def test_bands_are_found_by_their_file_names(tmp_path, file_name):
+    scene = write_scene(tmp_path / "scene", draw_scene(12, 12), file_name)
     assert set(open_scene(scene).files) == set(NAMES)
 
 
@@ -405,22 +409,22 @@ def test_the_map_is_cloud_optimised(tmp_path):
         assert abs(small[200, 590] - 0.2) < 1e-4
 
 
-def test_the_command_with_a_real_classifier(tmp_path, capsys):
+def test_the_predict_command_writes_a_map_with_a_real_classifier(tmp_path, capsys):
     torch.manual_seed(0)
-    classifier = Classifier(describe(views=2)).eval()
+    classifier = Classifier(description_with(views=2)).eval()
     save_weights(tmp_path / "weights", classifier, {})
     scene = write_scene(tmp_path / "scene", draw_scene(31, 26))
     out = tmp_path / "maps" / "map.tif"
     assert main(["predict", str(tmp_path / "weights"), str(scene), str(out), "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out)
+    summary = json.loads(capsys.readouterr().out)
     found, profile, _ = read_map(out)
     assert (profile["height"], profile["width"], profile["count"]) == (31, 26, 2)
     assert np.isfinite(found).all()
     assert found.min() >= 0
     assert found.max() <= 1
-    assert answer["classes"] == ["dark", "bright"]
-    assert answer["windows"] == 4 * 3
-    assert (answer["height"], answer["width"], answer["stride"]) == (31, 26, 6)
+    assert summary["classes"] == ["dark", "bright"]
+    assert summary["windows"] == 4 * 3
+    assert (summary["height"], summary["width"], summary["stride"]) == (31, 26, 6)
     first = found.copy()
     assert main(["predict", str(tmp_path / "weights"), str(scene), str(out)]) == 0  # replaces the older map
     assert np.array_equal(read_map(out)[0], first)
@@ -443,7 +447,7 @@ def test_a_stride_larger_than_the_window_leaves_no_gap(tmp_path, stride):
 # ---- refusals
 
 
-def refused(tmp_path, scene, pattern, bands=NAMES):
+def assert_refused(tmp_path, scene, pattern, bands=NAMES):
     with pytest.raises(BadInput, match=pattern) as caught:
         predict(Stub(bands), scene, tmp_path / "out" / "map.tif")
     assert "\n" not in str(caught.value)
@@ -453,11 +457,11 @@ def refused(tmp_path, scene, pattern, bands=NAMES):
 
 def test_a_scene_that_lacks_a_band_is_refused(tmp_path):
     scene = write_scene(tmp_path / "scene", draw_scene(24, 24))
-    refused(tmp_path, scene, r"scene: lacks B03, B11; it has", ("B02", "B03", "B11"))
+    assert_refused(tmp_path, scene, r"scene: lacks B03, B11; it has", ("B02", "B03", "B11"))
     (tmp_path / "empty").mkdir()
-    refused(tmp_path, tmp_path / "empty", "holds no band raster")
-    refused(tmp_path, tmp_path / "nothing", "no such scene")
-    refused(tmp_path, scene / "B02.tif", "no such scene")
+    assert_refused(tmp_path, tmp_path / "empty", "holds no band raster")
+    assert_refused(tmp_path, tmp_path / "nothing", "no such scene")
+    assert_refused(tmp_path, scene / "B02.tif", "no such scene")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, 0.5, 0.98])
@@ -466,20 +470,20 @@ def test_the_message_names_a_damaged_file(tmp_path, keep):
     file = scene / "B04.tif"
     content = file.read_bytes()
     file.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    refused(tmp_path, scene, r"B04\.tif: cannot be (read|decoded)")
+    assert_refused(tmp_path, scene, r"B04\.tif: cannot be (read|decoded)")
 
 
 def test_bands_on_different_grids_are_refused(tmp_path):
     bands = draw_scene(24, 24)
     scene = write_scene(tmp_path / "a", bands)
     write_band(scene / "B8A.tif", bands["B8A"], 20, origin=(ORIGIN[0] + 60, ORIGIN[1]))
-    refused(tmp_path, scene, r"B8A\.tif: lies at")
+    assert_refused(tmp_path, scene, r"B8A\.tif: lies at")
     scene = write_scene(tmp_path / "b", bands)
     write_band(scene / "B8A.tif", bands["B8A"], 20, crs="EPSG:32633")
-    refused(tmp_path, scene, r"B8A\.tif: lies at .*32633")
+    assert_refused(tmp_path, scene, r"B8A\.tif: lies at .*32633")
     scene = write_scene(tmp_path / "c", bands)
     write_band(scene / "B01.tif", np.ones((7, 4), np.uint16), 60)
-    refused(tmp_path, scene, r"B01\.tif: is 4×7 px")
+    assert_refused(tmp_path, scene, r"B01\.tif: is 4×7 px")
 
 
 def test_signed_digital_numbers_give_the_same_map(tmp_path):
@@ -492,11 +496,11 @@ def test_signed_digital_numbers_give_the_same_map(tmp_path):
 def test_reflectances_are_refused(tmp_path):
     """Reflectances in 0…1 are no digital numbers: the map would be wrong without any warning."""
     bands = {name: (v / 10_000).astype(np.float32) for name, v in draw_scene(24, 24).items()}
-    refused(tmp_path, write_scene(tmp_path / "scene", bands), r"B02\.tif: .*float32")
+    assert_refused(tmp_path, write_scene(tmp_path / "scene", bands), r"B02\.tif: .*float32")
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_after_a_failure_the_older_map_remains_and_finished_rows_are_used(tmp_path, same):
+@pytest.mark.parametrize("same_classifier", [True, False])
+def test_after_a_failure_the_older_map_remains_and_finished_rows_are_used(tmp_path, same_classifier):
     """Two of five rows of windows are finished; with another classifier they are computed again."""
     scene, out = write_scene(tmp_path / "scene", draw_scene(40, 40)), tmp_path / "map.tif"
     stub = Stub()
@@ -504,46 +508,46 @@ def test_after_a_failure_the_older_map_remains_and_finished_rows_are_used(tmp_pa
     before = out.read_bytes()
     calls = []
 
-    def fails(planes):
+    def fail_in_third_batch(planes):
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("out of memory")
         return Stub.probabilities(stub, planes)
 
-    stub.probabilities = fails
+    stub.probabilities = fail_in_third_batch
     with pytest.raises(RuntimeError, match="out of memory"):
         predict(stub, scene, out)
     assert out.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "scene", ".map.tif.parts"}
-    if not same:
+    if not same_classifier:
         stub.network = torch.nn.Linear(1, 1)
     del calls[:]
     calls += [0] * 3
     predict(stub, scene, out)
-    assert len(calls) - 3 == (3 if same else 5)
+    assert len(calls) - 3 == (3 if same_classifier else 5)
     assert out.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "scene"}
 
 
 def test_the_command_refuses_bad_input_with_one_line(tmp_path, capsys):
-    save_weights(tmp_path / "weights", Classifier(describe()).eval(), {})
+    save_weights(tmp_path / "weights", Classifier(description_with()).eval(), {})
     scene = write_scene(tmp_path / "scene", draw_scene(24, 24, names=("B02", "B8A")))
-    whole = write_scene(tmp_path / "whole", draw_scene(24, 24))
+    complete = write_scene(tmp_path / "complete", draw_scene(24, 24))
     out = tmp_path / "map.tif"
-    for words, pattern in (
+    for args, pattern in (
         ([tmp_path / "weights", scene, out], "lacks B04, B01"),
         ([tmp_path / "weights", tmp_path / "no", out], "no such scene"),
-        ([tmp_path / "no", whole, out], "holds no weights"),
-        ([tmp_path / "weights", whole, out, "--stride", "0"], "--stride"),
+        ([tmp_path / "no", complete, out], "holds no weights"),
+        ([tmp_path / "weights", complete, out, "--stride", "0"], "--stride"),
     ):
-        assert main(["predict", *map(str, words), "--json"]) == 2
-        said, err = capsys.readouterr()
-        assert said == ""
+        assert main(["predict", *map(str, args), "--json"]) == 2
+        stdout, err = capsys.readouterr()
+        assert stdout == ""
         lines = [line for line in err.splitlines() if line.startswith("landscale: ")]
         assert len(lines) == 1
         assert pattern in lines[0]
         assert not out.exists()
-    assert Path(whole).is_dir()
+    assert Path(complete).is_dir()
 
 
 @pytest.mark.parametrize(("pixel", "side"), [(0.3048, 24), (0.6096, 12), (0.1524, 48), (10, 1)])
@@ -568,7 +572,7 @@ def interface(tmp_path_factory):
     """Weights, a store and a scene."""
     folder = tmp_path_factory.mktemp("interface")
     make_store(folder / "s.h5", planes=rgbn_plane(12), classes=("dark", "bright"), splits={"val": 5, "test": 9})
-    save_weights(folder / "weights", Classifier(describe(RGBN)).eval(), {})
+    save_weights(folder / "weights", Classifier(description_with(RGBN)).eval(), {})
     write_scene(folder / "scene", draw_scene(24, 24, names=RGBN))
     return folder
 
@@ -598,7 +602,7 @@ def test_predict_takes_the_model_by_path_or_as_an_object(interface, tmp_path):
     assert list(json.loads(json.dumps(first.to_json()))) == keys
 
 
-def test_the_message_names_the_missing_path(interface, tmp_path):
+def test_errors_name_the_missing_path(interface, tmp_path):
     with pytest.raises(BadInput, match="nothing: holds no weights"):
         evaluate(tmp_path / "nothing", interface / "s.h5")
     with pytest.raises(BadStore, match=r"none\.h5"):

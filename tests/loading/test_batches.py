@@ -1,4 +1,4 @@
-"""Which patches are in a step, and that batches hold their pixels and labels as the store does."""
+"""The order of patches in epochs and steps; batches contain the pixels and labels of the store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store(tmp_path_factory):
     epoch=st.integers(0, 5000),
 )
 @settings(max_examples=40, deadline=None)
-def test_order_is_a_permutation_and_a_pure_function(patches, seed, epoch):
+def test_the_order_of_an_epoch_is_a_permutation_that_depends_on_its_arguments_only(patches, seed, epoch):
     patches = np.array(patches, np.int64)
     before = patches.copy()
     first = epoch_order(patches, seed, epoch)
@@ -50,7 +50,7 @@ def test_order_is_a_permutation_and_a_pure_function(patches, seed, epoch):
     assert np.array_equal(np.sort(first), np.sort(patches))
 
 
-def test_order_differs_by_seed_and_epoch():
+def test_the_order_differs_between_seeds_and_epochs():
     patches = np.arange(1000)
     orders = [tuple(epoch_order(patches, seed, epoch)) for seed in range(3) for epoch in range(5)]
     assert len(set(orders)) == 15
@@ -67,10 +67,10 @@ def test_the_order_is_the_same_as_in_older_versions():
 
 # ---- drawing patches of rare classes more often
 
-weights_of = st.lists(st.floats(0.01, 50), min_size=1, max_size=120)
+weight_lists = st.lists(st.floats(0.01, 50), min_size=1, max_size=120)
 
 
-@given(weights_of, st.integers(0, 2**40), st.integers(0, 500))
+@given(weight_lists, st.integers(0, 2**40), st.integers(0, 500))
 @settings(max_examples=200, deadline=None)
 def test_an_epoch_has_each_patch_as_often_as_its_weight_rounded_down_or_up(weights, seed, epoch):
     weights = np.array(weights)
@@ -91,8 +91,8 @@ def test_over_many_epochs_each_patch_is_drawn_in_proportion_to_its_weight():
     orders = [epoch_order(np.arange(40), 3, epoch, weights) for epoch in range(600)]
     times = np.mean([np.bincount(order, minlength=40) for order in orders], axis=0)
     assert np.abs(times - weights).max() < 5 * 0.5 / 600**0.5
-    places = np.array([np.flatnonzero(order == weights.argmax())[0] for order in orders])
-    assert places.min() < 5  # shuffled: the position differs from that in the split
+    positions = np.array([np.flatnonzero(order == weights.argmax())[0] for order in orders])
+    assert positions.min() < 5  # shuffled: the position differs from that in the split
     assert len({tuple(order) for order in orders}) == 600
 
 
@@ -102,7 +102,7 @@ def test_equal_weights_give_the_order_without_weights(n, seed, epoch):
     assert np.array_equal(epoch_order(patches, seed, epoch, np.ones(n)), epoch_order(patches, seed, epoch))
 
 
-def test_weights_by_the_rarest_class():
+def test_the_weight_of_a_patch_follows_its_rarest_class():
     """Of 8 patches, 4 have class a, 2 have class b, 1 has class c."""
     a, b, c = np.eye(3, dtype=np.uint8)
     targets = np.array([a, a, a, a | b, b, b & 0, c, c & 0])
@@ -162,9 +162,9 @@ def test_steps_are_full_and_hold_every_patch_at_most_once(size):
 
 def test_the_patches_left_out_differ_between_epochs():
     patches = np.arange(10)
-    left = [set(patches) - set(np.concatenate(train_steps(epoch_order(patches, 0, e), 4))) for e in range(60)]
-    assert all(len(s) == 2 for s in left)
-    assert set().union(*left) == set(patches)
+    left_out = [set(patches) - set(np.concatenate(train_steps(epoch_order(patches, 0, e), 4))) for e in range(60)]
+    assert all(len(s) == 2 for s in left_out)
+    assert set().union(*left_out) == set(patches)
 
 
 def test_a_split_smaller_than_a_step_is_one_step():
@@ -220,8 +220,8 @@ def test_evaluation_batches_hold_every_patch_once_on_any_number_of_ranks(size):
     assert [row for rows in alone for row in rows] == list(patches)
     assert all(1 <= len(rows) <= batch for rows in alone)
     for rank in range(world):
-        of_rank = evaluation_steps(patches, batch, rank, world)
-        assert [list(rows) for rows in of_rank] == [list(rows) for rows in alone[rank::world]]
+        steps = evaluation_steps(patches, batch, rank, world)
+        assert [list(rows) for rows in steps] == [list(rows) for rows in alone[rank::world]]
 
 
 # ---- pixels
@@ -252,7 +252,7 @@ def test_batches_hold_the_pixels_and_labels_of_the_store(tmp_path, dtype, bands)
 def test_a_batch_stays_valid_until_the_next_is_taken(store, ahead):
     targets = targets_by_name(store, CLASSES)
     steps = [epoch_order(np.arange(90), 0, e)[:32] for e in range(12)]
-    places = set()
+    addresses = set()
     for batch, rows in zip(batches(store, store.layout.bands, targets, steps, CPU, ahead), steps, strict=True):
         time.sleep(0.005)  # time for the threads to read ahead
         assert np.array_equal(batch.rows, rows)
@@ -260,8 +260,8 @@ def test_a_batch_stays_valid_until_the_next_is_taken(store, ahead):
             plane = next(p for p in store.layout.planes if p.bands == names)
             assert np.array_equal(tensor.numpy(), store.pixels(plane.key, rows))
         assert np.array_equal(batch.targets.numpy(), targets[rows])
-        places.add(batch.planes[store.layout.planes[0].bands].data_ptr())
-    assert len(places) <= ahead + 1  # buffers are reused
+        addresses.add(batch.planes[store.layout.planes[0].bands].data_ptr())
+    assert len(addresses) <= ahead + 1  # buffers are reused
 
 
 def test_without_steps_there_are_no_batches(store):
@@ -308,8 +308,8 @@ def test_labels_are_mapped_by_name(tmp_path):
     assert expected.any(0).sum() > 15  # most classes occur, so that the comparison is not trivial
     assert np.array_equal(found, expected)
     assert np.array_equal(targets_by_name(store, names), labels)
-    some = ("Pastures", "Airports")
-    assert np.array_equal(targets_by_name(store, some), labels[:, [names.index(c) for c in some]])
+    chosen = ("Pastures", "Airports")
+    assert np.array_equal(targets_by_name(store, chosen), labels[:, [names.index(c) for c in chosen]])
 
 
 def test_labels_are_mapped_by_name_for_any_order_of_classes(tmp_path):
@@ -321,11 +321,11 @@ def test_labels_are_mapped_by_name_for_any_order_of_classes(tmp_path):
         splits={"train": 40},
         signal=0,
     )
-    by_alphabet = sorted(BEN19.names)
-    assert by_alphabet != list(BEN19.names)
+    alphabetical = sorted(BEN19.names)
+    assert alphabetical != list(BEN19.names)
     official = targets_by_name(store, BEN19.names)
-    columns = [BEN19.names.index(name) for name in by_alphabet]
-    assert np.array_equal(targets_by_name(store, by_alphabet), official[:, columns])
+    columns = [BEN19.names.index(name) for name in alphabetical]
+    assert np.array_equal(targets_by_name(store, alphabetical), official[:, columns])
 
 
 def test_a_class_that_is_missing_is_refused(tmp_path):

@@ -86,7 +86,7 @@ def test_a_single_label_store_gives_class_indices(tmp_path):
     assert len(set(batch["label"].tolist())) > 1
 
 
-def test_labels_of_a_coarser_nomenclature(tmp_path):
+def test_labels_are_converted_to_a_coarser_nomenclature(tmp_path):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(6), classes=CLC43.names, splits={"train": 9})
     dataset = PatchDataset(store.path, "train", labels="ben19")
     assert dataset.classes == BEN19.names
@@ -107,7 +107,7 @@ def test_a_pickled_dataset_holds_no_pixels(store):
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_an_lmdb_may_be_read_before_workers_start(tmp_path, start):
+def test_an_lmdb_read_before_workers_start_can_be_read_by_the_workers(tmp_path, start):
     """Each process opens the LMDB environments itself, because LMDB forbids using inherited ones."""
     store = open_store(write_lmdb(tmp_path / "Encoded"))
     dataset = PatchDataset(store, "train", bands=("B02",))

@@ -1,4 +1,4 @@
-"""In every placement the patches, their order and their bytes are those on the disk, and no memory is left over."""
+"""Placed splits: batches equal those read from the disk in every placement, and no shared memory remains afterwards."""
 
 from __future__ import annotations
 
@@ -31,32 +31,34 @@ from lmdbs import write as write_lmdb
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-PLACES = ["memory", "device", pytest.param("gpu", marks=needs_gpu)]
+LOCATIONS = ["memory", "device", pytest.param("gpu", marks=needs_gpu)]
 SPLITS = {"val": 5, "train": 19, "test": 3}
 
 
-def put(
-    store: PatchStore, where: str, bands: tuple[str, ...], upsampled: bool = False
+def place_train_split(
+    store: PatchStore, location: str, bands: tuple[str, ...], upsampled: bool = False
 ) -> tuple[torch.device, PlacedSplit]:
-    device = torch.device("cuda", 0) if where == "gpu" else CPU
-    how = "device" if where == "gpu" else where
-    placed = place(store, bands, upsampled, store.patches("train"), Ranks(), device, how)
+    device = torch.device("cuda", 0) if location == "gpu" else CPU
+    requested = "device" if location == "gpu" else location
+    placed = place(store, bands, upsampled, store.patches("train"), Ranks(), device, requested)
     assert placed is not None
     return device, placed
 
 
-def same_as_disk(store: PatchStore, where: str, bands: tuple[str, ...], upsampled: bool = False) -> None:
-    """Compare two epochs of steps, the last one shorter, on every rank of several worlds, also with more ranks than rows."""
-    device, placed = put(store, where, bands, upsampled)
+def assert_batches_equal_those_from_disk(
+    store: PatchStore, location: str, bands: tuple[str, ...], upsampled: bool = False
+) -> None:
+    """Compare two epochs, whose last step is shorter, on every rank of 1, 3 and 6; the last step has fewer rows than ranks."""
+    device, placed = place_train_split(store, location, bands, upsampled)
     targets = targets_by_name(store, store.layout.classes)
     patches = store.patches("train")
     steps = [order[k : k + 8] for order in (epoch_order(patches, 0, e) for e in (0, 1)) for k in range(0, 19, 8)]
     steps.append(np.repeat(patches[-1:], 5))
     for world in (1, 3, 6):
         for rank in range(world):
-            how = {"upsampled": upsampled, "ranks": Ranks(rank, world)}
-            expected = batches(store, bands, targets, steps, CPU, **how)
-            found = batches(store, bands, targets, steps, device, **how, placed=placed)
+            options = {"upsampled": upsampled, "ranks": Ranks(rank, world)}
+            expected = batches(store, bands, targets, steps, CPU, **options)
+            found = batches(store, bands, targets, steps, device, **options, placed=placed)
             for a, b in zip(expected, found, strict=True):
                 assert np.array_equal(a.rows, b.rows)
                 assert list(a.planes) == list(b.planes)
@@ -73,48 +75,50 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(filling, "_PIECE", 3_000)
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("location", LOCATIONS)
 @pytest.mark.parametrize("dtype", ["uint16", "uint8", "float32"])
 @pytest.mark.parametrize("bands", [("B04", "B03", "B02"), ("B01", "B8A", "B02"), ("B12",)])
-def test_patches_in_every_place_equal_those_on_the_disk(where, dtype, bands, tmp_path, small_parts):
+def test_patches_in_every_place_equal_those_on_the_disk(location, dtype, bands, tmp_path, small_parts):
     store = make_store(tmp_path / "s.h5", planes=sentinel_planes(12, dtype), splits=SPLITS, bad=(9, 23))
-    same_as_disk(store, where, bands)
+    assert_batches_equal_those_from_disk(store, location, bands)
 
 
-@pytest.mark.parametrize("where", PLACES)
-def test_a_patch_may_be_of_any_number_of_bytes(where, tmp_path):
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_patches_of_any_number_of_bytes_equal_those_on_the_disk(location, tmp_path):
     for side, dtype in ((3, "uint8"), (3, "uint16"), (5, "uint8"), (1, "float32")):
         plane = Plane("data_10m", ("B02",) if side == 3 else ("B02", "B03"), side, 10, dtype)
-        same_as_disk(make_store(tmp_path / f"{side}-{dtype}.h5", planes=[plane], splits=SPLITS), where, ("B02",))
+        assert_batches_equal_those_from_disk(
+            make_store(tmp_path / f"{side}-{dtype}.h5", planes=[plane], splits=SPLITS), location, ("B02",)
+        )
 
 
-@pytest.mark.parametrize("where", PLACES)
-def test_upsampled_patches_equal_those_on_the_disk(where, tmp_path):
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_upsampled_patches_equal_those_on_the_disk(location, tmp_path):
     native = sentinel_planes(12)
     every = tuple(band for plane in native for band in plane.bands)
     store = make_store(tmp_path / "s.h5", planes=(*native, Plane(SUPER, every, 12, 10)), splits=SPLITS)
-    assert put(store, where, ("B02", "B12"), upsampled=True)[1].description.endswith(
+    assert place_train_split(store, location, ("B02", "B12"), upsampled=True)[1].description.endswith(
         "(6.57e-05 GB)"
     )  # 19 · 12 · 12² · 2 bytes
-    same_as_disk(store, where, ("B02", "B12"), upsampled=True)
-    same_as_disk(store, where, ("B02", "B12"))
+    assert_batches_equal_those_from_disk(store, location, ("B02", "B12"), upsampled=True)
+    assert_batches_equal_those_from_disk(store, location, ("B02", "B12"))
 
 
-@pytest.mark.parametrize("where", PLACES)
-def test_patches_of_an_lmdb_equal_those_on_the_disk(where, tmp_path):
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_patches_of_an_lmdb_equal_those_on_the_disk(location, tmp_path):
     store = open_store(write_lmdb(tmp_path / "Encoded"))
     rows = store.patches("train")
-    device, placed = put(store, where, ("B02", "B12"))
+    device, placed = place_train_split(store, location, ("B02", "B12"))
     expected = store.pixels("data_20m", rows[::-1])
     (batch,) = batches(store, ("B02", "B12"), store.classes, [rows[::-1]], device, placed=placed)
     found = batch.planes[next(p.bands for p in store.layout.planes if p.key == "data_20m")]
     assert np.array_equal(found.cpu().numpy(), expected)
 
 
-@pytest.mark.parametrize("where", PLACES)
-def test_the_store_is_not_read_again_after_placing(where, tmp_path, monkeypatch):
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_the_store_is_not_read_again_after_placing(location, tmp_path, monkeypatch):
     store = make_store(tmp_path / "s.h5", splits=SPLITS)
-    device, placed = put(store, where, store.layout.bands)
+    device, placed = place_train_split(store, location, store.layout.bands)
     monkeypatch.setattr(type(store), "gather", None)
     patches = store.patches("train")
     parts = list(batches(store, store.layout.bands, store.classes, train_steps(patches, 4), device, placed=placed))
@@ -123,28 +127,28 @@ def test_the_store_is_not_read_again_after_placing(where, tmp_path, monkeypatch)
         next(batches(store, store.layout.bands, store.classes, [np.arange(4)], device, placed=placed))
 
 
-@pytest.mark.parametrize("where", PLACES)
-def test_a_batch_stays_valid_until_the_next_is_taken(where, tmp_path):
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_a_batch_stays_valid_until_the_next_is_taken(location, tmp_path):
     store = make_store(tmp_path / "s.h5", splits=SPLITS)
-    device, placed = put(store, where, store.layout.bands)
+    device, placed = place_train_split(store, location, store.layout.bands)
     steps = [epoch_order(store.patches("train"), 0, e)[:8] for e in range(8)]
-    places = set()
+    addresses = set()
     for batch, rows in zip(
         batches(store, store.layout.bands, store.classes, steps, device, placed=placed), steps, strict=True
     ):
         (pixels,) = batch.planes.values()
         time.sleep(0.002)
         assert np.array_equal(pixels.cpu().numpy(), store.pixels("data_10m", rows))
-        places.add(pixels.data_ptr())
-    assert len(places) <= 3  # buffers are reused
+        addresses.add(pixels.data_ptr())
+    assert len(addresses) <= 3  # buffers are reused
 
 
-@pytest.mark.parametrize("where", ["memory", "device"])
-def test_a_rank_reports_progress_while_it_copies(where, tmp_path, small_parts):
+@pytest.mark.parametrize("location", ["memory", "device"])
+def test_a_rank_reports_progress_while_it_copies(location, tmp_path, small_parts):
     store = make_store(tmp_path / "s.h5", splits=SPLITS)
     beats = []
     assert place(
-        store, store.layout.bands, False, store.patches("train"), Ranks(report_progress=beats.append), CPU, where
+        store, store.layout.bands, False, store.patches("train"), Ranks(report_progress=beats.append), CPU, location
     )
     assert beats == [-1] * 10  # 19 patches in parts of two
 
@@ -165,7 +169,7 @@ GB43 = 43 * 10**9
 
 
 @pytest.mark.parametrize(
-    ("how", "free", "where"),
+    ("requested", "free", "location"),
     [
         ("auto", free_of_ranks((200, 100, 80)), "device"),
         ("auto", free_of_ranks((200, 100, 70)), "memory"),  # 43 GB are more than 60% of the GPU
@@ -190,12 +194,12 @@ GB43 = 43 * 10**9
         ),  # on CPUs, the processes of a machine divide its memory
     ],
 )
-def test_a_place_is_chosen_by_the_least_free_memory(how, free, where):
-    assert choose(how, GB43, free) == where
+def test_a_place_is_chosen_by_the_least_free_memory(requested, free, location):
+    assert choose(requested, GB43, free) == location
 
 
 @pytest.mark.parametrize(
-    ("how", "free", "found"),
+    ("requested", "free", "found"),
     [
         ("memory", free_of_ranks((40, 40, 80)), "found|40 GB of memory"),
         ("memory", free_of_ranks((200, 30, 80), ranks=2), r"30 GB of memory that can be shared \(/dev/shm\)"),
@@ -203,27 +207,27 @@ def test_a_place_is_chosen_by_the_least_free_memory(how, free, where):
         ("device", free_of_ranks((200, 30, 10), ranks=4), "10 GB on a device, 40 GB on all of a machine"),
     ],
 )
-def test_a_place_that_is_too_small_is_refused(how, free, found):
+def test_a_place_that_is_too_small_is_refused(requested, free, found):
     with pytest.raises(
-        LandscaleError, match=rf"^--placement {how}: the train split takes 43 GB, .*90%.*({found})[^\n]*$"
+        LandscaleError, match=rf"^--placement {requested}: the train split takes 43 GB, .*90%.*({found})[^\n]*$"
     ):
-        choose(how, GB43, free)
+        choose(requested, GB43, free)
 
 
-def test_refused_placements_and_splits_that_stay_on_the_disk(tmp_path, monkeypatch):
+def test_missing_bands_and_too_little_memory_are_refused_and_a_cpu_reads_from_the_disk(tmp_path, monkeypatch):
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(6), splits=SPLITS)
     rows, bands = store.patches("train"), store.layout.bands
     assert place(store, bands, False, rows, Ranks(), CPU, "auto") is None  # on a CPU the page cache suffices
     assert place(store, bands, False, rows, Ranks(), torch.device("cuda", 0), "disk") is None
     with pytest.raises(BadStore, match="lacks B12"):
         place(store, ("B12",), False, rows, Ranks(), CPU, "memory")
-    monkeypatch.setattr(placement, "free_memory", lambda device: FreeMemory("here", 1000, 1000, None))
-    for how in ("memory", "device"):
-        with pytest.raises(LandscaleError, match=f"--placement {how}: the train split takes 5.47e-06 GB"):
-            place(store, bands, False, rows, Ranks(), CPU, how)
+    monkeypatch.setattr(placement, "free_memory", lambda device: FreeMemory("host", 1000, 1000, None))
+    for requested in ("memory", "device"):
+        with pytest.raises(LandscaleError, match=f"--placement {requested}: the train split takes 5.47e-06 GB"):
+            place(store, bands, False, rows, Ranks(), CPU, requested)
 
 
-def test_free_memory_is_what_the_job_may_take(tmp_path):
+def test_free_memory_respects_the_limits_of_the_jobs_cgroups(tmp_path):
     free = free_memory(CPU)
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < free.memory < total
@@ -260,14 +264,14 @@ def test_every_rank_receives_the_patches_of_its_batch_in_order(data):
             np.split(shard[way.send_positions], np.cumsum(way.sends)[:-1])
             for shard, way in zip(shards, ways, strict=True)
         ]
-        for me, (rank, way) in enumerate(zip(peers, ways, strict=True)):
-            assert way.receives == [len(parts[me]) for parts in sent]
-            received = np.concatenate([parts[me] for parts in sent])
+        for peer, (rank, way) in enumerate(zip(peers, ways, strict=True)):
+            assert way.receives == [len(parts[peer]) for parts in sent]
+            received = np.concatenate([parts[peer] for parts in sent])
             assert np.array_equal(received[way.order], at[rank::world])
 
 
 @given(st.lists(st.integers(0, 99), unique=True, min_size=1, max_size=30), st.lists(st.integers(0, 99), max_size=9))
-def test_positions_in_a_split(split, rows):
+def test_positions_finds_rows_of_the_split_and_refuses_others(split, rows):
     split, rows = np.array(sorted(split)), np.array(rows, np.int64)
     if set(rows) <= set(split):
         assert np.array_equal(split[positions(split, rows)], rows)
@@ -296,10 +300,10 @@ store = open_store(folder / "s.h5")
 rows, bands = store.patches("train"), ("B04", "B12", "B01")
 SPLIT = sum(filling.bytes_per_patch(p) for p in store.planes_for(bands)) * len(rows)
 filling._PART, filling._PIECE = SPLIT // 4, SPLIT // 12
-facts = []
+results = []
 
 
-def shared():  # the files of /dev/shm that this process maps, without a name
+def shared():  # inodes of the unnamed files in /dev/shm that this process maps
     lines = Path("/proc/self/maps").read_text().splitlines()
     return sorted({line.split()[4] for line in lines if "/dev/shm/#" in line})
 
@@ -319,24 +323,24 @@ def compare(ranks, placed):
             assert np.array_equal(pixels.numpy(), b.planes[names].numpy()), names
 
 
-def case(ranks, how, free=None, host="one"):
+def case(ranks, requested, free=None, host="one"):
     if free is not None:
         placement.free_memory = lambda device: FreeMemory(host, free, free, None)
-    fact = {"world": ranks.world, "how": how}
+    result = {"world": ranks.world, "requested": requested}
     try:
-        placed = place(store, bands, False, rows, ranks, torch.device("cpu"), how)
+        placed = place(store, bands, False, rows, ranks, torch.device("cpu"), requested)
     except LandscaleError as error:
-        fact["refused"] = str(error)
+        result["refused"] = str(error)
     else:
         compare(ranks, placed)
-        fact["description"] = placed.description
-        fact["held"] = sum(t.nbytes for t in placed.shards.values()) / SPLIT if how == "device" else 0
-    facts.append(fact | {"maps": shared()})
+        result["description"] = placed.description
+        result["held"] = sum(t.nbytes for t in placed.shards.values()) / SPLIT if requested == "device" else 0
+    results.append(result | {"maps": shared()})
 
 
 def all_cases(ranks):
     host = "one" if ranks.rank < 2 else "two"
-    case(ranks, "memory")  # by the real free memory
+    case(ranks, "memory")  # with the real free memory
     case(ranks, "device", 2 * SPLIT)  # all on one machine, with too little memory for a whole split on each rank
     case(ranks, "memory", 2 * SPLIT, host)
     case(ranks, "device", 2 * SPLIT, host)
@@ -356,7 +360,7 @@ def all_cases(ranks):
     type(store).gather = gather
 
 
-def write_fact(name, content):
+def write_result(name, content):
     part = folder / f".{name}.{os.getpid()}"
     part.write_text(json.dumps(content))
     part.rename(folder / name)
@@ -369,29 +373,29 @@ if ranks.rank < 2:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=ranks.rank, world_size=2)
     ranks = Ranks(ranks.rank, 2, ranks.rank)
     all_cases(ranks)
-    write_fact(f"facts-{ranks.rank}", facts)
+    write_result(f"results-{ranks.rank}", results)
 
     def slow(self, rows, into):  # replaces the method of the rank that copies
-        write_fact("filling", {"pid": os.getpid(), "maps": shared()})
+        write_result("filling", {"pid": os.getpid(), "maps": shared()})
         time.sleep(300)
     type(store).gather = slow
-    write_fact(f"pid-{ranks.rank}", os.getpid())
+    write_result(f"pid-{ranks.rank}", os.getpid())
     case(ranks, "memory")
 else:
-    write_fact(f"facts-{ranks.rank}", facts)
+    write_result(f"results-{ranks.rank}", results)
 """
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory):
-    """Three processes that place a split in all ways, then two of them, which are killed while they copy."""
+def results_folder(tmp_path_factory):
+    """Run SCRIPT: three processes place a split in all ways, then two of them, which are killed while they copy."""
     folder = tmp_path_factory.mktemp("placement")
     make_store(folder / "s.h5", planes=sentinel_planes(12), splits=SPLITS)
     script = folder / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", script, folder]
-    with (folder / "said").open("wb") as said:
-        torchrun = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    with (folder / "output").open("wb") as output:
+        torchrun = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
         end = time.monotonic() + 200
         while not (folder / "filling").exists() and torchrun.poll() is None and time.monotonic() < end:
@@ -402,7 +406,7 @@ def launched(tmp_path_factory):
         torchrun.wait()
         for rank in folder.glob("pid-*"):
             os.kill(read(rank), signal.SIGKILL)
-    assert len(pids) == 2, (folder / "said").read_text()[-4000:]
+    assert len(pids) == 2, (folder / "output").read_text()[-4000:]
     end = time.monotonic() + 20
     while any(session_of(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.02)
@@ -413,16 +417,19 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def facts_of(folder, world, how):
-    """For each case, the facts of all ranks."""
-    ranks = [[f for f in read(folder / f"facts-{k}") if (f["world"], f["how"]) == (world, how)] for k in range(world)]
+def results_of(folder, world, requested):
+    """For each case, the results of all ranks."""
+    ranks = [
+        [f for f in read(folder / f"results-{k}") if (f["world"], f["requested"]) == (world, requested)]
+        for k in range(world)
+    ]
     return list(zip(*ranks, strict=True))
 
 
 @pytest.mark.parametrize("world", [3, 2])
-def test_memory_is_shared_by_the_processes_of_a_machine(launched, world):
+def test_memory_is_shared_by_the_processes_of_a_machine(results_folder, world):
     """SCRIPT has already compared the patches with those on the disk."""
-    real, machines, *_ = facts_of(launched, world, "memory")
+    real, machines, *_ = results_of(results_folder, world, "memory")
     assert {f["description"].split(" (")[0] for f in real} == {"train split in shared memory"}
     maps = [f["maps"] for f in real]
     assert len(maps[0]) == 1
@@ -434,8 +441,8 @@ def test_memory_is_shared_by_the_processes_of_a_machine(launched, world):
 
 
 @pytest.mark.parametrize("world", [3, 2])
-def test_a_split_is_spread_over_the_devices_of_a_machine(launched, world):
-    together, machines, *_ = facts_of(launched, world, "device")
+def test_a_split_is_spread_over_the_devices_of_a_machine(results_folder, world):
+    together, machines, *_ = results_of(results_folder, world, "device")
     assert {f["description"].split(" (")[0] for f in together} == {f"train split sharded over {world} devices"}
     assert sum(f["held"] for f in together) == pytest.approx(1)
     assert max(f["held"] for f in together) < 1 / world + 0.06
@@ -449,28 +456,28 @@ def test_a_split_is_spread_over_the_devices_of_a_machine(launched, world):
 
 
 @pytest.mark.parametrize("world", [3, 2])
-def test_all_ranks_raise_the_error_of_one(launched, world):
-    """So no rank blocks in a collective."""
-    *_, fits, small, full, damaged = facts_of(launched, world, "memory")
+def test_all_ranks_raise_the_error_of_one(results_folder, world):
+    """If only one rank raised, the others would block in a collective."""
+    *_, fits, small, full, damaged = results_of(results_folder, world, "memory")
     assert all("description" in f for f in fits)
-    for refused, said in (
+    for refused, message in (
         (small, "--placement memory: the train split takes "),
         (full, "/dev/shm: cannot hold "),
         (damaged, "s.h5: is damaged"),
-        (facts_of(launched, world, "device")[-1], "s.h5: is damaged"),
+        (results_of(results_folder, world, "device")[-1], "s.h5: is damaged"),
     ):
         assert len({f["refused"] for f in refused}) == 1
-        assert refused[0]["refused"].startswith(said)
+        assert refused[0]["refused"].startswith(message)
         assert all(f["maps"] == [] for f in refused)
 
 
-def test_no_shared_memory_is_left_by_processes_killed_while_they_copied(launched):
-    (inode,) = read(launched / "filling")["maps"]
+def test_no_shared_memory_is_left_by_processes_killed_while_they_copied(results_folder):
+    (inode,) = read(results_folder / "filling")["maps"]
     assert not any(entry.stat().st_ino == int(inode) for entry in Path("/dev/shm").iterdir())
-    left = []
+    mappings = []
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
-            left += [line for line in maps.read_text().splitlines() if f"/dev/shm/#{inode} " in line]
+            mappings += [line for line in maps.read_text().splitlines() if f"/dev/shm/#{inode} " in line]
         except OSError:  # the process has ended, or its maps may not be read
             continue
-    assert left == []  # an unnamed file that no process maps has been deleted by the system
+    assert mappings == []  # an unnamed file that no process maps has been deleted by the system

@@ -91,9 +91,9 @@ def test_every_key_can_be_set_in_a_file_and_overridden_by_a_flag(key, tmp_path):
 
 @every_key
 def test_every_key_is_documented(key, capsys):
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         main(["train", "--keys"])
-    assert ended.value.code == 0
+    assert exit_info.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert f"--{key}" in text
     line = text.split(f"--{key} ")[1].split(" --")[0]

@@ -82,14 +82,14 @@ if __name__ == "__main__":
 
 def launch(ranks: int, *args: object) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", __file__]
-    ended = subprocess.run(
+    process = subprocess.run(
         [*command, *map(str, args)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.fixture(scope="module")

@@ -240,8 +240,8 @@ def test_resuming_accepts_other_saving_options_but_not_other_learning_options(st
     assert main([*args, *flags(TINY, accumulate=2)]) == 2
     assert "accumulate 1, not 2" in capsys.readouterr().err
     assert main([*args, *flags(TINY, keep=3, placement="memory", save_minutes=0.0, on_divergence="backoff")]) == 0
-    learn(TINY, store, tmp_path / "whole")
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    learn(TINY, store, tmp_path / "uninterrupted")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize("placement", ["disk", "memory", "device"])
@@ -337,8 +337,8 @@ def test_a_full_disk_ends_the_training_with_one_error_line(store, tmp_path, monk
     assert "Traceback" not in stderr
     monkeypatch.undo()
     assert main(args) == 0
-    learn(PLAIN, store, tmp_path / "whole")
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    learn(PLAIN, store, tmp_path / "uninterrupted")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "uninterrupted")
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(store, tmp_path, capsys):
@@ -367,8 +367,8 @@ def test_signals_stop_the_training_with_their_exit_codes(number, code, store, tm
     assert "stopped after step 7 of 15" in capsys.readouterr().err
     monkeypatch.undo()
     assert main(args) == 0
-    learn(TINY, store, tmp_path / "whole")
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    learn(TINY, store, tmp_path / "uninterrupted")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "uninterrupted")
 
 
 def test_on_a_rank_a_repeated_signal_within_a_moment_counts_once(monkeypatch):

@@ -66,16 +66,16 @@ OPTIMIZERS = (
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_resumes_with_identical_results(store, tmp_path, monkeypatch, optimizer):
     recipe = replace(TINY, optimizer=optimizer, rate=1e-3, epochs=2, ema=0.0, select="last", evaluate_every=2)
-    learn(recipe, store, tmp_path / "whole")
+    learn(recipe, store, tmp_path / "uninterrupted")
     interrupted_learning(monkeypatch, lambda step: step in (4, 7))
     for _ in range(2):
         with pytest.raises(Stopped):
-            learn(recipe, store, tmp_path / "parts")
+            learn(recipe, store, tmp_path / "interrupted")
         monkeypatch.undo()
         interrupted_learning(monkeypatch, lambda step: step == 7)
     monkeypatch.undo()
-    learn(recipe, store, tmp_path / "parts")
-    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    learn(recipe, store, tmp_path / "interrupted")
+    assert outcome(tmp_path / "interrupted") == outcome(tmp_path / "uninterrupted")
 
 
 # ---- kills
