@@ -13,7 +13,7 @@ covers a part of this:
   here (`landscale.distributed.ranks`), and this package decides instead.
 
 **Threads.** Each rank has two besides its main thread, and all communication between ranks goes through the key-value store
-(PyTorch's `TCPStore`) at which the ranks met:
+(PyTorch's `TCPStore`) by which the ranks connected:
 
     rank 0                      TCPStore (on rank 0's host)                rank 1
     main thread                                                            main thread

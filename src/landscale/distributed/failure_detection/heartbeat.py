@@ -50,7 +50,7 @@ class ProgressCounter:
 
 
 def connect_to_store() -> Store:
-    """A second connection to the store at which the ranks met: torchrun's, or the first rank's."""
+    """A second connection to the store by which the ranks connected: torchrun's, or the first rank's."""
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     client = TCPStore(*address, is_master=False, timeout=timedelta(minutes=1))
     # After a time-out, the late answer to one request would be read as the answer to the next. So requests of this
