@@ -97,9 +97,8 @@ def test_upsampled_patches_equal_those_on_the_disk(location, tmp_path):
     native = sentinel_planes(12)
     every = tuple(band for plane in native for band in plane.bands)
     store = make_store(tmp_path / "s.h5", planes=(*native, Plane(SUPER, every, 12, 10)), splits=SPLITS)
-    assert place_train_split(store, location, ("B02", "B12"), upsampled=True)[1].description.endswith(
-        "(6.57e-05 GB)"
-    )  # 19 · 12 · 12² · 2 bytes
+    _, placed = place_train_split(store, location, ("B02", "B12"), upsampled=True)
+    assert placed.description.endswith("(6.57e-05 GB)")  # 19 · 12 · 12² · 2 bytes
     assert_batches_equal_those_from_disk(store, location, ("B02", "B12"), upsampled=True)
     assert_batches_equal_those_from_disk(store, location, ("B02", "B12"))
 

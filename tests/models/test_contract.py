@@ -351,9 +351,8 @@ def test_a_network_learns_one_batch(name: str, bands: int, classes: int) -> None
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     for _ in range(9):
         logits = model(x)
-        targets = (
-            y if logits.ndim == 2 else y[:, None].expand_as(logits)
-        )  # all members of an ensemble learn the same targets
+        # All members of an ensemble learn the same targets.
+        targets = y if logits.ndim == 2 else y[:, None].expand_as(logits)
         loss = F.binary_cross_entropy_with_logits(logits, targets)
         optimizer.zero_grad()
         loss.backward()

@@ -409,9 +409,8 @@ def test_the_rate_grows_with_the_global_batch():
     recipe = load_recipe("sedona2019", [])  # 0.1 for 256
     assert highest_rate(recipe, 1) == pytest.approx(0.1 * 64 / 256)
     assert highest_rate(recipe, 4) == pytest.approx(0.1)
-    assert highest_rate(recipe, 128) == pytest.approx(
-        0.1 * 128 * 64 / 256
-    )  # the largest run of Sedona et al. 2019: 3.2
+    # The largest run of Sedona et al. 2019: 3.2.
+    assert highest_rate(recipe, 128) == pytest.approx(0.1 * 128 * 64 / 256)
     assert highest_rate(replace(recipe, batch=256), 2) == pytest.approx(0.2)
     assert highest_rate(replace(recipe, rate_batch=None), 128) == 0.1
 
