@@ -78,21 +78,21 @@ def assert_equal_counts(a: Counts, b: Counts) -> None:
 def assert_scores_equal_sklearns(result: Scores, p: Array, t: Array, predicted: Array) -> None:
     n, c = p.shape
     rows, supported = result.counts, t.any(0)
-    # with a single class scikit-learn would assume a binary problem; an empty column prevents it and changes no figure
+    # with a single class scikit-learn would assume a binary problem; an empty column prevents it and changes no score
     t2, d2 = (np.hstack([x, np.zeros((n, 1))]).astype(int) for x in (t, predicted))
-    figures = {
+    functions = {
         "precision": sk.precision_score,
         "recall": sk.recall_score,
         "f1": sk.f1_score,
         "f2": lambda *a, **k: sk.fbeta_score(*a, beta=2, **k),
         "jaccard": sk.jaccard_score,
     }
-    for name, figure in figures.items():
-        per_class = figure(t2, d2, average=None, zero_division=0)[:c]
+    for name, function in functions.items():
+        per_class = function(t2, d2, average=None, zero_division=0)[:c]
         assert_close([row[name] for row in rows], per_class)
         assert_close(result.averages["macro"][name], per_class[supported].mean() if supported.any() else 0)
         for average in ("micro", "weighted", "samples"):
-            assert_close(result.averages[average][name], figure(t2, d2, average=average, zero_division=0))
+            assert_close(result.averages[average][name], function(t2, d2, average=average, zero_division=0))
     assert_close(result.subset_accuracy, sk.accuracy_score(t2, d2))
     assert_close(result.hamming_loss, sk.hamming_loss(t2, d2) * (c + 1) / c)
 

@@ -206,7 +206,7 @@ def test_the_map_of_a_scene_of_any_size_at_one_resolution_is_the_mean_over_windo
     assert stub.shapes == {(("B03", "B02"), (2, SIDE, SIDE))}
 
 
-def test_bands_at_20_and_60_m_alone_make_a_map_at_20_m(tmp_path):
+def test_a_scene_without_10_m_bands_gives_a_map_at_20_m(tmp_path):
     bands = draw_scene(60, 48, 1, ("B8A", "B01"))
     stub = Stub(("B8A", "B01"))
     summary = predict(stub, write_scene(tmp_path / "scene", bands), tmp_path / "map.tif")

@@ -1,4 +1,4 @@
-"""Scores as an object and as JSON, the headline figures, and figures of added metrics."""
+"""Scores as an object and as JSON, the headline metrics, and metrics added by users."""
 
 import json
 from dataclasses import FrozenInstanceError, replace
@@ -45,7 +45,7 @@ def without_added_metrics(monkeypatch):
     monkeypatch.setattr(added_metrics, "_METRICS", {})
 
 
-def test_keys_of_the_json_and_their_order(scores, single_label):
+def test_the_json_has_the_documented_keys_in_order(scores, single_label):
     content = scores.to_json()
     assert list(content) == BEGIN + END
     assert list(single_label.to_json()) == [*BEGIN, "accuracy", *END]
@@ -80,7 +80,7 @@ def test_scores_are_read_from_a_file(scores, tmp_path):
         (lambda content: content.update(kappa=1), "found scores unknown kappa"),
     ],
 )
-def test_a_file_of_other_figures_is_refused(scores, tmp_path, change, problem):
+def test_a_file_with_missing_or_unknown_scores_is_refused(scores, tmp_path, change, problem):
     content = scores.to_json()
     change(content)
     (tmp_path / "other.json").write_text(json.dumps(content))
@@ -88,7 +88,7 @@ def test_a_file_of_other_figures_is_refused(scores, tmp_path, change, problem):
         read_scores(tmp_path / "other.json")
 
 
-def test_headline_figures(scores, single_label):
+def test_headline_lists_the_same_metrics_everywhere(scores, single_label):
     """The same list is used in history, tables, report, model card, studies and for `select` of recipes."""
     assert HEADLINE == tuple(HEADLINE_NAMES) == ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
     assert tuple(scores.headline()) == HEADLINE[:-1]

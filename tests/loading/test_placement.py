@@ -78,7 +78,7 @@ def small_parts(monkeypatch):
 @pytest.mark.parametrize("location", LOCATIONS)
 @pytest.mark.parametrize("dtype", ["uint16", "uint8", "float32"])
 @pytest.mark.parametrize("bands", [("B04", "B03", "B02"), ("B01", "B8A", "B02"), ("B12",)])
-def test_patches_in_every_place_equal_those_on_the_disk(location, dtype, bands, tmp_path, small_parts):
+def test_patches_in_every_location_equal_those_on_the_disk(location, dtype, bands, tmp_path, small_parts):
     store = make_store(tmp_path / "s.h5", planes=sentinel_planes(12, dtype), splits=SPLITS, bad=(9, 23))
     assert_batches_equal_those_from_disk(store, location, bands)
 
@@ -143,13 +143,13 @@ def test_a_batch_stays_valid_until_the_next_is_taken(location, tmp_path):
 
 
 @pytest.mark.parametrize("location", ["memory", "device"])
-def test_a_rank_reports_progress_while_it_copies(location, tmp_path, small_parts):
+def test_a_rank_reports_progress_while_it_copies_patches(location, tmp_path, small_parts):
     store = make_store(tmp_path / "s.h5", splits=SPLITS)
-    beats = []
+    reports = []
     assert place(
-        store, store.layout.bands, False, store.patches("train"), Ranks(report_progress=beats.append), CPU, location
+        store, store.layout.bands, False, store.patches("train"), Ranks(report_progress=reports.append), CPU, location
     )
-    assert beats == [-1] * 10  # 19 patches in parts of two
+    assert reports == [-1] * 10  # 19 patches in parts of two
 
 
 # ---- free memory
@@ -179,7 +179,7 @@ GB43 = 43 * 10**9
             "auto",
             free_of_ranks((200, 100, 80), (200, 100, 40), ranks=4),
             "sharded",
-        ),  # the place is the same on all machines
+        ),  # the location is the same on all machines
         ("auto", free_of_ranks((200, 100, 80), (200, 100, 10), ranks=4), "memory"),
         ("auto", free_of_ranks((200, 60, 10), ranks=4), "disk"),  # too little memory can be shared
         ("auto", free_of_ranks((200, 60, 10)), "memory"),  # one rank does not need shared memory
@@ -193,7 +193,7 @@ GB43 = 43 * 10**9
         ),  # on CPUs, the processes of a machine divide its memory
     ],
 )
-def test_a_place_is_chosen_by_the_least_free_memory(requested, free, location):
+def test_the_location_is_chosen_by_the_least_free_memory_of_all_ranks(requested, free, location):
     assert choose(requested, GB43, free) == location
 
 
@@ -206,7 +206,7 @@ def test_a_place_is_chosen_by_the_least_free_memory(requested, free, location):
         ("device", free_of_ranks((200, 30, 10), ranks=4), "10 GB on a device, 40 GB on all of a machine"),
     ],
 )
-def test_a_place_that_is_too_small_is_refused(requested, free, found):
+def test_a_requested_location_with_too_little_memory_is_refused(requested, free, found):
     with pytest.raises(
         LandscaleError, match=rf"^--placement {requested}: the train split takes 43 GB, .*90%.*({found})[^\n]*$"
     ):
@@ -270,7 +270,7 @@ def test_every_rank_receives_the_patches_of_its_batch_in_order(data):
 
 
 @given(st.lists(st.integers(0, 99), unique=True, min_size=1, max_size=30), st.lists(st.integers(0, 99), max_size=9))
-def test_positions_finds_rows_of_the_split_and_refuses_others(split, rows):
+def test_positions_are_found_for_rows_of_the_split_and_others_are_refused(split, rows):
     split, rows = np.array(sorted(split)), np.array(rows, np.int64)
     if set(rows) <= set(split):
         assert np.array_equal(split[positions(split, rows)], rows)

@@ -1,4 +1,4 @@
-"""A classifier builds the network of its description, or takes one that exists."""
+"""A classifier builds the network of its description, or uses a given one."""
 
 from dataclasses import replace
 

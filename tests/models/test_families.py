@@ -70,7 +70,7 @@ SAME_AS_AUTHORS = (  # the same number of parameters as the authors' code
     *("densenet121", "densenet169", "densenet201", "efficientnet_b0", "efficientnet_b1", "efficientnet_b7"),
     *("vgg16_gap", "vgg19_gap"),
 )
-RIVALS = [row[0] for row in _ROWS]
+RECENT_NETWORKS = [row[0] for row in _ROWS]
 SIZES = [f"efficientnet60_eca_{size}" for size in EFFICIENTNET]
 OWN_NETWORKS = [
     name for name in COUNTS if name.startswith(("vgg", "vit", "mlp", "efficientnet60")) and name not in SIZES
@@ -139,7 +139,7 @@ def test_parameter_counts_equal_those_of_the_authors_code(name):
     assert authors_parameters(name) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", [*COUNTS, *RIVALS])
+@pytest.mark.parametrize("name", [*COUNTS, *RECENT_NETWORKS])
 @pytest.mark.parametrize("bands,classes", [(12, 43)])
 def test_networks_give_one_logit_per_class_at_their_default_side(name, bands, classes):
     side = ZOO[name].side
@@ -147,7 +147,7 @@ def test_networks_give_one_logit_per_class_at_their_default_side(name, bands, cl
     assert logits.shape == (2, classes)
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", RECENT_NETWORKS)
 def test_describe_model_describes_the_recent_networks(name):
     described = describe_model(name)
     assert json.loads(json.dumps(described)) == described
@@ -157,7 +157,7 @@ def test_describe_model_describes_the_recent_networks(name):
 
 
 def test_recent_networks_have_their_published_scores():
-    figures = {name: f for name in RIVALS for f in ZOO[name].published.values()}
+    figures = {name: f for name in RECENT_NETWORKS for f in ZOO[name].published.values()}
     assert figures == {
         "mobilevit_s": {"macro_ap": 0.703, "micro_ap": 0.864, "macro_f1": 0.638, "micro_f1": 0.763},
         "convnextv2_base": {"macro_ap": 0.692, "micro_ap": 0.857, "macro_f1": 0.627, "micro_f1": 0.760},

@@ -1,4 +1,4 @@
-"""The code for GPUs on a machine without one: devices never mix, and no step makes the host wait for the GPU."""
+"""The code for GPUs, tested with a fake GPU on any machine: no mixed devices, no step that waits for the GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses: each equals its published equation, is finite for extreme logits and correct for mixed labels; class weights."""
+"""Losses: each equals its published equation, is finite for extreme logits and correct for mixed labels. Class weights."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def random_logits_and_targets(*shape, soft=True):
 
 
 def reference_loss(logits, truth, positive, negative, margin, weight=1.0):
-    """The equation in the docstring of `landscale.training.losses`, in the precision of the args."""
+    """The equation in the docstring of `landscale.training.losses`, in the precision of the inputs."""
     p = torch.sigmoid(logits)
     q = (p - margin).clamp(min=0)
     on = -weight * (1 - p) ** positive * p.log()
@@ -105,7 +105,7 @@ def test_a_recipe_selects_each_loss_by_name():
         assert loss(logits, truth).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_focal_loss_of_a_value_computed_by_hand():
+def test_focal_loss_equals_a_value_computed_by_hand():
     """Lin et al. 2017: at p_t = 0.9, the focal loss is a hundredth of the cross-entropy."""
     logits, truth = torch.tensor([[math.log(9.0), -math.log(9.0)]]), torch.tensor([[1.0, 0.0]])
     expected = torch.full((1, 2), -0.01 * math.log(0.9))
@@ -178,7 +178,7 @@ def labels(*counts, patches):
     return out
 
 
-def test_positive_weights_computed_by_hand():
+def test_positive_weights_equal_values_computed_by_hand():
     targets = labels(50, 20, 1, 0, 100, patches=100)
     # 50/50, 80/20, 99/1 limited to 20; a class without patches: 1; a class in every patch: the minimum, 0.05
     assert positive_weights(targets, 1.0).tolist() == pytest.approx([1, 4, 20, 1, 0.05])
@@ -188,7 +188,7 @@ def test_positive_weights_computed_by_hand():
     assert positive_weights(labels(1, 2, patches=3), 1.0, 0.5).tolist() == pytest.approx([1.5, 1 / 1.5])
 
 
-def test_class_weights_computed_by_hand():
+def test_class_weights_equal_values_computed_by_hand():
     targets = np.eye(4, dtype=np.uint8)[[0] * 6 + [1] * 3 + [2]]  # 6, 3, 1 and 0 patches
     # 1/6, 1/3, 1 divided by their mean over patches, (6/6 + 3/3 + 1/1) / 10 = 0.3
     assert class_weights(targets, 1.0).tolist() == pytest.approx([1 / 1.8, 1 / 0.9, 1 / 0.3, 1])

@@ -163,7 +163,7 @@ def test_averaged_weights_are_saved(store, tmp_path):
 
 
 def test_progressive_training_enlarges_the_patches(store, tmp_path, monkeypatch):
-    """`progressive`: 6 px for the first fifth of the training, 8 px up to its half, then the whole 12."""
+    """`progressive`: 6 px for the first fifth of the training, 8 px up to its half, then the full 12 px."""
     sides = []
     original = trainable_model.Augmentation.__call__
 
@@ -185,7 +185,7 @@ def test_progressive_training_enlarges_the_patches(store, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("patches", [24, 40, 56])
 def test_the_rate_falls_exactly_at_the_milestone_epochs(tmp_path, monkeypatch, patches):
-    """Paper 1: a tenth after 30 epochs, a hundredth after 60, a thousandth after 80, to the step."""
+    """Schedule of Sedona et al. 2019: a tenth after 30 epochs, a hundredth after 60, a thousandth after 80."""
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(2), splits={"train": patches})
     recipe = replace(PLAIN, epochs=100, schedule="step", milestones=[30, 60, 80], warmup_epochs=0, side=2)
     rates = []
