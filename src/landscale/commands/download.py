@@ -15,7 +15,7 @@ def add_command(add: AddCommand) -> None:
     p = add(
         "download",
         _download,
-        "official archives, digest-checked; run the same command again to resume",
+        "download an official archive and check its digests; run the same command again to resume",
         "landscale download eurosat-rgb --root data",
     )
     names = ", ".join(f"{name} ({format_size(archive.size)})" for name, archive in ARCHIVES.items())

@@ -21,7 +21,7 @@ def add_command(add: AddCommand) -> None:
     parser = add(
         "superres",
         lambda _: 0,  # never runs: argparse requires a subcommand
-        "super-resolution (DSen2): all bands of a scene at 10 m, trained on scenes without labels",
+        "compute all bands of a scene at 10 m by super-resolution (DSen2); train its networks on scenes without labels",
         "landscale superres train SCENE dsen2",
     )
     parser.epilog = EXAMPLES
