@@ -2,7 +2,7 @@
 
     python benchmarks/tiles.py [FOLDER]
 
-6 and 12 synthetic tiles of 2,400×2,400 px are written to FOLDER unless they are there (a minute for 6); by default to a temporary
+6 and 12 synthetic tiles of 2,400×2,400 px are written to FOLDER if it lacks them (a minute for 6); by default to a temporary
 folder. The command is measured from the start of its process. It is compared with a pool of running processes that read each
 band with rasterio, which is a lower limit.
 """

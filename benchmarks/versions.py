@@ -88,18 +88,18 @@ def main(other: Path) -> None:
         }
         figures = {}
         for work, seconds in works.items():
-            ratios, here, there = [], [], []
+            ratios, of_this, of_other = [], [], []
             for number in range(ROUNDS + 1):  # the first one warms up
                 pair = [seconds(HERE), seconds(other)] if number % 2 else [seconds(other), seconds(HERE)][::-1]
                 if number:
-                    here.append(pair[0])
-                    there.append(pair[1])
+                    of_this.append(pair[0])
+                    of_other.append(pair[1])
                     ratios.append(pair[0] / pair[1])
             figures[work] = {
                 "ratio": statistics.median(ratios),
                 "ratios": ratios,
-                "seconds": statistics.median(here),
-                "seconds_of_other": statistics.median(there),
+                "seconds": statistics.median(of_this),
+                "seconds_of_other": statistics.median(of_other),
             }
             print(f"{work:<20} {figures[work]['ratio']:.3f}", file=sys.stderr)
         record("versions", {"other": other.name, "works": figures, "load": load})

@@ -281,7 +281,7 @@ def test_weights_that_do_not_match_are_named_in_the_error(tmp_path, rgb):
     surplus = loading_error(
         changed_file(tmp_path, rgb, lambda s: s.update({f"x{k}": torch.zeros(1) for k in range(5)}))
     )
-    assert "has besides x0, x1, x2 and 2 more" in surplus
+    assert "has the unexpected x0, x1, x2 and 2 more" in surplus
     wide = loading_error(
         changed_file(tmp_path, rgb, lambda s: s.update({"layer1.0.conv1.weight": torch.zeros(65, 64, 3, 3)}))
     )
@@ -319,7 +319,7 @@ def test_a_pickle_file_is_refused_without_unpickling(name, tmp_path, monkeypatch
 
 def test_incomplete_missing_and_damaged_files_are_refused(tmp_path, rgb):
     (tmp_path / "cut.safetensors").write_bytes(rgb.read_bytes()[:-100])
-    assert "no whole safetensors" in loading_error(tmp_path / "cut.safetensors")
+    assert "not a complete safetensors" in loading_error(tmp_path / "cut.safetensors")
     assert "neither a file" in loading_error(tmp_path / "none.safetensors")
     assert "holds no weights" in loading_error(tmp_path)
     save_random_weights(tmp_path / "w")
@@ -333,7 +333,7 @@ def test_incomplete_missing_and_damaged_files_are_refused(tmp_path, rgb):
 
 
 def test_networks_without_imagenet_weights_are_refused():
-    assert "there are none of model 'wide_resnet'" in loading_error("imagenet", classifier("wide_resnet"))
+    assert "no such weights of model 'wide_resnet'" in loading_error("imagenet", classifier("wide_resnet"))
     assert "gcvit_xxtiny_224_nvidia" in (line := loading_error("imagenet", classifier("gcvit_xxtiny", side=224)))
     assert "convert" in line
 
@@ -436,7 +436,7 @@ def test_weights_are_fetched_from_the_hub_only_once(hub, init):
         ("drop", "could not be fetched"),
         ("size", "could not be fetched"),
         ("bytes", "SHA-256"),
-        ("cut", "no whole safetensors"),
+        ("cut", "not a complete safetensors"),
     ],
 )
 def test_a_failed_download_gives_one_error_line(hub, spoil, message):
@@ -448,7 +448,7 @@ def test_a_failed_download_gives_one_error_line(hub, spoil, message):
 
 
 def test_missing_and_unusable_repositories_of_the_hub_are_refused(hub):
-    assert "no such repository" in loading_error("timm/nothing")
+    assert "nor a repository of the hub" in loading_error("timm/nothing")
     add_repository(hub, "me/pickled")
     del hub.files["me/pickled/model.safetensors"]
     hub.files["me/pickled/pytorch_model.bin"] = pickle.dumps(FolderMaker())
@@ -535,7 +535,7 @@ def test_the_train_command_uses_the_hub_set_in_the_environment(hub, tmp_path):
     args += ["--batch", 8, "--epochs", 1, "--side", 32, "--init", "imagenet"]
     missing = outcome(command(*args, env=environment))
     assert missing.code == 2
-    assert "no such repository" in missing.lines[-1]
+    assert "nor a repository of the hub" in missing.lines[-1]
     add_repository(hub)
     done = outcome(command(*args, env=environment))
     assert done.code == 0, done.lines

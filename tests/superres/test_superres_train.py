@@ -120,7 +120,9 @@ def test_a_scene_covered_by_clouds_is_refused(scene: Path, tmp_path: Path, cli: 
     overcast = with_clouds(scene, tmp_path / "overcast", np.ones((40, 40), bool), 20)
     answer = cli("superres", "train", overcast, tmp_path / "w", "--max-time", "5s")
     assert answer.code == 2
-    assert answer.lines == [f"landscale: {overcast}: shows nothing but clouds, by its scene classification"]
+    assert answer.lines == [
+        f"landscale: {overcast}: is completely covered by clouds, according to its scene classification"
+    ]
     assert len(read_training_areas([overcast, scene])) == 1
     half = with_clouds(scene, tmp_path / "half", np.zeros((20, 40), bool), 60)
     answer = cli("superres", "train", half, tmp_path / "w", "--max-time", "5s")

@@ -50,7 +50,7 @@ def folder_stores(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def many(roots: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive of 400 patches of v2, and one of their Sentinel-1 half beside it."""
+    """An archive of 400 patches of v2, and one of the Sentinel-1 patches that belong to them."""
     folder = tmp_path_factory.mktemp("many")
     table = pd.read_parquet(roots["v2"] / "metadata.parquet")
     models = {half: files(roots["v2"], half) for half in (S2["v2"], S1["v2"])}

@@ -31,7 +31,7 @@ def decibels(k: int, band: str) -> NDArray[np.float32]:
 
 
 def write_radar(root: Path, patches: Sequence[Patch], version: str) -> Path:
-    """`BigEarthNet-S1-v1.0` with its JSON, or `BigEarthNet-S1`, beside the Sentinel-2 half of the same patches."""
+    """`BigEarthNet-S1-v1.0` with its JSON, or `BigEarthNet-S1`, in the folder of the Sentinel-2 half of the same patches."""
     for patch in patches:
         name = radar_name(patch, version)
         inside = Path("BigEarthNet-S1-v1.0") if version == "v1" else Path("BigEarthNet-S1", name.rsplit("_", 3)[0])

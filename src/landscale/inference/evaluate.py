@@ -31,7 +31,7 @@ def evaluate(
         model: a classifier, which is used on the device it is on, or the folder of a run or of weights.
         store: a store, or its path.
         split: name of the split.
-        ranks: the processes that share the work; every one of them calls this function and gets all scores.
+        ranks: the processes that share the work; each of them calls this function and gets all scores.
         batch: patches per batch.
         show: whether to show a progress bar.
 

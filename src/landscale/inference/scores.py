@@ -71,7 +71,7 @@ class Scores:
         return headline(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The content of scores.json. `accuracy` and `extra` are left out where there are none."""
+        """The content of scores.json. `accuracy` and `extra` are left out if they are None or empty."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         if self.accuracy is None:
             del content["accuracy"]

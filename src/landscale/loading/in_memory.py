@@ -64,7 +64,7 @@ def in_memory(
 
 
 def _shared_memory(size: int, ranks: Ranks, peers: Sequence[int]) -> NDArray[np.uint8]:
-    """Memory that the ranks of a machine share; the first of them may write.
+    """Memory that the ranks of a machine share; only the first of them may write.
 
     It is a file without a name, which the others open through the first one's file descriptor. The system removes it when the
     last of them ends, even if all are killed.
@@ -89,7 +89,7 @@ def _create_file(size: int) -> int:
     try:
         handle = open_unnamed(SHARED)
     except OSError as error:
-        raise LandscaleError(f"{SHARED}: memory cannot be shared here ({error.strerror})") from None
+        raise LandscaleError(f"{SHARED}: shared memory cannot be used on this machine ({error.strerror})") from None
     try:
         reserve_space(handle, size)  # now, because a write to a page that cannot be allocated later raises SIGBUS
     except OSError as error:

@@ -118,7 +118,7 @@ def choose(how: Placement, need: int, free_of_ranks: Sequence[FreeMemory]) -> Pl
         + (f" that can be shared ({SHARED})" if len(free_of_ranks) > 1 else ""),
     }
     raise LandscaleError(
-        f"--placement {how}: the train split takes {_gb(need)}, and may take {fraction:.0%} of what is free: {found[how]}"
+        f"--placement {how}: the train split takes {_gb(need)}, and may take {fraction:.0%} of the free memory: {found[how]}"
     )
 
 

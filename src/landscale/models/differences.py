@@ -4,11 +4,13 @@ from __future__ import annotations
 
 _BIASES = "biases of convolutions before batch norms, which cancel them, are left out"
 _EXPANSION = "the first block's 1×1 expansion by 1 is left out"
-_POSITIONS = "every token has a learned position, theirs lie on one line"
-_NORMS = "layer norms are over channels, theirs over tokens"
-_GHOST = "ghost modules have their depthwise half, which theirs throw away"
+_POSITIONS = "every token has a learned position; in the authors' code all positions lie on one line"
+_NORMS = "layer norms are over channels; in the authors' code they are over tokens"
+_GHOST = "ghost modules use their depthwise half, which the authors' code computes and drops"
 
-PARTS: dict[str, dict[str, int]] = {  # network → what differs → parameters here less parameters there
+PARTS: dict[
+    str, dict[str, int]
+] = {  # network → reason → parameters of landscale's network − parameters of the authors'
     "resnet50": {_BIASES: -26_560},
     "resnet101": {_BIASES: -52_672},
     "resnet152": {_BIASES: -75_712},

@@ -80,24 +80,24 @@ def describe_mapping(ours: Sequence[str], matrix: Tensor, theirs: Sequence[str])
     """Describe a matrix of `map_channels` for the terminal, such as `B01, B02 from blue; B03 from green`."""
     parts: dict[str, list[str]] = {}
     for name, row in zip(ours, matrix, strict=True):
-        chosen = [their for their, share in zip(theirs, row.tolist(), strict=True) if share]
+        sources = [source for source, fraction in zip(theirs, row.tolist(), strict=True) if fraction]
         if name in theirs:
             origin = "as they were"
-        elif not chosen:
+        elif not sources:
             origin = "new, from 0"
         else:
-            origin = f"from {chosen[0]}" if len(chosen) == 1 else "from the mean of all"
+            origin = f"from {sources[0]}" if len(sources) == 1 else "from the mean of all"
         parts.setdefault(origin, []).append(name)
     return "; ".join(f"{', '.join(names)} {origin}" for origin, names in parts.items())
 
 
 def _nearest(name: str, theirs: Sequence[str]) -> int | None:
     """Index of the channel nearest in wavelength; None for radar, or if all others are radar."""
-    here = _wavelength(name)
-    optical = [k for k, their in enumerate(theirs) if _wavelength(their)]
-    if not here or not optical:
+    wavelength = _wavelength(name)
+    optical = [k for k, channel in enumerate(theirs) if _wavelength(channel)]
+    if not wavelength or not optical:
         return None
-    return min(optical, key=lambda k: abs(_wavelength(theirs[k]) - here))
+    return min(optical, key=lambda k: abs(_wavelength(theirs[k]) - wavelength))
 
 
 def _wavelength(channel: str) -> float:

@@ -82,19 +82,19 @@ class InputStage(nn.Module):
         out = torch.empty((n, self.channels, side, side), device=self.mean.device)
         filled = 0
         for names, tensor in planes.items():
-            wanted = [band for band in names if band in self.bands]
-            if not wanted:
+            used = [band for band in names if band in self.bands]
+            if not used:
                 continue
-            there = torch.stack([self.positions[self.bands.index(band)] for band in wanted])
-            numbers = _select(tensor, [names.index(band) for band in wanted]).float()
+            positions = torch.stack([self.positions[self.bands.index(band)] for band in used])
+            numbers = _select(tensor, [names.index(band) for band in used]).float()
             for k, scale in enumerate(self.scales):
-                channels = there + k * len(self.bands)
+                channels = positions + k * len(self.bands)
                 values = numbers if scale == "linear" else _logarithm(numbers)
                 values = (values - self.mean[channels, None, None]) / self.std[channels, None, None]
                 if "log" in self.scales:
                     values = values.clamp(-_LIMIT, _LIMIT)
                 out[:, channels] = resize(values, side, self.upsample)
-            filled += len(wanted)
+            filled += len(used)
         if filled != len(self.bands):
             have = {band for names in planes for band in names}
             raise LandscaleError(f"the input lacks {', '.join(b for b in self.bands if b not in have)}")
@@ -113,7 +113,7 @@ def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> d
     """
     planes, patches = store.planes_for(bands), store.patches("train")
     if empty := [band for band in bands if band not in store.statistics]:
-        raise BadStore(store.path, f"holds nothing but 0 in {', '.join(empty)} of its train split")
+        raise BadStore(store.path, f"has only zeros in {', '.join(empty)} of its train split")
     found = {} if scale == "log" else {band: store.statistics[band] for band in bands}
     if scale == "linear":
         return found

@@ -1,8 +1,8 @@
 """The small MLP-Mixers of Papoutsis et al. 2022, on timm's: tokens of 12 px, mixed over tokens and over channels.
 
 Tolstikhin et al. 2021 (MLP-Mixer: an all-MLP architecture for vision). Parameters compared with the authors': their blocks
-normalise over tokens where the paper normalises over channels. Each of a block's two layer norms has two weights a channel
-here and two a token there, with 100 tokens of 128 channels (64 in the tiny one) at 120 px.
+normalise over tokens where the paper normalises over channels. Each of a block's two layer norms has two weights per channel
+here, and two per token in the authors' code, with 100 tokens of 128 channels (64 in the tiny one) at 120 px.
 """
 
 from __future__ import annotations

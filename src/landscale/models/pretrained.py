@@ -163,7 +163,7 @@ def _kept_head(
 def _demand_fit(init: str, model: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     problems = {
         "lacks": [key for key in own if key not in tensors],
-        "has besides": [key for key in tensors if key not in own],
+        "has the unexpected": [key for key in tensors if key not in own],
         "differs in shape in": [k for k in own if k in tensors and own[k].shape != tensors[k].shape],
         "is not finite in": [k for k, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()],
     }

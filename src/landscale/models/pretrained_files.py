@@ -50,7 +50,7 @@ def find_pretrained(init: str, model: str) -> Pretrained:
             an optional `@revision`. The variables HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are respected.
 
     Raises:
-        LandscaleError: there are none, they cannot be downloaded, or they are damaged, pickled or of another network.
+        LandscaleError: the weights do not exist, cannot be downloaded, are damaged or pickled, or are those of another network.
     """
     if init == IMAGENET:
         repository, file = _of_timm(model)
@@ -76,11 +76,13 @@ def _of_timm(model: str) -> tuple[str, str]:
     cfg = timm.get_pretrained_cfg(model)
     if cfg is None or not (cfg.hf_hub_id or cfg.url or cfg.file):
         raise LandscaleError(
-            f"--init {IMAGENET}: there are none of model '{model}'; give a run or weights of landscale, a safetensors"
-            " file, or choose a --model with some (timm.list_models(pretrained=True))"
+            f"--init {IMAGENET}: timm has no such weights of model '{model}'; give a run or weights of landscale, a safetensors"
+            " file, or choose a --model that has them (timm.list_models(pretrained=True))"
         )
     if not cfg.hf_hub_id:
-        raise LandscaleError(f"--init {IMAGENET}: timm has those of model '{model}' at {cfg.url} only; {_CONVERT}")
+        raise LandscaleError(
+            f"--init {IMAGENET}: timm has the weights of model '{model}' only at {cfg.url}; {_CONVERT}"
+        )
     named = cfg.hf_hub_filename or ""
     return str(cfg.hf_hub_id), named if named.endswith(".safetensors") else "model.safetensors"
 
@@ -110,7 +112,7 @@ def _read(file: Path, name: str, config: Mapping[str, Any], model: str) -> Pretr
         _check(file, digest, config)
         return Pretrained(name, load_file(file), digest, config)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(file, f"is no whole safetensors file ({reason(error)})") from None
+        raise BadInput(file, f"is not a complete safetensors file ({reason(error)})") from None
 
 
 def _check(file: Path, digest: str, config: Mapping[str, Any]) -> None:
@@ -124,7 +126,7 @@ def _check(file: Path, digest: str, config: Mapping[str, Any]) -> None:
 
 def _download(repository: str, file: str, revision: str | None = None) -> Path:
     """The path of a file in the hub's cache, downloaded if it is not there."""
-    from huggingface_hub import constants, errors, hf_hub_download  # half a second to import
+    from huggingface_hub import constants, errors, hf_hub_download  # imported here, because it takes half a second
 
     where = f"{repository} on {constants.ENDPOINT}"
     try:
@@ -132,9 +134,11 @@ def _download(repository: str, file: str, revision: str | None = None) -> Path:
     except errors.LocalEntryNotFoundError as error:
         raise LandscaleError(f"{where}: cannot be reached ({reason(error.__cause__ or error)})") from None
     except errors.GatedRepoError:
-        raise LandscaleError(f"{where}: its owner lets only some in; ask there, then `hf auth login`") from None
+        raise LandscaleError(
+            f"{where}: access is restricted by the owner; request it on the hub, then run `hf auth login`"
+        ) from None
     except errors.RepositoryNotFoundError:
-        raise LandscaleError(f"{where}: no such file or folder here, and no such repository there") from None
+        raise LandscaleError(f"{where}: is neither a local file or folder nor a repository of the hub") from None
     except errors.RevisionNotFoundError:
         raise LandscaleError(f"{where}: has no revision {revision}") from None
     except errors.EntryNotFoundError:

@@ -119,5 +119,5 @@ def _errors(superresolver: Superresolver, pixels: ScenePixels, gsd: int, path: P
             bicubic.add(truth, upsample(reduced[gsd], scale, "bicubic")[..., margin:-margin, margin:-margin])
             advance(1)
     if not errors.pixels:
-        raise BadInput(path, f"has nothing but nodata in its bands at {gsd} m")
+        raise BadInput(path, f"has only nodata in its bands at {gsd} m")
     return errors, bicubic

@@ -73,7 +73,7 @@ def read_training_areas(paths: Sequence[Path]) -> list[TrainingArea]:
                 if not strip_cloud.all():
                     areas.append(TrainingArea(_read_bands(pixels, groups, top, rows, width), strip_cloud))
     if not areas:
-        raise BadInput(scenes[0].folder, "shows nothing but clouds, by its scene classification")
+        raise BadInput(scenes[0].folder, "is completely covered by clouds, according to its scene classification")
     return areas
 
 
@@ -91,7 +91,7 @@ def _read_bands(
 def _cloud_mask(scene: Scene, pixels: ScenePixels, height: int, width: int) -> NDArray[np.bool_]:
     """Clouds by the product's scene classification, in pixels of 20 m; all false if the product has none.
 
-    The bands see a cloud from different angles, displaced by up to 50 m: sharpening one band by another would be wrong there.
+    The bands are recorded from different angles, so a cloud is displaced by up to 50 m between them; do not train on it.
     """
     path = scene_classification(scene.folder) if scene.folder.is_dir() else None
     if path is None:

@@ -130,7 +130,7 @@ class NetworkTrainer:
 
     @property
     def completed(self) -> float:
-        """Fraction of the training that is done, in 0…1. It is below 1 before the first step, whatever the time limit."""
+        """Fraction of the training that is done, in 0…1. It is 0 before the first step, for any time limit."""
         steps = self.progress.steps / MAX_STEPS[self.shape.gsd]
         return min(1.0, max(steps, self.progress.seconds / max(self.budget, 1e-9))) if self.progress.steps else 0.0
 

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from landscale.distributed import Ranks
 from landscale.training.norms import synchronise_norms
 
-ONE_BUCKET = 10_000  # MB, more than the gradients of any network here
+ONE_BUCKET = 10_000  # MB, more than the gradients of any network of the zoo
 RANK = 4  # rank of the matrices that PowerSGD sends
 PLAIN_STEPS = 100  # steps without compression: the first gradients have no low rank (Vogels et al. 2019)
 

@@ -386,7 +386,7 @@ class Trainer:
     def save(self) -> None:
         """Begin to write a checkpoint, unless the training has diverged, which all ranks find in the next step.
 
-        If the numbers of the last step have not been read yet, only the first rank looks at them here, without raising or
+        If the numbers of the last step have not been read yet, only the first rank looks at them now, without raising or
         counting, because the other ranks do not do so at this point either.
         """
         if not self.ranks.first or not self.model.finite:
