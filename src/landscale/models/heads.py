@@ -128,7 +128,7 @@ class HeadedNetwork(nn.Module):
     def __init__(self, trunk: nn.Module, classes: int, shape: tuple[int, int], **options: Any) -> None:
         super().__init__()
         features, unused = _probe(trunk, *shape)
-        _take_out(trunk, unused)
+        _remove_unused(trunk, unused)
         declared = getattr(trunk, "num_features", None)
         self.channels_last = len(features) == 4 and features[1] != declared and features[3] == declared
         self.num_features = self.head_hidden_size = features[1 if len(features) == 4 and not self.channels_last else -1]
@@ -221,7 +221,7 @@ def _probe(trunk: nn.Module, bands: int, side: int) -> tuple[tuple[int, ...], se
     return tuple(features.shape), {name for name, g in zip(named, gradients, strict=True) if g is None}
 
 
-def _take_out(trunk: nn.Module, unused: set[str]) -> None:
+def _remove_unused(trunk: nn.Module, unused: set[str]) -> None:
     """Replace the outermost modules whose parameters are all unused by identities."""
     left = set(unused)
     for name, module in list(trunk.named_modules()):

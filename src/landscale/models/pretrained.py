@@ -40,10 +40,10 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     whole = classifier.network
     network: nn.Module = whole.trunk if isinstance(whole, HeadedNetwork) else whole
     found = find_pretrained(init, d.model)
-    found, queries = _apart(found, d)
+    found, queries = _split_head(found, d)
     own = network.state_dict()
     tensors, done = _resampled(found, network, d.model)
-    first, heads = _listed(network, "first_conv"), _listed(network, "classifier")
+    first, heads = _module_names(network, "first_conv"), _module_names(network, "classifier")
     ours = channel_names(d.bands, d.scale)
     theirs, note = _channels(found, tensors, own, first, ours)
     done += note
@@ -70,7 +70,7 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     # These may keep their initial values: the last layer, and the counters of batch norms, which old files lack.
     fresh = {k: t for k, t in own.items() if (k in last and not kept) or k.endswith("num_batches_tracked")}
     tensors = fresh | tensors
-    _demand_fit(init, d.model, tensors, own)
+    _check_fit(init, d.model, tensors, own)
     network.load_state_dict(tensors)
     if queries:
         whole.head.load_state_dict(queries)  # type: ignore[union-attr]
@@ -80,7 +80,7 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     return record
 
 
-def _apart(found: Pretrained, d: Description) -> tuple[Pretrained, dict[str, Tensor]]:
+def _split_head(found: Pretrained, d: Description) -> tuple[Pretrained, dict[str, Tensor]]:
     """Split weights with a query head into those of the trunk and, if the heads are equal, of the head."""
     if found.config.get("head", "linear") == "linear" or not found.is_landscale:
         return found, {}
@@ -93,7 +93,7 @@ def _apart(found: Pretrained, d: Description) -> tuple[Pretrained, dict[str, Ten
     return replace(found, tensors=trunk), head if same else {}
 
 
-def _listed(network: nn.Module, key: str) -> tuple[str, ...]:
+def _module_names(network: nn.Module, key: str) -> tuple[str, ...]:
     """Names of modules, none or several, under a key of timm's configuration of a network."""
     cfg: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     names: str | Sequence[str] | None = cfg.get(key)
@@ -160,7 +160,7 @@ def _kept_head(
     return {key: tensors[key][order] for key in last}
 
 
-def _demand_fit(init: str, model: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def _check_fit(init: str, model: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     problems = {
         "lacks": [key for key in own if key not in tensors],
         "has the unexpected": [key for key in tensors if key not in own],

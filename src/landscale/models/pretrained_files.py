@@ -53,25 +53,25 @@ def find_pretrained(init: str, model: str) -> Pretrained:
         LandscaleError: the weights do not exist, cannot be downloaded, are damaged or pickled, or are those of another network.
     """
     if init == IMAGENET:
-        repository, file = _of_timm(model)
+        repository, file = _timm_repository(model)
         return _read(_download(repository, file), repository, {}, model)
     path = Path(init)
     on_hub = _ON_HUB.fullmatch(init)
     if on_hub and not path.exists() and path.suffix not in (*_PICKLED, ".safetensors"):
         repository, revision = on_hub.groups()
-        config = _config(_download(repository, "config.json", revision))
+        config = _read_config(_download(repository, "config.json", revision))
         return _read(_download(repository, "model.safetensors", revision), init, config, model)
     if not path.exists():
         raise BadInput(init, "is neither a file nor a folder, nor a name on the hub (owner/name)")
     if path.is_dir() or (path.name == "model.safetensors" and path.with_name("config.json").is_file()):
-        folder = _folder(path if path.is_dir() else path.parent)
-        return _read(folder / "model.safetensors", init, _config(folder / "config.json"), model)
+        folder = _weights_folder(path if path.is_dir() else path.parent)
+        return _read(folder / "model.safetensors", init, _read_config(folder / "config.json"), model)
     if path.suffix in _PICKLED:
         raise BadInput(init, _CONVERT)
     return _read(path, init, {}, model)
 
 
-def _of_timm(model: str) -> tuple[str, str]:
+def _timm_repository(model: str) -> tuple[str, str]:
     """Repository and file of timm's weights of a network."""
     cfg = timm.get_pretrained_cfg(model)
     if cfg is None or not (cfg.hf_hub_id or cfg.url or cfg.file):
@@ -87,7 +87,7 @@ def _of_timm(model: str) -> tuple[str, str]:
     return str(cfg.hf_hub_id), named if named.endswith(".safetensors") else "model.safetensors"
 
 
-def _folder(path: Path) -> Path:
+def _weights_folder(path: Path) -> Path:
     for folder in (path, path / "weights"):
         if (folder / "config.json").is_file():
             return folder
@@ -95,7 +95,7 @@ def _folder(path: Path) -> Path:
     raise BadInput(path, f"holds no weights: expected config.json and model.safetensors, or a finished run{begun}")
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or not ("landscale_format" in content or "architecture" in content):
         raise BadInput(path, "describes neither weights of landscale nor of timm")

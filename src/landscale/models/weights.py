@@ -40,7 +40,7 @@ def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any
             "provenance": provenance,
         }
         write_json(temporary / "config.json", config)
-        (temporary / "README.md").write_text(_card(classifier, provenance), encoding="utf-8")
+        (temporary / "README.md").write_text(_model_card(classifier, provenance), encoding="utf-8")
 
 
 def find_weights(path: Path) -> Path:
@@ -84,7 +84,7 @@ def load_model(path: str | Path) -> Classifier:
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != config["digest"]:
             raise BadInput(file, "is damaged: its digest is not the one in config.json")
-        classifier = Classifier(_described(config))
+        classifier = Classifier(_description_of(config))
         classifier.network.load_state_dict(load_file(file))
     except (OSError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
         raise BadInput(file, f"cannot be loaded ({reason(error)})") from None
@@ -93,7 +93,7 @@ def load_model(path: str | Path) -> Classifier:
     return classifier
 
 
-def _described(config: dict[str, Any]) -> Description:
+def _description_of(config: dict[str, Any]) -> Description:
     """The description in the content of a `config.json`; lists become tuples."""
     known: dict[str, Any] = {
         key: tuple(config[key]) if isinstance(config[key], list) else config[key]
@@ -102,7 +102,7 @@ def _described(config: dict[str, Any]) -> Description:
     return Description(**known)
 
 
-def _card(classifier: Classifier, provenance: dict[str, Any]) -> str:
+def _model_card(classifier: Classifier, provenance: dict[str, Any]) -> str:
     d = classifier.description
     scores = provenance.get("scores", {})
     lines = [f"| {key} | {value:.4f} |" for key, value in headline(scores).items()]

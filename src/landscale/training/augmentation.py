@@ -75,9 +75,9 @@ def _shifted(values: Tensor, by: Tensor) -> Tensor:
     return values.gather(3, columns[:, None, None, :].expand_as(values))
 
 
-def _zoomed(values: Tensor, most: float, generator: Generator) -> Tensor:
+def _zoomed(values: Tensor, largest: float, generator: Generator) -> Tensor:
     n = len(values)
-    size = 1 - most * torch.rand(n, generator=generator)
+    size = 1 - largest * torch.rand(n, generator=generator)
     centre = (1 - size)[:, None] * (2 * torch.rand((n, 2), generator=generator) - 1)
     window = torch.zeros(n, 2, 3)
     window[:, 0, 0] = window[:, 1, 1] = size
