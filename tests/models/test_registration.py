@@ -32,7 +32,7 @@ IMPORTS = {
     "registry": "import landscale.models.registry; import timm",  # imports timm; imported by all families
     "layers": "import landscale.models.layers, timm",
     "families": "import landscale.models.families, timm",
-    "training": "import landscale.training.learner; import timm",
+    "training": "import landscale.training.trainable_model; import timm",
     "found, then imported": "import landscale, importlib.util; assert importlib.util.find_spec('timm'); import timm",
 }
 # Importing torch is slow, so each case runs in a fork of one process that has imported it.
