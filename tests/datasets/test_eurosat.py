@@ -153,7 +153,7 @@ def test_inputs_without_images_are_refused(eurosat: Path, tmp_path: Path, cli: C
     (tmp_path / "empty").mkdir()
     for path, problem in (
         (tmp_path / "empty", "has no .jpg or .tif"),
-        (tmp_path / "nowhere.zip", "not a whole zip"),
+        (tmp_path / "nowhere.zip", "not a complete zip"),
         (tmp_path / "nowhere", "no such folder or zip"),
     ):
         answer = cli("prepare", "eurosat", path, tmp_path / "s.h5")

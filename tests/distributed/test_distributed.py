@@ -56,7 +56,7 @@ def test_without_a_launcher_there_is_one_rank(no_launcher):
     assert not torch.distributed.is_initialized()
     assert ranks.gather({"a": 1}) == [{"a": 1}]
     assert ranks.broadcast("x") == "x"
-    assert ranks.begin_sum(torch.tensor([2.0, 3.0]))() == [2.0, 3.0]
+    assert ranks.begin_sum(torch.tensor([2.0, 3.0]))().tolist() == [2.0, 3.0]
     weights = torch.ones(2)
     ranks.broadcast_tensors([weights])
     assert weights.tolist() == [1.0, 1.0]
@@ -137,7 +137,7 @@ except LandscaleError as error:
     sys.exit(str(error))
 if rank == 1:
     time.sleep(float(sys.argv[2]) + 1)
-assert ranks.begin_sum(torch.ones(1))() == [2.0]
+assert ranks.begin_sum(torch.ones(1))().tolist() == [2.0]
 assert ranks.gather(rank) == [0, 1]
 module.end_process_group()
 """

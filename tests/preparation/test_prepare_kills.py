@@ -129,8 +129,10 @@ def test_the_jobs_of_a_lost_dask_worker_are_repeated(
 ) -> None:
     """Workers are killed while one command runs; dask's nannies start new ones."""
     proof = Proof(tmp_path / "out", big, unbroken, seed)
-    done = 0
+    done = commands = 0
     while done < kills:
+        commands += 1
+        assert commands < 10 * kills, f"killed {done} workers during {commands} commands"
         process = command(*proof.words, "--scheduler", cluster.address)
         for _ in range(3):
             proof.wait(process, whole(proof.partial))

@@ -164,7 +164,10 @@ class Dask:
         from distributed import Client
 
         children = [p for command in self._commands[1:] for p in members(command.pid) if p != command.pid]
-        found = [p for p in children if "spawn_main" in " ".join(command_of(p))]
+        # Where setproctitle is installed, dask gives its workers this title instead of their command line.
+        found = [
+            p for p in children if (line := " ".join(command_of(p))).startswith("dask worker [") or "spawn_main" in line
+        ]
         with Client(self.address) as client:
             joined = len(client.scheduler_info()["workers"])
         return found if joined == len(found) == self._expected else []
