@@ -69,8 +69,11 @@ def main(other: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         v1, v2 = (write_days(root / layout, PATCHES, DAYS, layout) for layout in ("v1", "v2"))
-        subprocess.run(["tar", "-czf", root / "v1.tar.gz", "-C", v1.parent, v1.name], check=True)
-        subprocess.run(["tar", "--zstd", "-cf", v2.parent / "v2.tar.zst", "-C", v2.parent, v2.name], check=True)
+        subprocess.run(["tar", "--hard-dereference", "-czf", root / "v1.tar.gz", "-C", v1.parent, v1.name], check=True)
+        subprocess.run(
+            ["tar", "--hard-dereference", "--zstd", "-cf", v2.parent / "v2.tar.zst", "-C", v2.parent, v2.name],
+            check=True,
+        )
         shutil.copytree(v1.parent / "metadata", root / "metadata")
         country, trained, store = root / "country", root / "trained.h5", root / "store.h5"
         write_country(country, TILES)

@@ -14,7 +14,6 @@ from landscale.commands.dataset_options import add_dataset_options, given_datase
 from landscale.datasets import dataset_names, load_dataset
 from landscale.errors import LandscaleError
 from landscale.runtime.portability import usable_cores
-from landscale.runtime.workers import start_fork_server
 
 if TYPE_CHECKING:
     from landscale.distributed import Ranks
@@ -35,9 +34,6 @@ def add_command(add: AddCommand) -> None:
     def complete(
         words: Sequence[str],
     ) -> None:  # only when this command runs: finding installed data sets takes a while
-        alone = {"-h", "--help", "--plan", "--scheduler", "--workers=1"}.isdisjoint(words)
-        if alone and "--workers 1 " not in " ".join(words) + " ":
-            start_fork_server()  # the workers' imports run while this process imports the data set
         dataset.help = f"{', '.join(dataset_names())}; `landscale prepare DATASET --help` lists the options of one"
         add_dataset_options(p, words)
 

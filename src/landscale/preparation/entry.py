@@ -58,8 +58,8 @@ def prepare(
         BadStore: `store` holds something else already.
     """
     alone = not scheduler and ranks is None
-    if workers > 1 and alone:
-        start_fork_server()  # before the data set is imported: the workers' imports then take no time of their own
+    if workers > 1 and alone and not load_dataset(dataset).is_sequential(_pairs(inputs)):
+        start_fork_server()  # it imports what the workers need while this process surveys the data set
     survey = survey_dataset(
         dataset, inputs, workers=workers, scheduler=scheduler, ranks=ranks, extend=extend, options=options
     )

@@ -1,15 +1,20 @@
-"""The data set `bigearthnet` of `landscale prepare`: folders, or the published archives."""
+"""The data set `bigearthnet` of `landscale prepare`: folders, or the published archives.
+
+The readers are imported by `survey`, since the options are needed earlier: the workers' fork server then imports its
+modules at the same time as this process imports pandas, which takes as long as preparing a thousand patches.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from landscale.datasets.bigearthnet import folders
-from landscale.datasets.bigearthnet.archive import survey_archives
 from landscale.datasets.options import LISTS, labels_option
-from landscale.datasets.sequential import SequentialSurvey
-from landscale.datasets.survey import Survey
 from landscale.formats.tar import is_archive
+
+if TYPE_CHECKING:
+    from landscale.datasets.sequential import SequentialSurvey
+    from landscale.datasets.survey import Survey
 
 OPTIONS = (labels_option("clc43 or ben19 (default: ben19, and clc43 for v1)"), LISTS)
 
@@ -18,7 +23,13 @@ def survey(
     inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None
 ) -> Survey | SequentialSurvey:
     """Survey folders (`folders.survey`), or, if all inputs are archives, the archives (`survey_archives`)."""
-    return (survey_archives if is_sequential(inputs) else folders.survey)(inputs, labels, lists)
+    if is_sequential(inputs):
+        from landscale.datasets.bigearthnet.archive import survey_archives
+
+        return survey_archives(inputs, labels, lists)
+    from landscale.datasets.bigearthnet import folders
+
+    return folders.survey(inputs, labels, lists)
 
 
 def is_sequential(inputs: list[tuple[str | None, Path]]) -> bool:
