@@ -77,7 +77,8 @@ def main(other: Path) -> None:
         shutil.copytree(v1.parent / "metadata", root / "metadata")
         country, trained, store = root / "country", root / "trained.h5", root / "store.h5"
         write_country(country, TILES)
-        run(HERE, "prepare", "synthetic", root / "syn", trained, "--patches", TRAINED)
+        # By the other checkout, which is usually the older one: a newer one opens its stores.
+        run(other, "prepare", "synthetic", root / "syn", trained, "--patches", TRAINED)
         two = ("--workers", 2)
         works = {
             "folders of v1": command("prepare", "bigearthnet", v1, store, *two, store=store),
