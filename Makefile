@@ -22,8 +22,8 @@ lint: install  ## style, spelling, types, and the direction of the imports
 	$(BIN)/mypy --follow-imports=silent benchmarks/*.py examples/*.py
 	$(BIN)/lint-imports
 
-test: lint  ## the tests that need neither published data nor long; two processes of one thread each
-	$(BIN)/pytest -m "not slow and not real_data" -n 2 --dist worksteal
+test: lint  ## the tests that need neither published data nor long; three processes, as many tests wait for others
+	$(BIN)/pytest -m "not slow and not real_data" -n 3 --dist worksteal
 
 test-real: install  ## the tests on published data sets: LANDSCALE_REAL_DATA=FOLDER make test-real
 	@test -n "$$LANDSCALE_REAL_DATA" || { echo "make test-real: LANDSCALE_REAL_DATA is not set; set it to a folder of published data sets (see CONTRIBUTING.md)" >&2; exit 2; }

@@ -29,7 +29,7 @@ from landscale.store import SPLITS, WHOLE, Layout, PatchStore, Plane, StoreWrite
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 from landscale.vocabulary.bands import band
 from landscale.vocabulary.nomenclatures import nomenclature
 

@@ -31,7 +31,7 @@ from landscale.store import open_store
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 
 BATCHES, PATCHES = (32, 128), 512  # PATCHES: patches of one turn
 

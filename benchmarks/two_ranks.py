@@ -30,7 +30,7 @@ from landscale.store import open_store
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 
 BATCH, STEPS, ROUNDS = 64, 3, 5  # patches of a step over all ranks; steps of a turn
 CONTENDERS = {"one_process": (1, "none"), "two_ranks": (2, "none"), "two_ranks_bf16": (2, "bf16")}

@@ -19,7 +19,7 @@ from landscale.store import open_store
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 
 EPOCHS = 1000
 

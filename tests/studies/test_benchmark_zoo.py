@@ -47,14 +47,23 @@ def refusal(capsys, *words: str) -> str:
 # ---- the rows of the zoo
 
 
-def test_the_kept_table_equals_a_new_count():
+def test_the_kept_table_lists_every_network_and_the_authors_parameters():
     assert list(stored_rows()) == list(ZOO)
     for name, row in stored_rows().items():
-        authors = row["authors"]
-        assert {key: value for key, value in row.items() if key != "authors"} == describe_model(name, BANDS, CLASSES), (
-            name
-        )
-        assert (authors or {}).get("parameters") == ZOO[name].published.get(AUTHORS, {}).get("parameters")
+        authors = row["authors"] or {}
+        assert authors.get("parameters") == ZOO[name].published.get(AUTHORS, {}).get("parameters")
+
+
+FIRST_OF_FAMILY = {entry.family: name for name, entry in reversed(ZOO.items())}.values()
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FIRST_OF_FAMILY else pytest.param(name, marks=pytest.mark.slow) for name in ZOO]
+)
+def test_the_kept_table_equals_a_new_count(name):
+    row = stored_rows()[name]
+    del row["authors"]
+    assert row == describe_model(name, BANDS, CLASSES)
 
 
 def test_the_listing_does_not_import_torch():

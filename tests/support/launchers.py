@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import multiprocessing
 import os
@@ -13,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,18 @@ def ranks_at(store: Path) -> dict[int, int]:
 # ---- a process that kills itself
 
 
+@functools.cache
+def fork_context() -> ForkServerContext:
+    """Processes that are forked from a server with all imports done, which takes much less time than the imports.
+
+    A process has one fork server. If `prepare` has run in this one, its server runs already, without torch; it is replaced.
+    """
+    context = multiprocessing.get_context("forkserver")
+    forkserver._forkserver._stop()  # what the tests of Python itself call
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
 def run_until_killed(words: list[object], function: str, call: int, settings: dict[str, object]) -> int | None:
     """Run a command in a process that sends itself SIGKILL at the given call, counted from 1, of a function.
 
@@ -103,9 +118,9 @@ def run_until_killed(words: list[object], function: str, call: int, settings: di
     Returns:
         The exit code of the process, -9 if it was killed.
     """
-    context = multiprocessing.get_context("forkserver")  # a fork takes much less time than the imports
-    context.set_forkserver_preload(PRELOAD)
-    process = context.Process(target=_main_until_killed, args=([str(word) for word in words], function, call, settings))
+    process = fork_context().Process(
+        target=_main_until_killed, args=([str(word) for word in words], function, call, settings)
+    )
     process.start()
     process.join(120)
     return process.exitcode

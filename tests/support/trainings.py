@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -20,8 +19,9 @@ from landscale.runtime import progress
 from landscale.testing import make_store, rgbn_plane
 from landscale.training import checkpoint as checkpoint_module
 from landscale.training.recipe import Recipe
-from landscale.training.training import Trainer, train
-from launchers import PRELOAD
+from landscale.training.trainer import Trainer
+from landscale.training.training import train
+from launchers import fork_context
 
 CPU = torch.device("cpu")
 BANDS = "B02,B03,B04,B08"
@@ -169,8 +169,7 @@ def _die_at(number):
 
 def starter():
     """A function that starts a command in a process; `deadly` as for `_command`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context = fork_context()
 
     def begin(words, output, deadly=0):
         process = context.Process(target=_command, args=([str(w) for w in words], str(output), deadly))

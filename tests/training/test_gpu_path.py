@@ -16,7 +16,7 @@ from landscale.models.classifier import Classifier
 from landscale.training import step as step_module
 from landscale.training.build import build_classifier
 from landscale.training.runs import Run
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 from trainings import BANDS, PLAIN, TINY
 
 

@@ -13,7 +13,7 @@ from landscale.errors import Diverged
 from landscale.runtime.signals import Stopped
 from landscale.training.checkpoint import load_checkpoint
 from landscale.training.trainable_model import TrainableModel
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 from trainings import CPU, PLAIN, TINY, interrupted_learning, learn, outcome
 
 SGD = replace(PLAIN, optimizer="sgd", weight_decay=0.0, warmup_epochs=0.0, turns=False)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-import landscale.training.training as training_module
+import landscale.training.trainer as trainer_module
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.loading import batches, evaluation_steps
@@ -25,7 +25,7 @@ from landscale.training.build import build_classifier
 from landscale.training.recipe import load_recipe
 from landscale.training.runs import Run
 from landscale.training.trainable_model import StepResult
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 from trainings import BANDS, CPU, PLAIN, TINY, flags, learn, outcome, weights_of
 
 # ---- learning
@@ -127,7 +127,7 @@ def test_training_without_a_val_split_gives_no_scores(store, tmp_path, capsys):
 def test_the_weights_of_the_selected_epoch_are_kept(store, tmp_path, monkeypatch, select, selected_epoch):
     values_by_metric = {"micro_f1": [0.1, 0.9, 0.5, 0.9], "macro_ap": [0.1, 0.2, 0.8, 0.3]}
     evaluated_states = []
-    original = training_module.evaluate
+    original = trainer_module.evaluate
 
     def scripted(classifier, *arguments, **options):
         scores = original(classifier, *arguments, **options)
@@ -136,7 +136,7 @@ def test_the_weights_of_the_selected_epoch_are_kept(store, tmp_path, monkeypatch
         evaluated_states.append({k: v.clone() for k, v in classifier.network.state_dict().items()})
         return replace(scores, **{key: values[len(evaluated_states) - 1] for key, values in values_by_metric.items()})
 
-    monkeypatch.setattr(training_module, "evaluate", scripted)
+    monkeypatch.setattr(trainer_module, "evaluate", scripted)
     learn(replace(TINY, epochs=4, select=select), store, tmp_path / "run")
     assert len(evaluated_states) == 4
     found = load_model(tmp_path / "run").network.state_dict()
@@ -173,9 +173,9 @@ def test_progressive_training_enlarges_the_patches(store, tmp_path, monkeypatch)
 
     monkeypatch.setattr(trainable_model.Augmentation, "__call__", recorded)
     evaluated = []
-    evaluate = training_module.evaluate
+    evaluate = trainer_module.evaluate
     monkeypatch.setattr(
-        training_module, "evaluate", lambda c, *a, **k: evaluated.append(c.inputs.side) or evaluate(c, *a, **k)
+        trainer_module, "evaluate", lambda c, *a, **k: evaluated.append(c.inputs.side) or evaluate(c, *a, **k)
     )
     learn(replace(PLAIN, epochs=2, progressive=[[0.2, 6], [0.5, 8]]), store, tmp_path / "run")
     assert sides == [6, 6, 8, 8, 8, 12, 12, 12, 12, 12]
@@ -191,7 +191,7 @@ def test_the_rate_falls_exactly_at_the_milestone_epochs(tmp_path, monkeypatch, p
     rates = []
 
     def record_rate(self, *_):
-        rates.append(training_module.rate_factor(self.recipe, self.state.progress))
+        rates.append(trainer_module.rate_factor(self.recipe, self.state.progress))
         return StepResult(0.0, 0)
 
     monkeypatch.setattr(Trainer, "step", record_rate)

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import landscale.training.training as training_module
+import landscale.training.trainer as trainer_module
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import Diverged
@@ -28,7 +28,7 @@ from landscale.training.build import build_classifier
 from landscale.training.checkpoint import CheckpointWriter, load_checkpoint
 from landscale.training.runs import Run
 from landscale.training.trainable_model import StepResult, TrainableModel
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 from trainings import CPU, PLAIN, TINY, flags, interrupted_learning, learn, outcome
 
 SGD = replace(PLAIN, optimizer="sgd", weight_decay=0.0, warmup_epochs=0.0, turns=False)
@@ -95,7 +95,7 @@ def test_no_epoch_repeats_a_patch_when_the_number_of_ranks_changes(
         patch.setattr(Ranks, "broadcast", lambda self, value: value)
         patch.setattr(Trainer, "batches", lambda self, parts: iter(parts))
         patch.setattr(Trainer, "_announce", lambda self: None)
-        patch.setattr(training_module, "ignore_scheduler_signals", lambda: None)  # would change this process's handlers
+        patch.setattr(trainer_module, "ignore_scheduler_signals", lambda: None)  # would change this process's handlers
         patch.setattr(Run, "events", lambda self, epoch: None)
         steps_left = [0]
         for world, step_limit in [*sessions, (sessions[0][0], 10**6)]:
@@ -109,7 +109,7 @@ def test_no_epoch_repeats_a_patch_when_the_number_of_ranks_changes(
 
             patch.setattr(Trainer, "step", count)
             patch.setattr(Trainer, "end_epoch", lambda self, epoch: 0.0)
-            patch.setattr(training_module, "deferred_signals", lambda alone: StoppedAfterSteps(steps_left))
+            patch.setattr(trainer_module, "deferred_signals", lambda alone: StoppedAfterSteps(steps_left))
             trainer = Trainer(recipe, store, Run(folder / "run"), Ranks(0, world), build_classifier(recipe, store), CPU)
             if trainer.run.last.exists():
                 trainer.load()
@@ -123,7 +123,7 @@ def test_no_epoch_repeats_a_patch_when_the_number_of_ranks_changes(
     assert trainer.state.epoch == 3
     assert sorted(seen) == [0, 1, 2]
     for epoch, rows in seen.items():
-        order = training_module.epoch_order(store.patches("train"), recipe.seed, epoch).tolist()
+        order = trainer_module.epoch_order(store.patches("train"), recipe.seed, epoch).tolist()
         assert rows == order[: len(rows)]  # each patch once, in the order of the epoch
         size = batch * accumulate * max(world for world, _ in sessions)  # a smaller rest is dropped
         assert len(rows) > patches - size or len(rows) == patches
@@ -203,7 +203,7 @@ def test_backoff_stops_after_the_largest_number_of_halvings(store, tmp_path, mon
     with pytest.raises(Diverged, match="diverged"):
         learn(replace(CONSTANT, on_divergence="backoff"), store, tmp_path / "run")
     _, saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors", CPU)
-    assert saved["state"]["halved"] == training_module.MOST_HALVED
+    assert saved["state"]["halved"] == trainer_module.MOST_HALVED
     assert saved["state"]["step"] == 0
 
 

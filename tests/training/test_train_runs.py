@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import landscale.training.training as training_module
+import landscale.training.trainer as trainer_module
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.errors import BadStore, LandscaleError
@@ -17,7 +17,7 @@ from landscale.testing import make_store, rgbn_plane
 from landscale.training import trainable_model
 from landscale.training.build import build_classifier
 from landscale.training.runs import Run
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 from trainings import CPU, PLAIN, TINY, flags, learn, outcome
 
 # ---- the folder of a run
@@ -28,7 +28,7 @@ def test_repeating_the_command_of_a_finished_run_changes_nothing(store, tmp_path
     assert main(args) == 0
     first, printed = outcome(tmp_path / "run"), capsys.readouterr().out
     monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(training_module, "evaluate", lambda *_, **__: pytest.fail("evaluated again"))
+    monkeypatch.setattr(trainer_module, "evaluate", lambda *_, **__: pytest.fail("evaluated again"))
     assert main(args) == 0
     assert outcome(tmp_path / "run") == first
     assert json.loads(capsys.readouterr().out) == json.loads(printed)
@@ -160,7 +160,7 @@ def test_divergence_in_the_last_step_is_detected(tmp_path, monkeypatch):
     """The loss is finite, its gradient is not; without a val split no evaluation checks the weights afterwards."""
     store = make_store(tmp_path / "s.h5", planes=rgbn_plane(12), splits={"train": 8})
     monkeypatch.setattr(
-        training_module, "build_loss", lambda *_, **__: lambda logits, targets: (0 * logits).sqrt().sum()
+        trainer_module, "build_loss", lambda *_, **__: lambda logits, targets: (0 * logits).sqrt().sum()
     )
     with pytest.raises(LandscaleError, match=r"diverged|not finite"):
         learn(replace(PLAIN, epochs=1), store, tmp_path / "run")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import landscale.training.training as training_module
+import landscale.training.trainer as trainer_module
 from landscale.distributed import Ranks
 from landscale.inference.metrics import compute_scores
 from landscale.testing import make_store, rgbn_plane
@@ -23,7 +23,7 @@ from landscale.training import planner
 from landscale.training.build import build_classifier
 from landscale.training.runs import Run
 from landscale.training.trainable_model import StepResult
-from landscale.training.training import Trainer
+from landscale.training.trainer import Trainer
 from trainings import CPU, PLAIN, TINY, flags, learn, outcome
 
 
@@ -92,7 +92,7 @@ def test_the_planner_uses_most_of_the_time_limit_and_never_exceeds_it(
 
     def learn_slowly(self, _parts, incoming, _signalled):
         next(incoming)
-        rate_factors.append(training_module.rate_factor(self.recipe, self.state.progress))
+        rate_factors.append(trainer_module.rate_factor(self.recipe, self.state.progress))
         pace = step * (1 + (slowdown - 1) * (clock.now - 1000) / limit)
         return clock.work(pace + (limit * first_step_fraction if len(rate_factors) == 1 else 0), StepResult(0.5, 0))
 
@@ -120,7 +120,7 @@ def test_the_planner_uses_most_of_the_time_limit_and_never_exceeds_it(
             ("save_weights", lambda *_: None),
             ("write_json", lambda *_: None),
         ):
-            patch.setattr(training_module, name, replacement)
+            patch.setattr(trainer_module, name, replacement)
         patch.setattr(planner, "time", clock)
         patch.setattr(planner, "infer", infer_slowly)
         patch.setattr(Trainer, "step", learn_slowly)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-import landscale.training.training as training_module
+import landscale.training.trainer as trainer_module
 from landscale.distributed import Ranks
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
@@ -76,8 +76,8 @@ def test_the_averaged_weights_have_a_small_decay_in_the_first_steps(store, tmp_p
         return result
 
     monkeypatch.setattr(TrainableModel, "step", recorded)
-    monkeypatch.setattr(training_module.Trainer, "end_epoch", lambda self, epoch: 0.0)
-    monkeypatch.setattr(training_module.Trainer, "finish", lambda self: None)
+    monkeypatch.setattr(trainer_module.Trainer, "end_epoch", lambda self, epoch: 0.0)
+    monkeypatch.setattr(trainer_module.Trainer, "finish", lambda self: None)
     recipe = replace(PLAIN, model="test_resnet", options={}, side=32, epochs=1, ema=0.5, warmup_epochs=0.0)
     learn(recipe, store, tmp_path / "run")
     decays = [0.0, 0.0, 1 - 2 ** (-2 / 3), 0.5, 0.5]  # 1 − 3^(−2/3) = 0.519 is above 0.5
@@ -91,13 +91,13 @@ def test_the_averaged_weights_have_a_small_decay_in_the_first_steps(store, tmp_p
 def test_thresholds_are_chosen_on_the_val_split(store, tmp_path, monkeypatch):
     """On the train split, to which the weights are fitted, the probabilities would be too good."""
     chosen = []
-    choose = training_module.choose_thresholds
+    choose = trainer_module.choose_thresholds
 
     def recorded(probabilities, targets, method):
         chosen.append((probabilities.shape, targets.tolist(), method))
         return choose(probabilities, targets, method)
 
-    monkeypatch.setattr(training_module, "choose_thresholds", recorded)
+    monkeypatch.setattr(trainer_module, "choose_thresholds", recorded)
     learn(replace(PLAIN, epochs=1, thresholds="per_class"), store, tmp_path / "run")
     val = store.patches("val")
     assert chosen == [((len(val), 4), store.classes[val].tolist(), "per_class")]

@@ -1,1 +1,4 @@
-"""A recipe and a store → a trained classifier: `training` runs the epochs, the other files are its parts."""
+"""A recipe and a store → a trained classifier: `training` begins or resumes it, `trainer` runs the epochs.
+
+The other files are parts of these two.
+"""
