@@ -39,10 +39,11 @@ OUT = object()
 Work = Callable[[Path, int, Path], float]  # of a checkout, a core and an empty folder; seconds
 
 
-def run(checkout: Path, *words: object, core: int = 0) -> None:
+def run(checkout: Path, *words: object, core: int) -> str:
+    """Run Python with these arguments, which imports landscale from the checkout, on one core; returns what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
-    command = ["taskset", "--cpu-list", str(core), sys.executable, "-m", "landscale", *map(str, words)]
-    subprocess.run(command, check=True, capture_output=True, env=environment, cwd=checkout)
+    command = ["taskset", "--cpu-list", str(core), sys.executable, *map(str, words)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=checkout).stdout
 
 
 def command(*words: object) -> Work:
@@ -51,7 +52,7 @@ def command(*words: object) -> Work:
     def seconds(checkout: Path, core: int, folder: Path) -> float:
         placed = [folder / "out.h5" if word is OUT else word for word in words]
         begun = time.perf_counter()
-        run(checkout, *placed, core=core)
+        run(checkout, "-m", "landscale", *placed, core=core)
         return time.perf_counter() - begun
 
     return seconds
@@ -62,8 +63,36 @@ def training(store: Path) -> Work:
     recipe = ("--recipe=sedona2019", "--model=resnet18", "--batch=32", "--epochs=4", "--evaluate-every=4")
 
     def seconds(checkout: Path, core: int, folder: Path) -> float:
-        run(checkout, "train", *recipe, f"--store={store}", f"--run={folder / 'run'}", core=core)
+        words = ("train", *recipe, f"--store={store}", f"--run={folder / 'run'}")
+        run(checkout, "-m", "landscale", *words, core=core)
         return float(pd.read_csv(folder / "run" / "metrics.csv")["train_seconds"].iloc[1:].median())
+
+    return seconds
+
+
+READS = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from landscale.store import open_store
+store = open_store(Path(sys.argv[1]))
+random = np.random.default_rng(0)
+batches = [random.integers(0, len(store), 256) for _ in range(40)]
+arrays = {plane.key: np.empty((256, *plane.shape), plane.dtype) for plane in store.layout.planes}
+for repeat in range(6):
+    if repeat == 1:
+        begun = time.perf_counter()
+    for rows in batches:
+        store.gather(rows, arrays)
+print(time.perf_counter() - begun)
+"""
+
+
+def reads(store: Path) -> Work:
+    """Seconds to read 200 batches of 256 random patches, all planes, from the page cache."""
+
+    def seconds(checkout: Path, core: int, _: Path) -> float:
+        return float(run(checkout, "-c", READS, store, core=core))
 
     return seconds
 
@@ -110,7 +139,7 @@ def main(other: Path) -> None:
         country, trained = root / "country", root / "trained.h5"
         write_country(country, TILES)
         # By the other checkout, which is usually the older one: a newer one opens its stores.
-        run(other, "prepare", "synthetic", root / "syn", trained, "--patches", TRAINED)
+        run(other, "-m", "landscale", "prepare", "synthetic", root / "syn", trained, "--patches", TRAINED, core=0)
         one = ("--workers", 1)
         works = {
             "folders of v1": command("prepare", "bigearthnet", v1, OUT, *one),
@@ -118,6 +147,7 @@ def main(other: Path) -> None:
             "archive .tar.gz": command("prepare", "bigearthnet", root / "v1.tar.gz", OUT),
             "archive .tar.zst": command("prepare", "bigearthnet", v2.parent / "v2.tar.zst", OUT),
             "tiles": command("prepare", "tiles", country, OUT, "--corine", country / MAP, *one),
+            "store reads": reads(trained),
             "verify": command("verify", trained),
             "info": command("info", trained),
             "training epoch": training(trained),
