@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import landscale
+from once import made_once
 
 CREATE = "timm.create_model('wide_resnet_eca', in_chans=4).num_features"
 SOURCE = Path(landscale.__file__).parents[1]
@@ -50,7 +51,12 @@ for name, imports in json.loads(sys.argv[1]).items():
 @pytest.fixture(scope="module")
 def widths(tmp_path_factory) -> dict[str, str]:
     """For each case of IMPORTS that works, the width of the network that timm has created."""
-    printed = run_python("-c", FORK_EACH, json.dumps(IMPORTS), cwd=tmp_path_factory.mktemp("imports"))
+
+    def run_cases(folder: Path) -> None:
+        printed = run_python("-c", FORK_EACH, json.dumps(IMPORTS), cwd=folder)
+        (folder / "widths").write_text(printed)
+
+    printed = (made_once(tmp_path_factory, "imports", run_cases) / "widths").read_text()
     return dict(line.rsplit(" ", 1) for line in printed.splitlines())
 
 

@@ -25,6 +25,7 @@ from landscale.training import gradients
 from landscale.training.build import build_classifier
 from landscale.training.training import train
 from launchers import members, ranks_at, torchrun, wait_until_gone
+from once import made_once
 from trainings import CPU, PLAIN, TINY, flags, outcome
 
 SGD = replace(PLAIN, optimizer="sgd", rate=0.05, weight_decay=0.0, warmup_epochs=0.0, turns=False, epochs=2)
@@ -101,9 +102,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_ranks(store, tmp_path_factory):
     """The folder with the counts and the runs of all recipes above, written by two ranks."""
-    folder = tmp_path_factory.mktemp("two-ranks")
-    launch(2, store.path, folder, "train")
-    return folder
+    return made_once(tmp_path_factory, "two-ranks", lambda folder: launch(2, store.path, folder, "train"))
 
 
 @pytest.mark.parametrize("name", EQUIVALENT)
@@ -145,7 +144,7 @@ def test_three_and_four_ranks_count_the_same_decisions_as_one_process(ranks, sto
 
 
 def start_training(store, run, *options, ranks=2):
-    args = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=40, batch=4), *options]
+    args = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=20, batch=4), *options]
     return subprocess.Popen(
         [str(word) for word in (*torchrun(ranks), *args)],
         stdout=subprocess.PIPE,
@@ -164,11 +163,12 @@ def wait_until(condition, seconds=60):
 
 @pytest.fixture(scope="module")
 def undisturbed(store, tmp_path_factory):
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
-    process = start_training(store, run)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-    return outcome(run)
+    def run_to_the_end(folder):
+        process = start_training(store, folder / "run")
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+
+    return outcome(made_once(tmp_path_factory, "undisturbed-ranks", run_to_the_end) / "run")
 
 
 def test_a_signal_to_one_rank_stops_all_and_resuming_gives_the_undisturbed_result(store, tmp_path, undisturbed):
@@ -197,6 +197,6 @@ def test_a_killed_training_on_two_ranks_resumes_in_one_process(store, tmp_path):
     process.communicate()
     for pid in members(process.pid):
         os.kill(pid, signal.SIGKILL)
-    args = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=40, batch=4)]
+    args = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=20, batch=4)]
     assert main([str(word) for word in args]) == 0
     assert (run / "scores.json").exists()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -146,8 +147,9 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(str(folder)).glob("*.yaml"))}
 
 
+@cache
 def parser() -> ArgumentParser:
-    """A command-line parser with a flag for each key of a recipe."""
+    """The command-line parser with a flag for each key of a recipe."""
     p = ArgumentParser(exit_on_error=False, add_help=False)
     p.add_class_arguments(Recipe, as_group=True)
     return p
