@@ -334,7 +334,7 @@ def test_labels_are_consistent_between_nomenclatures_and_thresholds(seed, low, h
         assert (corine_labels(fractions, nomenclature, high) <= corine_labels(fractions, nomenclature, low)).all()
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 999), count=st.integers(1, 8))
 def test_fractions_of_a_patch_do_not_depend_on_the_other_patches(raster, vector, seed, count):
     rng = np.random.default_rng(seed)

@@ -213,8 +213,8 @@ def try_mutations(kind: str, number: int, archive_v1: Path, archive: Path, clc: 
 
 
 @pytest.mark.parametrize("kind", MUTATIONS)
-def test_40_mutations(kind: str, archive_v1: Path, archive: Path, clc: Path, tmp_path: Path) -> None:
-    try_mutations(kind, 40, archive_v1, archive, clc, tmp_path)
+def test_20_mutations(kind: str, archive_v1: Path, archive: Path, clc: Path, tmp_path: Path) -> None:
+    try_mutations(kind, 20, archive_v1, archive, clc, tmp_path)
 
 
 @pytest.mark.slow

@@ -213,6 +213,7 @@ def evaluated(run, store, split, capsys):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow  # test_train_ranks compares the weights of many recipes
 def test_two_ranks_train_like_one_process_with_twice_the_batch(store, tmp_path, capsys):
     both = tmp_path / "both"
     words = ["train", f"--store={store.path}", "--json", *LAYER_NORM]
