@@ -1,4 +1,4 @@
-"""The command line. An error ends it with one line on stderr and exit code 2."""
+"""The command line. An error ends it with one line on stderr and exit code 2, an unexpected one with exit code 70."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import argparse
 import atexit
 import gc
 import os
+import platform
+import shlex
 import sys
+import tempfile
+import time
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from landscale import __version__
 from landscale.commands.command import AddCommand, CommandParser, command_adder
@@ -60,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("landscale: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
+    except Exception as error:
+        if options.debug:
+            raise
+        return _report_unexpected(error)
 
 
 def _check_remaining(options: argparse.Namespace) -> None:
@@ -80,6 +91,27 @@ def _report_error(line: str) -> int:
     return 2
 
 
+def _report_unexpected(error: Exception) -> int:
+    """Report an error that nobody foresaw in one line, which names a file with the traceback; return 70 (EX_SOFTWARE)."""
+    name = f"landscale-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    text = "".join(traceback.format_exception(error))
+    lines = [
+        f"landscale {__version__}",
+        platform.platform(),
+        f"Python {platform.python_version()}",
+        shlex.join(sys.argv),
+    ]
+    report = "\n".join([*lines, "", text])
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            (folder / name).write_text(report, encoding="utf-8", errors="backslashreplace")
+            found = " ".join(f"{type(error).__name__}: {reason(error)}".split())
+            print(f"landscale: unexpected error ({found}); please report it with {folder / name}", file=sys.stderr)
+            return 70
+    print(text, file=sys.stderr)
+    return 70
+
+
 def _command_line() -> argparse.ArgumentParser:
     parser = CommandParser(
         "landscale",
@@ -88,6 +120,7 @@ def _command_line() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
     add = command_adder(parser, metavar="COMMAND", dest="name")
     for name in COMMANDS:
         import_module(f"landscale.commands.{name}").add_command(add)

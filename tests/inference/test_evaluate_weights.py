@@ -350,7 +350,7 @@ def test_no_file_of_older_weights_remains_in_the_folder(classifier, stores, tmp_
 def test_older_weights_remain_if_writing_fails(classifier, stores, tmp_path, monkeypatch):
     save_weights(tmp_path / "weights", classifier, {})
     monkeypatch.setattr(
-        "landscale.models.weights.write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
+        "landscale.runtime.sealed_config.write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
     )
     with pytest.raises(OSError, match="disk full"):
         save_weights(tmp_path / "weights", make_classifier(stores["home"], views=2), {})
@@ -396,8 +396,11 @@ def test_a_folder_without_valid_weights_is_refused(classifier, tmp_path):
     config.write_text(json.dumps(json.loads(valid_config) | {"landscale_format": 99}))
     assert_refused("format 99")
     config.write_text(json.dumps(json.loads(valid_config) | {"classes": ["one", "two"]}))
+    assert_refused("does not match its config_digest")
+    first_format = json.loads(valid_config) | {"landscale_format": 1}
+    config.write_text(json.dumps(first_format | {"classes": ["one", "two"], "thresholds": []}))
     assert_refused(r"model\.safetensors")
-    config.write_text(json.dumps({k: v for k, v in json.loads(valid_config).items() if k != "bands"}))
+    config.write_text(json.dumps({k: v for k, v in first_format.items() if k != "bands"}))
     assert_refused("bands")
     config.write_text(valid_config)
     assert load_model(tmp_path / "weights")
@@ -451,10 +454,13 @@ def test_scores_do_not_replace_a_store(classifier, stores, tmp_path, capsys):
     store = stores["home"].path
     before = store.read_bytes()
     assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(store)]) == 2
-    assert "exists and is not a file of scores" in capsys.readouterr().err
+    assert "is an input of this command" in capsys.readouterr().err
     assert store.read_bytes() == before
     scores = tmp_path / "scores.json"
-    for old_content in ("", '{"older": 1}'):  # an empty file, as mktemp makes, and the scores of an earlier call
-        scores.write_text(old_content)
+    scores.write_text('{"older": 1}')
+    assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(scores)]) == 2
+    assert "exists and is not a file of scores" in capsys.readouterr().err
+    scores.write_text("")  # an empty file, as mktemp makes
+    for _ in range(2):  # the second time it has the scores of the first call
         assert main(["evaluate", str(tmp_path / "weights"), str(store), "--split", "test", "--out", str(scores)]) == 0
         assert json.loads(scores.read_text())["patches"] == 39

@@ -328,7 +328,7 @@ def test_an_output_that_is_not_a_map_is_not_replaced(tmp_path):
     write_scene(tmp_path / "scene", draw_scene(120, 120))
     (tmp_path / "store.h5").write_bytes(b"\x89HDF rest")
     (tmp_path / "folder").mkdir()
-    for name, problem in (("store.h5", "exists and is not a GeoTIFF"), ("folder", "is a folder")):
+    for name, problem in (("store.h5", "exists and is not a map of landscale"), ("folder", "is a folder")):
         before = sorted(tmp_path.iterdir())
         with pytest.raises(BadInput, match=f"{name}: {problem}"):
             predict(Stub(), tmp_path / "scene", tmp_path / name)

@@ -108,7 +108,7 @@ def test_a_name_without_similar_names_gives_a_list_that_starts_with_the_zoo():
 
 @pytest.mark.parametrize("name", ["wide_resnet_eca_b4", "resnet18", "vgg11"])
 def test_an_unknown_option_gives_one_error_line(name):
-    with pytest.raises(LandscaleError, match=f"^model '{name}' takes no option 'colour'$"):
+    with pytest.raises(LandscaleError, match=f"^unknown option of model '{name}' 'colour'; "):
         create_model(name, 10, 19, colour="red")
 
 

@@ -30,9 +30,10 @@ def test_invalid_json_is_refused(content: bytes, tmp_path: Path) -> None:
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
-    for missing in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(BadInput, match="cannot be read"):
-            read_json(missing)
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(BadInput, match="is not a regular file"):
+        read_json(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,8 @@ def bad_command(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[
     if name == "weights of another version":
         config = json.loads((weights / "config.json").read_text())
         config["networks"]["20m"]["inputs"].reverse()
-        (weights / "config.json").write_text(json.dumps(config))
+        del config["config_digest"]
+        (weights / "config.json").write_text(json.dumps(config | {"landscale_format": 1}))
         return [*apply, scene, tmp_path / "out"], "cannot build"
     if name == "output folder of something else":
         shutil.copytree(scene, tmp_path / "out")

@@ -44,6 +44,7 @@ def add_command(add: AddCommand) -> None:
 def _measure_learning(options: argparse.Namespace) -> int:
     check_batch(options.batch)
     from landscale.runtime.files import write_text
+    from landscale.runtime.outputs import begins_with, check_output
     from landscale.studies.results import read_results
     from landscale.studies.zoo.learning import LEAST_STEPS, measure_learning
     from landscale.studies.zoo.learning_page import learning_page
@@ -52,7 +53,11 @@ def _measure_learning(options: argparse.Namespace) -> int:
         raise LandscaleError(f"--steps: found {options.steps}, expected at least {LEAST_STEPS}")
     if options.markdown is not None:
         command = f"landscale benchmark learning --out {options.out} --markdown {options.markdown}"
-        write_text(options.markdown, learning_page(read_results(options.out, "learning"), command))
+        page = learning_page(read_results(options.out, "learning"), command)
+        check_output(
+            options.markdown, "a page of `benchmark learning`", begins_with(page.split("\n")[0]), [options.out]
+        )
+        write_text(options.markdown, page)
         written = {"page": str(options.markdown), "results": str(options.out)}
         return print_result(options, written, lambda: print(options.markdown))
     content = measure_learning(chosen_networks(options), options.out, options.store, options.steps, options.batch)

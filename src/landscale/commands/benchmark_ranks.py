@@ -89,7 +89,8 @@ def _show_page(page: str, out: Path) -> None:
 
 def _all_reduce(options: argparse.Namespace) -> int:
     from landscale.distributed import end_process_group, local_device, start_process_group
-    from landscale.runtime.documents import write_json
+    from landscale.runtime.documents import read_json, write_json
+    from landscale.runtime.outputs import check_output
     from landscale.studies.rank_scaling.all_reduce import measure_all_reduce
 
     ranks = start_process_group()
@@ -100,6 +101,9 @@ def _all_reduce(options: argparse.Namespace) -> int:
     if not ranks.first:
         return 0
     if options.out is not None:
+        check_output(
+            options.out, "a result of `benchmark allreduce`", lambda path: read_json(path).keys() == figures.keys()
+        )
         write_json(options.out, figures)
 
     def show() -> None:

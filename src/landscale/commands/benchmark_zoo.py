@@ -103,6 +103,7 @@ def chosen_networks(options: argparse.Namespace) -> list[str]:
 
 def _write_page(options: argparse.Namespace) -> int:
     from landscale.runtime.files import write_text
+    from landscale.runtime.outputs import begins_with, check_output
     from landscale.studies.results import read_results
     from landscale.studies.zoo.page import zoo_page
 
@@ -110,7 +111,10 @@ def _write_page(options: argparse.Namespace) -> int:
     learning = read_results(options.learning, "learning") if options.learning else None
     also = f" --learning {options.learning}" if options.learning else ""
     command = f"landscale benchmark zoo --out {options.out}{also} --markdown {options.markdown}"
-    write_text(options.markdown, zoo_page(content, command, learning))
+    page = zoo_page(content, command, learning)
+    inputs = [path for path in (options.out, options.learning) if path]
+    check_output(options.markdown, "a page of `benchmark zoo`", begins_with(page.split("\n")[0]), inputs)
+    write_text(options.markdown, page)
     written = {"page": str(options.markdown), "results": str(options.out)}
     return print_result(options, written, lambda: print(options.markdown))
 

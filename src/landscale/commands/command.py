@@ -69,6 +69,7 @@ def command_adder(parent: argparse.ArgumentParser, metavar: str, dest: str) -> A
             allow_abbrev=False,
         )
         parser.set_defaults(run=run, remaining_words=remaining)
+        parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         return parser
 
     return add

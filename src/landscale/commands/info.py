@@ -31,10 +31,14 @@ def _show_contents(options: argparse.Namespace) -> int:
         scene = open_scene(path).summary()
         return print_result(options, scene, lambda: show_scene(scene))
     if weights:
-        from landscale.models.weights import read_config
+        from landscale.models.weights import find_weights, read_config
+        from landscale.runtime.sealed_config import read_sealed
 
-        config = {"kind": "weights", **read_config(path)}
-        show = show_networks if config["kind"] == "superres" else show_weights
+        config, _ = read_sealed(find_weights(path), "a description of landscale weights")
+        if config.get("kind") == "superres":
+            show = show_networks
+        else:
+            config, show = {"kind": "weights", **read_config(path)}, show_weights
         return print_result(options, config, lambda: show(config))
     summary = open_store(path).summary()
     return print_result(options, summary, lambda: show_store(summary))

@@ -33,6 +33,7 @@ from landscale.runtime.progress import progress_bar
 from landscale.scenes.scene import ScenePixels, open_scene
 
 BATCH = 64
+_SOFTWARE = "landscale predict"  # by which a map is recognised
 _PROFILE = {
     "driver": "GTiff",
     "tiled": True,
@@ -96,10 +97,12 @@ def predict(
             half a window by default.
 
     Raises:
-        BadInput: the weights or the scene cannot be read, the scene lacks bands, or `out` exists and is not a GeoTIFF.
+        BadInput: the weights or the scene cannot be read, the scene lacks bands, or `out` is part of an input, or exists and
+            is not a map.
     """
     out = Path(out)
-    check_output(out, (b"II", b"MM"), "a GeoTIFF")
+    inputs = [scene] if isinstance(model, Classifier) else [scene, model]
+    check_output(out, "a map of landscale", _is_map, inputs)
     classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device())
     d = classifier.description
     product = open_scene(Path(scene))
@@ -130,6 +133,7 @@ def predict(
                 progress_bar("predict", len(rows) * len(columns), "windows") as advance,
             ):
                 file.descriptions = d.classes
+                file.update_tags(TIFFTAG_SOFTWARE=_SOFTWARE)
                 for top, values in _strips(classifier, pixels, done, rows, columns, side, advance):
                     file.write(values, window=Window(0, top, values.shape[2], values.shape[1]))
             rasterio.shutil.copy(
@@ -148,6 +152,12 @@ def predict(
         stride=stride,
         offset=product.offset,
     )
+
+
+def _is_map(path: Path) -> bool:
+    """Whether `predict` wrote a file."""
+    with rasterio.open(path, driver="GTiff") as file:
+        return bool(file.tags().get("TIFFTAG_SOFTWARE") == _SOFTWARE)
 
 
 def _strips(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError
@@ -17,6 +19,8 @@ from landscale.models.heads import create_with_head
 from landscale.models.input_stage import InputStage, turn
 from landscale.models.registry import zoo
 from landscale.vocabulary.bands import band
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,38 @@ class Description:
         views: number of rotations and reflections of a patch over which probabilities are averaged: 1, 2, 4 or 8.
     """
 
-    model: str
-    bands: tuple[str, ...]
-    classes: tuple[str, ...]
-    nomenclature: str
+    model: Name
+    bands: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=64)]
+    classes: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=4096)]
+    nomenclature: Name
     multi_label: bool
-    statistics: Mapping[str, tuple[float, float]]
-    side: int
-    ground: float
+    statistics: Mapping[str, tuple[float, Annotated[float, Meta(ge=0)]]]
+    side: Annotated[int, Meta(ge=1, le=4096)]
+    ground: Annotated[int, Meta(ge=1, le=10**6)] | Annotated[float, Meta(gt=0, le=1e6)]  # an integer stays one
     upsample: str = "bilinear"
     scale: str = "linear"
     options: Mapping[str, Any] = field(default_factory=dict)
     head: str = "linear"
     head_options: Mapping[str, Any] = field(default_factory=dict)
-    thresholds: tuple[float, ...] = ()
+    thresholds: tuple[Annotated[float, Meta(ge=0, le=1)], ...] = ()
     views: int = 1
+
+    def check(self) -> None:
+        """Refuse what contradicts itself; the type and range of each field are annotations, which a reader of files checks.
+
+        Raises:
+            LandscaleError: a name is repeated, a threshold is missing, or a statistic is not finite.
+        """
+        for what, names in (("band", self.bands), ("class", self.classes)):
+            if repeated := [name for name in names if names.count(name) > 1]:
+                raise LandscaleError(f"{what} '{repeated[0]}' is listed twice")
+        if self.views not in (1, 2, 4, 8):
+            raise LandscaleError(f"found {self.views} views, expected 1, 2, 4 or 8")
+        expected = {0, len(self.classes)} if self.multi_label else {0}
+        if len(self.thresholds) not in expected:
+            raise LandscaleError(f"found {len(self.thresholds)} thresholds for {len(self.classes)} classes")
+        if infinite := [name for name, pair in self.statistics.items() if not all(map(math.isfinite, pair))]:
+            raise LandscaleError(f"the statistics of {infinite[0]} are not finite")
 
     @property
     def stored(self) -> bool:

@@ -24,6 +24,7 @@ from timm.layers import Attention, Mlp
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError, UnknownName
+from landscale.models.options import HEAD_OPTIONS, check_options
 from landscale.models.registry import create_model
 
 HEADS: dict[str, dict[str, Any]] = {
@@ -198,6 +199,7 @@ def create_with_head(
     known = () if head == "linear" else ("layers", "width", "heads", "drop_rate", *HEADS[head].keys() - {"among"})
     if refused := sorted(given.keys() - set(known)):
         raise LandscaleError(f"head '{head}' takes no option '{refused[0]}'")
+    check_options(f"head '{head}'", given, HEAD_OPTIONS)
     network = create_model(model, bands, 0 if head != "linear" else classes, side, **options)
     if head == "linear":
         return network

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from landscale.errors import BadInput, LandscaleError, reason
 from landscale.runtime.documents import read_json
+from landscale.runtime.sealed_config import check_seal
 
 IMAGENET = "imagenet"
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
@@ -99,6 +100,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or not ("landscale_format" in content or "architecture" in content):
         raise BadInput(path, "describes neither weights of landscale nor of timm")
+    if "landscale_format" in content:
+        check_seal(path, content)
     return content
 
 

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from landscale.errors import LandscaleError, UnknownName
+from landscale.errors import LandscaleError, UnknownName, reason
 from landscale.models.compound import Scaling
+from landscale.models.options import NETWORK_OPTIONS, check_options
 from landscale.models.patch_convolution import use_patch_convolutions
 
 PATCH_SIDE = 120  # pixels a side of a BigEarthNet patch at 10 m
@@ -110,8 +111,8 @@ def create_model(name: str, bands: int, classes: int, side: int | None = None, *
     Shapes: (N, bands, H, W) → (N, classes).
 
     Raises:
-        UnknownName: neither the zoo nor timm has a network of this name.
-        LandscaleError: the network has no such option, or `bands` is below 1.
+        UnknownName: neither the zoo nor timm has a network of this name, or the option is not in `options.NETWORK_OPTIONS`.
+        LandscaleError: the network has no such option or cannot be built with it, or `bands` is below 1.
     """
     entry = zoo(name)[0]
     if bands < 1 or classes < 0:
@@ -120,6 +121,7 @@ def create_model(name: str, bands: int, classes: int, side: int | None = None, *
         raise LandscaleError(
             f"model '{name}' takes no option '{min(reserved)}'; use bands and classes for the shape; weights are always random"
         )
+    check_options(f"model '{name}'", kwargs, NETWORK_OPTIONS)
     if fixed_side(name):
         kwargs = {"img_size": side or entry.side} | kwargs
     try:
@@ -128,7 +130,9 @@ def create_model(name: str, bands: int, classes: int, side: int | None = None, *
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if refused:
             raise LandscaleError(f"model '{name}' takes no option '{refused[1]}'") from error
-        raise
+        raise LandscaleError(f"model '{name}' cannot be built with {kwargs} ({reason(error)})") from error
+    except (ValueError, AssertionError, ArithmeticError, LookupError, AttributeError) as error:
+        raise LandscaleError(f"model '{name}' cannot be built with {kwargs} ({reason(error)})") from error
     use_patch_convolutions(network)
     return network
 

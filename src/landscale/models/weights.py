@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
+from torch import Tensor
 
-from landscale.errors import BadInput, reason
+from landscale.errors import BadInput, LandscaleError, reason
 from landscale.models.classifier import Classifier, Description
-from landscale.runtime.documents import read_json_object, write_json
+from landscale.runtime.documents import typed
 from landscale.runtime.files import atomic_folder
+from landscale.runtime.sealed_config import read_sealed, read_sealed_config, write_sealed
 from landscale.vocabulary.headline import headline
 
-FORMAT = 1
+_EXPECTED = "a description of landscale weights"
 
 
 def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any]) -> None:
@@ -31,15 +33,8 @@ def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any
     with atomic_folder(folder) as temporary:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.network.state_dict().items()}
         save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
-        digest = hashlib.sha256((temporary / "model.safetensors").read_bytes()).hexdigest()
-        config = {
-            "landscale_format": FORMAT,
-            "digest": digest,
-            "parameters": sum(p.numel() for p in classifier.network.parameters()),
-            **asdict(classifier.description),
-            "provenance": provenance,
-        }
-        write_json(temporary / "config.json", config)
+        parameters = sum(p.numel() for p in classifier.network.parameters())
+        write_sealed(temporary, {"parameters": parameters, **asdict(classifier.description), "provenance": provenance})
         (temporary / "README.md").write_text(_model_card(classifier, provenance), encoding="utf-8")
 
 
@@ -57,12 +52,26 @@ def find_weights(path: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of the `config.json` of a run or weights."""
+    """The content of the `config.json` of a run or weights. The tensors beside it are not read.
+
+    Raises:
+        BadInput: there are no weights, `config.json` is damaged, or of a newer format.
+    """
     file = find_weights(path) / "config.json"
-    content = read_json_object(file, "a description of landscale weights", ("landscale_format",))
-    if content["landscale_format"] > FORMAT:
-        raise BadInput(path, f"has format {content['landscale_format']}, this program reads up to {FORMAT}")
-    return content
+    config = read_sealed_config(file, _EXPECTED)
+    _description(file, config)
+    return config
+
+
+def _description(file: Path, config: Mapping[str, Any]) -> Description:
+    """The description in the content of a `config.json`, once types, ranges and sizes are right."""
+    known = {key: config[key] for key in Description.__dataclass_fields__.keys() & config.keys()}
+    description = typed(file, known, Description, _EXPECTED)
+    try:
+        description.check()
+    except LandscaleError as error:
+        raise BadInput(file, f"is not {_EXPECTED}: {error}") from None
+    return description
 
 
 def load_model(path: str | Path) -> Classifier:
@@ -78,28 +87,41 @@ def load_model(path: str | Path) -> Classifier:
         BadInput: there are no weights, they are damaged (the digest differs), or not written by landscale.
     """
     folder = find_weights(Path(path))
-    config = read_config(folder)
+    config, content = read_sealed(folder, _EXPECTED)
+    description = _description(folder / "config.json", config)
     file = folder / "model.safetensors"
     try:
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != config["digest"]:
-            raise BadInput(file, "is damaged: its digest is not the one in config.json")
-        classifier = Classifier(_description_of(config))
-        classifier.network.load_state_dict(load_file(file))
-    except (OSError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+        tensors = load(content)
+        _check_shapes(file, description, tensors)
+        classifier = Classifier(description)
+        classifier.network.load_state_dict(tensors)
+    except BadInput:
+        raise
+    except (LandscaleError, SafetensorError, RuntimeError) as error:
         raise BadInput(file, f"cannot be loaded ({reason(error)})") from None
     classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     classifier.eval()
     return classifier
 
 
-def _description_of(config: dict[str, Any]) -> Description:
-    """The description in the content of a `config.json`; lists become tuples."""
-    known: dict[str, Any] = {
-        key: tuple(config[key]) if isinstance(config[key], list) else config[key]
-        for key in Description.__dataclass_fields__.keys() & config.keys()
-    }
-    return Description(**known)
+def _check_shapes(file: Path, description: Description, tensors: Mapping[str, Tensor]) -> None:
+    """Compare the tensors with the network that is described, before memory is allocated for it.
+
+    Raises:
+        BadInput: a tensor is missing, left over, or of another shape.
+    """
+    try:
+        with torch.device("meta"):
+            expected = Classifier(description).network.state_dict()
+    except RuntimeError:  # some networks read values of tensors while they are built
+        return
+    if differing := sorted(expected.keys() ^ tensors.keys()):
+        where = "lacks" if differing[0] in expected else "has an unexpected"
+        raise BadInput(file, f"does not fit config.json: {where} tensor {differing[0]}")
+    for name, tensor in expected.items():
+        if tensor.shape != tensors[name].shape:
+            found = f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
+            raise BadInput(file, f"does not fit config.json: {found}")
 
 
 def _model_card(classifier: Classifier, provenance: dict[str, Any]) -> str:

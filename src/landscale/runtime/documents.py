@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from landscale.errors import BadInput
-from landscale.runtime.files import write_text
+from landscale.runtime.files import check_regular, write_text
+
+MAX_BYTES = 1 << 28  # of a JSON file; the largest are GeoJSON lists of patches
+
+T = TypeVar("T")
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -20,10 +26,12 @@ def read_json(path: str | Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        BadInput: the file is missing or unreadable, or is not valid JSON.
+        BadInput: the file is missing or unreadable, no regular file, larger than MAX_BYTES, or is not valid JSON.
     """
+    path = Path(path)
+    check_regular(path, MAX_BYTES)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(path, f"cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -47,3 +55,21 @@ def read_json_object(path: str | Path, expected: str, fields: Iterable[str] = ()
     if missing := [field for field in fields if field not in content]:
         raise BadInput(path, f"is not {expected}: it lacks {', '.join(missing)}")
     return content
+
+
+def typed(path: str | Path, content: Any, kind: type[T], expected: str) -> T:
+    """Content of a file as a dataclass, once every field has its type and range (annotations `msgspec.Meta`).
+
+    Args:
+        path: the file, for the error message.
+        content: JSON: objects, lists, text, numbers, booleans and None.
+        kind: the dataclass.
+        expected: what the content should be, for the error message, such as "a description of landscale weights".
+
+    Raises:
+        BadInput: a field is missing, of another type or out of range.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise BadInput(path, f"is not {expected}: {str(error).replace('`', '')}") from None

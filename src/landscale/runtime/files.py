@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import re
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from landscale.errors import BadInput
+
+
+def check_regular(path: Path, limit: int) -> None:
+    """Refuse what is not a regular file of at most `limit` bytes: reading a pipe may wait for ever, a device may never end.
+
+    Raises:
+        BadInput: it is another thing, is larger, or cannot be read.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise BadInput(path, f"cannot be read ({error.strerror})") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise BadInput(path, "is not a regular file")
+    if found.st_size > limit:
+        raise BadInput(path, f"has {found.st_size:,} bytes, expected at most {limit:,}")
 
 
 def sync(path: Path) -> None:
@@ -92,6 +110,31 @@ def exclusive_lock(path: Path) -> Iterator[None]:
                 locked = False
             if not locked:
                 raise BadInput(path, "is in use by another process; run the same command again when that has ended")
+        yield
+
+
+@contextmanager
+def named_lock(path: Path, owner: Path, purpose: str) -> Iterator[None]:
+    """Hold the lock of a file that names this host and process, so that another process can tell its user who holds it.
+
+    The system releases the lock when this process ends, even if it is killed; the file stays.
+
+    Args:
+        path: the lock file.
+        owner: what is locked, for the error message.
+        purpose: what its holder does with it, for the error message, such as "is being trained".
+
+    Raises:
+        BadInput: another process holds the lock.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive_lock(path))
+        except BadInput:
+            host, _, process = path.read_text(errors="replace").strip().partition(" ")
+            holder = f"process {process} on {host}" if process else "another process"
+            raise BadInput(owner, f"{purpose} by {holder}; wait until that has ended, or end it") from None
+        path.write_text(f"{platform.node()} {os.getpid()}\n")
         yield
 
 

@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from landscale.errors import BadInput
+from landscale.errors import BadInput, LandscaleError
 
 
-def check_output(path: str | Path, signatures: tuple[bytes, ...], expected: str) -> None:
-    """Refuse an output path, unless it is free or has an empty file or an older result of the same kind.
+def check_output(
+    path: str | Path, expected: str, recognises: Callable[[Path], object], inputs: Iterable[str | Path] = ()
+) -> None:
+    """Refuse an output path, unless it is free or has an empty file or an older result of the same command.
 
-    So a mistyped command never replaces the data that the result is computed from.
+    So a mistyped command replaces neither its input nor what another command wrote.
 
     Args:
         path: the output file.
-        signatures: how files of this kind begin, at most 4 bytes each.
-        expected: the kind of file, for the error message, such as "a GeoTIFF".
+        expected: what the command writes, for the error message, such as "a map of landscale".
+        recognises: reads a file, and returns something false, or raises a LandscaleError or OSError, if this command did not
+            write it.
+        inputs: files and folders that the command reads. The output may be neither one of them nor inside one.
 
     Raises:
-        BadInput: the path is a folder, or a file of another kind; nothing was changed.
+        BadInput: the path is a folder, a device or an input, or a file that the command did not write; nothing was changed.
     """
     path = Path(path)
+    place = path.resolve()
+    for given in inputs:
+        source = Path(given).resolve()
+        if place == source:
+            raise BadInput(path, "is an input of this command; choose another name for the output")
+        if source.is_dir() and place.is_relative_to(source):
+            raise BadInput(path, f"is inside the input {given}; choose another place for the output")
     if path.is_dir():
         raise BadInput(path, f"is a folder, expected the name of {expected}")
-    if path.is_file():
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise BadInput(path, f"is not a regular file, expected the name of {expected}")
+    if path.stat().st_size and not _recognised(path, recognises):
+        raise BadInput(path, f"exists and is not {expected}; choose another name or remove it")
+
+
+def begins_with(line: str) -> Callable[[Path], bool]:
+    """Recognise text files by their first line, such as the title of a page."""
+
+    def recognises(path: Path) -> bool:
         with path.open("rb") as file:
-            start = file.read(4)
-        if start and not start.startswith(signatures):
-            raise BadInput(path, f"exists and is not {expected}; choose another name or remove it")
+            return file.readline(1000).rstrip(b"\r\n") == line.encode()
+
+    return recognises
+
+
+def _recognised(path: Path, recognises: Callable[[Path], object]) -> bool:
+    try:
+        return bool(recognises(path))
+    except (LandscaleError, OSError):
+        return False

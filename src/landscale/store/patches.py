@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from landscale.errors import BadStore, UnknownName
@@ -102,6 +104,13 @@ class PatchStore(ABC):
         if not len(found):
             raise BadStore(self.path, f"holds no patch of the split '{split}'; it has {self._describe_splits()}")
         return found
+
+    def fingerprint(self) -> str:
+        """A checksum of what the store's patches, labels, splits and statistics are, without their pixels, in hexadecimal."""
+        total = xxhash.xxh3_128(json.dumps([self.attributes["plan"], sorted(self.statistics.items())]).encode())
+        for values in (self.classes, self.splits, self.states):
+            total.update(np.ascontiguousarray(values).data)
+        return total.hexdigest()
 
     def has_split(self, split: str) -> bool:
         return bool(((self.splits == SPLITS.index(split)) & (self.states == WHOLE)).any())

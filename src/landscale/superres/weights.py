@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from landscale.errors import BadInput, reason
-from landscale.runtime.documents import read_json_object, write_json
+from landscale.runtime.documents import read_json_object, typed
 from landscale.runtime.files import atomic_folder
+from landscale.runtime.sealed_config import check_seal, read_sealed, write_sealed
 from landscale.superres.network import DIVISOR, DSen2, NetworkShape
 from landscale.superres.planes import GROUPS
 
-FORMAT = 1
 KIND = "superres"
+_EXPECTED = "a description of super-resolution weights"
+
+
+@dataclass(frozen=True)
+class _SavedNetwork:
+    """A network in `config.json`, as `_shape_to_json` writes it."""
+
+    inputs: list[str]
+    outputs: list[str]
+    scale: int
+    features: Annotated[int, Meta(ge=1, le=1024)]
+    blocks: Annotated[int, Meta(ge=0, le=128)]
 
 
 def save_networks(folder: Path, networks: Mapping[int, DSen2], provenance: dict[str, Any]) -> None:
@@ -30,17 +43,15 @@ def save_networks(folder: Path, networks: Mapping[int, DSen2], provenance: dict[
     with atomic_folder(folder) as temporary:
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         content = {
-            "landscale_format": FORMAT,
             "kind": KIND,
             "model": "dsen2",
-            "digest": hashlib.sha256((temporary / "model.safetensors").read_bytes()).hexdigest(),
             "parameters": sum(tensor.numel() for tensor in tensors.values()),
             "divisor": DIVISOR,
             "upsample": "bilinear",
             "networks": {f"{gsd}m": _shape_to_json(network.shape) for gsd, network in networks.items()},
             "provenance": provenance,
         }
-        write_json(temporary / "config.json", content)
+        write_sealed(temporary, content)
 
 
 def _shape_to_json(shape: NetworkShape) -> dict[str, Any]:
@@ -61,11 +72,10 @@ def read_superres_config(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "config.json").is_file():
         raise BadInput(folder, "holds no weights: expected config.json and model.safetensors of superres train")
-    content = read_json_object(folder / "config.json", "a description of super-resolution weights")
+    content = read_json_object(folder / "config.json", _EXPECTED)
     if content.get("kind") != KIND:
         raise BadInput(folder, "holds weights of another kind, expected those of superres train")
-    if content.get("landscale_format", 0) > FORMAT:
-        raise BadInput(folder, f"has format {content['landscale_format']}, expected at most {FORMAT}; update landscale")
+    check_seal(folder / "config.json", content)
     return content
 
 
@@ -77,17 +87,16 @@ def load_networks(folder: Path) -> tuple[dict[int, DSen2], dict[str, Any]]:
     """
     config = read_superres_config(folder)
     file = folder / "model.safetensors"
+    _, content = read_sealed(folder, _EXPECTED)
+    described = typed(folder / "config.json", config.get("networks"), dict[str, _SavedNetwork], _EXPECTED)
     try:
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != config["digest"]:
-            raise BadInput(file, "is damaged: its digest differs from the one in config.json")
         tensors = load(content)
         networks = {}
         for gsd in GROUPS:
-            if (saved := config["networks"].get(f"{gsd}m")) is None:
+            if (saved := described.get(f"{gsd}m")) is None:
                 continue
-            network = DSen2(NetworkShape(gsd, saved["features"], saved["blocks"]))
-            if _shape_to_json(network.shape) != saved:
+            network = DSen2(NetworkShape(gsd, saved.features, saved.blocks))
+            if _shape_to_json(network.shape) != asdict(saved):
                 raise BadInput(
                     folder / "config.json", f"describes a {gsd} m network that this version of landscale cannot build"
                 )

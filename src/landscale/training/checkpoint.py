@@ -5,46 +5,55 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import xxhash
+from msgspec import Meta
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from landscale.errors import BadInput, reason
-from landscale.runtime.files import atomic_file
+from landscale.runtime.files import atomic_file, check_regular
+
+MAX_BYTES = 1 << 38
+
+
+Count = Annotated[int, Meta(ge=0, le=1 << 62)]
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 @dataclass
 class TrainingState:
     """The state of a training other than tensors. Every checkpoint holds all of it."""
 
-    total: int
+    total: Count
     """planned steps of the whole training, for the present number of processes"""
-    step: int = 0
+    step: Count = 0
     """finished steps"""
-    epoch: int = 0
+    epoch: Count = 0
     """finished epochs"""
-    seen: int = 0
+    seen: Count = 0
     """patches of this epoch that were used, over all processes"""
-    progress: float = 0.0
+    progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """fraction of the planned training that is done, in 0…1; the schedule depends on it"""
-    ranks: int = 1
+    ranks: Annotated[int, Meta(ge=1)] = 1
     """number of processes"""
-    halved: int = 0
+    halved: Count = 0
     """how often the learning rate was halved after a divergence"""
     first_loss: float = math.nan
     """loss of the first step of the training; a loss far above it counts as a divergence"""
     epoch_loss: float = 0.0
     """sum of the losses of this epoch's steps"""
-    epoch_steps: int = 0
-    epoch_seconds: float = 0.0
+    epoch_steps: Count = 0
+    epoch_seconds: Seconds = 0.0
     """seconds spent on the steps of this epoch"""
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     """seconds spent on the whole training, over all sessions"""
     best: float = -math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -57,14 +66,33 @@ class TrainingState:
         self.epoch_steps += 1
 
 
+@dataclass(frozen=True)
+class TrainerCheckpoint:
+    """What a trainer's checkpoint holds besides tensors."""
+
+    state: TrainingState
+    optimizer: Mapping[str, int | float | bool]
+
+
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write a checkpoint. A reader finds the old file or the new one, never a part of it."""
     packed = {name: t.detach().contiguous() for name, t in tensors.items()}
+    text = json.dumps(state)
     with atomic_file(path) as temporary:
         try:
-            save_file(packed, temporary, metadata={"state": json.dumps(state)})
+            save_file(packed, temporary, metadata={"state": text, "checksum": _checksum(packed, text)})
         except SafetensorError as error:  # a full disk, no permission
             raise BadInput(path, f"cannot be written ({reason(error)})") from None
+
+
+def _checksum(tensors: Mapping[str, Tensor], state: str) -> str:
+    """XXH3 (128 bits) of the names, types, shapes and bytes of all tensors, and of the state."""
+    total = xxhash.xxh3_128(state.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 class CheckpointWriter:
@@ -127,14 +155,24 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor]
     """The tensors and the state of a checkpoint.
 
     Raises:
-        BadInput: the file is missing, truncated, or not a checkpoint.
+        BadInput: the file is missing, truncated, damaged (the checksum differs), or not a checkpoint of this version.
     """
+    check_regular(path, MAX_BYTES)
     try:
-        with safe_open(path, "pt", device=str(device)) as file:
+        with safe_open(path, "pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-            return tensors, json.loads(file.metadata()["state"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            metadata = file.metadata() or {}
+        text, checksum = metadata["state"], metadata["checksum"]
+        content = json.loads(text)
+    except KeyError:
+        raise BadInput(path, "is not a checkpoint of this version; choose another --run") from None
+    except (OSError, SafetensorError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(path, f"is not a complete checkpoint ({reason(error)})") from None
+    if checksum != _checksum(tensors, text):
+        raise BadInput(
+            path, "is damaged: its checksum differs; remove it to begin anew, or put an older one in its place"
+        )
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, content
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import pandas as pd
 import torch
 import yaml
 
-from landscale.errors import BadInput
+from landscale.errors import BadInput, reason
 from landscale.inference.scores import Scores, read_scores
-from landscale.runtime.documents import read_json, write_json
-from landscale.runtime.files import write_text
+from landscale.runtime.documents import read_json_object, write_json
+from landscale.runtime.files import named_lock, remove_abandoned, write_text
 from landscale.runtime.portability import usable_cores
 from landscale.store import PatchStore
 from landscale.training.recipe import RESUMABLE_CHANGES, Recipe, as_yaml
@@ -45,6 +46,20 @@ class Run:
     def ended(self) -> bool:
         return (self.folder / "scores.json").exists()
 
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the run, so that no other process trains into it at the same time. The folder must exist.
+
+        Raises:
+            BadInput: another process does.
+        """
+        return named_lock(self.folder / ".lock", self.folder, "is being trained")
+
+    def remove_abandoned(self) -> None:
+        """Remove the partial files of processes that were killed while they wrote. The caller must hold the lock."""
+        for path in (self.last, self.best, self.weights):
+            if path.parent.is_dir():
+                remove_abandoned(path)
+
     def scores(self) -> Scores | None:
         """The scores on the val split; None if the store has no val split."""
         return read_scores(self.folder / "scores.json")
@@ -58,7 +73,7 @@ class Run:
         about = {"store": str(store.path), "plan": store.attributes["plan"], "splits": store.split_sizes()}
         described = self.folder / "recipe.yaml"
         if described.exists():
-            self._check_recipe(recipe, yaml.safe_load(described.read_text(encoding="utf-8")))
+            self._check_recipe(recipe, self._recipe_before(described))
         elif self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
             raise BadInput(self.folder, "is neither empty nor a run; choose another --run")
         else:
@@ -66,8 +81,17 @@ class Run:
         if not (self.folder / "run.json").exists():
             write_json(self.folder / "environment.json", environment())
             write_json(self.folder / "run.json", about)
-        elif read_json(self.folder / "run.json")["plan"] != about["plan"]:
+        elif read_json_object(self.folder / "run.json", "a description of a run", ("plan",))["plan"] != about["plan"]:
             raise BadInput(self.folder, f"holds a run on another store than {store.path}; choose another --run")
+
+    def _recipe_before(self, file: Path) -> dict[str, Any]:
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise BadInput(file, f"is not valid YAML ({reason(error)})") from None
+        if not isinstance(content, dict):
+            raise BadInput(file, "is not a recipe: expected keys and values")
+        return content
 
     def _check_recipe(self, recipe: Recipe, before: dict[str, Any]) -> None:
         for key, value in asdict(recipe).items():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from landscale.distributed import Ranks
-from landscale.errors import BadInput, Diverged
+from landscale.errors import BadInput, Diverged, reason
 from landscale.inference.evaluate import evaluate, infer
 from landscale.inference.metrics import Scores, choose_thresholds
 from landscale.loading import (
@@ -34,12 +34,12 @@ from landscale.loading import (
 )
 from landscale.models.classifier import Classifier
 from landscale.models.weights import save_weights
-from landscale.runtime.documents import read_json, write_json
+from landscale.runtime.documents import read_json, typed, write_json
 from landscale.runtime.progress import console, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals, ignore_scheduler_signals
 from landscale.store import PatchStore
 from landscale.training.build import check_training
-from landscale.training.checkpoint import CheckpointWriter, TrainingState, load_checkpoint
+from landscale.training.checkpoint import CheckpointWriter, TrainerCheckpoint, TrainingState, load_checkpoint
 from landscale.training.losses import build_loss
 from landscale.training.planner import Planner, seconds_of_evaluation
 from landscale.training.recipe import Recipe
@@ -338,11 +338,12 @@ class Trainer:
     def load(self) -> None:
         """Load the last checkpoint. It may come from another number of ranks; no patch of its epoch is used twice."""
         tensors, saved = load_checkpoint(self.run.last, torch.device("cpu"))
+        content = typed(self.run.last, saved, TrainerCheckpoint, "a checkpoint of this version")
+        state = content.state
         try:
-            state = TrainingState(**saved["state"])
-        except (KeyError, TypeError):
-            raise BadInput(self.run.last, "is not a checkpoint of this version; choose another --run") from None
-        self.model.unpack(tensors, saved["optimizer"])
+            self.model.unpack(tensors, dict(content.optimizer))
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise BadInput(self.run.last, f"does not fit this training ({reason(error)})") from None
         if state.ranks != self.ranks.world:
             before = self.step_size // self.ranks.world * state.ranks
             steps, steps_before = (self._steps_left(state.epoch, state.seen, size) for size in (self.step_size, before))

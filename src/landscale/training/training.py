@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from landscale.distributed import Ranks, local_device
+from landscale.distributed.agreement import check_agreement
 from landscale.inference.metrics import Scores
 from landscale.models.pretrained import begin_from
 from landscale.runtime.documents import write_json
 from landscale.runtime.progress import console
 from landscale.store import PatchStore, open_store
 from landscale.training.build import build_classifier
-from landscale.training.recipe import Recipe, load_recipe
+from landscale.training.recipe import RESUMABLE_CHANGES, Recipe, load_recipe
 from landscale.training.runs import Run
 from landscale.training.trainer import Trainer
 
@@ -64,6 +67,7 @@ def _train(
     max_time: float | None,
     begun: float,
 ) -> Scores | None:
+    _check_same_start(recipe, store, run, ranks)
     classifier = build_classifier(recipe, store)
     resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint and `init` is ignored
     origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
@@ -74,10 +78,19 @@ def _train(
             write_json(run.folder / "init.json", origin)
             for line in origin["done"]:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-    ranks.broadcast(None)
-    if run.ended:
-        return run.scores()
-    if run.last.exists():
-        trainer.load()
-    trainer.fit()
-    return trainer.finish()
+    with run.lock() if ranks.first else nullcontext():
+        if ranks.first:
+            run.remove_abandoned()
+        ranks.broadcast(None)
+        if run.ended:
+            return run.scores()
+        if run.last.exists():
+            trainer.load()
+        trainer.fit()
+        return trainer.finish()
+
+
+def _check_same_start(recipe: Recipe, store: PatchStore, run: Run, ranks: Ranks) -> None:
+    """Refuse ranks that were started with different recipes, stores or run folders."""
+    keys = {f"--{key.replace('_', '-')}": str(v) for key, v in asdict(recipe).items() if key not in RESUMABLE_CHANGES}
+    check_agreement(ranks, {"--run": str(run.folder.resolve()), "--store": store.fingerprint()} | keys)

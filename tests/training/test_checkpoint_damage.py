@@ -1,0 +1,135 @@
+"""A damaged or foreign checkpoint is refused in one line; the training never goes on with other numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from landscale.errors import BadInput
+from landscale.runtime.signals import Stopped
+from landscale.training.checkpoint import _checksum, load_checkpoint
+from landscale.training.runs import Run
+from trainings import CPU, TINY, interrupted_learning, learn
+
+
+@pytest.fixture(scope="module")
+def stopped(store, tmp_path_factory):
+    """A run that was stopped after 7 steps."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted_learning(patch, lambda step: step == 7)
+        with pytest.raises(Stopped):
+            learn(TINY, store, folder)
+    return folder
+
+
+@pytest.fixture
+def run(stopped, tmp_path) -> Run:
+    shutil.copytree(stopped, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+@settings(max_examples=60)
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_anywhere_is_found(stopped, tmp_path_factory, position, bit):
+    content = bytearray(Run(stopped).last.read_bytes())
+    content[int(position * len(content))] ^= 1 << bit
+    file = tmp_path_factory.mktemp("flipped") / "last.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(BadInput):
+        load_checkpoint(file, CPU)
+
+
+def test_a_training_is_not_resumed_from_a_damaged_checkpoint(run, store):
+    content = bytearray(run.last.read_bytes())
+    header = struct.unpack("<Q", content[:8])[0]
+    content[8 + header + 100] ^= 0x40
+    run.last.write_bytes(content)
+    with pytest.raises(BadInput, match="is damaged: its checksum differs"):
+        learn(TINY, store, run.folder)
+    assert not run.ended
+
+
+def rewrite(run, change):
+    """Write the last checkpoint anew with a valid checksum, after `change(tensors, state)`."""
+    tensors, state = load_checkpoint(run.last, CPU)
+    change(tensors, state)
+    text = json.dumps(state)
+    save_file(tensors, run.last, metadata={"state": text, "checksum": _checksum(tensors, text)})
+
+
+@pytest.mark.parametrize(
+    "key,value",
+    [
+        ("step", -1),
+        ("step", "7"),
+        ("step", 1.5),
+        ("total", None),
+        ("progress", 2.0),
+        ("ranks", 0),
+        ("seconds", -1.0),
+        ("history", {}),
+        ("history", [1]),
+        ("halved", 1e400),
+        ("unknown", None),
+    ],
+)
+def test_a_state_of_other_types_is_refused(run, store, key, value):
+    def change(tensors, state):
+        state["state"][key] = value
+        if key == "unknown":
+            del state["state"]
+
+    rewrite(run, change)
+    with pytest.raises(BadInput, match="is not a checkpoint of this version"):
+        learn(TINY, store, run.folder)
+
+
+@pytest.mark.parametrize("how", ["missing", "other shape"])
+def test_tensors_of_another_network_are_refused(run, store, how):
+    def change(tensors, state):
+        name = next(name for name in tensors if name.startswith("network"))
+        if how == "missing":
+            del tensors[name]
+        else:
+            tensors[name] = torch.zeros(3, 3, 3)
+
+    rewrite(run, change)
+    with pytest.raises(BadInput, match="does not fit this training"):
+        learn(TINY, store, run.folder)
+
+
+def test_the_checksum_covers_names_types_and_shapes():
+    a = {"x": torch.zeros(4), "y": torch.ones(2)}
+    others = [
+        {"y": torch.zeros(4), "x": torch.ones(2)},
+        {"x": torch.zeros(2, 2), "y": torch.ones(2)},
+        {"x": torch.zeros(4, dtype=torch.int32), "y": torch.ones(2)},
+        {"x": torch.zeros(4)},
+    ]
+    assert len({_checksum(tensors, "{}") for tensors in (a, *others)} | {_checksum(a, "{ }")}) == 6
+    assert _checksum(dict(reversed(a.items())), "{}") == _checksum(a, "{}")
+
+
+def test_bfloat16_and_scalars_have_a_checksum(tmp_path):
+    tensors = {"a": torch.ones(3, dtype=torch.bfloat16), "b": torch.tensor(2.0), "c": torch.empty(0)}
+    file = tmp_path / "x.safetensors"
+    save_file(tensors, file, metadata={"state": "{}", "checksum": _checksum(tensors, "{}")})
+    with safe_open(file, "pt") as opened:
+        assert opened.metadata()["checksum"]
+    assert load_checkpoint(file, CPU)[0]["b"] == 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "a: [", "null", "&a [*a]"])
+def test_a_damaged_recipe_of_the_run_is_one_line(run, store, content):
+    (run.folder / "recipe.yaml").write_text(content)
+    with pytest.raises(BadInput, match=r"recipe\.yaml|holds a run with"):
+        learn(TINY, store, run.folder)
