@@ -8,6 +8,7 @@ import gc
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -44,6 +45,36 @@ ENTRY_POINTS = "landscale.commands"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _prepare_streams()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `landscale info x | head`
+        _discard_output()
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk behind stdout
+        _discard_output()
+        return _report_error(f"stdout: {error.strerror or error}")
+    return code
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr usable: replace closed ones, and write what their encoding lacks as escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  used until the end
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Send stdout to the null device, so that Python does not fail again when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options, remaining = _command_line().parse_known_args(sys.argv[1:] if arguments is None else arguments)
     options.remaining = remaining
     os.environ.setdefault(
@@ -58,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return lost.code
     except LandscaleError as error:
         return _report_error(str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a full disk, missing permission
         return _report_error(f"{error.filename or 'file system'}: {error.strerror or error}")
     except Stopped as stopped:
@@ -87,7 +120,8 @@ def _check_remaining(options: argparse.Namespace) -> None:
 
 
 def _report_error(line: str) -> int:
-    print(f"landscale: {' '.join(line.split())}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"landscale: {' '.join(line.split())}", file=sys.stderr, flush=True)
     return 2
 
 

@@ -21,6 +21,7 @@ from landscale import distributed
 from landscale.cli import main
 from landscale.distributed import Ranks
 from landscale.distributed import ranks as ranks_module
+from landscale.errors import LandscaleError
 from landscale.loading import evaluation_steps
 from landscale.testing import make_store
 
@@ -69,21 +70,57 @@ def test_without_a_launcher_there_is_one_rank(no_launcher):
 
 
 def test_torchrun(no_launcher):
-    assert announce(no_launcher, RANK=5, WORLD_SIZE=8, LOCAL_RANK=1) == Ranks(5, 8, 1)
+    master = {"MASTER_ADDR": "a", "MASTER_PORT": 1}
+    assert announce(no_launcher, RANK=5, WORLD_SIZE=8, LOCAL_RANK=1, **master) == Ranks(5, 8, 1)
     assert not Ranks(5, 8, 1).first
 
 
 def test_torchrun_inside_a_slurm_step_takes_precedence(no_launcher):
     slurm = {"SLURM_STEP_NUM_TASKS": 2, "SLURM_PROCID": 1, "SLURM_LOCALID": 0, "SLURM_JOB_ID": 7}
-    assert announce(no_launcher, RANK=3, WORLD_SIZE=4, LOCAL_RANK=3, **slurm) == Ranks(3, 4, 3)
+    master = {"MASTER_ADDR": "a", "MASTER_PORT": 1}
+    assert announce(no_launcher, RANK=3, WORLD_SIZE=4, LOCAL_RANK=3, **slurm, **master) == Ranks(3, 4, 3)
 
 
-def test_slurm(no_launcher, tmp_path):
-    """scontrol lists the hosts of the step; the port depends on the job, so that two jobs on a host use different ones."""
-    fake = tmp_path / "scontrol"
-    fake.write_text('#!/bin/sh\n[ "$*" = "show hostnames node[03-04]" ] && printf "node03\\nnode04\\n"\n')
-    fake.chmod(0o755)
-    no_launcher.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+@pytest.mark.parametrize(
+    "nodes,first",
+    [
+        ("node03", "node03"),
+        ("a,b", "a"),
+        ("node[003-010]", "node003"),
+        ("gpu[7,9-11],login", "gpu7"),
+        ("r[1-2]n[04-08]", "r1n04"),
+        ("n[1-2].example.org,m", "n1.example.org"),
+    ],
+)
+def test_first_host_of_a_slurm_list(no_launcher, nodes, first):
+    """As `scontrol show hostnames` lists them, which containers often lack."""
+    no_launcher.setenv("SLURM_STEP_NODELIST", nodes)
+    assert ranks_module._first_slurm_host() == first
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": 0, "WORLD_SIZE": 2},
+        {"RANK": "x", "WORLD_SIZE": 2, "MASTER_ADDR": "a", "MASTER_PORT": 1},
+        {"SLURM_STEP_NUM_TASKS": 2},
+        {"OMPI_COMM_WORLD_SIZE": 2},
+        {"PMI_SIZE": "two"},
+    ],
+)
+def test_incomplete_variables_of_a_launcher_are_refused(no_launcher, variables):
+    with pytest.raises(LandscaleError, match="start the processes by torchrun, srun or mpirun, or unset them"):
+        announce(no_launcher, **variables)
+
+
+def test_mpich_and_intel_mpi(no_launcher):
+    assert announce(no_launcher, PMI_RANK=3, PMI_SIZE=4, MPI_LOCALRANKID=1) == Ranks(3, 4, 1)
+    assert os.environ["MASTER_ADDR"] == "127.0.0.1"
+    assert announce(no_launcher, PMI_RANK=0, PMI_SIZE=1) == Ranks()
+
+
+def test_slurm(no_launcher):
+    """The first host of the step; the port depends on the job, so that two jobs on a host use different ones."""
     step = {"SLURM_JOB_ID": 123_456, "SLURM_STEP_NODELIST": "node[03-04]", "SLURM_STEP_NUM_TASKS": 8}
     assert announce(no_launcher, **step, SLURM_PROCID=6, SLURM_LOCALID=2) == Ranks(6, 8, 2)
     assert os.environ["MASTER_ADDR"] == "node03"

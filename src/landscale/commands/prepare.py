@@ -73,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
     *inputs, store = options.inputs + options.remaining
     if not inputs:
         raise LandscaleError("prepare: expected DATASET INPUT… STORE.h5; see landscale prepare --help")
+    if "" in [*inputs, store]:
+        raise LandscaleError("prepare: found an empty name among inputs and store")
     if options.weights and not options.upsample:
         raise LandscaleError("prepare: --weights is for --upsample dsen2")
     dataset, pairs = load_dataset(options.dataset), [split_input(word) for word in inputs]

@@ -32,6 +32,7 @@ from landscale.datasets.options import BANDS, LISTS, SEED
 from landscale.datasets.splits import choose_splits, split_code
 from landscale.datasets.survey import OneByOne, Survey, check_names
 from landscale.errors import BadInput, reason
+from landscale.formats.names import check_text
 from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
@@ -96,6 +97,7 @@ def survey(
         matrices.append(matrix)
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
+    check_text(names, inputs[-1][1])
     plane, is_gsd_known = _plane(str(table["location"].iloc[0]), bands)
     layout = Layout((plane,), names, known.name if known else "custom", parts[0].multi_label)
     provenance = {"source": "folder"} if is_gsd_known else {"source": "folder", "gsd": GSD_IS_ASSUMED}
@@ -112,6 +114,7 @@ def _find_images(path: Path) -> _LabelledImages:
         found = [(PurePosixPath(*member.parts[1:]), location) for member, location in found]
     if not found:
         raise BadInput(path, f"has no {', '.join(sorted(IMAGE_SUFFIXES))} in folders named after classes")
+    check_text((str(member) for member, _ in found), path)
     labels = [(member.parts[0],) for member, _ in found]
     classes = {label for (label,) in labels}
     if {name.lower() for name in classes} <= _SPLIT_FOLDERS:

@@ -35,4 +35,13 @@ def labels_option(help_text: str) -> Option:
 
 LISTS = Option("lists", "folder of split lists: train.csv, val.csv.bz2, test.txt …", Path, "DIR")
 BANDS = Option("bands", "what the bands of the images are, in their order: a band set or a list", metavar="SET")
-SEED = Option("seed", "seed of the drawn split (default: 0)", int)
+
+
+def _seed(word: str) -> int:
+    value = int(word)
+    if value < 0:
+        raise ValueError("expected at least 0")
+    return value
+
+
+SEED = Option("seed", "seed of the drawn split (default: 0)", _seed)

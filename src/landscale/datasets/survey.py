@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadInput, LandscaleError
 from landscale.formats.geotiff import Place
+from landscale.formats.names import check_text
 from landscale.store import Layout
 
 if TYPE_CHECKING:  # worker processes start without pandas
@@ -83,7 +84,7 @@ class Survey:
 
 
 def check_names(table: pd.DataFrame, path: Path) -> None:
-    """Refuse an empty survey, and patches that are listed twice.
+    """Refuse an empty survey, patches that are listed twice, and names that are not text.
 
     Raises:
         BadInput: naming `path`.
@@ -93,6 +94,7 @@ def check_names(table: pd.DataFrame, path: Path) -> None:
     repeated = table["name"][table["name"].duplicated()]
     if len(repeated):
         raise BadInput(path, f"lists the patch {repeated.iloc[0]} more than once")
+    check_text(table["name"], path)
 
 
 def acquisition_times(names: pd.Series[str]) -> pd.Series[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -86,9 +86,26 @@ class Ranks:
 
 
 def _from_environment() -> Ranks:
-    e = os.environ
+    """The rank that a launcher's environment variables describe.
+
+    Raises:
+        LandscaleError: they are incomplete, or not numbers.
+    """
+    try:
+        return _described_rank(os.environ)
+    except (KeyError, ValueError) as error:
+        raise LandscaleError(
+            f"the environment variables of a launcher (RANK, SLURM_PROCID, OMPI_COMM_WORLD_RANK, PMI_RANK …) are wrong or"
+            f" incomplete: {reason(error)}; start the processes by torchrun, srun or mpirun, or unset them"
+        ) from None
+
+
+def _described_rank(e: MutableMapping[str, str]) -> Ranks:
     if "RANK" in e and "WORLD_SIZE" in e:  # torchrun
-        return Ranks(int(e["RANK"]), int(e["WORLD_SIZE"]), int(e.get("LOCAL_RANK", "0")))
+        ranks = Ranks(int(e["RANK"]), int(e["WORLD_SIZE"]), int(e.get("LOCAL_RANK", "0")))
+        if ranks.world > 1 and not ("MASTER_ADDR" in e and "MASTER_PORT" in e):
+            raise KeyError("MASTER_ADDR and MASTER_PORT are missing")
+        return ranks
     if int(e.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # srun; a batch script alone has no step
         _set_master(_first_slurm_host(), 20000 + int(e["SLURM_JOB_ID"]) % 20000)
         return Ranks(int(e["SLURM_PROCID"]), int(e["SLURM_STEP_NUM_TASKS"]), int(e["SLURM_LOCALID"]))
@@ -97,6 +114,9 @@ def _from_environment() -> Ranks:
         keys = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK")
         rank, world, local = (int(e[key]) for key in keys)
         return Ranks(rank, world, local)
+    if int(e.get("PMI_SIZE", "1")) > 1:  # MPICH and Intel MPI
+        _set_master("127.0.0.1", 29500)  # on several nodes: mpiexec -genv MASTER_ADDR …
+        return Ranks(int(e["PMI_RANK"]), int(e["PMI_SIZE"]), int(e.get("MPI_LOCALRANKID", "0")))
     return Ranks()
 
 
@@ -107,9 +127,10 @@ def _set_master(host: str, port: int) -> None:
 
 
 def _first_slurm_host() -> str:
-    nodes = os.environ["SLURM_STEP_NODELIST"]
-    hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    return hosts.stdout.split()[0]
+    """The first of hosts written as `node[01-04,7],login`; without `scontrol`, which containers often lack."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", os.environ["SLURM_STEP_NODELIST"])
+    assert first is not None  # the pattern also matches nothing
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first[0])
 
 
 def start_process_group(backend: str | None = None, timeout: timedelta = _ARRIVAL_TIMEOUT) -> Ranks:

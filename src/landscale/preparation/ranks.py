@@ -17,7 +17,7 @@ T = TypeVar("T")
 _START_TIMEOUT = timedelta(
     minutes=5
 )  # for all ranks to join; one that died before that does not block the others longer
-_WORLD_SIZES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+_WORLD_SIZES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 class ReportedByFirstRank(LandscaleError):

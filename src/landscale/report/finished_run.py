@@ -61,7 +61,7 @@ def read_finished_runs(folders: list[Path]) -> list[FinishedRun]:
     Raises:
         BadInput: a folder is not a run, a run has not finished, or files are missing or damaged.
     """
-    names = [folder.resolve().name for folder in folders]
+    names = [folder.absolute().name for folder in folders]
     return [
         _read_run(folder, name if names.count(name) == 1 else str(folder))
         for folder, name in zip(folders, names, strict=True)

@@ -28,6 +28,8 @@ def is_environment(path: str | Path) -> bool:
     path = Path(path)
     if path.is_dir():
         return (path / "data.mdb").is_file()
+    if not path.is_file():  # reading a pipe would wait for ever
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(64)

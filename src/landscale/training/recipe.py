@@ -183,6 +183,8 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     p = parser()
     try:
         settings: Namespace = p.parse_object(content, defaults=True)
+    except RecursionError:
+        raise LandscaleError(f"{source}is nested too deeply, or contains itself") from None
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(f"{source}{_first_line(error)}") from None
     try:
@@ -200,9 +202,12 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     return recipe
 
 
+MAX_SIDE = 4096  # px
+
 # Smallest allowed values (of other keys: 0) and largest allowed values (of other keys: none).
 _SMALLEST = dict.fromkeys(("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1)
 _LARGEST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
+_LARGEST |= {"side": MAX_SIDE, "seed": 2**63 - 1} | dict.fromkeys(("mixup", "cutmix", "jitter"), 1000)
 
 
 def _check_ranges(recipe: Recipe) -> None:
@@ -212,9 +217,10 @@ def _check_ranges(recipe: Recipe) -> None:
             limits = f"at least {smallest}" if largest == math.inf else f"{smallest} to {largest}"
             raise LandscaleError(f"--{key}: found {value}, expected {limits}")
     for pair in recipe.progressive:
-        if len(pair) != 2 or not 0 <= pair[0] <= 1 or pair[1] < 1:
+        if len(pair) != 2 or not 0 <= pair[0] <= 1 or not 1 <= pair[1] <= MAX_SIDE:
             raise LandscaleError(
-                f"--progressive: found {recipe.progressive}, expected pairs of a fraction in 0…1 and a side in pixels"
+                f"--progressive: found {recipe.progressive}, expected pairs of a fraction in 0…1 and a side of 1 to"
+                f" {MAX_SIDE} px"
             )
 
 
