@@ -76,7 +76,7 @@ def _show_learning(content: dict[str, Any], out: Path) -> None:
 
     from landscale.studies.zoo.learning_page import learning_columns, learning_rows, learning_summary
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
     table = Table(*learning_columns(content))
     for cells in learning_rows(content):
         table.add_row(*(cell.replace("*", "").strip("`") for cell in cells))

@@ -126,7 +126,7 @@ def _show_speeds(content: dict[str, Any], out: Path) -> None:
     from landscale.studies.zoo.page import speed_cells
     from landscale.studies.zoo.speed import comparison_sentences
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
     s, e = content["settings"], content["environment"]
     machine = e["gpu"] if s["device"] == "cuda" else e["processor"]
     table = Table(title=f"{machine}, batches of {s['batch']}, {len(s['bands'])} bands", title_justify="left")

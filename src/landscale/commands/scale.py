@@ -137,7 +137,7 @@ def _show_tables(content: dict[str, Any]) -> None:
 
     from landscale.studies.compound_scaling.page import compound_scaling_tables
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
     for table in compound_scaling_tables(content):
         shown = Table(title=table.title, title_justify="left")
         for column in table.columns:

@@ -133,8 +133,8 @@ def _table(figures: dict[str, Any]) -> None:
             pairs = [(f"{key}_{gsd}m", f"bicubic_{key}_{gsd}m") for key in ("sre", "sam", "ergas")]
             cells = [f"{figures[name]:.2f}" for pair in pairs for name in pair]
             rmse = [f"{figures[f'rmse_{gsd}m']:.1f}", f"{figures[f'bicubic_rmse_{gsd}m']:.1f}"]
-            table.add_row(f"[bold]{gsd} m[/]", *rmse, f"[bold]{figures[f'ratio_{gsd}m']:.3f}[/]", *cells)
-    Console().print(table)
+            table.add_row(f"{gsd} m", *rmse, f"{figures[f'ratio_{gsd}m']:.3f}", *cells)
+    Console(markup=False, emoji=False).print(table)
 
 
 def _convert(options: argparse.Namespace) -> int:

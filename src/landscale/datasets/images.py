@@ -22,14 +22,16 @@ from PIL import Image
 from landscale.datasets.survey import PatchDetails
 from landscale.errors import BadInput, reason
 from landscale.formats.geotiff import Place, read_bands
+from landscale.formats.rasters import raster_driver
 from landscale.formats.zip_or_folder import read_member
 from landscale.vocabulary.bands import ALIASES, band_set
 
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 IMAGE_SUFFIXES = TIFF_SUFFIXES | {".png", ".jpg", ".jpeg"}
 PICTURE_FORMATS = ("PNG", "JPEG")  # names of pillow
-RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}  # names of GDAL
 _PICTURE_MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "I;16": (1, "uint16")}  # bands and dtype by pillow's mode
+MAX_SIDE = 16_384  # px of a picture: a patch of a few hundred kilometres
+_PNG = b"\x89PNG\r\n\x1a\n"
 ASSUMED_GSD = 10.0  # metres per pixel, for images without georeference
 GSD_IS_ASSUMED = f"not in the files; {ASSUMED_GSD:g} m a pixel are assumed"  # in the provenance of a store
 _METRES_PER_DEGREE = math.pi * 6_378_137.0 / 180  # along the equator of WGS 84
@@ -73,7 +75,7 @@ def plane_key(gsd: float) -> str:
 
 @contextmanager
 def open_raster(path: str | Path, data: bytes | None = None) -> Iterator[Any]:
-    """Open a raster by rasterio, to be read by windows. Its format is that of its suffix in `RASTER_DRIVERS`.
+    """Open a raster by rasterio, to be read by windows. Its format is that of its suffix in `formats.rasters.RASTER_DRIVERS`.
 
     Args:
         path: the file.
@@ -84,9 +86,7 @@ def open_raster(path: str | Path, data: bytes | None = None) -> Iterator[Any]:
     """
     import rasterio  # takes a second to import; pictures do not need it
 
-    driver = RASTER_DRIVERS.get(PurePosixPath(path).suffix.lower())
-    if driver is None:
-        raise BadInput(path, f"has the wrong suffix for a raster, expected {', '.join(RASTER_DRIVERS)}")
+    driver = raster_driver(path)
     try:
         with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
             image = rasterio.open(path if data is None else io.BytesIO(data), driver=driver)
@@ -206,8 +206,14 @@ def _is_tiff(location: str) -> bool:
 
 def _decode_picture(location: str, data: bytes) -> tuple[str, tuple[int, int], NDArray[np.generic]]:
     """Mode, (width, height) and pixels of a PNG or JPEG."""
+    if data[:8] == _PNG and data[24:25] == b"\x10" and data[25:26] != b"\0":  # bit depth and colour type, in IHDR
+        raise BadInput(location, "is a colour PNG of 16 bits, of which 8 would be lost; convert it to GeoTIFF")
     try:
-        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
+        with image:
+            if max(image.size) > MAX_SIDE:
+                raise BadInput(location, f"has {image.width}×{image.height} px, expected at most {MAX_SIDE} px a side")
             return image.mode, image.size, np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadInput(location, f"cannot be decoded as {' or '.join(PICTURE_FORMATS)} ({reason(error)})") from None

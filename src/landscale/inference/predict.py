@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from landscale.distributed import local_device
+from landscale.errors import BadInput, reason
 from landscale.loading import Native
 from landscale.models.classifier import Classifier
 from landscale.models.weights import load_model
@@ -139,6 +140,10 @@ def predict(
             rasterio.shutil.copy(
                 plain, temporary, driver="COG", compress="DEFLATE", bigtiff="IF_SAFER", overview_resampling="average"
             )
+        except Exception as error:
+            if type(error).__module__.startswith("rasterio"):  # GDAL's errors of writing have classes of their own
+                raise BadInput(out, f"cannot be written ({reason(error)})") from None
+            raise
         finally:
             plain.unlink(missing_ok=True)
     return MapSummary(

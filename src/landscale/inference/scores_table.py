@@ -9,13 +9,13 @@ from rich.table import Table
 
 from landscale.inference.scores import Scores
 
-_console = Console(width=None if sys.stdout.isatty() else 140)
+_console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 
 
 def show_scores(scores: Scores) -> None:
     """Print the accuracy (single-label), a row per average, added figures, and a row per class."""
     if scores.accuracy is not None:
-        _console.print(f"[bold]{scores.split}[/], {scores.patches:,} patches: accuracy [bold]{scores.accuracy:.4f}[/]")
+        _console.print(f"{scores.split}, {scores.patches:,} patches: accuracy {scores.accuracy:.4f}")
     table = Table(title=f"{scores.split}: {scores.patches:,} patches", title_justify="left")
     for column in ("average", "precision", "recall", "F1", "F2", "Jaccard", "AP"):
         table.add_column(column, justify="left" if column == "average" else "right")

@@ -20,7 +20,7 @@ from landscale.models.input_stage import InputStage, turn
 from landscale.models.registry import zoo
 from landscale.vocabulary.bands import band
 
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Name = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
 
 @dataclass(frozen=True)

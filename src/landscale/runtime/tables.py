@@ -10,7 +10,7 @@ from rich.table import Table
 
 from landscale.vocabulary.headline import headline
 
-_console = Console(width=None if sys.stdout.isatty() else 140)
+_console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 
 
 def show_store(summary: dict[str, Any]) -> None:
@@ -18,8 +18,8 @@ def show_store(summary: dict[str, Any]) -> None:
     splits = ", ".join(f"{n:,} {name}" for name, n in summary["splits"].items())
     labels = "multi-label" if summary["multi_label"] else "single-label"
     skipped = f", {summary['skipped']:,} skipped" if summary["skipped"] else ""
-    synthetic = " [bold red]synthetic[/]" if summary["provenance"].get("synthetic") else ""
-    _console.print(f"[bold]{summary['path']}[/]{synthetic}: {summary['patches']:,} patches ({splits}{skipped})")
+    synthetic = " synthetic" if summary["provenance"].get("synthetic") else ""
+    _console.print(f"{summary['path']}{synthetic}: {summary['patches']:,} patches ({splits}{skipped})")
     _console.print(f"  {labels}, {len(summary['classes'])} classes of {summary['nomenclature']}")
     for key, shape in summary["planes"].items():
         _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}")
@@ -40,7 +40,7 @@ def show_weights(config: dict[str, Any]) -> None:
     """Print the description of a classifier's weights."""
     scores = config.get("provenance", {}).get("scores", {})
     _console.print(
-        f"[bold]{config['model']}[/]: {', '.join(config['bands'])}; {len(config['classes'])} classes ({config['nomenclature']})"
+        f"{config['model']}: {', '.join(config['bands'])}; {len(config['classes'])} classes ({config['nomenclature']})"
     )
     _console.print(
         f"  input {config['side']}×{config['side']} px, {config['upsample']}; digest {config['digest'][:12]}"
@@ -51,7 +51,7 @@ def show_weights(config: dict[str, Any]) -> None:
 
 def show_networks(config: dict[str, Any]) -> None:
     """Print a description of super-resolution weights."""
-    _console.print(f"[bold]{config['model']}[/]: {config['parameters']:,} parameters; digest {config['digest'][:12]}")
+    _console.print(f"{config['model']}: {config['parameters']:,} parameters; digest {config['digest'][:12]}")
     for gsd, network in config["networks"].items():
         _console.print(f"  {gsd} → 10m: {', '.join(network['outputs'])}")
 
@@ -59,7 +59,7 @@ def show_networks(config: dict[str, Any]) -> None:
 def show_scene(summary: dict[str, Any]) -> None:
     """Print `Scene.summary`."""
     offset = f", offset {summary['offset']} of its processing baseline is subtracted" if summary["offset"] else ""
-    _console.print(f"[bold]{summary['path']}[/]: {', '.join(summary['bands'])}")
+    _console.print(f"{summary['path']}: {', '.join(summary['bands'])}")
     _console.print(f"  {summary['width']}×{summary['height']} px at {summary['pixel']:g} m, {summary['crs']}{offset}")
 
 

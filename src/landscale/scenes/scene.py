@@ -22,6 +22,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
+from landscale.formats.rasters import raster_driver
 from landscale.runtime.documents import read_json_object
 from landscale.scenes.matlab import matlab_bands, open_matlab_band
 from landscale.vocabulary.bands import ALIASES, BANDS
@@ -141,6 +142,50 @@ def _checked(path: Path, offset: object) -> int:
     return offset
 
 
+def _open(path: Path) -> Any:
+    return rasterio.open(path, driver=raster_driver(path))
+
+
+def _digital_numbers(path: Path, values: NDArray[Any], nodata: float | None) -> NDArray[np.uint16]:
+    """Pixels as uint16, in which those of the file's own nodata value are 0, as in Sentinel-2 products.
+
+    Raises:
+        BadInput: numbers below 0 or above 65535.
+    """
+    if nodata is not None and nodata != 0:
+        values[values == nodata] = 0
+    if values.dtype != np.uint16:
+        if values.size and not 0 <= values.min() <= values.max() < 1 << 16:
+            raise BadInput(path, f"holds numbers from {values.min()} to {values.max()}, expected 0 to 65535")
+        values = values.astype(np.uint16)
+    return values
+
+
+def _check_grid(path: Path, file: Any) -> None:
+    """Refuse a raster that does not lie north-up in metres, on which windows and patches would be of another place or size.
+
+    Raises:
+        BadInput: no CRS, degrees, feet, Web Mercator, or pixels that are rotated, south-up or not square.
+    """
+    t, crs = file.transform, file.crs
+    if not crs:
+        raise BadInput(path, "has no coordinate reference system; give it one with gdal_translate -a_srs")
+    warp = "; warp it to the UTM zone of the scene (gdalwarp -t_srs EPSG:326xx -tr 10 10)"
+    if crs.is_geographic:
+        raise BadInput(path, f"is in degrees ({crs}), expected metres{warp}")
+    if crs.to_epsg() in (3857, 3785, 900913):
+        raise BadInput(path, f"is in Web Mercator, whose metres are longer than those on the ground{warp}")
+    unit, metres = crs.linear_units_factor
+    if abs(metres - 1) > 1e-9:
+        raise BadInput(path, f"is in {unit}, expected metres{warp}")
+    if t.b or t.d or t.a <= 0:
+        raise BadInput(path, f"is rotated or mirrored, expected columns to the east and rows to the south{warp}")
+    if t.e >= 0:
+        raise BadInput(path, f"is stored south-up, expected rows to the south{warp}")
+    if abs(t.a + t.e) > 1e-6 * t.a:
+        raise BadInput(path, f"has pixels of {t.a:g}×{-t.e:g} m, expected square ones{warp}")
+
+
 class ScenePixels:
     """Open rasters of some bands of a scene.
 
@@ -161,7 +206,7 @@ class ScenePixels:
             for band in bands:
                 path = scene.files[band]
                 matlab = path.suffix.lower() == ".mat"
-                self.files[band] = open_matlab_band(path, band) if matlab else rasterio.open(path)
+                self.files[band] = open_matlab_band(path, band) if matlab else _open(path)
         except RasterioError as error:
             self.close()
             raise BadInput(path, f"cannot be read ({reason(error)})") from None
@@ -177,6 +222,8 @@ class ScenePixels:
             self._check(scene.files[band], file, self.ratios[band])
 
     def _check(self, path: Path, file: Any, ratio: int) -> None:
+        if path.suffix.lower() != ".mat":
+            _check_grid(path, file)
         if np.dtype(file.dtypes[0]).kind not in "iu":
             raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected integers (digital numbers)")
         corner = (file.transform.c, file.transform.f)
@@ -201,10 +248,10 @@ class ScenePixels:
         first = min(row, file.height - 1)
         window = Window(column, first, columns or file.width, max(1, min(rows, file.height - first)))
         try:
-            values: NDArray[np.uint16] = file.read(1, window=window)
+            values = file.read(1, window=window)
         except RasterioError as error:
             raise BadInput(self._scene.files[band], f"cannot be decoded ({reason(error)})") from None
-        return values
+        return _digital_numbers(self._scene.files[band], values, file.nodata)
 
     def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Subtract the product's offset, with 0 as the lower limit; uint16 arrays are changed in place."""

@@ -40,7 +40,10 @@ class MappedStore(PatchStore):
         self._check_column(key)
         with _hdf5(self.path) as file:
             values = file[key][...]
-        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+        try:
+            return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+        except UnicodeDecodeError:
+            raise BadStore(self.path, f"column {key} is damaged: it holds bytes that are not UTF-8") from None
 
     def damaged(self) -> Iterator[tuple[int, bool]]:
         """Compare checksums and seals."""

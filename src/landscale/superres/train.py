@@ -186,7 +186,7 @@ def _fit(trainer: NetworkTrainer, areas: Sequence[TrainingArea], save: Callable[
     if trainer.completed >= 1:
         return
     console.print(
-        f"[bold]{gsd} m → 10 m[/]: {sum(p.numel() for p in trainer.network.parameters()) / 1e6:.2f} M parameters,"
+        f"{gsd} m → 10 m: {sum(p.numel() for p in trainer.network.parameters()) / 1e6:.2f} M parameters,"
         f" {'bf16' if trainer.reduced else 'fp32'} on {trainer.device.type},"
         f" {trainer.budget - trainer.progress.seconds:.0f} s"
     )

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from landscale.errors import BadInput, reason
+from landscale.formats.names import check_text
 from landscale.inference.scores import Scores, read_scores
 from landscale.runtime.documents import read_json_object, write_json
 from landscale.runtime.files import named_lock, remove_abandoned, write_text
@@ -59,6 +60,8 @@ class Run:
         for path in (self.last, self.best, self.weights):
             if path.parent.is_dir():
                 remove_abandoned(path)
+        for left in self.last.parent.glob(".tmp*"):  # safetensors writes to these names first
+            left.unlink()
 
     def scores(self) -> Scores | None:
         """The scores on the val split; None if the store has no val split."""
@@ -71,6 +74,7 @@ class Run:
             BadInput: the folder holds other files, or a run of another recipe or store.
         """
         about = {"store": str(store.path), "plan": store.attributes["plan"], "splits": store.split_sizes()}
+        check_text([str(self.folder)], self.folder)
         described = self.folder / "recipe.yaml"
         if described.exists():
             self._check_recipe(recipe, self._recipe_before(described))

@@ -392,7 +392,7 @@ class Trainer:
         placed = f", {self.placed.description}" if self.placed is not None else ""
         begun = f", resumes at step {state.step}" if state.step else ""
         console.print(
-            f"[bold]{recipe.name}[/]: {d.model} ({millions:.2f} M parameters), {len(d.bands)} bands at {d.side} px,"
+            f"{recipe.name}: {d.model} ({millions:.2f} M parameters), {len(d.bands)} bands at {d.side} px,"
             f" {len(d.classes)} classes; {len(self.patches):,} patches, {parts} a step,"
             f" {rate_in_words(recipe, self.ranks.world)}, {self.model.speed.label} on {self.device.type}{placed}{begun}"
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from landscale.datasets.images import RASTER_DRIVERS
 from landscale.datasets.tiles.corine.areas import CorineMap
 from landscale.datasets.tiles.corine.classes import CODES, GLACIERS, corine_labels
 from landscale.datasets.tiles.corine.polygon_map import open_polygon_map
 from landscale.datasets.tiles.corine.raster_map import open_raster_map
 from landscale.errors import BadInput
+from landscale.formats.rasters import RASTER_DRIVERS
 
 __all__ = ["CODES", "GLACIERS", "CorineMap", "corine_labels", "open_corine"]
 

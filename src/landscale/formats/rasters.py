@@ -1,0 +1,28 @@
+"""The formats in which rasters are opened: an explicit list, as other formats of GDAL refer to other files and to URLs (VRT)."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path, PurePosixPath
+
+from landscale.errors import BadInput
+
+RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}  # names of GDAL
+
+
+def raster_driver(path: str | Path) -> str:
+    """The name of GDAL's driver for a raster, by the suffix of its name.
+
+    Raises:
+        BadInput: there is none for this suffix, or the path is a pipe or a device.
+    """
+    driver = RASTER_DRIVERS.get(PurePosixPath(path).suffix.lower())
+    if driver is None:
+        raise BadInput(path, f"has the wrong suffix for a raster, expected {', '.join(RASTER_DRIVERS)}")
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):  # a member of an archive, or a missing file, which GDAL reports
+        return driver
+    if not stat.S_ISREG(mode):
+        raise BadInput(path, "is not a regular file")
+    return driver
