@@ -59,7 +59,7 @@ def test_a_training_is_not_resumed_from_a_damaged_checkpoint(run, store):
 
 
 def rewrite(run, change):
-    """Write the last checkpoint anew with a valid checksum, after `change(tensors, state)`."""
+    """Rewrite the last checkpoint with a valid checksum, after `change(tensors, state)`."""
     tensors, state = load_checkpoint(run.last, CPU)
     change(tensors, state)
     text = json.dumps(state)

@@ -170,7 +170,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor]
         raise BadInput(path, f"is not a complete checkpoint ({reason(error)})") from None
     if checksum != _checksum(tensors, text):
         raise BadInput(
-            path, "is damaged: its checksum differs; remove it to begin anew, or put an older one in its place"
+            path, "is damaged: its checksum differs; remove it to start again, or put an older one in its place"
         )
     return {name: tensor.to(device) for name, tensor in tensors.items()}, content
 
