@@ -126,7 +126,7 @@ def _report_error(line: str) -> int:
 
 
 def _report_unexpected(error: Exception) -> int:
-    """Report an error that nobody foresaw in one line, which names a file with the traceback; return 70 (EX_SOFTWARE)."""
+    """Report an unexpected error in one line, which names a file with the traceback; return 70 (EX_SOFTWARE)."""
     name = f"landscale-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     text = "".join(traceback.format_exception(error))
     lines = [

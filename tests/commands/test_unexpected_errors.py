@@ -1,4 +1,4 @@
-"""An error that nobody foresaw ends in one line and a file with the traceback."""
+"""An unexpected error ends in one line and a file with the traceback."""
 
 from __future__ import annotations
 
