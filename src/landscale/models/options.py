@@ -1,6 +1,6 @@
 """The options that networks and heads may be given: a list of names, each with its type and range.
 
-Options come from recipes and from the `config.json` of weights, which any person may have written. timm takes many more arguments:
+Options come from recipes and from the `config.json` of weights, which come from other people. timm takes many more arguments:
 some read files or URLs (`checkpoint_path`, `pretrained_cfg`), others name parts to build (`norm_layer`). Only what is listed
 here reaches timm: rates of dropout, and what changes the shape of a network. A network that has no option of that name
 refuses it.

@@ -115,7 +115,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def named_lock(path: Path, owner: Path, purpose: str) -> Iterator[None]:
-    """Hold the lock of a file that names this host and process, so that another process can tell its user who holds it.
+    """Hold the lock of a file that names this host and process, so that the error message of another process names it.
 
     The system releases the lock when this process ends, even if it is killed; the file stays.
 
