@@ -1,4 +1,4 @@
-"""A damaged or foreign checkpoint is refused in one line; the training never goes on with other numbers."""
+"""A damaged or foreign checkpoint is refused in one line; the training never continues with other numbers."""
 
 from __future__ import annotations
 

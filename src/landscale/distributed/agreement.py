@@ -9,7 +9,7 @@ from landscale.errors import LandscaleError
 
 
 def check_agreement(ranks: Ranks, settings: Mapping[str, str]) -> None:
-    """Refuse to go on if a rank has other settings than the first one. All ranks must call it.
+    """Raise an error if a rank has other settings than the first one. All ranks must call it.
 
     Args:
         ranks: the ranks.
