@@ -240,7 +240,7 @@ def test_a_window_covers_the_same_ground_in_every_band(tmp_path):
 def test_a_bright_quadrant_of_the_scene_is_bright_in_the_map(tmp_path):
     bands = {name: np.full_like(values, 1000) for name, values in draw_scene(96, 120).items()}
     bands["B02"][:48, 60:] = 8000  # the upper right quadrant
-    predict(Stub(), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif")
+    predict(Stub(), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif", offset=0)
     found, _, _ = read_map(tmp_path / "map.tif")
     assert np.allclose(found[0, :36, 72:], 0.8)
     assert np.allclose(found[0, 60:], 0.1)
@@ -394,7 +394,7 @@ def test_the_map_is_cloud_optimised(tmp_path):
     bands = {name: np.full_like(v, 2000) for name, v in draw_scene(600, 1200).items()}
     bands["B02"][:, :600] = 4000
     bands["B02"][:60, :60] = bands["B04"][:60, :60] = 0
-    predict(Stub(ground=1200), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif", 120)
+    predict(Stub(ground=1200), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif", 120, offset=0)
     with rasterio.open(tmp_path / "map.tif") as file:
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert file.profile["tiled"]

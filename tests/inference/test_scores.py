@@ -128,3 +128,15 @@ def test_an_added_metric_is_in_all_files_of_a_training(without_added_metrics, tm
     assert "val_mean_error" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0].split(",")
     card = (tmp_path / "run" / "weights" / "README.md").read_text()
     assert f"| mean_error | {scores.extra['mean_error']:.4f} |" in card
+
+
+def test_the_tables_show_every_average_and_class(scores, capsys):
+    show_scores(scores)
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    rows = {row[0]: row[1:] for row in cells if row}
+    for name, average in scores.averages.items():
+        expected = [f"{average[key]:.4f}" for key in ("precision", "recall", "f1", "f2", "jaccard")]
+        assert rows[name] == [*expected, f"{scores.headline()[f'{name}_ap']:.4f}" if name in ("micro", "macro") else ""]
+    for counts in scores.counts:
+        figures = [f"{counts[key]:.3f}" for key in ("precision", "recall", "f1", "f2", "ap", "threshold")]
+        assert rows[counts["name"]] == [str(counts["support"]), *figures]

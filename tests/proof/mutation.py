@@ -41,7 +41,9 @@ PACKAGES = {
     "inference/metrics": Package(("inference/metrics*",), ("inference/test_metrics*.py",)),
     "models/input_stage": Package(("models/input_stage.py",), ("models/test_input*.py",)),
     "training/losses": Package(("training/losses.py",), ("training/test_losses.py",)),
-    "training": Package(("training/*.py",), ("training/test_*.py",), ("*kills*", "*stopped*", "*gpu*", "*ranks*")),
+    "training": Package(
+        ("training/*.py",), ("training/test_*.py",), ("*kills*", "*stopped*", "*gpu*", "*ranks*", "*one_trainer*")
+    ),
     "models": Package(("models/*.py",), ("models/test_*.py",)),
     "inference": Package(("inference/*.py",), ("inference/test_*.py",)),
 }

@@ -20,6 +20,12 @@ def add_command(add: AddCommand) -> None:
     parser.add_argument("scene", type=Path, metavar="SCENE", help="folder of band rasters at native resolution")
     parser.add_argument("out", type=Path, metavar="OUT.tif", help="the GeoTIFF to write, one band per class")
     parser.add_argument("--stride", type=int, help="distance between windows in pixels of 10 m (default: half a patch)")
+    parser.add_argument(
+        "--offset",
+        type=int,
+        metavar="NUMBER",
+        help="offset of the scene's digital numbers: 1000 since baseline 04.00 (default: that of its metadata or name)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -31,7 +37,7 @@ def _predict_scene(options: argparse.Namespace) -> int:
     if options.stride is not None and options.stride < 1:
         raise BadInput("--stride", f"found {options.stride}, expected at least 1")
     model = load_model(options.model).to(local_device())
-    written = predict(model, options.scene, options.out, options.stride)
+    written = predict(model, options.scene, options.out, options.stride, offset=options.offset)
     return print_result(
         options,
         written.to_json(),

@@ -85,7 +85,12 @@ def window_starts(length: int, side: int, stride: int, grid: int) -> list[int]:
 
 
 def predict(
-    model: Classifier | str | Path, scene: str | Path, out: str | Path, stride: int | None = None
+    model: Classifier | str | Path,
+    scene: str | Path,
+    out: str | Path,
+    stride: int | None = None,
+    *,
+    offset: int | None = None,
 ) -> MapSummary:
     """Write the map of a scene. After an interruption, the same call resumes.
 
@@ -96,6 +101,7 @@ def predict(
             all bands of its finest grid are 0.
         stride: distance between windows in pixels of the finest grid, rounded down to whole pixels of the coarsest band;
             half a window by default.
+        offset: the offset that was added to the scene's digital numbers; by default that of its metadata or name.
 
     Raises:
         BadInput: the weights or the scene cannot be read, the scene lacks bands, or `out` is part of an input, or exists and
@@ -106,8 +112,9 @@ def predict(
     check_output(out, "a map of landscale", _is_map, inputs)
     classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device())
     d = classifier.description
-    product = open_scene(Path(scene))
+    product = open_scene(Path(scene), offset)
     with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(product, d.bands) as pixels, ExitStack() as stack:
+        pixels.check_offset()
         grid = lcm(*pixels.ratios.values())
         side = max(grid, round(d.ground / pixels.gsd) // grid * grid)
         stride = min(side, max(grid, (stride or side // 2) // grid * grid))

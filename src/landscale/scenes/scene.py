@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,19 +28,26 @@ from landscale.scenes.matlab import matlab_bands, open_matlab_band
 from landscale.vocabulary.bands import ALIASES, BANDS
 
 _FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_(\d\dm))?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
+_RESOLUTION = re.compile(r"R(\d\dm)", re.IGNORECASE)
+_PRODUCT = re.compile(r"S2[A-D]_MSIL[12][AC]_")
 _BASELINE = re.compile(r"_N(\d{4})_")
 _OFFSET = re.compile(r"<(?:BOA|RADIO)_ADD_OFFSET[^>]*>\s*(-?\d+)\s*<")
 NOTE_FILE = "scene.json"  # written by superres apply: the offset of the digital numbers, {"offset": 1000, …}
+_DEPTH = 6  # folders from the bands up to their product: IMG_DATA, R10m, granule, GRANULE …
 REPROCESSED = 9999  # baseline in the names of BigEarthNet v2, whose digital numbers have no offset
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The files of a scene by band, and `offset`, which its product has added to the digital numbers."""
+    """The files of a scene by band, and `offset`, which its product has added to the digital numbers.
+
+    offset_known: whether the offset was given, or found in names, metadata or files. Otherwise it is taken to be 0.
+    """
 
     folder: Path
     files: dict[str, Path]
     offset: int
+    offset_known: bool = True
 
     def identity(self) -> dict[str, Any]:
         """Path, size and time of change of each band's file, which differ from those of other scenes and after a change."""
@@ -61,20 +68,29 @@ class Scene:
                 "crs": str(pixels.crs),
                 "bounds": list(pixels.bounds),
                 "offset": self.offset,
+                "offset_known": self.offset_known,
             }
 
 
-def open_scene(folder: str | Path) -> Scene:
-    """Open a scene: a folder with files that are named after bands (`B02.tif`, `T33UUP_…_B02_10m.jp2`), or a MATLAB file.
+def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
+    """Open a scene: a folder with files that are named after bands, or a MATLAB file (`landscale.scenes.matlab`).
 
-    If a band exists at several resolutions, the native one is used. See `landscale.scenes.matlab` for MATLAB files.
+    Files are called as in products (`T33UUP_…_B02_10m.jp2`), as in the AWS buckets (`R10m/B02.jp2`), or `B02.tif`. If a band
+    exists at several resolutions, the native one is used.
+
+    Args:
+        folder: the folder or file.
+        offset: the offset that was added to the digital numbers (1000 since processing baseline 04.00). By default it is that of
+            the product's metadata, of the baseline in a folder's name, or of the scale and offset in the files.
 
     Raises:
-        BadInput: there is no such folder, no band in it, or several scenes.
+        BadInput: there is no such folder, no band in it, or several scenes; sources of the offset contradict each other.
     """
+    if offset is not None:
+        _checked(Path(folder), offset)
     folder = Path(folder)
     if folder.is_file() and folder.suffix.lower() == ".mat":
-        return Scene(folder, dict.fromkeys(matlab_bands(folder), folder), 0)
+        return Scene(folder, dict.fromkeys(matlab_bands(folder), folder), offset or 0)
     if not folder.is_dir():
         raise BadInput(folder, "no such scene; expected a folder of band rasters such as B02.tif, or a .mat file")
     found: dict[str, list[Path]] = {}
@@ -85,12 +101,13 @@ def open_scene(folder: str | Path) -> Scene:
     if not found:
         raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
     files = {band: _native(folder, band, paths) for band, paths in found.items()}
-    return Scene(folder, files, _offset(folder, files))
+    found_offset = _offset(folder, files) if offset is None else offset
+    return Scene(folder, files, found_offset or 0, offset_known=found_offset is not None)
 
 
 def _native(folder: Path, band: str, paths: list[Path]) -> Path:
     """The file of a band at its native resolution; products may have others too."""
-    named = [path for path in paths if f"_{BANDS[band].gsd}m" in path.name]
+    named = [path for path in paths if _resolution(path) == f"{BANDS[band].gsd}m"]
     first, *others = named or paths
     for other in others:
         if _resolution(other) == _resolution(first):
@@ -100,19 +117,52 @@ def _native(folder: Path, band: str, paths: list[Path]) -> Path:
 
 
 def _resolution(path: Path) -> str:
-    """The resolution in a file name, such as `10m`; empty if there is none."""
-    match = _FILE.search(path.name)
-    return (match[2] or "") if match else ""
+    """The resolution in a file name, such as `10m`, or in that of its folder, such as `R10m`; empty if there is none."""
+    match, folder = _FILE.search(path.name), _RESOLUTION.fullmatch(path.parent.name)
+    return ((match and match[2]) or (folder and folder[1]) or "").lower()
 
 
-def _offset(folder: Path, files: dict[str, Path]) -> int:
-    """The offset by the first folder that specifies one, from `folder` down to the common folder of the bands; else 0."""
+def _offset(folder: Path, files: dict[str, Path]) -> int | None:
+    """The offset by the first folder that specifies one; else by the files; None if neither does.
+
+    Folders are searched from the product that contains `folder`, if there is one, down to the common folder of the bands.
+    """
     inner = Path(os.path.commonpath([path.parent for path in files.values()])).relative_to(folder)
-    for place in (*reversed(inner.parents), inner):
-        offset = _offset_of(folder / place)
+    place = folder.absolute()
+    above = [outer for outer in (place, *place.parents)[:_DEPTH] if _PRODUCT.match(outer.name)]
+    product = [outer for outer in (place, *place.parents) if above and outer.is_relative_to(above[-1])]
+    declared = _declared_offset(files)
+    for outer in (*reversed(product), *(folder / part for part in (*reversed(inner.parents), inner))):
+        offset = _offset_of(outer)
         if offset is not None:
+            if declared not in (None, offset):
+                raise BadInput(
+                    next(iter(files.values())), f"declares an offset of {declared}, but that of {outer} is {offset}"
+                )
             return offset
-    return 0
+    return declared
+
+
+def _declared_offset(files: Mapping[str, Path]) -> int | None:
+    """The offset in digital numbers by the scale and offset that the rasters declare (reflectance = number · scale + offset).
+
+    None if no file declares an offset.
+
+    Raises:
+        BadInput: the files differ, or the offset is not a whole number of 0 to 65535 digital numbers.
+    """
+    found: dict[int, Path] = {}
+    for path in files.values():
+        try:
+            with _open(path) as file:
+                scale, offset = file.scales[0], file.offsets[0]
+        except RasterioError as error:
+            raise BadInput(path, f"cannot be read ({reason(error)})") from None
+        if offset:
+            found.setdefault(_checked(path, round(-offset / scale)), path)
+    if len(found) > 1:
+        raise BadInput(next(iter(found.values())), f"and other bands declare different offsets: {sorted(found)}")
+    return next(iter(found), None)
 
 
 def _offset_of(folder: Path) -> int | None:
@@ -140,6 +190,10 @@ def _checked(path: Path, offset: object) -> int:
     if not isinstance(offset, int) or not 0 <= offset < 1 << 16:
         raise BadInput(path, f"has an offset of {offset}, expected an integer from 0 to 65535")
     return offset
+
+
+_ENOUGH_BANDS, _ENOUGH_PIXELS = 3, 10_000  # fewer may all be bright
+_DARKEST, _SHIFTED = 0.001, 950  # quantile of the pixels with data; digital numbers
 
 
 def _open(path: Path) -> Any:
@@ -260,6 +314,26 @@ class ScenePixels:
             values = np.maximum(values, offset, out=values if values.dtype == offset.dtype else None)
             values -= offset
         return values
+
+    def check_offset(self) -> None:
+        """Refuse a scene of unknown offset whose numbers look as if 1000 had been added: hardly any pixel is darker.
+
+        Raises:
+            BadInput: they do.
+        """
+        if self._scene.offset_known or len(self.files) < _ENOUGH_BANDS or self.width * self.height < _ENOUGH_PIXELS:
+            return
+        for band, file in self.files.items():
+            small = file.read(1, out_shape=(min(file.height, 512), min(file.width, 512)))
+            lit = _digital_numbers(self._scene.files[band], small, file.nodata)
+            lit = lit[lit > 0]
+            if not lit.size or np.quantile(lit, _DARKEST) < _SHIFTED:
+                return
+        raise BadInput(
+            self._scene.folder,
+            f"has hardly any pixel below {_SHIFTED} in any band, as products to which an offset of 1000 was added, and neither"
+            " its name nor its metadata has a processing baseline; give --offset 1000, or --offset 0 if nothing was added",
+        )
 
     def close(self) -> None:
         for file in self.files.values():

@@ -42,8 +42,8 @@ def product_name(name: str) -> str:
     return "_".join(name.split("_")[:6]) if name.startswith("S2") and _MGRS.search(name) else name
 
 
-def open_tiles(path: str | Path) -> list[Tile]:
-    """Open a product, or all products in a folder, in the order of their names.
+def open_tiles(path: str | Path, offset: int | None = None) -> list[Tile]:
+    """Open a product, or all products in a folder, in the order of their names; `offset` as for `open_scene`.
 
     Raises:
         BadInput: there is no such folder, or a product is incomplete or damaged.
@@ -54,16 +54,17 @@ def open_tiles(path: str | Path) -> list[Tile]:
     inside = [p for p in sorted(path.iterdir()) if p.is_dir()]
     products = [p for p in inside if p.name.endswith(".SAFE") or any(p.glob("*B[01][0-9]*"))]
     alone = path.name.endswith(".SAFE") or not products
-    return [_open(folder) for folder in ([path] if alone else products)]
+    return [_open(folder, offset) for folder in ([path] if alone else products)]
 
 
-def _open(folder: Path) -> Tile:
+def _open(folder: Path, offset: int | None) -> Tile:
     manifest = read_manifest(folder)
     for path in manifest.files:  # a missing band file would otherwise be ignored
         if path.match("MTD_MSIL*.xml") or (_is_native(path) and not path.exists()):
             manifest.check(path)
-    scene = open_scene(folder)
+    scene = open_scene(folder, offset)
     with ScenePixels(scene, list(scene.files)) as pixels:
+        pixels.check_offset()
         for band, ratio in pixels.ratios.items():
             if pixels.gsd * ratio != BANDS[band].gsd:
                 raise BadInput(

@@ -46,6 +46,7 @@ OPTIONS = (
     Option("max_cloud", "largest fraction of a patch under cloud or its shadow, 0 to 1", float, "FRACTION"),
     Option("max_snow", "largest fraction of a patch under snow", float, "FRACTION"),
     Option("max_nodata", "largest fraction of a patch without data", float, "FRACTION"),
+    Option("offset", "offset of the digital numbers, if neither name nor metadata has the baseline", int, "NUMBER"),
 )
 BLOCK = 6  # side, in patches, of the blocks; all patches of a block belong to one split
 # Least height, in px of 10 m, of a part of a tile that one worker reads. A row of blocks across two parts is decoded twice.
@@ -62,6 +63,7 @@ def survey(
     max_cloud: float | None = None,
     max_snow: float | None = None,
     max_nodata: float | None = None,
+    offset: int | None = None,
     workers: int = 1,
 ) -> Survey:
     """Survey tiles.
@@ -76,6 +78,7 @@ def survey(
         min_share: least fraction of a patch that a class must cover to be one of its labels; 0: any.
         max_cloud, max_snow, max_nodata: largest fraction, 0 to 1, of a patch under cloud or its shadow, under snow, and without
             data. By default only patches without any data are left out.
+        offset: the offset that was added to the digital numbers of all tiles; by default that of each product's metadata or name.
         workers: number of threads of the survey, and of processes that will read the tiles; several may read parts of one tile.
 
     Raises:
@@ -86,7 +89,7 @@ def survey(
         raise LandscaleError(f"--min-share: found {min_share:g}, expected a fraction of the patch, 0 to 1")
     limits = Limits(max_cloud, max_snow, max_nodata)
     target = nomenclature(labels or "ben19")
-    found = [(split, tile) for split, path in inputs for tile in open_tiles(path)]
+    found = [(split, tile) for split, path in inputs for tile in open_tiles(path, offset)]
     tiles = [tile for _, tile in found]
     layout = _layout(tiles, target)
     listed = read_patch_list(patch_list, target) if patch_list else None
