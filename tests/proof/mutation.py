@@ -37,6 +37,7 @@ class Package:
     without: tuple[str, ...] = ()  # tests that take minutes
 
 
+_SLOW_TRAININGS = ("*kills*", "*stopped*", "*gpu*", "*ranks*", "*one_trainer*")
 PACKAGES = {
     "inference/metrics": Package(("inference/metrics*",), ("inference/test_metrics*.py",)),
     "models/input_stage": Package(("models/input_stage.py",), ("models/test_input*.py",)),
