@@ -30,7 +30,7 @@ from landscale.models.weights import load_model
 from landscale.runtime.files import atomic_file
 from landscale.runtime.outputs import check_output
 from landscale.runtime.parts import Parts, resumable_parts
-from landscale.runtime.progress import progress_bar
+from landscale.runtime.progress import console, progress_bar
 from landscale.scenes.scene import ScenePixels, open_scene
 
 BATCH = 64
@@ -115,6 +115,10 @@ def predict(
     product = open_scene(Path(scene), offset)
     with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(product, d.bands) as pixels, ExitStack() as stack:
         pixels.check_offset()
+        if not product.offset_known:
+            console.print(
+                f"{product.folder}: no processing baseline found, so the digital numbers are taken as they are"
+            )
         grid = lcm(*pixels.ratios.values())
         side = max(grid, round(d.ground / pixels.gsd) // grid * grid)
         stride = min(side, max(grid, (stride or side // 2) // grid * grid))

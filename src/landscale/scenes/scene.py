@@ -193,7 +193,7 @@ def _checked(path: Path, offset: object) -> int:
 
 
 _ENOUGH_BANDS, _ENOUGH_PIXELS = 3, 10_000  # fewer may all be bright
-_DARKEST, _SHIFTED = 0.001, 950  # quantile of the pixels with data; digital numbers
+_DARKEST, _SHIFTED = 0.001, (950, 1250)  # quantile of the pixels with data; digital numbers of shadow and water
 
 
 def _open(path: Path) -> Any:
@@ -301,11 +301,15 @@ class ScenePixels:
         file = self.files[band]
         first = min(row, file.height - 1)
         window = Window(column, first, columns or file.width, max(1, min(rows, file.height - first)))
+        return self._decode(band, window=window)
+
+    def _decode(self, band: str, **part: Any) -> NDArray[np.uint16]:
+        path, file = self._scene.files[band], self.files[band]
         try:
-            values = file.read(1, window=window)
+            values = file.read(1, **part)
         except RasterioError as error:
-            raise BadInput(self._scene.files[band], f"cannot be decoded ({reason(error)})") from None
-        return _digital_numbers(self._scene.files[band], values, file.nodata)
+            raise BadInput(path, f"cannot be decoded ({reason(error)})") from None
+        return _digital_numbers(path, values, file.nodata)
 
     def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Subtract the product's offset, with 0 as the lower limit; uint16 arrays are changed in place."""
@@ -316,24 +320,25 @@ class ScenePixels:
         return values
 
     def check_offset(self) -> None:
-        """Refuse a scene of unknown offset whose numbers look as if 1000 had been added: hardly any pixel is darker.
+        """Refuse a scene of unknown offset whose numbers look as if 1000 had been added: its darkest pixels are near 1000.
 
         Raises:
             BadInput: they do.
         """
         if self._scene.offset_known or len(self.files) < _ENOUGH_BANDS or self.width * self.height < _ENOUGH_PIXELS:
             return
+        darkest = np.inf
         for band, file in self.files.items():
-            small = file.read(1, out_shape=(min(file.height, 512), min(file.width, 512)))
-            lit = _digital_numbers(self._scene.files[band], small, file.nodata)
-            lit = lit[lit > 0]
-            if not lit.size or np.quantile(lit, _DARKEST) < _SHIFTED:
-                return
-        raise BadInput(
-            self._scene.folder,
-            f"has hardly any pixel below {_SHIFTED} in any band, as products to which an offset of 1000 was added, and neither"
-            " its name nor its metadata has a processing baseline; give --offset 1000, or --offset 0 if nothing was added",
-        )
+            lit = self._decode(band, out_shape=(min(file.height, 512), min(file.width, 512)))
+            if (lit > 0).any():
+                darkest = min(darkest, float(np.quantile(lit[lit > 0], _DARKEST)))
+        if _SHIFTED[0] <= darkest <= _SHIFTED[1]:
+            raise BadInput(
+                self._scene.folder,
+                f"has numbers from {darkest:.0f} on in its darkest band, like products to which an offset of 1000 was added,"
+                " and neither its name nor its metadata has a processing baseline; give --offset 1000, or --offset 0 if"
+                " nothing was added",
+            )
 
     def close(self) -> None:
         for file in self.files.values():
