@@ -117,7 +117,8 @@ def test_drawn_splits_do_not_depend_on_the_order_of_files(tmp_path: Path, data: 
         with pytest.MonkeyPatch.context() as patch:
             files = [(f"{w.split('/')[0]}", n) for n, w, *_ in listed]
             patch.setattr(
-                Path, "rglob", lambda self, _: [self / EUROSAT10.names[int(c)] / f"{n}.jpg" for c, n in files]
+                "landscale.formats.zip_or_folder.files_below",
+                lambda folder: [folder / EUROSAT10.names[int(c)] / f"{n}.jpg" for c, n in files],
             )
             survey = eurosat_source.survey([(None, tmp_path)], None, seed)
         return dict(zip(survey.table["name"], survey.table["split"].tolist(), strict=True))

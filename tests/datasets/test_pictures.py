@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from conftest import Cli
-from landscale.datasets.images import read_header
+from landscale.datasets.images import read_header, read_image
 from landscale.errors import BadInput
 
 
@@ -56,3 +56,13 @@ def test_names_with_markup_are_shown_as_they_are(tmp_path: Path, cli: Cli) -> No
     shown = cli("info", store)
     assert shown.code == 0
     assert all(name in shown.out for name in [*names, "[bold].h5"])
+
+
+def test_a_tiff_with_more_after_its_pixels_is_read(tmp_path: Path) -> None:
+    """As those of UC Merced, which end with the directory of an Exif block."""
+    file = tmp_path / "x.tif"
+    pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    Image.fromarray(pixels).save(file)
+    file.write_bytes(file.read_bytes() + b"Exif")
+    found, _ = read_image(str(file))
+    assert (found == pixels.transpose(2, 0, 1)).all()

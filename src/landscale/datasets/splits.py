@@ -16,6 +16,8 @@ from landscale.store import SPLITS
 if TYPE_CHECKING:  # worker processes start without pandas
     import pandas as pd
 
+_IMAGES = {".tif", ".tiff", ".jpg", ".jpeg", ".png"}  # other parts after a dot belong to a name, as in Forest_0.5m_1
+
 # Fractions of a drawn split; those of the published lists of EuroSAT and UC Merced (Neumann et al. 2019).
 DRAWN_FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
@@ -33,7 +35,7 @@ def split_code(name: str, path: Path | str) -> int:
 
 
 def read_list(path: Path) -> set[str]:
-    """Names of patches from the first column of a csv, txt or csv.bz2 without header, without folders and suffixes.
+    """Names of patches from the first column of a csv, txt or csv.bz2 without header, without folders and suffixes of images.
 
     Raises:
         BadInput: it cannot be read, or is no text.
@@ -48,7 +50,12 @@ def read_list(path: Path) -> set[str]:
     unprintable = next((name for name in names if not name.isprintable()), None)
     if unprintable is not None:
         raise BadInput(path, f"is no list of patch names (found {unprintable!r})")
-    return {PurePosixPath(name).stem if "." in name or "/" in name else name for name in names if name}
+    return {_without_suffix(name) if "." in name or "/" in name else name for name in names if name}
+
+
+def _without_suffix(name: str) -> str:
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in _IMAGES else path.name
 
 
 def _decompress_bz2(data: bytes) -> bytes:
@@ -84,13 +91,16 @@ def splits_by_lists(names: pd.Series[str], folder: Path) -> NDArray[np.uint8]:
     return splits
 
 
+_LISTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
 def split_lists(folder: Path) -> dict[str, Path]:
     """The lists in a folder by the split that they are named after: `train.csv`, `val.csv.bz2`, `eurosat-test.txt`."""
     lists = {}
     for path in sorted(folder.glob("*")):
         word = path.name.split(".")[0].lower().split("-")[-1]
-        if path.suffix in {".csv", ".bz2", ".txt"} and word in {"train", "val", "validation", "test"}:
-            lists["val" if word == "validation" else word] = path
+        if path.suffix in {".csv", ".bz2", ".txt"} and word in _LISTS:
+            lists[_LISTS[word]] = path
     return lists
 
 
@@ -107,7 +117,7 @@ def choose_splits(
         seed: seed of the drawn splits.
 
     Raises:
-        BadInput: no such split, or no list in the folder `lists`.
+        BadInput: no such split, no list in the folder `lists`, or none of the listed names is that of a patch.
     """
     split, path = given
     if split is not None:
@@ -116,7 +126,14 @@ def choose_splits(
         return draw_splits(groups, seed)
     if not split_lists(lists):
         raise BadInput(lists, "holds no list named train, val or test (.csv, .csv.bz2 or .txt)")
-    return splits_by_lists(names, lists)
+    splits = splits_by_lists(names, lists)
+    if len(names) and not splits.any():
+        listed = sorted(name for file in split_lists(lists).values() for name in read_list(file))
+        example = f", such as {listed[0]}," if listed else ""
+        raise BadInput(
+            lists, f"none of the {len(listed)} listed names{example} is among the patches, such as {names.iloc[0]}"
+        )
+    return splits
 
 
 def draw_splits(

@@ -119,7 +119,7 @@ def decode_band(path: str, data: memoryview, out: NDArray[np.generic]) -> Place:
 
 
 def _decode_unknown(path: str, data: bytes, out: NDArray[np.generic]) -> Place:
-    header = _parse(path, data)
+    header = _parse(path, data, exact=True)
     template = None if header is None else _template(header, data)
     if template is None:
         return _read_by_rasterio(path, io.BytesIO(data), out[np.newaxis])
@@ -144,7 +144,7 @@ def read_bands(path: str, data: bytes, out: NDArray[np.generic]) -> Place:
     Raises:
         BadInput: the file is damaged, or has another shape or dtype than `out`.
     """
-    _parse(path, data)
+    _parse(path, data, exact=False)
     return _read_by_rasterio(path, io.BytesIO(data), out)
 
 
@@ -183,8 +183,11 @@ class _Header:
     more: bool
 
 
-def _parse(path: str, data: bytes) -> _Header | None:
+def _parse(path: str, data: bytes, *, exact: bool) -> _Header | None:
     """The header of a TIFF, checked for consistency; None for a BigTIFF, which rasterio decodes.
+
+    `exact`: refuse an uncompressed file with more bytes than its first directory names. BigEarthNet's files have none, so they
+    are damaged. Files of other programs may have more: UC Merced's end with the directory of an Exif block.
 
     Raises:
         BadInput: the file is not a TIFF, or is truncated or damaged.
@@ -199,7 +202,7 @@ def _parse(path: str, data: bytes) -> _Header | None:
         header = _directory(data, "<" if data[:2] == b"II" else ">")
     except struct.error:
         raise BadInput(path, "is a TIFF whose header is truncated or damaged") from None
-    _check_blocks(path, len(data), header)
+    _check_blocks(path, len(data), header, exact=exact)
     return header
 
 
@@ -223,7 +226,7 @@ def _directory(data: bytes, order: str) -> _Header:
     return header
 
 
-def _check_blocks(path: str, size: int, header: _Header) -> None:
+def _check_blocks(path: str, size: int, header: _Header, *, exact: bool) -> None:
     """Refuse a header whose pixels overlap the header or each other, or extend beyond the end of the file."""
     tiled = _TILE_OFFSETS in header.tags
     keys = (_TILE_OFFSETS, _TILE_BYTES) if tiled else (_STRIP_OFFSETS, _STRIP_BYTES)
@@ -248,7 +251,7 @@ def _check_blocks(path: str, size: int, header: _Header) -> None:
             raise BadInput(path, "is a TIFF whose header is damaged: its pixels overlap other data")
         if end > reached:
             reached, reached_by_pixels = end, pixels
-    if plain and not header.more and reached < size:
+    if exact and plain and not header.more and reached < size:
         raise BadInput(path, f"has {size} bytes, its header announces {reached}")
 
 

@@ -10,17 +10,20 @@ from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
 from landscale.errors import BadInput, reason
+from landscale.formats.walk import files_below
 
 
 def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PurePosixPath, str]]:
     """The files in a folder or zip with one of `suffixes` (lower case): relative path and location of each, sorted.
+
+    Hidden files and folders are left out, links to folders are followed.
 
     Raises:
         BadInput: the path is neither a folder nor a complete zip.
     """
     path = Path(path)
     if path.is_dir():
-        files = [(PurePosixPath(p.relative_to(path).as_posix()), str(p)) for p in path.rglob("*")]
+        files = [(PurePosixPath(p.relative_to(path).as_posix()), str(p)) for p in files_below(path)]
     elif path.suffix == ".zip":
         try:
             with zipfile.ZipFile(path) as archive:
@@ -29,9 +32,13 @@ def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PureP
             raise BadInput(path, f"is not a complete zip file ({error})") from None
     else:
         raise BadInput(path, "no such folder or zip")
-    # ._* are metadata files in zips made on macOS
-    kept = [(m, location) for m, location in files if m.suffix.lower() in suffixes and not m.name.startswith(".")]
+    kept = [(m, location) for m, location in files if m.suffix.lower() in suffixes and not _is_hidden(m)]
     return sorted(kept, key=lambda file: file[1])
+
+
+def _is_hidden(member: PurePosixPath) -> bool:
+    """Whether a name is hidden: that of a file, or of a folder above it, begins with a dot, or macOS added it to a zip."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in member.parts)
 
 
 def read_member(location: str) -> bytes:

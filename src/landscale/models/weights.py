@@ -31,7 +31,8 @@ def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any
         provenance: recipe, seed, store and scores, as any JSON object.
     """
     with atomic_folder(folder) as temporary:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.network.state_dict().items()}
+        # Cloned, because safetensors refuses tensors that share memory.
+        state = {name: t.detach().cpu().contiguous().clone() for name, t in classifier.network.state_dict().items()}
         save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
         parameters = sum(p.numel() for p in classifier.network.parameters())
         write_sealed(temporary, {"parameters": parameters, **asdict(classifier.description), "provenance": provenance})

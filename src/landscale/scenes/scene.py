@@ -23,6 +23,7 @@ from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
 from landscale.formats.rasters import raster_driver
+from landscale.formats.walk import files_below
 from landscale.runtime.documents import read_json_object
 from landscale.scenes.matlab import matlab_bands, open_matlab_band
 from landscale.vocabulary.bands import ALIASES, BANDS
@@ -94,7 +95,7 @@ def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
     if not folder.is_dir():
         raise BadInput(folder, "no such scene; expected a folder of band rasters such as B02.tif, or a .mat file")
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         match = _FILE.search(path.name)
         if match and match[1].upper() in ALIASES and not path.name.startswith("MSK_"):  # masks of a .SAFE product
             found.setdefault(ALIASES[match[1].upper()], []).append(path)

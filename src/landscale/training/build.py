@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from landscale.errors import BadStore, LandscaleError, UnknownName
+from landscale.errors import BadStore, LandscaleError, UnknownName, reason
 from landscale.loading import targets_by_name
 from landscale.models.classifier import Classifier, Description
 from landscale.models.input_stage import measure_statistics
@@ -52,7 +52,29 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         views=recipe.views,
     )
     torch.manual_seed(recipe.seed)
-    return Classifier(description)
+    classifier = Classifier(description)
+    for size in {side, *(int(other) for _, other in recipe.progressive)}:
+        _try_side(classifier, size)
+    return classifier
+
+
+def _try_side(classifier: Classifier, side: int) -> None:
+    """One pass of the network on an input of this side, before a training of hours begins.
+
+    Raises:
+        LandscaleError: the network does not take it.
+    """
+    network = classifier.network
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, classifier.inputs.channels, side, side))
+    except (RuntimeError, ValueError, AssertionError, LookupError, TypeError) as error:
+        raise LandscaleError(
+            f"model '{classifier.description.model}' does not take an input of {side} px ({reason(error)}); choose another"
+            " --side"
+        ) from error
+    finally:
+        network.train()
 
 
 def check_training(recipe: Recipe, store: PatchStore, description: Description, world: int) -> None:
