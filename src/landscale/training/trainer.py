@@ -41,10 +41,11 @@ from landscale.store import PatchStore
 from landscale.training.build import check_training
 from landscale.training.checkpoint import CheckpointWriter, TrainerCheckpoint, TrainingState, load_checkpoint
 from landscale.training.losses import build_loss
+from landscale.training.messages import epoch_line, settings_line, shortened_line
 from landscale.training.planner import Planner, seconds_of_evaluation
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
-from landscale.training.schedule import highest_rate, rate_factor, rate_in_words
+from landscale.training.schedule import highest_rate, rate_factor
 from landscale.training.speed import fastest
 from landscale.training.trainable_model import StepResult, TrainableModel
 
@@ -109,6 +110,9 @@ class Trainer:
                 self.writer.wait()
             finally:
                 self.writer.close()
+        shorter = shortened_line(self.state.total, self._steps_left(0, 0, self.step_size))
+        if shorter and self.max_time is not None and self.ranks.first:
+            console.print(shorter, soft_wrap=True)
 
     def _epoch(
         self, planner: Planner | None, caught: Callable[[], int], show: Callable[[int, int, float, int], None]
@@ -247,6 +251,8 @@ class Trainer:
         if self.ranks.first:
             self.run.write_history(state.history)
             self.note(row)
+            if not console.is_terminal:
+                console.print(epoch_line(row, state, recipe.epochs, state.seen), soft_wrap=True)
         return evaluation_seconds
 
     def finish(self) -> Scores | None:
@@ -386,13 +392,8 @@ class Trainer:
     def _announce(self) -> None:
         if not self.ranks.first:
             return
-        d, recipe, state = self.description, self.recipe, self.state
-        millions = sum(p.numel() for p in self.classifier.network.parameters()) / 1e6
-        parts = f"{self.ranks.world}×{recipe.batch}" + (f"×{recipe.accumulate}" if recipe.accumulate > 1 else "")
-        placed = f", {self.placed.description}" if self.placed is not None else ""
-        begun = f", resumes at step {state.step}" if state.step else ""
-        console.print(
-            f"{recipe.name}: {d.model} ({millions:.2f} M parameters), {len(d.bands)} bands at {d.side} px,"
-            f" {len(d.classes)} classes; {len(self.patches):,} patches, {parts} a step,"
-            f" {rate_in_words(recipe, self.ranks.world)}, {self.model.speed.label} on {self.device.type}{placed}{begun}"
-        )
+        how = f"{self.model.speed.label} on {self.device.type}"
+        how += f", {self.placed.description}" if self.placed is not None else ""
+        network, patches = self.classifier.network, len(self.patches)
+        line = settings_line(self.recipe, self.description, network, patches, self.ranks, how, self.state.step)
+        console.print(line)
