@@ -217,7 +217,7 @@ def test_creating_and_running_the_network_gives_no_warnings():
         (12, 60, {"gsd": [10] * 11}, "gsd"),
         (3, 60, {"gsd": [10, 20, 30]}, "gsd"),
         (12, 64, {}, "multiple of 12"),
-        (12, 0, {"img_size": 0}, "multiple of 12"),
+        (12, 0, {"img_size": 0}, "img_size: found 0"),
         (3, 62, {}, "multiple of 4"),
     ],
 )
