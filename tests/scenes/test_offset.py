@@ -10,8 +10,10 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
+from landscale.datasets.tiles.quality_masks import read_covering_raster
 from landscale.errors import BadInput
 from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.tile import open_tiles
 
 PRODUCT = "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419.SAFE"
 SIDES = {"B02": 120, "B03": 120, "B04": 120, "B05": 60}
@@ -94,3 +96,22 @@ def test_numbers_that_look_shifted_need_an_offset(
 def test_offsets_out_of_range_are_refused(tmp_path: Path, offset: int) -> None:
     with pytest.raises(BadInput, match="expected an integer from 0 to 65535"):
         open_scene(write_scene(tmp_path / "scene"), offset)
+
+
+def test_tiles_in_the_layout_of_the_aws_buckets_are_one_product(tmp_path: Path) -> None:
+    tile = tmp_path / "2022" / "7" / "6" / "0"
+    for resolution, band in ((10, "B02"), (20, "B05"), (60, "B01")):
+        write_band(tile / f"R{resolution}m" / f"{band}.tif", 20, 1200 // resolution)
+    (opened,) = open_tiles(tile)
+    assert set(opened.scene.files) == {"B02", "B05", "B01"}
+
+
+@pytest.mark.parametrize("nodata", [None, 65_535])
+def test_the_nodata_value_of_the_coarsest_band_counts(tmp_path: Path, nodata: int | None) -> None:
+    file = tmp_path / "B01.tif"
+    profile = {"driver": "GTiff", "width": 2, "height": 2, "count": 1, "dtype": "uint16", "crs": "EPSG:32633"}
+    with rasterio.open(file, "w", **profile, transform=from_origin(600_000, 5_000_000, 60, 60), nodata=nodata) as out:
+        out.write(np.array([[65_535, 5], [6, 7]], np.uint16), 1)
+    values, gsd = read_covering_raster(file, 600_000, 5_000_000, 12, 12)
+    assert gsd == 60
+    assert values[0, 0] == (65_535 if nodata is None else 0)

@@ -123,6 +123,11 @@ def _resolution(path: Path) -> str:
     return ((match and match[2]) or (folder and folder[1]) or "").lower()
 
 
+def is_resolution_folder(folder: Path) -> bool:
+    """Whether a folder has the bands of one resolution of a product, such as `R10m`."""
+    return _RESOLUTION.fullmatch(folder.name) is not None
+
+
 def _offset(folder: Path, files: dict[str, Path]) -> int | None:
     """The offset by the first folder that specifies one; else by the files; None if neither does.
 

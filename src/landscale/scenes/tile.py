@@ -8,7 +8,7 @@ from pathlib import Path
 
 from landscale.errors import BadInput
 from landscale.scenes.manifest import Manifest, read_manifest
-from landscale.scenes.scene import Scene, ScenePixels, open_scene
+from landscale.scenes.scene import Scene, ScenePixels, is_resolution_folder, open_scene
 from landscale.vocabulary.bands import ALIASES, BANDS
 
 SIDE = 120  # side of a patch in pixels of 10 m: 1.2 km
@@ -52,6 +52,7 @@ def open_tiles(path: str | Path, offset: int | None = None) -> list[Tile]:
     if not path.is_dir():
         raise BadInput(path, "no such folder")
     inside = [p for p in sorted(path.iterdir()) if p.is_dir()]
+    inside = [p for p in inside if not is_resolution_folder(p)]  # of a product in the layout of the AWS buckets
     products = [p for p in inside if p.name.endswith(".SAFE") or any(p.glob("*B[01][0-9]*"))]
     alone = path.name.endswith(".SAFE") or not products
     return [_open(folder, offset) for folder in ([path] if alone else products)]

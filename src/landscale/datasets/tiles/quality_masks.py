@@ -105,6 +105,8 @@ def read_covering_raster(
 ) -> tuple[NDArray[np.integer], float]:
     """The pixels (rows, columns) of a raster that covers a product exactly, and its metres per pixel: 10, 20 or 60.
 
+    Pixels of the file's own nodata value are 0.
+
     Args:
         path: the raster.
         left, top: upper left corner of the product, in units of its CRS.
@@ -115,6 +117,8 @@ def read_covering_raster(
     """
     with open_raster(path) as image:
         grid, columns, rows, values = image.transform, image.width, image.height, image.read(1)
+        if image.nodata:
+            values[values == image.nodata] = 0
     gsd = float(grid.a)
     found, expected = (grid.c, grid.f, columns * gsd, rows * gsd), (left, top, width * 10, height * 10)
     if gsd not in (10, 20, 60) or np.abs(np.subtract(found, expected)).max() >= gsd:
