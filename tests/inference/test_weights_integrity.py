@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,12 @@ def test_digests_are_those_of_the_files(weights):
     config = read_config(weights)
     assert config["digest"] == hashlib.sha256((weights / "model.safetensors").read_bytes()).hexdigest()
     assert config["landscale_format"] == 2
+
+
+def test_names_are_text_in_the_model_card(tmp_path):
+    names = ("<script>alert(1)</script>", "a|b [link](x)", "two\nlines")
+    save_weights(tmp_path / "w", Classifier(replace(DESCRIPTION, classes=names)), {"recipe": "<b>", "scores": {}})
+    card = (tmp_path / "w" / "README.md").read_text()
+    assert "<" not in card
+    last = card.strip().splitlines()[-1]
+    assert last == r"Classes: &lt;script&gt;alert(1)&lt;/script&gt;, a\|b \[link\](x), two lines."

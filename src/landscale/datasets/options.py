@@ -37,11 +37,11 @@ LISTS = Option("lists", "folder of split lists: train.csv, val.csv.bz2, test.txt
 BANDS = Option("bands", "what the bands of the images are, in their order: a band set or a list", metavar="SET")
 
 
-def _seed(word: str) -> int:
+def seed(word: str) -> int:
     value = int(word)
     if value < 0:
         raise ValueError("expected at least 0")
     return value
 
 
-SEED = Option("seed", "seed of the drawn split (default: 0)", _seed)
+SEED = Option("seed", "seed of the drawn split (default: 0)", seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -135,7 +137,7 @@ def _model_card(classifier: Classifier, provenance: dict[str, Any]) -> str:
 library_name: landscale
 tags: [sentinel-2, land-cover, {"multi-label" if d.multi_label else "single-label"}]
 ---
-# {d.model}, {len(d.bands)} bands, {len(d.classes)} classes ({d.nomenclature}){synthetic}
+# {_inline(d.model)}, {len(d.bands)} bands, {len(d.classes)} classes ({_inline(d.nomenclature)}){synthetic}
 
 ```python
 import landscale
@@ -143,12 +145,17 @@ import landscale
 model = landscale.load_model("THIS_FOLDER")  # takes raw digital numbers at native resolution
 ```
 
-Bands: {", ".join(d.bands)}. Input {d.side}×{d.side} px, {d.upsample}; statistics and thresholds are in `config.json`.
-Recipe `{provenance.get("recipe", "?")}`, seed {provenance.get("seed", "?")}.
+Bands: {_inline(", ".join(d.bands))}. Input {d.side}×{d.side} px, {d.upsample}; statistics and thresholds are in `config.json`.
+Recipe {_inline(str(provenance.get("recipe", "?")))}, seed {provenance.get("seed", "?")}.
 
 Scores on the split `{scores.get("split", "?")}` ({scores.get("patches", 0)} patches), at the thresholds of this model:
 
 {table}
 
-Classes: {", ".join(d.classes)}.
+Classes: {_inline(", ".join(d.classes))}.
 """
+
+
+def _inline(text: str) -> str:
+    """Names as text of one line in Markdown, in which they are no HTML, links or code."""
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
