@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landscale.errors import BadInput
+from landscale.inference.predict import predict
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import load_model, read_config, save_weights
 
@@ -174,3 +175,13 @@ def test_names_are_text_in_the_model_card(tmp_path):
     assert "<" not in card
     last = card.strip().splitlines()[-1]
     assert last == r"Classes: &lt;script&gt;alert(1)&lt;/script&gt;, a\|b \[link\](x), two lines."
+
+
+def test_a_map_may_lie_in_a_run_but_not_in_its_weights(copy, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    copy.rename(run / "weights")
+    with pytest.raises(BadInput, match="no such scene"):  # the output is accepted
+        predict(run, tmp_path / "scene", run / "map.tif")
+    with pytest.raises(BadInput, match="is inside the input"):
+        predict(run, tmp_path / "scene", run / "weights" / "map.tif")

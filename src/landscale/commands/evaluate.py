@@ -31,7 +31,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.inference.evaluate import evaluate
     from landscale.inference.scores import read_scores
     from landscale.inference.scores_table import show_scores
-    from landscale.models.weights import load_model
+    from landscale.models.weights import find_weights, load_model
     from landscale.runtime.documents import write_json
     from landscale.runtime.outputs import check_output
     from landscale.store import open_store
@@ -39,13 +39,14 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     if options.batch < 1:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")
     if options.out:
-        check_output(options.out, "a file of scores", read_scores, [options.model, options.store])
+        check_output(options.out, "a file of scores", read_scores, [find_weights(options.model), options.store])
     store = open_store(options.store)
     store.patches(options.split)
     model = load_model(options.model)
     with process_group(options.timeout) as ranks:
-        settings = {"weights": model.digest(), "store": store.fingerprint(), "--split": options.split}
-        check_agreement(ranks, settings | {"--batch": str(options.batch)})
+        if ranks.world > 1:  # one rank need not read all weights for their digest
+            settings = {"weights": model.digest(), "store": store.fingerprint(), "--split": options.split}
+            check_agreement(ranks, settings | {"--batch": str(options.batch)})
         scores = evaluate(model.to(local_device(ranks)), store, options.split, ranks, batch=options.batch)
     if not ranks.first:
         return 0

@@ -26,7 +26,7 @@ from landscale.distributed import local_device
 from landscale.errors import BadInput, reason
 from landscale.loading import Native
 from landscale.models.classifier import Classifier
-from landscale.models.weights import load_model
+from landscale.models.weights import find_weights, load_model
 from landscale.runtime.files import atomic_file
 from landscale.runtime.outputs import check_output
 from landscale.runtime.parts import Parts, resumable_parts
@@ -108,7 +108,7 @@ def predict(
             is not a map.
     """
     out = Path(out)
-    inputs = [scene] if isinstance(model, Classifier) else [scene, model]
+    inputs = [scene] if isinstance(model, Classifier) else [scene, find_weights(Path(model))]
     check_output(out, "a map of landscale", _is_map, inputs)
     classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device())
     d = classifier.description

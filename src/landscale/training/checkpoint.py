@@ -21,8 +21,7 @@ from torch import Tensor
 from landscale.errors import BadInput, reason
 from landscale.runtime.files import atomic_file, check_regular
 
-MAX_BYTES = 1 << 38
-
+MAX_BYTES = 1 << 38  # of a checkpoint
 
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Seconds = Annotated[float, Meta(ge=0)]

@@ -46,7 +46,7 @@ def epoch_line(row: dict[str, Any], state: TrainingState, epochs: int, patches: 
 
 
 def shortened_line(steps: int, planned: int) -> str | None:
-    """Says that a time limit has cut the training to a part of the recipe's `planned` steps; None if it is nearly the whole."""
+    """A line for a training that a time limit has cut to a part of the `planned` steps; None if it is nearly the whole."""
     if steps >= _MUCH_SHORTER * planned:
         return None
     return (
