@@ -104,7 +104,7 @@ def _described_rank(e: MutableMapping[str, str]) -> Ranks:
     if "RANK" in e and "WORLD_SIZE" in e:  # torchrun
         ranks = Ranks(int(e["RANK"]), int(e["WORLD_SIZE"]), int(e.get("LOCAL_RANK", "0")))
         if ranks.world > 1 and not ("MASTER_ADDR" in e and "MASTER_PORT" in e):
-            raise KeyError("MASTER_ADDR and MASTER_PORT are missing")
+            raise ValueError("MASTER_ADDR and MASTER_PORT are missing")
         return ranks
     if int(e.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # srun; a batch script alone has no step
         _set_master(_first_slurm_host(), 20000 + int(e["SLURM_JOB_ID"]) % 20000)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from landscale.datasets.images import open_raster
 from landscale.errors import BadInput, LandscaleError
+from landscale.formats.walk import files_below
 from landscale.scenes.tile import Tile
 from landscale.vocabulary.bands import BANDS
 
@@ -67,7 +68,7 @@ class Limits:
 
 def scene_classification(product: Path) -> Path | None:
     """The file of a product's scene classification, the finest one; None where the product has none."""
-    return next((path for path in sorted(product.rglob("*")) if _SCL_FILE.search(path.name)), None)
+    return next((path for path in files_below(product) if _SCL_FILE.search(path.name)), None)
 
 
 def mask_fractions(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray[np.float32]:
