@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from landscale.distributed import Ranks
 from landscale.errors import BadStore
-from landscale.loading import batches, epoch_order, evaluation_steps, rare_class_weights, targets_by_name, train_steps
+from landscale.loading import (
+    PatchDataset,
+    batches,
+    epoch_order,
+    evaluation_steps,
+    labelled_patches,
+    rare_class_weights,
+    targets_by_name,
+    train_steps,
+)
 from landscale.store import Plane
 from landscale.testing import CLASSES, make_store, rgbn_plane, sentinel_planes
 from landscale.vocabulary.nomenclatures import BEN19, CLC43
@@ -326,6 +335,29 @@ def test_labels_are_mapped_by_name_for_any_order_of_classes(tmp_path):
     official = targets_by_name(store, BEN19.names)
     columns = [BEN19.names.index(name) for name in alphabetical]
     assert np.array_equal(targets_by_name(store, alphabetical), official[:, columns])
+
+
+def test_patches_whose_labels_all_lie_outside_the_classes_are_left_out(tmp_path):
+    """57 patches of BigEarthNet v1 have only labels that belong to none of the 19 classes."""
+    labels = np.zeros((6, 43), np.uint8)
+    labels[[0, 1, 4], CLC43.names.index("Airports")] = 1  # belongs to none of the 19
+    labels[[1, 2, 5], CLC43.names.index("Pastures")] = (
+        1  # row 3 has no label at all: it stays, as in a store of its own
+    )
+    store = make_store(
+        tmp_path / "s.h5",
+        planes=(Plane("data_10m", ("B02",), 4, 10),),
+        classes=CLC43.names,
+        splits={"train": 4, "val": 1, "test": 1},
+        labels=labels,
+        signal=0,
+    )
+    assert labelled_patches(store, "train", BEN19.names).tolist() == [1, 2, 3]
+    assert labelled_patches(store, "train", CLC43.names).tolist() == [0, 1, 2, 3]
+    assert labelled_patches(store, "test", BEN19.names).tolist() == [5]
+    with pytest.raises(BadStore, match="no patch in val with any of the 19 classes"):
+        labelled_patches(store, "val", BEN19.names)
+    assert PatchDataset(store, "train", labels="ben19").rows.tolist() == [1, 2, 3]
 
 
 def test_a_class_that_is_missing_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 
 from landscale.errors import LandscaleError, UnknownName
-from landscale.loading.resize import resize
+from landscale.loading.resize import cubic_weights, resize
 from landscale.models.input_stage import UPSAMPLING, InputStage, measure_statistics, turn
 from landscale.testing import make_store, sentinel_planes
 from landscale.vocabulary.bands import BAND_SETS
@@ -205,23 +205,52 @@ def test_nearest_upsampling_takes_a_nearest_pixel(side, out):
     assert (chosen - ideal).abs().max() <= 0.5 + 1e-4
 
 
-def keys_cubic(x, a=-0.75):
-    """The kernel of cubic convolution (Keys 1981), with torch's a."""
+def keys_cubic(x, a=-0.5):
+    """The kernel of cubic convolution (Keys 1981) with the a of tf.image.resize, GDAL and Pillow."""
     x = np.abs(x)
     inner, outer = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
     return np.where(x <= 1, inner, np.where(x < 2, outer, 0.0))
 
 
-@pytest.mark.parametrize("side,out", [(12, 24), (4, 24), (20, 30)])
-def test_bicubic_equals_cubic_convolution_with_repeated_border_pixels(side, out):
+@pytest.mark.parametrize("side,out", [(12, 24), (4, 24), (20, 30), (120, 90), (24, 8), (2, 5)])
+def test_bicubic_equals_cubic_convolution_without_pixels_outside_the_image(side, out):
+    """As tf.image.resize computes it, enlarging and shrinking: four pixels each, weights scaled to the sum 1 at the edges."""
     weights = np.zeros((out, side))
     centres = (np.arange(out) + 0.5) * side / out - 0.5
     for k, x in enumerate(centres):
         for tap in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
-            weights[k, min(max(tap, 0), side - 1)] += keys_cubic(x - tap)
+            if 0 <= tap < side:
+                weights[k, tap] = keys_cubic(x - tap)
+    weights /= weights.sum(1, keepdims=True)
     values = torch.randn(1, 2, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(side))
     expected = torch.from_numpy(weights @ values.numpy() @ weights.T)
-    assert torch.allclose(resize(values, out, "bicubic"), expected, atol=1e-6)
+    assert torch.allclose(resize(values, out, "bicubic"), expected, atol=1e-12)
+
+
+def test_bicubic_has_the_weights_of_a_equal_to_one_half():
+    """Twice the side: the weights of Keys 1981 at distances of 1/4 and 3/4 of a pixel. With torch's a they differ."""
+    row = cubic_weights(8, 16)[8]
+    expected = [0, 0, -0.0234375, 0.2265625, 0.8671875, -0.0703125, 0, 0]
+    assert row.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("side, out", [(60, 90), (60, 120), (7, 20)])
+def test_bicubic_enlargement_equals_pillows(side, out):
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, side, side)).astype(np.float32))
+    expected = np.array(Image.fromarray(values[0, 0].numpy()).resize((out, out), Image.Resampling.BICUBIC))
+    np.testing.assert_allclose(resize(values, out, "bicubic")[0, 0].numpy(), expected, atol=1e-4)
+
+
+def test_bicubic_resamples_the_bands_at_10_m_too_when_the_input_is_smaller():
+    planes = random_planes(n=2)
+    out = InputStage(ALL, STATISTICS, side=18, upsample="bicubic")(planes)
+    names = next(iter(planes))
+    mean, std = (torch.tensor([STATISTICS[band][k] for band in names])[:, None, None] for k in (0, 1))
+    normalised = (planes[names].float() - mean) / std
+    assert normalised.shape[-1] > 18
+    weights = cubic_weights(normalised.shape[-1], 18).float()
+    chosen = [ALL.index(band) for band in names]
+    assert torch.allclose(out[:, chosen], weights @ normalised @ weights.T, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", UPSAMPLING)

@@ -144,11 +144,12 @@ def test_the_weights_of_the_selected_epoch_are_kept(store, tmp_path, monkeypatch
     assert same == [epoch == selected_epoch for epoch in (1, 2, 3, 4)]
 
 
-def test_evaluate_every_skips_the_epochs_between_evaluations(store, tmp_path):
-    learn(replace(PLAIN, epochs=5, evaluate_every=2), store, tmp_path / "run")
+def test_evaluate_every_counts_from_the_first_epoch_and_includes_the_last(store, tmp_path):
+    """As Papoutsis et al. 2022 evaluate: of 30 epochs, numbers 0, 10, 20 and 29, counted from 0."""
+    learn(replace(PLAIN, epochs=6, evaluate_every=2), store, tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
-    assert list(table["epoch"]) == [1, 2, 3, 4, 5]
-    assert list(table["val_micro_f1"].notna()) == [False, True, False, True, True]
+    assert list(table["epoch"]) == [1, 2, 3, 4, 5, 6]
+    assert list(table["val_micro_f1"].notna()) == [True, False, True, False, True, True]
 
 
 def test_averaged_weights_are_saved(store, tmp_path):

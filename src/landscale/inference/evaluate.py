@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from landscale.distributed import Ranks, local_device
 from landscale.inference.metrics import Scores, compute_scores
-from landscale.loading import batches, evaluation_steps, targets_by_name
+from landscale.loading import batches, evaluation_steps, labelled_patches, targets_by_name
 from landscale.models.classifier import Classifier
 from landscale.models.weights import load_model
 from landscale.runtime.progress import progress_bar
@@ -27,6 +27,8 @@ def evaluate(
 ) -> Scores:
     """The scores of a split at the classifier's thresholds and at 0.5. Labels are matched by class name.
 
+    Patches whose labels all lie outside the classifier's classes are left out.
+
     Args:
         model: a classifier, which is used on the device it is on, or the folder of a run or of weights.
         store: a store, or its path.
@@ -43,7 +45,7 @@ def evaluate(
     classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device(ranks))
     opened = open_store(store) if isinstance(store, str | Path) else store
     d = classifier.description
-    patches = opened.patches(split)
+    patches = labelled_patches(opened, split, d.classes)
     opened.planes_for(d.bands, d.stored)
     targets = targets_by_name(opened, d.classes)[patches]
     probabilities = infer(classifier, opened, patches, ranks or Ranks(), batch, show=show)

@@ -8,7 +8,14 @@ training loops.
 from landscale.loading.batch import Native, PatchBatch
 from landscale.loading.dataset import PatchDataset
 from landscale.loading.gathering import batches
-from landscale.loading.order import epoch_order, evaluation_steps, rare_class_weights, targets_by_name, train_steps
+from landscale.loading.order import (
+    epoch_order,
+    evaluation_steps,
+    labelled_patches,
+    rare_class_weights,
+    targets_by_name,
+    train_steps,
+)
 from landscale.loading.placement import PlacedSplit, Placement, place
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "batches",
     "epoch_order",
     "evaluation_steps",
+    "labelled_patches",
     "place",
     "rare_class_weights",
     "targets_by_name",

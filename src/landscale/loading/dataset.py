@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from landscale.loading.order import targets_by_name
+from landscale.loading.order import labelled_patches, targets_by_name
 from landscale.loading.resize import resize
 from landscale.store import PatchStore, open_store
 from landscale.vocabulary.bands import band_set
@@ -43,7 +43,8 @@ class PatchDataset(Dataset[PatchItem]):
         split: train, val or test.
         bands: a band set such as `s2-10`, or bands by name; None: all bands of the store.
         side: pixels a side of the image; None: that of the finest plane.
-        labels: a nomenclature that is coarser than the store's, such as `ben19`, or names of classes; None: the store's own.
+        labels: a nomenclature that is coarser than the store's, such as `ben19`, or names of classes; patches with none of these
+            classes are left out. None: the store's own.
         upsample: how coarser bands are brought to that side: bilinear, bicubic or nearest.
 
     Attributes:
@@ -65,13 +66,13 @@ class PatchDataset(Dataset[PatchItem]):
         self.store = store if isinstance(store, PatchStore) else open_store(store)
         self._arguments = (split, bands, side, labels, upsample)
         layout = self.store.layout
-        self.rows = self.store.patches(split)
         self.bands = tuple(layout.bands) if bands is None else band_set(bands).names
         self._planes = self.store.planes_for(self.bands)
         self.side = layout.side if side is None else side
         self.upsample = upsample
         names = nomenclature(labels).names if isinstance(labels, str) else labels
         self.classes = layout.classes if names is None else tuple(names)
+        self.rows = labelled_patches(self.store, split, self.classes)
         self._targets = targets_by_name(self.store, self.classes)
 
     def __len__(self) -> int:

@@ -83,3 +83,20 @@ def targets_by_name(store: PatchStore, classes: Sequence[str]) -> NDArray[np.uin
     except UnknownName as error:
         raise BadStore(store.path, f"lacks some of the requested classes: {error}") from None
     return np.stack([store.classes[:, c].max(axis=1) for c in columns], axis=1)
+
+
+def labelled_patches(store: PatchStore, split: str, classes: Sequence[str]) -> NDArray[np.int64]:
+    """The rows of a split, without patches whose labels all lie outside `classes`, whose targets would be empty.
+
+    Of BigEarthNet v1, 57 patches have none of the 19 classes; Papoutsis et al. 2022 left them out as well.
+
+    Raises:
+        BadStore: the store lacks a class, or no patch of the split has one of them. UnknownName: no such split.
+    """
+    patches = store.patches(split)
+    if tuple(classes) == store.layout.classes:
+        return patches
+    left = patches[targets_by_name(store, classes)[patches].any(axis=1) | ~store.classes[patches].any(axis=1)]
+    if not len(left):
+        raise BadStore(store.path, f"has no patch in {split} with any of the {len(classes)} classes")
+    return left

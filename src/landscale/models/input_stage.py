@@ -31,8 +31,8 @@ class InputStage(nn.Module):
         bands: in the order of the network's channels.
         statistics: mean and standard deviation of each band, in digital numbers.
         side: pixels a side of the output; None: that of the finest plane.
-        upsample: how coarser bands are enlarged: bilinear (corners not aligned, as in GDAL), bicubic, nearest, or stored:
-            the store holds them at 10 m already; other bands that are coarser are enlarged bilinearly.
+        upsample: how bands are resampled to `side` (`loading.resize`): bilinear (corners not aligned, as in GDAL), bicubic (as in
+            TensorFlow), nearest, or stored: the store holds them at 10 m already; other bands are resampled bilinearly.
         scale: linear; log: ln(digital number + 100), which brings dark water and bright cloud to one scale; or both: all
             linear channels, then all logarithmic ones. With log and both, values are clipped at 5 standard deviations.
             Statistics of a logarithm have the key `log B02`, and so on.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from landscale.errors import BadStore, LandscaleError, UnknownName, reason
@@ -30,7 +32,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         classes, name = store.layout.classes, store.layout.nomenclature
     else:
         classes, name = nomenclature(recipe.labels).names, recipe.labels
-        targets_by_name(store, classes)
+        _check_labels(store, recipe.labels, classes)
     entry = zoo(recipe.model)[0]
     if recipe.progressive and fixed_side(recipe.model):
         raise LandscaleError(f"--progressive with model '{entry.name}': it is built for one side, expected []")
@@ -56,6 +58,18 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     for size in {side, *(int(other) for _, other in recipe.progressive)}:
         _try_side(classifier, size)
     return classifier
+
+
+def _check_labels(store: PatchStore, labels: str, classes: Sequence[str]) -> None:
+    """Raises: BadStore, if the store's classes cannot be merged into those of the nomenclature `labels`."""
+    try:
+        targets_by_name(store, classes)
+    except BadStore as error:
+        raise BadStore(
+            store.path,
+            f"has the classes of {store.layout.nomenclature}, from which those of {labels} cannot be made; use --labels null to"
+            " train on the store's own",
+        ) from error
 
 
 def _try_side(classifier: Classifier, side: int) -> None:

@@ -42,11 +42,13 @@ class Recipe:
     bands: str = "s2-12"
     """band set or list of bands, in the order of the network's input channels"""
     labels: str | None = None
-    """nomenclature of the classes to learn, if it is coarser than the store's; None: the store's own"""
+    """nomenclature of the classes to learn, if it is coarser than the store's; patches without any of its classes are left out.
+    None: the store's own"""
     side: int | None = None
     """pixels a side of the network's input; None: that of the store's finest bands"""
     upsample: Literal["bilinear", "bicubic", "nearest", "stored"] = "bilinear"
-    """how bands at 20 m and 60 m are resampled to `side`; stored: read from the store's data_super; k_branch uses nearest"""
+    """how bands are resampled to `side`: bilinear and nearest where they are enlarged, bicubic also where they shrink; stored:
+    read from the store's data_super; k_branch uses nearest"""
     scale: Literal["linear", "log", "both"] = "linear"
     """input values: linear digital numbers, their logarithms, or both, in twice as many channels"""
 
@@ -61,7 +63,10 @@ class Recipe:
     rate: float = 1e-3
     """highest learning rate"""
     rate_batch: int | None = None
-    """global batch size for which `rate` holds; for others it is scaled in proportion. None: it is not scaled"""
+    """global batch size for which `rate` holds, by the rules linear and sqrt. None: the rate is the same for every batch size"""
+    rate_rule: Literal["linear", "workers", "sqrt"] = "linear"
+    """how the learning rate grows. linear: in proportion to the global batch (Goyal et al. 2017, for SGD); sqrt: with its square
+    root (Malladi et al. 2022, for Adam and AdamW); workers: `rate` times the number of processes, whatever their batch"""
     momentum: float = 0.9
     """momentum of SGD"""
     weight_decay: float = 0.05
@@ -69,9 +74,11 @@ class Recipe:
     schedule: Literal["cosine", "step", "polynomial", "constant"] = "cosine"
     """how the learning rate falls after the warm-up"""
     milestones: list[float] = field(default_factory=list)
-    """for the schedule `step`: epochs, counted from the start of the training, after which the rate is divided by ten"""
+    """for the schedule `step`: epochs, counted from the start of the training, after which the rate is divided by ten; with
+    --epochs they are scaled like `warmup_epochs`"""
     warmup_epochs: float = 0.0
-    """epochs at the start in which the learning rate rises linearly from nearly 0"""
+    """epochs at the start in which the learning rate rises linearly from nearly 0; if --epochs replaces the recipe's epochs, this
+    is scaled in proportion, unless it is given as well"""
     progressive: list[list[float]] = field(default_factory=list)
     """pairs of a fraction of the training, in 0…1, and the side in pixels to which patches are shrunk until then"""
     clip_grad: float | None = None
@@ -118,7 +125,7 @@ class Recipe:
     select: Literal["micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy", "last"] = "last"
     """score on the val split by which the best epoch is chosen; last: the last epoch"""
     evaluate_every: int = 1
-    """epochs between evaluations"""
+    """epochs between evaluations, counted from the first epoch; after the first and the last there always is one"""
 
     seed: int = 0
     """seed of initial weights, order of patches, augmentation and dropout"""
@@ -197,8 +204,26 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         recipe = replace(recipe, options={k: v for k, v in recipe.options.items() if k == "drop_rate"})
     if recipe.head != content.get("head", recipe.head) and not {"head_options", "head-options"} & set(flags):
         recipe = replace(recipe, head_options={})
+    if content.get("epochs"):
+        recipe = _with_scaled_schedule(recipe, int(content["epochs"]), {flag.replace("-", "_") for flag in flags})
     _check_ranges(recipe)
+    _check_schedule(recipe)
     _check_loss(recipe)
+    return recipe
+
+
+def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recipe:
+    """The recipe with warm-up and milestones for `recipe.epochs` instead of the `epochs` of its file.
+
+    So a shorter training keeps the shape of the schedule, as with --max-time. Keys that were `given` as flags are kept.
+    """
+    scale = recipe.epochs / epochs
+    if scale == 1:
+        return recipe
+    if "warmup_epochs" not in given:
+        recipe = replace(recipe, warmup_epochs=recipe.warmup_epochs * scale)
+    if "milestones" not in given:
+        recipe = replace(recipe, milestones=[epoch * scale for epoch in recipe.milestones])
     return recipe
 
 
@@ -222,6 +247,25 @@ def _check_ranges(recipe: Recipe) -> None:
                 f"--progressive: found {recipe.progressive}, expected pairs of a fraction in 0…1 and a side of 1 to"
                 f" {MAX_SIDE} px"
             )
+
+
+def _check_schedule(recipe: Recipe) -> None:
+    """Refuse keys of the schedule that would have no effect, or would take the whole training."""
+    if recipe.warmup_epochs >= recipe.epochs:
+        raise LandscaleError(
+            f"--warmup-epochs: found {recipe.warmup_epochs:g}, expected less than the {recipe.epochs} epochs of the training"
+        )
+    late = [epoch for epoch in recipe.milestones if epoch >= recipe.epochs]
+    if recipe.schedule == "step" and late:
+        raise LandscaleError(
+            f"--milestones: found {late[0]:g}, expected less than the {recipe.epochs} epochs of the training"
+        )
+    if recipe.rate_rule == "sqrt" and recipe.rate_batch is None:
+        raise LandscaleError("--rate-rule sqrt: needs --rate-batch, the global batch size for which --rate holds")
+    if recipe.rate_rule == "workers" and recipe.rate_batch is not None:
+        raise LandscaleError(
+            "--rate-rule workers: takes no --rate-batch, because the rate does not depend on the batch"
+        )
 
 
 def _check_loss(recipe: Recipe) -> None:

@@ -8,18 +8,34 @@ from landscale.training.recipe import Recipe
 
 
 def highest_rate(recipe: Recipe, world: int) -> float:
-    """The highest learning rate; with `rate_batch`, in proportion to the patches of a step over all ranks (Goyal et al. 2017)."""
+    """The highest learning rate of a training on `world` ranks, by the recipe's `rate_rule`."""
+    if recipe.rate_rule == "workers":
+        return recipe.rate * world
     if recipe.rate_batch is None:
         return recipe.rate
-    return recipe.rate * recipe.batch * recipe.accumulate * world / recipe.rate_batch
+    ratio = _patches_of_a_step(recipe, world) / recipe.rate_batch
+    return recipe.rate * (math.sqrt(ratio) if recipe.rate_rule == "sqrt" else ratio)
+
+
+def _patches_of_a_step(recipe: Recipe, world: int) -> int:
+    return recipe.batch * recipe.accumulate * world
 
 
 def rate_in_words(recipe: Recipe, world: int) -> str:
-    """Text for the terminal: the highest rate, how it is computed, and the warm-up."""
-    size = recipe.batch * recipe.accumulate * world
-    product = "" if recipe.rate_batch is None else f"{recipe.rate:g}·{size}/{recipe.rate_batch} = "
-    warm = f" after {recipe.warmup_epochs:g} epochs of warm-up" if recipe.warmup_epochs else ""
-    return f"rate {product}{highest_rate(recipe, world):.3g}{warm}"
+    """Text for the terminal: the highest rate, how it is computed, the warm-up, and when the rate falls in steps."""
+    if recipe.rate_rule == "workers":
+        product = f"{recipe.rate:g}·{world} = " if world > 1 else ""
+    elif recipe.rate_batch is None:
+        product = ""
+    else:
+        ratio = f"{_patches_of_a_step(recipe, world)}/{recipe.rate_batch}"
+        product = f"{recipe.rate:g}·" + (f"√({ratio})" if recipe.rate_rule == "sqrt" else ratio) + " = "
+    words = f"rate {product}{highest_rate(recipe, world):.3g}"
+    if recipe.warmup_epochs:
+        words += f" after {recipe.warmup_epochs:.3g} epochs of warm-up"
+    if recipe.schedule == "step" and recipe.milestones:
+        words += f", a tenth of it after epoch {', '.join(f'{epoch:.3g}' for epoch in recipe.milestones)} each"
+    return words
 
 
 def rate_factor(recipe: Recipe, progress: float) -> float:

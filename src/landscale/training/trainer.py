@@ -27,6 +27,7 @@ from landscale.loading import (
     PlacedSplit,
     batches,
     epoch_order,
+    labelled_patches,
     place,
     rare_class_weights,
     targets_by_name,
@@ -71,7 +72,7 @@ class Trainer:
         self.recipe, self.store, self.run, self.ranks = recipe, store, run, ranks
         self.classifier, self.device, self.max_time = classifier, device, max_time
         self.description = classifier.description
-        self.patches = store.patches("train")
+        self.patches = labelled_patches(store, "train", self.description.classes)
         self.targets = targets_by_name(store, self.description.classes)
         self.validates = store.has_split("val")
         check_training(recipe, store, self.description, ranks.world)
@@ -236,7 +237,7 @@ class Trainer:
             "loss": state.epoch_loss / max(state.epoch_steps, 1),
         }
         evaluation_seconds = 0.0
-        if self.validates and (epoch % recipe.evaluate_every == 0 or last):
+        if self.validates and ((epoch - 1) % recipe.evaluate_every == 0 or last):
             begun = time.monotonic()
             quick = self.classifier_with(model.averaged, views=1, thresholds=())
             scores = evaluate(quick, self.store, "val", self.ranks, show=False)
@@ -267,7 +268,7 @@ class Trainer:
         classifier = self.classifier_with(network, recipe.views, ())
         scores: Scores | None = None
         if self.validates:
-            patches = self.store.patches("val")
+            patches = labelled_patches(self.store, "val", self.description.classes)
             if self.description.multi_label:
                 probabilities = infer(classifier, self.store, patches, self.ranks, show=False)
                 thresholds = choose_thresholds(probabilities, self.targets[patches], recipe.thresholds)
@@ -397,3 +398,7 @@ class Trainer:
         network, patches = self.classifier.network, len(self.patches)
         line = settings_line(self.recipe, self.description, network, patches, self.ranks, how, self.state.step)
         console.print(line)
+        if left_out := len(self.store.patches("train")) - patches:
+            console.print(
+                f"{left_out:,} patches have none of the {len(self.description.classes)} classes and are left out"
+            )
