@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from landscale.errors import BadInput, reason
 from landscale.inference.scores import Scores, read_scores
 from landscale.models.weights import read_config
 from landscale.runtime.documents import read_json_object
+from landscale.runtime.yaml_files import read_yaml_object
 from landscale.training.runs import Run
 
 
@@ -80,26 +80,13 @@ def _read_run(folder: Path, name: str) -> FinishedRun:
     return FinishedRun(
         name=name,
         folder=folder,
-        recipe=_mapping(folder / "recipe.yaml", _read_yaml(folder / "recipe.yaml")),
+        recipe=read_yaml_object(folder / "recipe.yaml", "a recipe"),
         environment=read_json_object(folder / "environment.json", "a description of a run's environment"),
         data=read_json_object(folder / "run.json", "a description of a run"),
         config=read_config(folder),
         history=_read_history(folder / "metrics.csv"),
         scores={split: scores for split, scores in known.items() if scores},  # the store may have no val split
     )
-
-
-def _mapping(path: Path, content: Any) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise BadInput(path, "does not contain keys and values")
-    return content
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BadInput(path, f"is not valid YAML ({reason(error)})") from None
 
 
 def _read_history(path: Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ The docstring of each key is its help text (`landscale train --keys`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -15,7 +16,8 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from landscale.errors import BadInput, LandscaleError, UnknownName, reason
+from landscale.errors import LandscaleError, UnknownName
+from landscale.runtime.yaml_files import read_yaml_object
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -176,22 +178,18 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         source = f"{path}: "
         if not path.is_file():
             raise UnknownName("recipe", name, shipped())
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise BadInput(path, f"is not valid YAML ({reason(error)})") from None
-        if not isinstance(content, dict):
-            raise BadInput(path, "is not a recipe: expected keys and values")
+        content = read_yaml_object(path, "a recipe")
     keys = Recipe.__dataclass_fields__
     flags = [word[2:].split("=")[0].split(".")[0] for word in overrides if word.startswith("--")]
     for key in [*map(str, content), *flags]:
         if key.replace("-", "_") not in keys:
             raise UnknownName("recipe key", key, keys)
+    for key, value in content.items():
+        if value is None and "None" not in str(keys[str(key).replace("-", "_")].type):
+            raise LandscaleError(f"{source}{key} has no value")
     p = parser()
     try:
         settings: Namespace = p.parse_object(content, defaults=True)
-    except RecursionError:
-        raise LandscaleError(f"{source}is nested too deeply, or contains itself") from None
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(f"{source}{_first_line(error)}") from None
     try:
@@ -237,6 +235,8 @@ _LARGEST |= {"side": MAX_SIDE, "seed": 2**63 - 1} | dict.fromkeys(("mixup", "cut
 
 def _check_ranges(recipe: Recipe) -> None:
     for key, value in asdict(recipe).items():
+        if infinite := [number for number in _numbers(value) if not math.isfinite(number)]:
+            raise LandscaleError(f"--{key}: found {infinite[0]}, expected a finite number")
         smallest, largest = _SMALLEST.get(key, 0), _LARGEST.get(key, math.inf)
         if isinstance(value, int | float) and not smallest <= value <= largest:
             limits = f"at least {smallest}" if largest == math.inf else f"{smallest} to {largest}"
@@ -247,6 +247,15 @@ def _check_ranges(recipe: Recipe) -> None:
                 f"--progressive: found {recipe.progressive}, expected pairs of a fraction in 0…1 and a side of 1 to"
                 f" {MAX_SIDE} px"
             )
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The number, or all numbers in a list or dict, which may contain others."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
 
 
 def _check_schedule(recipe: Recipe) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
-from landscale.errors import BadInput, reason
+from landscale.errors import BadInput
 from landscale.formats.names import check_text
 from landscale.inference.scores import Scores, read_scores
 from landscale.runtime.documents import read_json_object, write_json
 from landscale.runtime.files import named_lock, remove_abandoned, write_text
 from landscale.runtime.portability import usable_cores
+from landscale.runtime.yaml_files import read_yaml_object
 from landscale.store import PatchStore
 from landscale.training.recipe import RESUMABLE_CHANGES, Recipe, as_yaml
 
@@ -77,7 +77,7 @@ class Run:
         check_text([str(self.folder)], self.folder)
         described = self.folder / "recipe.yaml"
         if described.exists():
-            self._check_recipe(recipe, self._recipe_before(described))
+            self._check_recipe(recipe, read_yaml_object(described, "a recipe"))
         elif self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
             raise BadInput(self.folder, "is neither empty nor a run; choose another --run")
         else:
@@ -87,15 +87,6 @@ class Run:
             write_json(self.folder / "run.json", about)
         elif read_json_object(self.folder / "run.json", "a description of a run", ("plan",))["plan"] != about["plan"]:
             raise BadInput(self.folder, f"holds a run on another store than {store.path}; choose another --run")
-
-    def _recipe_before(self, file: Path) -> dict[str, Any]:
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise BadInput(file, f"is not valid YAML ({reason(error)})") from None
-        if not isinstance(content, dict):
-            raise BadInput(file, "is not a recipe: expected keys and values")
-        return content
 
     def _check_recipe(self, recipe: Recipe, before: dict[str, Any]) -> None:
         for key, value in asdict(recipe).items():
