@@ -15,7 +15,6 @@ from landscale.studies.rank_scaling.cost_model import (
     H100,
     JUWELS,
     SEDONA_BATCH,
-    SEDONA_EPOCH_SECONDS,
     SEDONA_GRADIENT_BYTES,
     SEDONA_PATCHES,
     StepCost,
@@ -27,6 +26,7 @@ from landscale.studies.rank_scaling.launch import TORCHRUN
 from landscale.studies.rank_scaling.page import rank_scaling_page
 from landscale.studies.rank_scaling.plots import rank_scaling_charts, rank_scaling_svg
 from landscale.studies.rank_scaling.rows import cluster_of, overlap_fraction, rank_scaling_rows
+from landscale.vocabulary.published import SEDONA_EPOCH_SECONDS
 
 DOCS = Path(__file__).parents[2] / "docs" / "distributed.md"
 

@@ -84,7 +84,7 @@ def _show_page(page: str, out: Path) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(Markdown("\n".join(line for line in page.splitlines() if not line.startswith("!["))))
-    console.print(f"{out}: tables, charts and results of the study", highlight=False)
+    console.print(f"{out}: tables, charts and results of the study", markup=False, highlight=False)
 
 
 def _all_reduce(options: argparse.Namespace) -> int:

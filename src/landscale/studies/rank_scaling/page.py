@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from landscale.runtime.markdown import code_block, inline
 from landscale.studies.rank_scaling.cost_page import h100_section, markdown_table, sedona_section, signed_percent
 from landscale.studies.rank_scaling.rows import cluster_of, overlap_fraction
 
@@ -17,7 +18,7 @@ def rank_scaling_page(content: Figures) -> str:
     """The page of a study, from the content of its results file."""
     weak, strong = ([row for row in content["rows"] if row["kind"] == kind] for kind in ("weak", "strong"))
     parts = [
-        f"# {content['settings']['model']} on several ranks",
+        f"# {inline(content['settings']['model'])} on several ranks",
         *_introduction(content),
         *(["## Weak scaling", _weak_rule(content), _measured_table(weak)] if weak else []),
         *(["## Strong scaling", "The global batch is the recipe's batch.", _measured_table(strong)] if strong else []),
@@ -25,7 +26,7 @@ def rank_scaling_page(content: Figures) -> str:
         *_predictions(content),
         *sedona_section(),
         *h100_section(),
-        *(f"- failed: {training['failed']}" for training in content["trainings"] if "failed" in training),
+        *(f"- failed: {inline(training['failed'])}" for training in content["trainings"] if "failed" in training),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -38,14 +39,15 @@ def _introduction(content: Figures) -> list[str]:
     data = f"{s['patches']:,} {'synthetic ' if s['synthetic'] else ''}patches in the train split"
     repeats = max((training["repeat"] for training in content["trainings"]), default=0)
     lines = [
-        f"Recipe {s['name']}: {s['model']} ({s['parameters']:,} parameters), {data}, batches of {s['batch']}"
+        f"Recipe {inline(s['name'])}: {inline(s['model'])} ({s['parameters']:,} parameters), {data}, batches of {s['batch']}"
         f" on one rank, {s['epochs']} epochs, {_repeats(repeats)}.",
-        f"Measured on {e['gpu'] or e['processor']} ({e['cores']} cores), torch {e['packages']['torch']}.{_threads(content)}"
+        f"Measured on {inline(e['gpu'] or e['processor'])} ({e['cores']} cores), torch {e['packages']['torch']}."
+        f"{_threads(content)}"
         " *Seconds per epoch* are those of its steps, without evaluation; the first epoch after each start, in which libraries"
         " are set up, is left out. Values are mean ± standard deviation over the epochs of all repeats. *Efficiency* is"
         " patches/s per rank, divided by that of the smallest number of ranks. F1 is that of the val split, at a threshold"
         " of 0.5.",
-        f"```\n{e['command']}\n```",
+        code_block(e["command"]),
     ]
     return lines + [f"**{line}**" for line in crowding_warnings(content)]
 
@@ -57,7 +59,7 @@ def _repeats(number: int) -> str:
 def _threads(content: Figures) -> str:
     threads = content["settings"]["threads"]
     if threads is None:
-        return f" Started by `{content['settings']['launch']}`."
+        return f" Started by {inline(content['settings']['launch'])}."
     return f" Each rank has {threads} thread{'s' if threads > 1 else ''}, whatever the number of ranks."
 
 
