@@ -21,7 +21,7 @@ from landscale.vocabulary.published import SEDONA_EPOCH_SECONDS
 
 FITTED_GPUS = (4, 8)  # numbers of GPUs at which the model is fitted to the measured times
 ESTIMATED_GPUS = (1, 8, 96, 1024)
-_TEXT_COLUMNS = ("kind", "backend", "400 Gb/s InfiniBand")
+_TEXT_COLUMNS = ("kind", "scaling", "backend", "400 Gb/s InfiniBand")
 
 
 def sedona_section() -> list[str]:
