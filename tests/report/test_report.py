@@ -205,8 +205,8 @@ def test_classes_have_the_f1_of_the_paper_beside_their_own(tmp_path):
     assert "<td></td>" in urban
     assert "<th>F1, Sedona et al. 2019, not comparable</th>" in page.source
     for reason in (
-        "data set of the run is not recorded",
-        "19 classes, the paper has 43",
+        "a data set that is not recorded",
+        "19 classes instead of 43",
         "4 bands (B02, B03, B04, B8A)",
     ):
         assert reason in page.words
@@ -219,7 +219,7 @@ def test_a_run_like_the_papers_is_comparable_and_red_green_blue_has_its_own_colu
     source = write_report([twelve], tmp_path).read_text()
     assert "<th>F1, Sedona et al. 2019</th>" in source
     assert "<td>0.785</td>" in source[source.index("Continuous urban fabric") :].split("</tr>")[0]
-    assert "split val, the paper has test" in source  # of the second table of scores
+    assert "the split val instead of test" in source  # of the second table of scores
     source = write_report([described(run, bands=["B04", "B03", "B02"])], tmp_path).read_text()
     assert "<th>F1, Sedona et al. 2019</th>" in source
     assert "<td>0.518</td>" in source[source.index("Continuous urban fabric") :].split("</tr>")[0]
@@ -238,7 +238,7 @@ def test_published_scores_of_networks_are_listed_for_the_19_classes(tmp_path):
     page = Page(write_report([make_run(tmp_path / "run", synthetic=True)], tmp_path))
     assert "Clasen et al. 2024 (reBEN), BigEarthNet v2, S1+S2, test" in page.words
     assert " 0.767 " in page.words
-    assert "Not comparable with this run: synthetic data." in page.words
+    assert "Not comparable with this run, which has synthetic data." in page.words
 
 
 def test_macro_figures_name_the_classes_they_are_over(tmp_path):

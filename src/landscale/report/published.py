@@ -53,11 +53,11 @@ def _differences(run: FinishedRun, scores: Scores, *, rgb: bool) -> list[str]:
     found = [*_other_data(run, "v1")]
     classes, bands = run.config["classes"], run.config["bands"]
     if set(classes) != set(CLC43.names):
-        found.append(f"{len(classes)} classes, the paper has {len(CLC43.names)}")
+        found.append(f"{len(classes)} classes instead of {len(CLC43.names)}")
     if not rgb and set(bands) != _ALL_BANDS:
-        found.append(f"{len(bands)} bands ({', '.join(bands)}), the paper has {len(_ALL_BANDS)}")
+        found.append(f"{len(bands)} bands ({', '.join(bands)}) instead of {len(_ALL_BANDS)}")
     if scores.split != "test":
-        found.append(f"the split {scores.split}, the paper has test")
+        found.append(f"the split {scores.split} instead of test")
     return found
 
 
@@ -75,8 +75,8 @@ def published_scores(run: FinishedRun) -> list[PublishedScores]:
 
 def data_set_note(run: FinishedRun, split: str) -> str:
     """A sentence: how the data of a run differ from the test splits of BigEarthNet v1 and v2."""
-    found = _other_data(run, "v1", "v2") + ([] if split == "test" else [f"the split {split}, these have test"])
-    return f"Not comparable with this run: {'; '.join(found)}." if found else ""
+    found = _other_data(run, "v1", "v2") + ([] if split == "test" else [f"the split {split} instead of test"])
+    return f"Not comparable with this run, which has {'; '.join(found)}." if found else ""
 
 
 def _other_data(run: FinishedRun, *versions: str) -> list[str]:
@@ -86,4 +86,5 @@ def _other_data(run: FinishedRun, *versions: str) -> list[str]:
     if store.get("source") == "bigearthnet" and store.get("version") in versions:
         return []
     words: Sequence[str] = [str(store[key]) for key in ("source", "version") if key in store]
-    return [f"the data set {' '.join(words) or 'of the run is not recorded'}, not BigEarthNet {' or '.join(versions)}"]
+    data_set = f"the data set {' '.join(words)}" if words else "a data set that is not recorded"
+    return [f"{data_set} instead of BigEarthNet {' or '.join(versions)}"]

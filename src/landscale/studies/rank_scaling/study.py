@@ -17,6 +17,7 @@ import pandas as pd
 
 from landscale.errors import BadInput, LandscaleError
 from landscale.inference.scores import read_scores
+from landscale.loading import labelled_patches
 from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.files import write_text
 from landscale.runtime.portability import usable_cores
@@ -139,12 +140,13 @@ def _begin(plan: RankScalingPlan, store: PatchStore, out: Path) -> Figures:
     results = out / RESULTS_FILE
     if not results.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(out, "is neither empty nor a rank-scaling study; choose another --out")
-    network = build_classifier(plan.recipe, store).network  # raises if the recipe does not fit the store
+    classifier = build_classifier(plan.recipe, store)  # raises if the recipe does not fit the store
+    patches = labelled_patches(store, "train", classifier.description.classes)
     settings = asdict(plan.recipe) | {
         "store": store.attributes["plan"],
         "synthetic": bool(store.attributes["provenance"].get("synthetic")),
-        "patches": len(store.patches("train")),
-        "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        "patches": len(patches),
+        "parameters": sum(p.numel() for p in classifier.network.parameters() if p.requires_grad),
         "launch": plan.launch,
         "threads": _threads_per_rank(plan),
     }
