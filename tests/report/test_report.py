@@ -241,6 +241,13 @@ def test_published_scores_of_networks_are_listed_for_the_19_classes(tmp_path):
     assert "Not comparable with this run, which has synthetic data." in page.words
 
 
+def test_the_authors_parameters_are_beside_those_of_the_run(tmp_path):
+    page = write_report([make_run(tmp_path / "run", seed=3)], tmp_path).read_text()
+    assert "305,892 parameters (Papoutsis et al. 2022: 305,889 with 10 bands and 19 classes), input" in page
+    other = described(tmp_path / "run", model="resnet18")
+    assert "Papoutsis" not in write_report([other], tmp_path).read_text()
+
+
 def test_macro_figures_name_the_classes_they_are_over(tmp_path):
     page = Page(write_report([make_run(tmp_path / "run")], tmp_path))
     assert "macro F1, 18 of 19 classes" in page.words

@@ -14,7 +14,7 @@ from landscale.errors import BadInput
 from landscale.report.charts import COLOURS, Chart, ChartLine, svg_element
 from landscale.report.finished_run import FinishedRun, read_finished_runs
 from landscale.report.map_view import render_map_view
-from landscale.report.published import data_set_note, published_classes, published_scores
+from landscale.report.published import authors_parameters, data_set_note, published_classes, published_scores
 from landscale.runtime.files import write_text
 from landscale.vocabulary.headline import HEADLINE_NAMES
 from landscale.vocabulary.nomenclatures import colours
@@ -72,6 +72,7 @@ def _section(templates: Environment, run: FinishedRun, number: int) -> Markup:
             charts=_training_charts(run.history),
             papers={split: published_classes(run, scores) for split, scores in run.scores.items()},
             published=published_scores(run),
+            authors_parameters=authors_parameters(run),
             data_set_note=data_set_note(run, next(iter(run.scores), "test")),
         )
     except (UndefinedError, AttributeError, KeyError, TypeError, ValueError) as error:

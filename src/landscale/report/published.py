@@ -61,6 +61,12 @@ def _differences(run: FinishedRun, scores: Scores, *, rgb: bool) -> list[str]:
     return found
 
 
+def authors_parameters(run: FinishedRun) -> int | None:
+    """Parameters of the run's network in the code of Papoutsis et al. 2022, with 10 bands and 19 classes."""
+    authors = stored_rows().get(run.config["model"], {}).get("authors")
+    return int(authors["parameters"]) if authors else None
+
+
 def published_scores(run: FinishedRun) -> list[PublishedScores]:
     """Scores of networks on the 19 classes of BigEarthNet, from the zoo's table; empty for a run on other classes."""
     if set(run.config["classes"]) != set(BEN19.names):
