@@ -129,7 +129,7 @@ def _check_shapes(file: Path, description: Description, tensors: Mapping[str, Te
 def _model_card(classifier: Classifier, provenance: dict[str, Any]) -> str:
     d = classifier.description
     scores = provenance.get("scores", {})
-    lines = [f"| {key} | {value:.4f} |" for key, value in headline(scores).items()]
+    lines = [f"| {inline(key)} | {value:.4f} |" for key, value in headline(scores).items()]
     table = "\n".join(["| figure | value |", "|---|---|", *lines])
     if note := support_note(scores):
         table += f"\n\n{note.capitalize()}."
