@@ -119,7 +119,7 @@ def test_scores_on_the_test_split_are_in_the_tables_and_charts():
 def test_page_lists_the_scaled_schedule_and_the_rule_of_the_rate():
     settings = {"schedule": "step", "warmup_epochs": 0.15, "milestones": [0.9, 1.8, 2.4]}
     text = rank_scaling_page(results(WEAK, **settings))
-    assert "scaled to 3 epochs: a warm-up of 0.15 epochs, and a tenth of the rate after epochs 0.9, 1.8, 2.4." in text
+    assert "scaled to 3 epochs: a warm-up of 0.15 epochs, and the rate divided by 10 after epoch 0.9, 1.8, 2.4." in text
     assert "the learning rate with its square root" in rank_scaling_page(results(WEAK, rate_rule="sqrt"))
     assert "so does the learning rate" in rank_scaling_page(results(WEAK, rate_batch=None, rate_rule="workers"))
 

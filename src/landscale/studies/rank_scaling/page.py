@@ -65,7 +65,7 @@ def _schedule(settings: Figures) -> list[str]:
     """Warm-up and milestones, which belong to the number of epochs of the study."""
     parts = [f"a warm-up of {settings['warmup_epochs']:.3g} epochs"] if settings.get("warmup_epochs") else []
     if settings.get("schedule") == "step" and settings.get("milestones"):
-        parts.append(f"a tenth of the rate after epochs {', '.join(f'{e:.3g}' for e in settings['milestones'])}")
+        parts.append(f"the rate divided by 10 after epoch {', '.join(f'{e:.3g}' for e in settings['milestones'])}")
     if not parts:
         return []
     return [f"The schedule is scaled to {settings['epochs']} epochs: {', and '.join(parts)}."]
