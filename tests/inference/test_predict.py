@@ -191,6 +191,16 @@ def test_the_map_of_a_scene_of_any_size_is_the_mean_over_windows(
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["map.tif"]
 
 
+def test_class_names_are_kept_in_the_map_whatever_they_contain(tmp_path):
+    """GDAL writes names of bands as XML. The map also records its windows, which the report describes."""
+    names = ('<b>&|"x"\n[bold]', "Forêt — 森")
+    scene = write_scene(tmp_path / "scene", draw_scene(24, 24))
+    predict(Stub(classes=names), scene, tmp_path / "map.tif", 6)
+    assert read_map(tmp_path / "map.tif")[2] == names
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert (file.tags()["WINDOW_METRES"], file.tags()["STRIDE_METRES"]) == ("120.0", "60.0")
+
+
 @property_test
 @given(height=st.integers(1, 40), width=st.integers(1, 40), stride=st.integers(1, 12), seed=st.integers(0, 99))
 def test_the_map_of_a_scene_of_any_size_at_one_resolution_is_the_mean_over_windows(

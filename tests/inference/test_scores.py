@@ -14,7 +14,7 @@ from landscale.inference.metrics import HEADLINE, Scores, compute_scores
 from landscale.inference.scores import read_scores
 from landscale.inference.scores_table import show_scores
 from landscale.training.recipe import Recipe
-from landscale.vocabulary.headline import HEADLINE_NAMES, headline
+from landscale.vocabulary.headline import HEADLINE_NAMES, headline, support_note
 from trainings import PLAIN, learn, tiny_store
 
 PROBABILITIES = np.array([[0.9, 0.2], [0.4, 0.7], [0.8, 0.6]])
@@ -22,7 +22,7 @@ TARGETS = np.array([[1, 0], [1, 1], [0, 1]])
 
 # Keys of scores.json and their order, as in all versions; other programs read them.
 BEGIN = ["split", "patches", "micro_f1", "macro_f1", "micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap"]
-END = ["subset_accuracy", "hamming_loss", "averages", "counts"]
+END = ["subset_accuracy", "hamming_loss", "averages", "counts", "classes_with_support"]
 CLASS = [
     *("name", "tp", "fp", "fn", "tn", "support"),
     *("precision", "recall", "f1", "f2", "jaccard", "ap", "threshold"),
@@ -58,6 +58,18 @@ def test_scores_from_json_equal_the_original(scores, single_label):
         assert Scores.from_json(json.loads(json.dumps(one.to_json()))) == one
     assert scores.accuracy is None
     assert single_label.accuracy == pytest.approx(2 / 3)
+
+
+def test_the_classes_with_support_are_counted_and_shown(capsys):
+    targets = np.array([[1, 0, 0], [1, 0, 1], [0, 0, 1]])
+    probabilities = np.hstack([PROBABILITIES, PROBABILITIES[:, :1]])
+    scores = compute_scores(probabilities, targets, ("lake", "ice", "wood"), 0.5, multi_label=True, split="val")
+    assert scores.to_json()["classes_with_support"] == 2
+    show_scores(scores)
+    assert "macro averages: over the 2 of 3 classes that occur in the split" in capsys.readouterr().out
+    old = {key: value for key, value in scores.to_json().items() if key != "classes_with_support"}
+    assert Scores.from_json(old) == scores  # files of earlier versions do not have it
+    assert support_note(old) == ""
 
 
 def test_scores_cannot_be_changed(scores):

@@ -24,7 +24,8 @@ from landscale.report.map_view import render_map_view
 from landscale.report.page import write_report
 from landscale.runtime.documents import write_json
 from landscale.training.recipe import Recipe, as_yaml
-from landscale.vocabulary.nomenclatures import BEN19, EUROSAT10
+from landscale.vocabulary.bands import BAND_SETS
+from landscale.vocabulary.nomenclatures import BEN19, CLC43, EUROSAT10
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\" onload=\"alert(2)"
 
@@ -185,6 +186,72 @@ def test_a_run_without_a_validation_split_has_a_note(tmp_path):
     assert "no validation split" in page
     assert "Training loss" in page
     assert "no split on which all" in write_report([run, run], tmp_path).read_text()
+
+
+# ---- published figures
+
+
+def described(run: Path, **changes) -> Path:
+    """The run with other content of its config.json."""
+    write_json(run / "weights" / "config.json", read(run / "weights" / "config.json") | changes)
+    return run
+
+
+def test_classes_have_the_f1_of_the_paper_beside_their_own(tmp_path):
+    page = Page(write_report([make_run(tmp_path / "run")], tmp_path))
+    row = page.source[page.source.index("Agro-forestry areas") :].split("</tr>")[0]
+    assert "<td>0.804</td>" in row
+    urban = page.source[page.source.index("Urban fabric") :].split("</tr>")[0]  # two classes of the paper in one
+    assert "<td></td>" in urban
+    assert "<th>F1, Sedona et al. 2019, not comparable</th>" in page.source
+    for reason in (
+        "a data set that is not recorded",
+        "19 classes instead of 43",
+        "4 bands (B02, B03, B04, B8A)",
+    ):
+        assert reason in page.words
+
+
+def test_a_run_like_the_papers_is_comparable_and_red_green_blue_has_its_own_column(tmp_path):
+    store = {"source": "bigearthnet", "version": "v1"}
+    run = make_run(tmp_path / "run", classes=CLC43.names)
+    twelve = described(run, bands=list(BAND_SETS["s2-12"].names), provenance={"store": store})
+    source = write_report([twelve], tmp_path).read_text()
+    assert "<th>F1, Sedona et al. 2019</th>" in source
+    assert "<td>0.785</td>" in source[source.index("Continuous urban fabric") :].split("</tr>")[0]
+    assert "the split val instead of test" in source  # of the second table of scores
+    source = write_report([described(run, bands=["B04", "B03", "B02"])], tmp_path).read_text()
+    assert "<th>F1, Sedona et al. 2019</th>" in source
+    assert "<td>0.518</td>" in source[source.index("Continuous urban fabric") :].split("</tr>")[0]
+
+
+def test_runs_on_other_classes_have_no_published_figures(tmp_path):
+    for k, (classes, multi_label) in enumerate(((EUROSAT10.names, False), (("a", "b", "c"), True))):
+        page = write_report(
+            [make_run(tmp_path / str(k), classes=classes, multi_label=multi_label)], tmp_path
+        ).read_text()
+        assert "Sedona" not in page
+        assert "Published scores" not in page
+
+
+def test_published_scores_of_networks_are_listed_for_the_19_classes(tmp_path):
+    page = Page(write_report([make_run(tmp_path / "run", synthetic=True)], tmp_path))
+    assert "Clasen et al. 2024 (reBEN), BigEarthNet v2, S1+S2, test" in page.words
+    assert " 0.767 " in page.words
+    assert "Not comparable with this run, which has synthetic data." in page.words
+
+
+def test_the_authors_parameters_are_beside_those_of_the_run(tmp_path):
+    page = write_report([make_run(tmp_path / "run", seed=3)], tmp_path).read_text()
+    assert "305,892 parameters (Papoutsis et al. 2022: 305,889 with 10 bands and 19 classes), input" in page
+    other = described(tmp_path / "run", model="resnet18")
+    assert "Papoutsis" not in write_report([other], tmp_path).read_text()
+
+
+def test_macro_figures_name_the_classes_they_are_over(tmp_path):
+    page = Page(write_report([make_run(tmp_path / "run")], tmp_path))
+    assert "macro F1, 18 of 19 classes" in page.words
+    assert "over the 18 of 19 classes that occur" in page.words
 
 
 # ---- a self-contained and safe page
@@ -348,6 +415,19 @@ def test_the_page_shows_scene_and_map(tmp_path):
     assert "S2A_two" in page.words
     assert " 50.0 %" in page.words
     assert 'class="banner"' in page.source
+
+
+def test_the_legend_says_what_the_map_shows(tmp_path):
+    scene, chart = make_scene(tmp_path / "scene")
+    words = " ".join(Page(write_report([make_run(tmp_path / "run")], tmp_path, scene, chart)).words.split())
+    assert (
+        "a mean over the overlapping windows, as large as the patches of the training, that contain the pixel" in words
+    )
+    assert "Clouds are not masked" in words
+    with rasterio.open(chart, "r+") as file:
+        file.update_tags(WINDOW_METRES=1200.0, STRIDE_METRES=300.0)
+    words = " ".join(Page(write_report([tmp_path / "run"], tmp_path, scene, chart)).words.split())
+    assert "a mean over the overlapping windows of 1.2 km, 300 m apart, that contain the pixel" in words
 
 
 def test_a_map_of_another_place_is_refused(tmp_path):

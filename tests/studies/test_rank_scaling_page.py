@@ -15,7 +15,6 @@ from landscale.studies.rank_scaling.cost_model import (
     H100,
     JUWELS,
     SEDONA_BATCH,
-    SEDONA_EPOCH_SECONDS,
     SEDONA_GRADIENT_BYTES,
     SEDONA_PATCHES,
     StepCost,
@@ -27,6 +26,7 @@ from landscale.studies.rank_scaling.launch import TORCHRUN
 from landscale.studies.rank_scaling.page import rank_scaling_page
 from landscale.studies.rank_scaling.plots import rank_scaling_charts, rank_scaling_svg
 from landscale.studies.rank_scaling.rows import cluster_of, overlap_fraction, rank_scaling_rows
+from landscale.vocabulary.published import SEDONA_EPOCH_SECONDS
 
 DOCS = Path(__file__).parents[2] / "docs" / "distributed.md"
 
@@ -85,6 +85,61 @@ def test_tables_hold_times_speeds_and_scores():
     assert "the learning rate does not" in rank_scaling_page(results(WEAK, rate_batch=None))
     assert "Strong" not in rank_scaling_page(results(WEAK))
     assert "(rank-scaling.svg)" in text
+
+
+def test_values_are_means_and_deviations_over_the_trainings():
+    """As Sedona et al. 2019 report them: every run twice, mean and standard deviation."""
+    content = results({("weak", 1): 4.0})
+    for epoch, seconds in zip(content["trainings"][1]["epochs"], (50.0, 6.0, 8.0), strict=True):
+        epoch["seconds"] = seconds
+    (row,) = rank_scaling_rows(content)
+    assert row["seconds"] == pytest.approx((4.0 + 7.0) / 2)  # means over the timed epochs of each training
+    assert row["seconds_deviation"] == pytest.approx(3 / 2**0.5)
+    assert row["training_seconds"] == pytest.approx((103 + 4 + 4 + 50 + 6 + 8) / 2)
+    assert row["training_seconds_deviation"] == pytest.approx((111 - 64) / 2**0.5)
+    text = rank_scaling_page(content | {"rows": [row]})
+    assert cells(text, "weak", "1")[2] == "87.5 ± 33"
+    assert "The store has no test split" in text
+
+
+def test_scores_on_the_test_split_are_in_the_tables_and_charts():
+    content = results(WEAK)
+    for training in content["trainings"]:
+        training |= {"test_micro_f1": 0.6 + training["repeat"] / 100, "test_macro_f1": 0.4}
+        training["support"] = {"val": [4, 5], "test": [3, 5]}
+    content["rows"] = rank_scaling_rows(content)
+    text = rank_scaling_page(content)
+    assert cells(text, "weak", "4")[3:] == ["0.6150 ± 0.0071", "0.4000 ± 0.0000"]
+    assert "Macro F1 is over the classes that occur in the split (val 4 of 5, test 3 of 5)." in text
+    micro = rank_scaling_charts(content)[2][0]
+    assert micro.title == "micro F1 at 0.5, test"
+    assert micro.lines[0].points[0] == (1, pytest.approx(0.615))
+
+
+def test_page_lists_the_scaled_schedule_and_the_rule_of_the_rate():
+    settings = {"schedule": "step", "warmup_epochs": 0.15, "milestones": [0.9, 1.8, 2.4]}
+    text = rank_scaling_page(results(WEAK, **settings))
+    assert "scaled to 3 epochs: a warm-up of 0.15 epochs, and the rate divided by 10 after epoch 0.9, 1.8, 2.4." in text
+    assert "the learning rate with its square root" in rank_scaling_page(results(WEAK, rate_rule="sqrt"))
+    assert "so does the learning rate" in rank_scaling_page(results(WEAK, rate_batch=None, rate_rule="workers"))
+
+
+def test_names_in_the_page_are_text():
+    """Names of recipes and messages of failures may contain markup of Markdown and HTML."""
+    name = '<b>&|"x"\n[bold]'
+    failed = {"name": "weak-9-r1", "kind": "weak", "ranks": 9, "repeat": 1, "failed": name}
+    content = results(WEAK, name=name, model=name, launch=name, threads=None)
+    content["trainings"].append(failed)
+    content["environment"] |= {"processor": name, "command": f"a ``` {name}"}
+    outside, inside = [], False
+    for line in rank_scaling_page(content).splitlines():
+        inside ^= line.startswith("````")
+        outside += [] if inside else [line]
+    page = "\n".join(outside)
+    assert "<b>" not in page
+    assert "\n[bold]" not in page
+    assert page.count('&lt;b&gt;&amp;\\|"x" \\[bold\\]') == 6
+    ET.fromstring(rank_scaling_svg(content))
 
 
 def test_efficiency_is_relative_to_the_smallest_number_of_ranks():
@@ -175,7 +230,11 @@ def test_page_without_results_names_the_failure():
 def test_every_measured_value_is_a_point_of_its_chart(times, seconds_on_one_rank):
     content = results({("weak", 1): seconds_on_one_rank} | times)
     drawn = [chart for row in rank_scaling_charts(content) for chart in row]
-    charts = dict(zip(("seconds", "efficiency", "micro_f1", "macro_f1"), drawn, strict=True))
+    paper = drawn.pop(1)
+    assert [line.points for line in paper.lines if not line.reference] == [
+        [(gpus, 100 * seconds) for gpus, seconds in SEDONA_EPOCH_SECONDS.items()]
+    ]
+    charts = dict(zip(("training_seconds", "seconds", "efficiency", "micro_f1", "macro_f1"), drawn, strict=True))
     for key, chart in charts.items():
         points = {(line.name, *point) for line in chart.lines if not line.reference for point in line.points}
         assert points == {(f"{row['kind']} scaling", row["ranks"], row[key]) for row in content["rows"]}

@@ -301,12 +301,19 @@ def test_with_other_epochs_the_schedule_keeps_its_shape(name, epochs):
         assert rate_factor(other, k / 100) == pytest.approx(rate_factor(own, k / 100), abs=1e-9)
 
 
+def test_a_file_without_epochs_has_the_default_number_of_them(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("schedule: step\nmilestones: [20]\nwarmup_epochs: 3\n")
+    recipe = load_recipe(str(file), ["--epochs=15"])
+    assert (recipe.milestones, recipe.warmup_epochs) == ([10.0], 1.5)
+
+
 def test_flags_of_the_schedule_are_kept_with_other_epochs():
     recipe = load_recipe("sedona2019", ["--epochs=10", "--warmup-epochs=1", "--milestones=[5,8]"])
     assert (recipe.warmup_epochs, recipe.milestones) == (1.0, [5.0, 8.0])
     assert load_recipe("sedona2019", ["--epochs=10", "--milestones=[5]"]).warmup_epochs == pytest.approx(0.5)
     assert load_recipe("sedona2019", ["--epochs=10"]).milestones == pytest.approx([3, 6, 8])
-    assert "0.5 epochs of warm-up, a tenth of it after epoch 3, 6, 8" in rate_in_words(
+    assert "0.5 epochs of warm-up, divided by 10 after epoch 3, 6, 8" in rate_in_words(
         load_recipe("sedona2019", ["--epochs=10"]), 1
     )
 
@@ -328,7 +335,9 @@ def test_schedules_and_rules_that_contradict_themselves_are_refused(words, patte
 
 def test_the_rate_is_described_in_words():
     assert rate_in_words(load_recipe("landscale", []), 4) == "rate 0.0005·√(1024/256) = 0.001 after 2 epochs of warm-up"
-    assert rate_in_words(load_recipe("papoutsis2022", []), 4).startswith("rate 0.0001·4 = 0.0004, a tenth")
+    assert rate_in_words(load_recipe("papoutsis2022", []), 4).startswith(
+        "rate 0.0001·4 = 0.0004, divided by 10 after epoch 24"
+    )
     assert rate_in_words(Recipe(rate=0.01), 4) == "rate 0.01"
 
 

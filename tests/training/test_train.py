@@ -26,6 +26,7 @@ from landscale.training.recipe import load_recipe
 from landscale.training.runs import Run
 from landscale.training.trainable_model import StepResult
 from landscale.training.trainer import Trainer
+from landscale.vocabulary.nomenclatures import BEN19, CLC43
 from trainings import BANDS, CPU, PLAIN, TINY, flags, learn, outcome, weights_of
 
 # ---- learning
@@ -150,6 +151,37 @@ def test_evaluate_every_counts_from_the_first_epoch_and_includes_the_last(store,
     table = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert list(table["epoch"]) == [1, 2, 3, 4, 5, 6]
     assert list(table["val_micro_f1"].notna()) == [True, False, True, False, True, True]
+
+
+def test_papoutsis2022_learns_the_19_classes_from_a_store_of_43(cli, tmp_path):
+    """Labels are merged, patches with none of the 19 classes are left out, and the input is bicubic, through the commands."""
+    labels = (np.random.default_rng(0).random((24, 43)) < 0.2).astype(np.uint8)
+    labels[:, CLC43.names.index("Pastures")] = 1
+    for row in (2, 20):  # of train and of test
+        labels[row] = 0
+        labels[row, CLC43.names.index("Airports")] = 1
+    splits, store = {"train": 12, "val": 6, "test": 6}, tmp_path / "s.h5"
+    make_store(
+        store, planes=sentinel_planes(24), classes=CLC43.names, nomenclature="clc43", labels=labels, splits=splits
+    )
+    words = ["train", "--recipe=papoutsis2022", "--store", store, "--run", tmp_path / "run", "--json"]
+    small = ["--model=wide_resnet", "--side=18", "--batch=4", "--epochs=2"]
+    answer = cli(*words, *small)
+    assert answer.code == 0, answer.lines
+    assert "1 patches have none of the 19 classes and are left out" in " ".join(answer.lines)
+    description = load_model(tmp_path / "run").description
+    assert (description.classes, description.nomenclature) == (BEN19.names, "ben19")
+    assert (description.upsample, len(description.bands)) == ("bicubic", 10)
+    assert list(pd.read_csv(tmp_path / "run" / "metrics.csv")["step"]) == [2, 4]  # 11 patches in steps of 4
+    assert cli("evaluate", tmp_path / "run", store, "--json").json["patches"] == 5
+
+
+def test_labels_that_a_store_cannot_give_are_refused_with_the_remedy(cli, tmp_path):
+    make_store(tmp_path / "s.h5", planes=sentinel_planes(24), splits={"train": 8, "val": 4})
+    answer = cli("train", "--recipe=papoutsis2022", "--store", tmp_path / "s.h5", "--run", tmp_path / "run")
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert "from which those of ben19 cannot be made; use --labels null" in answer.lines[0]
+    assert not (tmp_path / "run").exists()
 
 
 def test_averaged_weights_are_saved(store, tmp_path):

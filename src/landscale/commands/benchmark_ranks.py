@@ -11,14 +11,24 @@ from landscale.errors import LandscaleError
 
 
 def add_command(add: AddCommand) -> None:
-    about = "weak and strong scaling of training over ranks: epoch time, efficiency, F1; run it again to resume"
+    about = "weak and strong scaling of training over ranks: times, efficiency, F1; run it again to resume"
     example = "landscale benchmark scaling --store ben.h5 --recipe sedona2019 --ranks 1,2,4"
     p = add("scaling", _rank_scaling, about, example, remaining="recipe keys")
     p.add_argument("--store", type=Path, required=True, metavar="STORE.h5")
     p.add_argument("--recipe", help="a YAML file, or the name of a built-in recipe, as for `landscale train`")
     p.add_argument("--ranks", default="1,2,4", metavar="1,2,4", help="numbers of processes (default: 1,2,4)")
-    p.add_argument("--repeats", type=int, default=2, help="trainings of each kind, with different seeds (default: 2)")
-    p.add_argument("--epochs", type=int, default=3, help="epochs per training; the first is not timed (default: 3)")
+    p.add_argument(
+        "--repeats",
+        type=int,
+        default=2,
+        help="trainings of each kind, with different seeds; tables have their mean and standard deviation (default: 2)",
+    )
+    p.add_argument(
+        "--epochs",
+        type=int,
+        default=3,
+        help="epochs per training; the first is not timed, warm-up and milestones are scaled (default: 3)",
+    )
     p.add_argument("--weak", action="store_true", help="weak scaling only: each rank has the recipe's batch")
     p.add_argument("--strong", action="store_true", help="strong scaling only: all ranks together have that batch")
     p.add_argument(
@@ -84,7 +94,7 @@ def _show_page(page: str, out: Path) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(Markdown("\n".join(line for line in page.splitlines() if not line.startswith("!["))))
-    console.print(f"{out}: tables, charts and results of the study", highlight=False)
+    console.print(f"{out}: tables, charts and results of the study", markup=False, highlight=False)
 
 
 def _all_reduce(options: argparse.Namespace) -> int:

@@ -145,7 +145,9 @@ def predict(
                 progress_bar("predict", len(rows) * len(columns), "windows") as advance,
             ):
                 file.descriptions = d.classes
-                file.update_tags(TIFFTAG_SOFTWARE=_SOFTWARE)
+                file.update_tags(
+                    TIFFTAG_SOFTWARE=_SOFTWARE, WINDOW_METRES=side * pixels.gsd, STRIDE_METRES=stride * pixels.gsd
+                )
                 for top, values in _strips(classifier, pixels, done, rows, columns, side, advance):
                     file.write(values, window=Window(0, top, values.shape[2], values.shape[1]))
             rasterio.shutil.copy(

@@ -66,13 +66,19 @@ class Scores:
     counts: list[ClassScores]
     extra: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def classes_with_support(self) -> int:
+        """The number of classes that occur in the split; macro averages are over these."""
+        return sum(bool(row["support"]) for row in self.counts)
+
     def headline(self) -> dict[str, float]:
         """The main figures, for tables and reports: those of `HEADLINE` that exist, then those of added metrics."""
         return headline(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The content of scores.json. `accuracy` and `extra` are left out if they are None or empty."""
+        """The content of scores.json: attributes and `classes_with_support`; no `accuracy` or `extra` if there is none."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}
+        content["classes_with_support"] = self.classes_with_support
         if self.accuracy is None:
             del content["accuracy"]
         if not self.extra:
@@ -86,6 +92,7 @@ class Scores:
         Raises:
             ValueError: a figure is missing or unknown.
         """
+        content = {key: value for key, value in content.items() if key != "classes_with_support"}
         names = {f.name for f in fields(cls)}
         missing = names - content.keys() - {"accuracy", "extra"}
         if missing or content.keys() - names:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +16,9 @@ from landscale.errors import BadInput, LandscaleError, reason
 from landscale.models.classifier import Classifier, Description
 from landscale.runtime.documents import typed
 from landscale.runtime.files import atomic_folder
+from landscale.runtime.markdown import inline
 from landscale.runtime.sealed_config import read_sealed, read_sealed_config, write_sealed
-from landscale.vocabulary.headline import headline
+from landscale.vocabulary.headline import headline, support_note
 
 _EXPECTED = "a description of landscale weights"
 
@@ -130,14 +129,16 @@ def _check_shapes(file: Path, description: Description, tensors: Mapping[str, Te
 def _model_card(classifier: Classifier, provenance: dict[str, Any]) -> str:
     d = classifier.description
     scores = provenance.get("scores", {})
-    lines = [f"| {key} | {value:.4f} |" for key, value in headline(scores).items()]
+    lines = [f"| {inline(key)} | {value:.4f} |" for key, value in headline(scores).items()]
     table = "\n".join(["| figure | value |", "|---|---|", *lines])
+    if note := support_note(scores):
+        table += f"\n\n{note.capitalize()}."
     synthetic = "\n\n**Trained on synthetic data: not usable on real scenes.**" if provenance.get("synthetic") else ""
     return f"""---
 library_name: landscale
 tags: [sentinel-2, land-cover, {"multi-label" if d.multi_label else "single-label"}]
 ---
-# {_inline(d.model)}, {len(d.bands)} bands, {len(d.classes)} classes ({_inline(d.nomenclature)}){synthetic}
+# {inline(d.model)}, {len(d.bands)} bands, {len(d.classes)} classes ({inline(d.nomenclature)}){synthetic}
 
 ```python
 import landscale
@@ -145,17 +146,12 @@ import landscale
 model = landscale.load_model("THIS_FOLDER")  # takes raw digital numbers at native resolution
 ```
 
-Bands: {_inline(", ".join(d.bands))}. Input {d.side}×{d.side} px, {d.upsample}; statistics and thresholds are in `config.json`.
-Recipe {_inline(str(provenance.get("recipe", "?")))}, seed {provenance.get("seed", "?")}.
+Bands: {inline(", ".join(d.bands))}. Input {d.side}×{d.side} px, {d.upsample}; statistics and thresholds are in `config.json`.
+Recipe {inline(str(provenance.get("recipe", "?")))}, seed {provenance.get("seed", "?")}.
 
 Scores on the split `{scores.get("split", "?")}` ({scores.get("patches", 0)} patches), at the thresholds of this model:
 
 {table}
 
-Classes: {_inline(", ".join(d.classes))}.
+Classes: {inline(", ".join(d.classes))}.
 """
-
-
-def _inline(text: str) -> str:
-    """Names as text of one line in Markdown, in which they are no HTML, links or code."""
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -36,10 +36,15 @@ class MapLegendEntry:
 
 @dataclass(frozen=True)
 class MapView:
-    """A scene and its map as the page shows them. `picture` and `class_map` are data URIs of PNG images."""
+    """A scene and its map as the page shows them.
+
+    `windows` describes the windows over which the map's probabilities are means. `picture` and `class_map` are data URIs of PNG
+    images.
+    """
 
     scene: str
     size: str
+    windows: str
     synthetic: bool
     picture: str
     class_map: str
@@ -59,10 +64,19 @@ def render_map_view(scene_folder: Path, map_file: Path) -> MapView:
             if file.crs != pixels.crs or not np.allclose(file.bounds, pixels.bounds, atol=pixels.gsd):
                 raise BadInput(map_file, f"is not a map of {scene_folder}: their bounds or coordinate systems differ")
             classes, legend = class_map(map_file, file)
+            windows = _windows(file.tags())
         kilometres = [f"{side * pixels.gsd / 1000:g}" for side in (pixels.width, pixels.height)]
         size = f"{' × '.join(kilometres)} km at {pixels.gsd:g} m, {pixels.crs}"
         synthetic = pixels.files["B04"].tags().get("TIFFTAG_IMAGEDESCRIPTION", "") == "synthetic"
-    return MapView(scene_folder.resolve().name, size, synthetic, _png(picture), _png(classes), legend)
+    return MapView(scene_folder.resolve().name, size, windows, synthetic, _png(picture), _png(classes), legend)
+
+
+def _windows(tags: dict[str, str]) -> str:
+    """The windows of a map in words, by the tags that `predict` wrote; earlier maps have none."""
+    try:
+        return f"the overlapping windows of {float(tags['WINDOW_METRES']) / 1000:g} km, {float(tags['STRIDE_METRES']):g} m apart,"
+    except (KeyError, ValueError):
+        return "the overlapping windows, as large as the patches of the training,"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from landscale.errors import BadInput
 from landscale.report.charts import COLOURS, Chart, ChartLine, svg_element
 from landscale.report.finished_run import FinishedRun, read_finished_runs
 from landscale.report.map_view import render_map_view
+from landscale.report.published import authors_parameters, data_set_note, published_classes, published_scores
 from landscale.runtime.files import write_text
 from landscale.vocabulary.headline import HEADLINE_NAMES
 from landscale.vocabulary.nomenclatures import colours
@@ -66,9 +67,15 @@ def _section(templates: Environment, run: FinishedRun, number: int) -> Markup:
     """The section of the page about one run."""
     try:
         text = templates.get_template("run.html.j2").render(
-            run=run, number=number, charts=_training_charts(run.history)
+            run=run,
+            number=number,
+            charts=_training_charts(run.history),
+            papers={split: published_classes(run, scores) for split, scores in run.scores.items()},
+            published=published_scores(run),
+            authors_parameters=authors_parameters(run),
+            data_set_note=data_set_note(run, next(iter(run.scores), "test")),
         )
-    except (UndefinedError, AttributeError, TypeError, ValueError) as error:
+    except (UndefinedError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(run.folder, f"contains files that `landscale train` did not write ({error})") from None
     return Markup(text)  # rendered with autoescape
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from landscale.vocabulary.headline import headline
+from landscale.vocabulary.headline import headline, support_note
 
 _console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 
@@ -47,6 +47,8 @@ def show_weights(config: dict[str, Any]) -> None:
     )
     for key, value in headline(scores).items():
         _console.print(f"  {scores['split']} {key} {value:.4f}")
+    if note := support_note(scores):
+        _console.print(f"  {note}")
 
 
 def show_networks(config: dict[str, Any]) -> None:

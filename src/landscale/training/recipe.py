@@ -192,6 +192,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         settings: Namespace = p.parse_object(content, defaults=True)
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(f"{source}{_first_line(error)}") from None
+    epochs = int(settings.epochs)  # of the recipe; flags may replace it
     try:
         settings = p.parse_args([_underscored(word) for word in overrides], namespace=settings)
     except (ArgumentError, TypeError, ValueError) as error:
@@ -202,8 +203,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         recipe = replace(recipe, options={k: v for k, v in recipe.options.items() if k == "drop_rate"})
     if recipe.head != content.get("head", recipe.head) and not {"head_options", "head-options"} & set(flags):
         recipe = replace(recipe, head_options={})
-    if content.get("epochs"):
-        recipe = _with_scaled_schedule(recipe, int(content["epochs"]), {flag.replace("-", "_") for flag in flags})
+    recipe = _with_scaled_schedule(recipe, epochs, {flag.replace("-", "_") for flag in flags})
     _check_ranges(recipe)
     _check_schedule(recipe)
     _check_loss(recipe)
@@ -215,9 +215,9 @@ def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recip
 
     So a shorter training keeps the shape of the schedule, as with --max-time. Keys that were `given` as flags are kept.
     """
-    scale = recipe.epochs / epochs
-    if scale == 1:
+    if recipe.epochs == epochs or epochs < 1:
         return recipe
+    scale = recipe.epochs / epochs
     if "warmup_epochs" not in given:
         recipe = replace(recipe, warmup_epochs=recipe.warmup_epochs * scale)
     if "milestones" not in given:

@@ -44,6 +44,11 @@ class Run:
         return self.folder / "weights"
 
     @property
+    def test_scores_file(self) -> Path:
+        """The scores that `landscale evaluate --split test` writes into the run."""
+        return self.folder / "scores-test.json"
+
+    @property
     def ended(self) -> bool:
         return (self.folder / "scores.json").exists()
 

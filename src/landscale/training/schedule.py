@@ -34,7 +34,7 @@ def rate_in_words(recipe: Recipe, world: int) -> str:
     if recipe.warmup_epochs:
         words += f" after {recipe.warmup_epochs:.3g} epochs of warm-up"
     if recipe.schedule == "step" and recipe.milestones:
-        words += f", a tenth of it after epoch {', '.join(f'{epoch:.3g}' for epoch in recipe.milestones)} each"
+        words += f", divided by 10 after epoch {', '.join(f'{epoch:.3g}' for epoch in recipe.milestones)}"
     return words
 
 

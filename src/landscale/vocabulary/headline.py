@@ -22,3 +22,10 @@ def headline(scores: Mapping[str, Any]) -> dict[str, float]:
     Figures that are absent or null are left out: a multi-label classifier has no accuracy.
     """
     return {key: scores[key] for key in HEADLINE if scores.get(key) is not None} | dict(scores.get("extra", {}))
+
+
+def support_note(scores: Mapping[str, Any]) -> str:
+    """Over which classes the macro averages in scores read from JSON are; empty for scores that do not record it."""
+    if "classes_with_support" not in scores or "counts" not in scores:
+        return ""
+    return f"macro averages: over the {scores['classes_with_support']} of {len(scores['counts'])} classes that occur in the split"

@@ -19,7 +19,8 @@ from landscale.formats.walk import files_below
 from landscale.scenes.tile import Tile
 from landscale.vocabulary.bands import BANDS
 
-# A patch gets the flag `snow`, or `cloud` (cloud and shadow together), if at least this fraction is covered, as in BigEarthNet.
+# A patch gets the flag `snow`, or `cloud` (cloud and shadow together), if at least this fraction is covered. The number is
+# landscale's own; BigEarthNet publishes lists of such patches without a limit.
 FLAGGED_FROM = 0.05
 CLOUD_VALUES = (8, 9, 10)
 _VALUES = ((0,), CLOUD_VALUES, (3,), (11,))  # in the order of store.SHARES: nodata, cloud, shadow, snow

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from landscale.runtime.markdown import inline
+
 
 class StudyTable(NamedTuple):
     """A table of texts."""
@@ -34,16 +36,16 @@ def compound_scaling_tables(content: dict[str, Any]) -> list[StudyTable]:
 def compound_scaling_page(content: dict[str, Any]) -> str:
     """The page of a study, which shows `compound-scaling.svg`."""
     seeds, best = content["seeds"], content["best"]
-    recipe = content["recipe"]["name"]
+    recipe = inline(content["recipe"]["name"])
     over = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean ± standard deviation over {len(seeds)} seeds"
     parts = [
-        f"# Compound scaling of {content['base']}",
-        f"Recipe {recipe}; scores on the val split, {over}.",
+        f"# Compound scaling of {inline(content['base'])}",
+        f"Recipe {recipe}; scores on the val split, {over}; macro F1 is over the classes that occur in it.",
         f"Best at φ = 1: α = {best['depth']:g}, β = {best['width']:g}, γ = {best['resolution']:g}.",
         *(_markdown(table) for table in compound_scaling_tables(content)),
         "![F1 against FLOPs and parameters](compound-scaling.svg)",
         "```python\n" + "\n".join(content["registration"]) + "\n```",
-        *(f"- failed: {problem}" for problem in content["failed"].values()),
+        *(f"- failed: {inline(problem)}" for problem in content["failed"].values()),
     ]
     return "\n\n".join(parts) + "\n"
 

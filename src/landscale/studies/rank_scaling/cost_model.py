@@ -52,8 +52,7 @@ JUWELS = Cluster(4, Link(150e9, 3.4e-6), Link(25e9, 14e-6))
 H100 = Cluster(8, Link(450e9, 3.4e-6), Link(400e9, 14e-6))
 H100_ONE_ADAPTER = Cluster(8, Link(450e9, 3.4e-6), Link(50e9, 14e-6))
 
-# Sedona et al. 2019: seconds per epoch by number of GPUs, ResNet-50, 12 bands.
-SEDONA_EPOCH_SECONDS = {4: 347.0, 8: 172.0, 16: 86.0, 32: 42.0, 48: 27.0, 64: 20.0, 96: 15.0}
+# Sedona et al. 2019; their seconds per epoch are in `vocabulary.published`.
 SEDONA_BATCH = 64  # patches per GPU and step
 SEDONA_PATCHES = 269_695  # train split of BigEarthNet v1
 SEDONA_GRADIENT_BYTES = 4 * 23_620_000  # ResNet-50 with 12 bands and 43 classes, float32

@@ -11,17 +11,17 @@ from landscale.studies.rank_scaling.cost_model import (
     H100_PATCHES_PER_SECOND,
     JUWELS,
     SEDONA_BATCH,
-    SEDONA_EPOCH_SECONDS,
     SEDONA_GRADIENT_BYTES,
     SEDONA_PATCHES,
     StepCost,
     exposed_seconds,
     fit_step_cost,
 )
+from landscale.vocabulary.published import SEDONA_EPOCH_SECONDS
 
 FITTED_GPUS = (4, 8)  # numbers of GPUs at which the model is fitted to the measured times
 ESTIMATED_GPUS = (1, 8, 96, 1024)
-_TEXT_COLUMNS = ("kind", "backend", "400 Gb/s InfiniBand")
+_TEXT_COLUMNS = ("kind", "scaling", "backend", "400 Gb/s InfiniBand")
 
 
 def sedona_section() -> list[str]:

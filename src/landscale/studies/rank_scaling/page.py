@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from landscale.runtime.markdown import code_block, inline
 from landscale.studies.rank_scaling.cost_page import h100_section, markdown_table, sedona_section, signed_percent
 from landscale.studies.rank_scaling.rows import cluster_of, overlap_fraction
 
@@ -17,15 +18,16 @@ def rank_scaling_page(content: Figures) -> str:
     """The page of a study, from the content of its results file."""
     weak, strong = ([row for row in content["rows"] if row["kind"] == kind] for kind in ("weak", "strong"))
     parts = [
-        f"# {content['settings']['model']} on several ranks",
+        f"# {inline(content['settings']['model'])} on several ranks",
         *_introduction(content),
         *(["## Weak scaling", _weak_rule(content), _measured_table(weak)] if weak else []),
         *(["## Strong scaling", "The global batch is the recipe's batch.", _measured_table(strong)] if strong else []),
-        f"![Epoch time, efficiency and F1 by number of ranks]({CHARTS_FILE})",
+        *_trainings_section(content),
+        f"![Training time, epoch time, efficiency and F1 by number of ranks]({CHARTS_FILE})",
         *_predictions(content),
         *sedona_section(),
         *h100_section(),
-        *(f"- failed: {training['failed']}" for training in content["trainings"] if "failed" in training),
+        *(f"- failed: {inline(training['failed'])}" for training in content["trainings"] if "failed" in training),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -38,16 +40,35 @@ def _introduction(content: Figures) -> list[str]:
     data = f"{s['patches']:,} {'synthetic ' if s['synthetic'] else ''}patches in the train split"
     repeats = max((training["repeat"] for training in content["trainings"]), default=0)
     lines = [
-        f"Recipe {s['name']}: {s['model']} ({s['parameters']:,} parameters), {data}, batches of {s['batch']}"
+        f"Recipe {inline(s['name'])}: {inline(s['model'])} ({s['parameters']:,} parameters), {data}, batches of {s['batch']}"
         f" on one rank, {s['epochs']} epochs, {_repeats(repeats)}.",
-        f"Measured on {e['gpu'] or e['processor']} ({e['cores']} cores), torch {e['packages']['torch']}.{_threads(content)}"
+        f"Measured on {inline(e['gpu'] or e['processor'])} ({e['cores']} cores), torch {e['packages']['torch']}."
+        f"{_threads(content)}"
         " *Seconds per epoch* are those of its steps, without evaluation; the first epoch after each start, in which libraries"
-        " are set up, is left out. Values are mean ± standard deviation over the epochs of all repeats. *Efficiency* is"
+        " are set up, is left out. Values are mean ± standard deviation over the repeats. *Efficiency* is"
         " patches/s per rank, divided by that of the smallest number of ranks. F1 is that of the val split, at a threshold"
-        " of 0.5.",
-        f"```\n{e['command']}\n```",
+        f" of 0.5.{_macro_note(content)}",
+        *_schedule(s),
+        code_block(e["command"]),
     ]
     return lines + [f"**{line}**" for line in crowding_warnings(content)]
+
+
+def _macro_note(content: Figures) -> str:
+    """Over which classes the macro averages are, from the first training that has them."""
+    supports: Figures = next((training["support"] for training in content["trainings"] if training.get("support")), {})
+    counts = [f"{split} {n} of {classes}" for split, (n, classes) in supports.items()]
+    return f" Macro F1 is over the classes that occur in the split ({', '.join(counts)})." if counts else ""
+
+
+def _schedule(settings: Figures) -> list[str]:
+    """Warm-up and milestones, which belong to the number of epochs of the study."""
+    parts = [f"a warm-up of {settings['warmup_epochs']:.3g} epochs"] if settings.get("warmup_epochs") else []
+    if settings.get("schedule") == "step" and settings.get("milestones"):
+        parts.append(f"the rate divided by 10 after epoch {', '.join(f'{e:.3g}' for e in settings['milestones'])}")
+    if not parts:
+        return []
+    return [f"The schedule is scaled to {settings['epochs']} epochs: {', and '.join(parts)}."]
 
 
 def _repeats(number: int) -> str:
@@ -57,7 +78,7 @@ def _repeats(number: int) -> str:
 def _threads(content: Figures) -> str:
     threads = content["settings"]["threads"]
     if threads is None:
-        return f" Started by `{content['settings']['launch']}`."
+        return f" Started by {inline(content['settings']['launch'])}."
     return f" Each rank has {threads} thread{'s' if threads > 1 else ''}, whatever the number of ranks."
 
 
@@ -72,8 +93,12 @@ def crowding_warnings(content: Figures) -> list[str]:
 
 
 def _weak_rule(content: Figures) -> str:
-    grows = content["settings"]["rate_batch"] is not None
-    rate = "and so does the learning rate" if grows else "the learning rate does not"
+    settings = content["settings"]
+    if settings.get("rate_rule", "linear") == "sqrt":
+        rate = "and the learning rate with its square root"
+    else:
+        grows = settings["rate_batch"] is not None or settings.get("rate_rule") == "workers"
+        rate = "and so does the learning rate" if grows else "the learning rate does not"
     return (
         f"Each rank has {content['settings']['batch']} patches per step: the global batch grows with the number of ranks,"
         f" {rate}."
@@ -104,6 +129,24 @@ def _measured_table(rows: Sequence[Figures]) -> str:
             for row in rows
         ],
     )
+
+
+def _trainings_section(content: Figures) -> list[str]:
+    """Whole trainings: how long their steps took (Sedona et al. 2019, figure 5), and F1 on the test split."""
+    if not content["rows"]:
+        return []
+    columns = ["scaling", "ranks", "training time, s"]
+    tested = any("test_micro_f1" in row for row in content["rows"])
+    columns += ["micro F1, test", "macro F1, test"] if tested else []
+    rows = [
+        [row["kind"], str(row["ranks"]), _mean_and_deviation(row, "training_seconds", ".4g", ".2g")]
+        + [_mean_and_deviation(row, f"test_{key}", ".4f", ".4f") for key in ("micro_f1", "macro_f1") if tested]
+        for row in content["rows"]
+    ]
+    about = "*Training time* is the steps of all epochs, the first included, without evaluation."
+    if not tested:
+        about += " The store has no test split."
+    return ["## Whole trainings", about, markdown_table(columns, rows)]
 
 
 def _mean_and_deviation(row: Figures, key: str, mean_format: str, deviation_format: str) -> str:

@@ -11,6 +11,8 @@ from landscale.studies.rank_scaling.cost_model import BACKWARD_FRACTION, Cluster
 # Bytes per gradient as it is sent, by the recipe's `compress`. Those of PowerSGD depend on the shapes of the layers.
 GRADIENT_BYTES = {"none": 4, "bf16": 2}
 
+SCORES = ("micro_f1", "macro_f1", "test_micro_f1", "test_macro_f1")  # of val, and of test where the store has it
+
 Figures = dict[str, Any]
 
 
@@ -22,9 +24,10 @@ def rank_scaling_rows(content: Figures) -> list[Figures]:
 
     Returns:
         `kind`, `ranks`, `batch` (per rank), `global_batch`, `steps` (per epoch), `epochs` (number that was timed), `seconds`
-        (per epoch) and `seconds_deviation`, `rate` (patches/s), `speedup`, `efficiency`, `predicted` (seconds per epoch by the
-        cost model), `micro_f1` and `macro_f1` with deviations. Deviations need at least two values; keys without a value are
-        missing.
+        (per epoch), `rate` (patches/s), `speedup`, `efficiency`, `predicted` (seconds per epoch by the cost model),
+        `training_seconds` (the steps of all epochs), `micro_f1` and `macro_f1` on val, `test_micro_f1` and `test_macro_f1`.
+        Figures of several repeats are the mean over the trainings, as Sedona et al. 2019 report them, and have a
+        `…_deviation`, the standard deviation over them (n − 1). Keys without a value are missing.
     """
     rows = []
     trained = [t for t in content["trainings"] if "epochs" in t]
@@ -50,11 +53,18 @@ def _row(kind: str, repeats: Sequence[Figures], content: Figures) -> Figures:
     patches = min(global_batch, content["settings"]["patches"])  # fewer patches than a step holds are one step
     row = {"kind": kind, "ranks": first["ranks"], "batch": first["batch"], "global_batch": global_batch}
     row |= {"steps": timed[0]["steps"], "epochs": len(timed)}
-    row |= _mean_and_deviation("seconds", [epoch["seconds"] for epoch in timed])
+    row |= _mean_and_deviation("seconds", [_timed_mean(training) for training in repeats])
+    totals = [sum(epoch["seconds"] for epoch in training["epochs"]) for training in repeats]
+    row |= _mean_and_deviation("training_seconds", totals)
     row["rate"] = sum(epoch["steps"] for epoch in timed) * patches / sum(epoch["seconds"] for epoch in timed)
-    for score in ("micro_f1", "macro_f1"):
+    for score in SCORES:
         row |= _mean_and_deviation(score, [training[score] for training in repeats if score in training])
     return row
+
+
+def _timed_mean(training: Figures) -> float:
+    """Seconds per epoch of one training."""
+    return statistics.fmean(epoch["seconds"] for epoch in training["epochs"] if epoch["counts"])
 
 
 def _mean_and_deviation(name: str, values: Sequence[float]) -> Figures:

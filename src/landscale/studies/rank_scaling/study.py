@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 
 from landscale.errors import BadInput, LandscaleError
+from landscale.inference.scores import read_scores
+from landscale.loading import labelled_patches
 from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.files import write_text
 from landscale.runtime.portability import usable_cores
@@ -94,7 +96,7 @@ def run_rank_scaling(plan: RankScalingPlan, store: PatchStore, out: Path) -> Fig
 
     Returns:
         The content of `rank-scaling.json`: `settings`, `environment`, `all_reduce` by number of ranks, `trainings` with the
-        time of every epoch or the reason why they `failed`, and the table `rows` (see `rank_scaling_rows`).
+        time of every epoch and their scores, or the reason why they `failed`, and the table `rows` (see `rank_scaling_rows`).
 
     Raises:
         LandscaleError: see `planned_trainings` and `launcher_command`; or `out` holds something else.
@@ -106,11 +108,12 @@ def run_rank_scaling(plan: RankScalingPlan, store: PatchStore, out: Path) -> Fig
     results = out / RESULTS_FILE
     content = _begin(plan, store, out)
     failed_all_reduce: dict[int, str] = {}
+    tested = store.has_split("test")
     with deferred_signals(alone=True) as first_signal, progress_bar("scaling", len(trainings), "trainings") as advance:
         for training in trainings:
             run = Run(out / training.name)
             row = _training_row(content["trainings"], asdict(training) | {"name": training.name})
-            if not run.ended or "epochs" not in row:
+            if not run.ended or "epochs" not in row or (tested and "test_micro_f1" not in row):
                 problem = failed_all_reduce.get(training.ranks)
                 if problem is None:
                     problem = _measure_all_reduce(plan, training.ranks, out, content, first_signal)
@@ -120,6 +123,8 @@ def run_rank_scaling(plan: RankScalingPlan, store: PatchStore, out: Path) -> Fig
                     _begin_session(run, row, plan.recipe.epochs)
                     _write(results, content)
                     problem = _train(plan, training, store, out, first_signal)
+                if problem is None and tested:
+                    problem = _evaluate_on_test(plan, training, store, out, first_signal)
                 row.pop("failed", None)
                 row |= {"failed": problem} if problem else _epochs_and_scores(run, row["starts"])
                 _write(results, content)
@@ -135,12 +140,13 @@ def _begin(plan: RankScalingPlan, store: PatchStore, out: Path) -> Figures:
     results = out / RESULTS_FILE
     if not results.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(out, "is neither empty nor a rank-scaling study; choose another --out")
-    network = build_classifier(plan.recipe, store).network  # raises if the recipe does not fit the store
+    classifier = build_classifier(plan.recipe, store)  # raises if the recipe does not fit the store
+    patches = labelled_patches(store, "train", classifier.description.classes)
     settings = asdict(plan.recipe) | {
         "store": store.attributes["plan"],
         "synthetic": bool(store.attributes["provenance"].get("synthetic")),
-        "patches": len(store.patches("train")),
-        "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        "patches": len(patches),
+        "parameters": sum(p.numel() for p in classifier.network.parameters() if p.requires_grad),
         "launch": plan.launch,
         "threads": _threads_per_rank(plan),
     }
@@ -205,6 +211,21 @@ def _train(
     return None
 
 
+def _evaluate_on_test(
+    plan: RankScalingPlan, training: PlannedTraining, store: PatchStore, out: Path, first_signal: Callable[[], int]
+) -> str | None:
+    """Score an ended training on the test split, on as many ranks. Returns the reason if that fails."""
+    run, log = Run(out / training.name), out / f"{training.name}.log"
+    if run.test_scores_file.exists():
+        return None
+    command = [*launcher_command(plan.launch, training.ranks), "evaluate", str(run.folder), str(store.path)]
+    command += ["--split=test", f"--out={run.test_scores_file}", "--json"]
+    code = run_to_end(command, log, _threads_per_rank(plan), first_signal)
+    if code or not run.test_scores_file.exists():
+        return f"{log}: the evaluation of {training.name} ended with exit code {code}: {last_error(log)}"
+    return None
+
+
 def _begin_session(run: Run, row: Figures, epochs: int) -> None:
     """Note the first epoch of this session, which is not timed, as libraries are set up in it.
 
@@ -219,7 +240,7 @@ def _begin_session(run: Run, row: Figures, epochs: int) -> None:
 
 
 def _epochs_and_scores(run: Run, starts: Sequence[int]) -> Figures:
-    """Steps and seconds of each epoch (without evaluation), whether it counts, and the scores on val."""
+    """Steps and seconds of each epoch (without evaluation), whether it counts, and the scores on val and test."""
     file = run.folder / "metrics.csv"
     table = pd.read_csv(file)
     if "train_seconds" not in table:
@@ -229,7 +250,10 @@ def _epochs_and_scores(run: Run, starts: Sequence[int]) -> Figures:
         {"epoch": int(epoch), "steps": int(n), "seconds": float(seconds), "counts": int(epoch) not in starts}
         for epoch, n, seconds in zip(table["epoch"], steps, table["train_seconds"], strict=True)
     ]
-    scores = run.scores()
-    if scores is None:
-        return {"epochs": epochs}
-    return {"epochs": epochs, "micro_f1": scores.micro_f1_at_half, "macro_f1": scores.macro_f1_at_half}
+    found: Figures = {"epochs": epochs, "support": {}}
+    scored = {"": run.scores(), "test_": read_scores(run.test_scores_file) if run.test_scores_file.exists() else None}
+    for prefix, scores in scored.items():
+        if scores is not None:
+            found |= {f"{prefix}micro_f1": scores.micro_f1_at_half, f"{prefix}macro_f1": scores.macro_f1_at_half}
+            found["support"][scores.split] = [scores.classes_with_support, len(scores.counts)]
+    return found
