@@ -1,0 +1,58 @@
+"""What a case is, and the kinds of outcome that are counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from watched import MEMORY, Ended
+
+RIGHT = {
+    "refused": "exit code 2 and one line on stderr",
+    "same": "accepted, with the same result as the unaltered input",
+    "valid": "accepted as another valid input: nothing in it, and no checksum, shows that it was altered",
+}
+WRONG = {
+    "code run": "started a program, unpickled a class, fetched a URL, or touched a file that is none of its inputs",
+    "silent": "accepted, although the input is damaged or contradicts itself",
+    "traceback": "an exception that nobody foresaw, exit code 70",
+    "several lines": "refused, but not in one line",
+    "hang": "not ended after 30 s",
+    "over 2 GB": "took more than 2 GB of memory",
+    "crash": "ended by a signal",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One altered input.
+
+    what: what was altered, for people. words: the command. accepted: the outcome if the exit code is 0, from what the command
+    printed: `same`, `valid` or `silent`.
+    """
+
+    what: str
+    words: list[str]
+    accepted: Callable[[str], str]
+
+
+def outcome(case: Case, ended: Ended) -> str:
+    """One of RIGHT and WRONG."""
+    if ended.forbidden:
+        return "code run"
+    if ended.hung:
+        return "hang"
+    if ended.memory > MEMORY:
+        return "over 2 GB"
+    if ended.code < 0:
+        return "crash"
+    if ended.code not in (0, 2) or "Traceback (most recent" in ended.err:
+        return "traceback"
+    if ended.code == 0:
+        return case.accepted(ended.out)
+    lines = [line for line in ended.err.splitlines() if line.strip() and not _PROGRESS.search(line)]
+    return "refused" if len(lines) == 1 and lines[0].startswith("landscale: ") else "several lines"
+
+
+_PROGRESS = re.compile(r"^\w+: [\d,]+ \w+ in [\d.]+ s, ")
