@@ -17,7 +17,7 @@ WRONG = {
     "code run": "started a program, unpickled a class, fetched a URL, or touched a file that is none of its inputs",
     "silent": "accepted, although the input is damaged or contradicts itself",
     "traceback": "an exception that nobody foresaw, exit code 70",
-    "several lines": "refused, but not in one line",
+    "unclear": "exit code 2 without one line that says why, or with warnings of libraries beside it",
     "hang": "not ended after 30 s",
     "over 2 GB": "took more than 2 GB of memory",
     "crash": "ended by a signal",
@@ -51,8 +51,9 @@ def outcome(case: Case, ended: Ended) -> str:
         return "traceback"
     if ended.code == 0:
         return case.accepted(ended.out)
-    lines = [line for line in ended.err.splitlines() if line.strip() and not _PROGRESS.search(line)]
-    return "refused" if len(lines) == 1 and lines[0].startswith("landscale: ") else "several lines"
+    lines = ended.err.strip().splitlines()
+    messages = [line for line in lines if line.startswith("landscale: ")]
+    return "refused" if messages == lines[-1:] and not _UNTIDY.search(ended.err) else "unclear"
 
 
-_PROGRESS = re.compile(r"^\w+: [\d,]+ \w+ in [\d.]+ s, ")
+_UNTIDY = re.compile(r"Warning|Error:|\n\s+File ")  # other lines tell about the work before the error

@@ -4,6 +4,7 @@ import pkgutil
 import warnings
 from importlib import import_module
 
+import distributed  # noqa: F401  it pickles when it is imported
 import torch
 import torch.utils.tensorboard  # noqa: F401
 from timm import create_model  # noqa: F401

@@ -155,7 +155,7 @@ def _command(words: Sequence[str], folder: Path, files: dict[str, int]) -> None:
 
     progress.console.file = sys.stderr
     command.STARTED = time.monotonic()
-    _audit(folder, files["forbidden"])
+    _audit([folder, *(Path(part) for word in words for part in (word, word.partition("=")[2]))], files["forbidden"])
     try:
         code = main(words)
     except SystemExit as end:
@@ -165,14 +165,16 @@ def _command(words: Sequence[str], folder: Path, files: dict[str, int]) -> None:
     os._exit(code)
 
 
-def _audit(folder: Path, file: int) -> None:
-    inside = (f"{folder}{os.sep}", "/dev/", "/proc/self/")
+def _audit(places: Sequence[Path], file: int) -> None:
+    """Note in `file` what the command does, unless it changes only what is below `places`."""
+    named = {os.path.realpath(place) for place in places if str(place)}
+    inside = tuple([f"{place}{os.sep}" for place in named] + ["/dev/"])
 
     def outside(path: Any) -> bool:
         if not isinstance(path, str | bytes | os.PathLike):
             return False
         place = os.path.realpath(os.fsdecode(path))
-        return place != str(folder) and not place.startswith(inside)
+        return place not in named and not place.startswith(inside)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         forbidden = event.startswith(_STARTED) or event in _CONNECTED

@@ -99,7 +99,7 @@ def _without_times(text: str) -> str:
     content = json.loads(text)
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if "second" not in key}
-    return json.dumps(content)
+    return json.dumps(content, sort_keys=True)
 
 
 def alter(rng: random.Random, made: Made, folder: Path) -> Case:
