@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from watched import MEMORY, Ended
 
 RIGHT = {
-    "refused": "exit code 2 and one line on stderr",
+    "refused": "exit code 2 and one line on stderr; or exit code 1 of `verify`, which lists the damage",
     "same": "accepted, with the same result as the unaltered input",
     "valid": "accepted as another valid input: nothing in it, and no checksum, shows that it was altered",
 }
@@ -47,6 +47,8 @@ def outcome(case: Case, ended: Ended) -> str:
         return "over 2 GB"
     if ended.code < 0:
         return "crash"
+    if ended.code == 1 and case.words[0] == "verify" and ended.out:
+        return "refused"  # the damage was found
     if ended.code not in (0, 2) or "Traceback (most recent" in ended.err:
         return "traceback"
     if ended.code == 0:
