@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1000, help="of each kind (default: 1000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="run only this one, and show it")
-    parser.add_argument("--json", type=Path, help="also write the counts, and all cases with a wrong outcome, to this file")
+    parser.add_argument(
+        "--json", type=Path, help="also write the counts, and all cases with a wrong outcome, to this file"
+    )
     options = parser.parse_args()
     if unknown := [kind for kind in options.kinds if kind not in KINDS]:
         parser.error(f"unknown kind {', '.join(unknown)}; expected some of {', '.join(KINDS)}")

@@ -67,7 +67,9 @@ def make(root: Path, bait: Bait) -> Made:
     import pickle
 
     pickled = pickle.dumps(_Bomb(bait.folder / "ran"))
-    return Made(root / "store.h5", root / "recipe.yaml", root / "stopped", root / "ended", _weights(root / "ended"), pickled)
+    return Made(
+        root / "store.h5", root / "recipe.yaml", root / "stopped", root / "ended", _weights(root / "ended"), pickled
+    )
 
 
 def _weights(run: Path) -> str:
@@ -81,7 +83,13 @@ def alter(rng: random.Random, made: Made, folder: Path) -> Case:
     run = folder / "run"
     ended = rng.random() < 0.1
     shutil.copytree(made.ended if ended else made.run, run)
-    ways = (_bytes,) * 4 + (_state,) * 4 + (_sealed_state,) * 5 + (_tensors,) * 4 + (_header, _file, _other_file, _other_file)
+    ways = (
+        (_bytes,) * 4
+        + (_state,) * 4
+        + (_sealed_state,) * 5
+        + (_tensors,) * 4
+        + (_header, _file, _other_file, _other_file)
+    )
     way = rng.choice(ways if not ended else (_ended_run,))
     what, judged = way(rng, run, made)
     words = ["train", "--recipe", str(made.recipe), "--store", str(made.store), "--run", "run", "--json"]

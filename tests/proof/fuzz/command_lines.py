@@ -33,7 +33,19 @@ SLOW = ("demo", "download", "benchmark", "scale", "superres train")  # when noth
 WRONG_NUMBERS = ("-1", "-0.5", "nan", "inf", "-inf", "x", "", "1e400", "1;2", "0x", "--", "[1]", "1.5.2", "½")
 BORDER_NUMBERS = ("0", "1", "2", "1.5", "1e3", "10000000000000000000000", "1_0", " 7 ", "٣", "1e-300", "99999")
 WRONG_WORDS = ("", "x", "nan", "-1", "all", "TRAIN", "train ", "../train", "[red]", "\udcff", "a" * 5000)
-RECIPE_KEYS = ("epochs", "batch", "rate", "seed", "warmup-epochs", "mixup", "weight-decay", "zoom", "jitter", "ema", "balance")
+RECIPE_KEYS = (
+    "epochs",
+    "batch",
+    "rate",
+    "seed",
+    "warmup-epochs",
+    "mixup",
+    "weight-decay",
+    "zoom",
+    "jitter",
+    "ema",
+    "balance",
+)
 PLACES = (
     *("nothing", "", ".", "..", "empty", "folder", "pipe", "link", "loop", "text", "noise", "/dev/null", "/dev/zero"),
     *("/dev/full", "/sys/kernel", "n" * 300, "a/b/c/d", "text/inside", "x\ny", "\udcff"),
@@ -75,7 +87,9 @@ def _commands(parser: argparse.ArgumentParser, name: str) -> list[tuple[str, arg
     """All commands below a parser, such as `superres train`."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            return [found for key, child in action.choices.items() for found in _commands(child, f"{name} {key}".strip())]
+            return [
+                found for key, child in action.choices.items() for found in _commands(child, f"{name} {key}".strip())
+            ]
     return [(name, parser)]
 
 
@@ -117,7 +131,7 @@ def _words(rng: random.Random, name: str, parser: argparse.ArgumentParser) -> tu
             wrong.append(f"--{key} {value!r}")
     if name == "prepare":
         given += ["--workers=1"]
-    if slow and not wrong or rng.random() < 0.1:
+    if (slow and not wrong) or rng.random() < 0.1:
         extra = rng.choice(("--no-such-flag", "--jso", "--no-such-flag=1", "-x", "--=1"))
         given.append(extra)
         wrong.append(extra)
@@ -140,10 +154,8 @@ def _positional(rng: random.Random, name: str, action: argparse.Action, odd: lis
         "files": "noise",
         "archive": "nothing",
     }
-    if name == "prepare" and action.dest == "inputs":
-        value = ["archive", "new.h5"]
-    else:
-        value = [right.get(action.dest, "resnet18")]
+    inputs = name == "prepare" and action.dest == "inputs"
+    value = ["archive", "new.h5"] if inputs else [right.get(action.dest, "resnet18")]
     if rng.random() < 0.35:
         value[rng.randrange(len(value))] = place = rng.choice(PLACES)
         odd.append(f"{action.dest} {place[:40]!r}")

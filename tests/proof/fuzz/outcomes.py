@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from watched import MEMORY, Ended
+import watched
 
 RIGHT = {
     "refused": "exit code 2 and one line on stderr; or exit code 1 of `verify`, which lists the damage",
@@ -37,13 +37,13 @@ class Case:
     accepted: Callable[[str], str]
 
 
-def outcome(case: Case, ended: Ended) -> str:
+def outcome(case: Case, ended: watched.Ended) -> str:
     """One of RIGHT and WRONG."""
     if ended.forbidden:
         return "code run"
     if ended.hung:
         return "hang"
-    if ended.memory > MEMORY:
+    if ended.memory > watched.MEMORY:
         return "over 2 GB"
     if ended.code < 0:
         return "crash"

@@ -4,11 +4,11 @@ import pkgutil
 import warnings
 from importlib import import_module
 
-import distributed  # noqa: F401  it pickles when it is imported
 import torch
-import torch.utils.tensorboard  # noqa: F401
+import torch.utils.tensorboard
 from timm import create_model  # noqa: F401
 
+import distributed  # noqa: F401  it pickles when it is imported
 import landscale
 
 for found in pkgutil.walk_packages(landscale.__path__, "landscale."):

@@ -44,9 +44,22 @@ def make(root: Path, bait: Bait) -> Made:
 def alter(rng: random.Random, made: Made, folder: Path) -> Case:
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(BASE, allow_unicode=True))
-    way = rng.choice((_values, _values, _values, _one_key, _one_key, _one_key, _text, _text, _text, _bytes, _file, _options))
+    way = rng.choice(
+        (_values, _values, _values, _one_key, _one_key, _one_key, _text, _text, _text, _bytes, _file, _options)
+    )
     what, judged = way(rng, file, made)
-    words = ["train", "--recipe", "recipe.yaml", "--store", str(made.store), "--run", "run", "--max-time", "3s", "--json"]
+    words = [
+        "train",
+        "--recipe",
+        "recipe.yaml",
+        "--store",
+        str(made.store),
+        "--run",
+        "run",
+        "--max-time",
+        "3s",
+        "--json",
+    ]
 
     def accepted(out: str) -> str:
         try:
@@ -120,7 +133,10 @@ def _options(rng: random.Random, file: Path, made: Made) -> Judged:
 
 def _text(rng: random.Random, file: Path, made: Made) -> Judged:
     text = file.read_text()
-    ran, lines = made.bait.folder / "ran", "\n".join(f"{chr(98 + k)}: &{chr(98 + k)} [{f'*{chr(97 + k)},' * 9}]" for k in range(20))
+    ran, lines = (
+        made.bait.folder / "ran",
+        "\n".join(f"{chr(98 + k)}: &{chr(98 + k)} [{f'*{chr(97 + k)},' * 9}]" for k in range(20)),
+    )
     ways = {
         "a tag that runs code": f"model: !!python/object/apply:os.system ['touch {ran}']\n",
         "a tag that makes an object": "model: !!python/object:subprocess.Popen {args: [touch]}\n",
@@ -161,7 +177,13 @@ def _text(rng: random.Random, file: Path, made: Made) -> Judged:
         "include": "__path__: other.yaml\nconfig: other.yaml\n",
         "class_path": "init: {class_path: os.system, init_args: {command: x}}\n",
     }
-    refused = {"a repeated key", "a repeated key before", "yes for a number", "a fraction for an integer", "two documents"}
+    refused = {
+        "a repeated key",
+        "a repeated key before",
+        "yes for a number",
+        "a fraction for an integer",
+        "two documents",
+    }
     name = rng.choice(list(ways))
     addition = ways[name]
     if addition is None:

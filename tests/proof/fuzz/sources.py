@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 import tarfile
@@ -178,16 +177,23 @@ def _kind(rng: random.Random, file: Path, made: Made) -> Judged:
     ways: dict[str, bytes] = {
         "a VRT of another file": vrt.format(band).encode(),
         "a VRT of a URL": vrt.format(f"/vsicurl/{made.bait.url}").encode(),
-        "a VRT that is Python": vrt.format(band).replace(
-            "<VRTRasterBand", '<VRTRasterBand subClass="VRTDerivedRasterBand"', 1
-        ).replace("<SimpleSource>", f"<PixelFunctionLanguage>Python</PixelFunctionLanguage><PixelFunctionCode>"
-                  f"open('{bait}/ran','w')</PixelFunctionCode><SimpleSource>").encode(),
+        "a VRT that is Python": vrt.format(band)
+        .replace("<VRTRasterBand", '<VRTRasterBand subClass="VRTDerivedRasterBand"', 1)
+        .replace(
+            "<SimpleSource>",
+            f"<PixelFunctionLanguage>Python</PixelFunctionLanguage><PixelFunctionCode>"
+            f"open('{bait}/ran','w')</PixelFunctionCode><SimpleSource>",
+        )
+        .encode(),
         "an EPS": f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n({bait}/ran) (w) file\nshowpage\n%%EOF\n".encode(),
-        "a WMS description": f'<GDAL_WMS><Service name="TMS"><ServerUrl>{made.bait.url}</ServerUrl></Service></GDAL_WMS>'.encode(),
+        "a WMS description": (
+            f'<GDAL_WMS><Service name="TMS"><ServerUrl>{made.bait.url}</ServerUrl></Service></GDAL_WMS>'.encode()
+        ),
         "an SVG": f'<svg xmlns="http://www.w3.org/2000/svg"><image href="{made.bait.url}"/></svg>'.encode(),
         "XML with an entity": f'<!DOCTYPE x [<!ENTITY e SYSTEM "file://{bait}/secret.txt">]><x>&e;</x>'.encode(),
-        "a billion laughs": b"<!DOCTYPE x [<!ENTITY a 'xxxxxxxxxx'>" + b"".join(
-            f"<!ENTITY {chr(98 + k)} '{f'&{chr(97 + k)};' * 10}'>".encode() for k in range(12)) + b"]><x>&m;</x>",
+        "a billion laughs": b"<!DOCTYPE x [<!ENTITY a 'xxxxxxxxxx'>"
+        + b"".join(f"<!ENTITY {chr(98 + k)} '{f'&{chr(97 + k)};' * 10}'>".encode() for k in range(12))
+        + b"]><x>&m;</x>",
         "a picture of 60000 px": _large_png(),
         "text": b"hello\n",
         "HDF5": bytes([137]) + b"HDF\r\n\x1a\n" + bytes(200),
@@ -225,7 +231,10 @@ def _crafted(rng: random.Random, file: Path, made: Made) -> Judged:
         file.unlink()
         target = rng.choice(("/proc/self/environ", "/dev/random", str(source), ".."))
         file.symlink_to(target)
-        return f"a link to {target}", "refused" if target[1:5] in ("proc", "dev/") else "allowed"  # a folder may be anywhere
+        return f"a link to {target}", "refused" if target[1:5] in (
+            "proc",
+            "dev/",
+        ) else "allowed"  # a folder may be anywhere
     archive = archives[0]
     if archive.suffix == ".gz":
         kind = rng.choice(("symlink", "hardlink", "absolute", "parent", "device", "huge", "pipe", "repeated"))
@@ -301,7 +310,9 @@ def _table(rng: random.Random, file: Path) -> Judged:
 
 def _tree(rng: random.Random, file: Path, made: Made) -> Judged:
     """Names and folders."""
-    kind = rng.choice(("renamed", "moved", "copied", "not UTF-8", "long", "deep", "hidden", "a line break", "folder loop"))
+    kind = rng.choice(
+        ("renamed", "moved", "copied", "not UTF-8", "long", "deep", "hidden", "a line break", "folder loop")
+    )
     if kind == "renamed":
         file.rename(file.with_name(f"x{file.name}"))
     elif kind == "moved":
@@ -309,7 +320,7 @@ def _tree(rng: random.Random, file: Path, made: Made) -> Judged:
     elif kind == "copied":
         shutil.copy(file, file.with_name(f"copy{file.name}"))
     elif kind == "not UTF-8":
-        os.rename(bytes(file), bytes(file.parent) + b"/\xff" + bytes(file.suffix, "ascii"))
+        file.rename(file.with_name(f"\udcff{file.suffix}"))  # the byte 255
     elif kind == "long":
         file.rename(file.with_name("z" * 200 + file.suffix))
     elif kind == "deep":

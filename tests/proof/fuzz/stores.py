@@ -95,7 +95,8 @@ def _copy(source: Path, target: Path) -> None:
 def _result(folder: Path, out: str) -> str:
     if (folder / "run").exists():
         return _weights(folder / "run")
-    return json.dumps(json.loads(out), sort_keys=True)
+    printed = {key: value for key, value in json.loads(out).items() if key != "bytes"}  # of the file
+    return json.dumps(printed, sort_keys=True)
 
 
 def alter(rng: random.Random, made: Made, folder: Path) -> Case:
@@ -130,12 +131,18 @@ def _bytes(rng: random.Random, store: Path, made: Made) -> Judged:
         altered, what = damage.of_bytes(rng, content)
     else:  # outside of the pixels, which are most of the file
         data = bytearray(content)
-        places = [rng.choice((rng.randrange(made.pixels.start), rng.randrange(made.pixels.stop, len(data)))) for _ in range(2)]
+        places = [
+            rng.choice((rng.randrange(made.pixels.start), rng.randrange(made.pixels.stop, len(data)))) for _ in range(2)
+        ]
         for place in places:
             data[place] ^= 1 << rng.randrange(8)
         altered, what = bytes(data), f"bits at {places}"
     store.write_bytes(altered)
-    changed = np.flatnonzero(np.frombuffer(content, "u1") != np.frombuffer(altered, "u1")) if len(content) == len(altered) else None
+    changed = (
+        np.flatnonzero(np.frombuffer(content, "u1") != np.frombuffer(altered, "u1"))
+        if len(content) == len(altered)
+        else None
+    )
     only_pixels = changed is not None and all(place in made.pixels for place in changed)
     return what, "pixels" if only_pixels else "forbidden"
 
@@ -187,7 +194,9 @@ def _crafted(rng: random.Random, store: Path, made: Made) -> Judged:
     """A dataset of another make: of variable length, elsewhere, or far too large."""
     bait = made.bait.folder / "store.h5"
     with h5py.File(store, "r+") as file:
-        key = rng.choice(("data_10m", "data_10m", "classes", "split", "state", "statistics", "name", "checksum", "seal"))
+        key = rng.choice(
+            ("data_10m", "data_10m", "classes", "split", "state", "statistics", "name", "checksum", "seal")
+        )
         values = file[key][...]
         shape, dtype = values.shape, values.dtype
         del file[key]
@@ -199,7 +208,9 @@ def _crafted(rng: random.Random, store: Path, made: Made) -> Judged:
             "texts of variable length": lambda: file.create_dataset(key, shape, h5py.string_dtype()),
             "an external link": lambda: file.__setitem__(key, h5py.ExternalLink(str(bait), key)),
             "a link to itself": lambda: file.__setitem__(key, h5py.SoftLink(f"/{key}")),
-            "in an external file": lambda: file.create_dataset(key, shape, dtype, external=[(str(bait), 0, h5py.h5f.UNLIMITED)]),
+            "in an external file": lambda: file.create_dataset(
+                key, shape, dtype, external=[(str(bait), 0, h5py.h5f.UNLIMITED)]
+            ),
             "virtual": lambda: file.create_virtual_dataset(key, _virtual(bait, key, shape, dtype)),
             "compressed": lambda: file.create_dataset(key, data=values, compression="gzip"),
             "chunked": lambda: file.create_dataset(key, data=values, chunks=True),
@@ -241,4 +252,6 @@ def _lmdb_bytes(rng: random.Random, store: Path, made: Made) -> Judged:
 
 
 def _lmdb_file(rng: random.Random, store: Path, made: Made) -> Judged:
-    return damage.of_file(rng, rng.choice([store / "data.mdb", store / "metadata.parquet", store / "lock.mdb"])), "forbidden"
+    return damage.of_file(
+        rng, rng.choice([store / "data.mdb", store / "metadata.parquet", store / "lock.mdb"])
+    ), "forbidden"

@@ -36,7 +36,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code (negative: the signal), output, seconds, bytes of memory, and what it should not have done."""
+    """How a command ended: exit code (negative: the signal), output, seconds, bytes of memory, and what it should not do."""
 
     code: int
     out: str
@@ -63,7 +63,10 @@ class Bait:
         libc = ctypes.CDLL(None, use_errno=True)
         self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         opened, created, removed = 0x20, 0x100, 0x200
-        if self._inotify < 0 or libc.inotify_add_watch(self._inotify, bytes(self.folder), opened | created | removed) < 0:
+        if (
+            self._inotify < 0
+            or libc.inotify_add_watch(self._inotify, bytes(self.folder), opened | created | removed) < 0
+        ):
             raise OSError(ctypes.get_errno(), "inotify", str(self.folder))
 
     def taken(self) -> list[str]:
@@ -87,8 +90,8 @@ class Bait:
 
 def run(words: Sequence[str], folder: Path, bait: Bait) -> Ended:
     """Run `landscale WORDS` in a process of its own, whose working folder is `folder`."""
-    records = {name: tempfile.TemporaryFile() for name in ("out", "err", "forbidden")}
-    started, before = time.monotonic(), _resident(os.getpid())
+    records = {name: tempfile.TemporaryFile() for name in ("out", "err", "forbidden")}  # noqa: SIM115  closed below
+    started, before = time.monotonic(), _memory(os.getpid())
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()
@@ -101,7 +104,7 @@ def run(words: Sequence[str], folder: Path, bait: Bait) -> Ended:
     handle = os.pidfd_open(process)
     while not select.select([handle], [], [], _POLL)[0]:
         hung = time.monotonic() - started > SECONDS
-        over = _resident(process) - before > MEMORY
+        over = _memory(process) - before > MEMORY
         if hung or over:
             os.kill(process, signal.SIGKILL)
             break
@@ -119,12 +122,13 @@ def run(words: Sequence[str], folder: Path, bait: Bait) -> Ended:
     return Ended(os.waitstatus_to_exitcode(status), text["out"], text["err"], seconds, memory, hung, forbidden)
 
 
-def _resident(process: int) -> int:
-    """Bytes of memory of a process; 0 if it has ended."""
+def _memory(process: int) -> int:
+    """Bytes of memory that a process does not share with files; 0 if it has ended."""
     try:
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-    except (OSError, IndexError):
+        _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text().split()
+    except (OSError, ValueError):
         return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGESIZE")
 
 
 def _end_session(leader: int) -> None:
@@ -178,9 +182,8 @@ def _audit(places: Sequence[Path], file: int) -> None:
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         forbidden = event.startswith(_STARTED) or event in _CONNECTED
-        if event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES:
-            forbidden = outside(arguments[0])
-        elif event in _CHANGED:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES
+        if writes or event in _CHANGED:
             forbidden = outside(arguments[0])
         if forbidden:
             os.write(file, f"{event} {arguments!r}"[:300].replace("\n", " ").encode(errors="replace") + b"\n")

@@ -12,6 +12,7 @@ import pickle
 import random
 import shutil
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from landscale.models.weights import save_weights
 from landscale.runtime.sealed_config import _digest
 from landscale.testing import make_store, rgbn_plane
 from outcomes import Case
-from sharpening import save_random, write_scene
 from products import noise
+from sharpening import save_random, write_scene
 from watched import Bait, run
 
 DESCRIPTION = Description(
@@ -146,10 +147,8 @@ def _config(weights: Path) -> dict[str, Any]:
 def _write(weights: Path, config: dict[str, Any], *, sealed: bool) -> None:
     if sealed:
         config["digest"] = hashlib.sha256((weights / "model.safetensors").read_bytes()).hexdigest()
-        try:
+        with suppress(UnicodeError, TypeError):  # it cannot be sealed
             config["config_digest"] = _digest(config)
-        except (UnicodeError, TypeError):  # cannot be sealed
-            pass
     (weights / "config.json").write_text(json.dumps(config), errors="surrogatepass")
 
 
@@ -277,7 +276,9 @@ def _text(rng: random.Random, weights: Path, made: Made) -> Judged:
     key = rng.choice(sorted(config))
     repeated = json.dumps({key: rng.choice(damage.ODD)})[1:-1]
     judged = "forbidden"
-    kind = rng.choice(("repeated before", "repeated after", "deep", "bom", "utf-16", "long number", "infinity", "after"))
+    kind = rng.choice(
+        ("repeated before", "repeated after", "deep", "bom", "utf-16", "long number", "infinity", "after")
+    )
     if kind == "repeated before":
         text = "{" + repeated + ", " + text[text.index("{") + 1 :]
     elif kind == "repeated after":
@@ -290,7 +291,9 @@ def _text(rng: random.Random, weights: Path, made: Made) -> Judged:
         text = text[: text.rindex("}")] + f', "{key}": -Infinity' + "}"
     elif kind == "after":
         text += rng.choice(("{}", "]", "x", "\0"))
-    encoded = text.encode("utf-16") if kind == "utf-16" else text.encode("utf-8-sig" if kind == "bom" else "utf-8", "replace")
+    encoded = (
+        text.encode("utf-16") if kind == "utf-16" else text.encode("utf-8-sig" if kind == "bom" else "utf-8", "replace")
+    )
     file.write_bytes(encoded)
     return f"{kind} {key}", judged
 
@@ -300,7 +303,14 @@ def _file(rng: random.Random, weights: Path, made: Made) -> Judged:
 
 
 def _more_files(rng: random.Random, weights: Path, made: Made) -> Judged:
-    names = ("pytorch_model.bin", "model.pth", "config.py", "modeling.py", "model.safetensors.index.json", "sitecustomize.py")
+    names = (
+        "pytorch_model.bin",
+        "model.pth",
+        "config.py",
+        "modeling.py",
+        "model.safetensors.index.json",
+        "sitecustomize.py",
+    )
     name = rng.choice(names)
     (weights / name).write_bytes(made.pickled if not name.endswith(".py") else b"open('/tmp/ran', 'w')")
     return f"a further file {name}", "forbidden"
