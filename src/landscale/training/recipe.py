@@ -15,7 +15,8 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from landscale.errors import BadInput, LandscaleError, UnknownName, reason
+from landscale.errors import LandscaleError, UnknownName
+from landscale.training.recipe_file import read_recipe_file
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -169,12 +170,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         source = f"{path}: "
         if not path.is_file():
             raise UnknownName("recipe", name, shipped())
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise BadInput(path, f"is not valid YAML ({reason(error)})") from None
-        if not isinstance(content, dict):
-            raise BadInput(path, "is not a recipe: expected keys and values")
+        content = read_recipe_file(path)
     keys = Recipe.__dataclass_fields__
     flags = [word[2:].split("=")[0].split(".")[0] for word in overrides if word.startswith("--")]
     for key in [*map(str, content), *flags]:
@@ -192,6 +188,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(_first_line(error)) from None
     recipe = Recipe(**settings.as_dict())
+    _check_finite(recipe)
     if recipe.model != content.get("model", recipe.model) and "options" not in flags:
         # The recipe's options are those of its own model; only drop_rate is an option of every network.
         recipe = replace(recipe, options={k: v for k, v in recipe.options.items() if k == "drop_rate"})
@@ -208,6 +205,18 @@ MAX_SIDE = 4096  # px
 _SMALLEST = dict.fromkeys(("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1)
 _LARGEST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
 _LARGEST |= {"side": MAX_SIDE, "seed": 2**63 - 1} | dict.fromkeys(("mixup", "cutmix", "jitter"), 1000)
+
+
+def _check_finite(recipe: Recipe) -> None:
+    """Refuse keys without a value, and numbers that are infinite or not a number."""
+    defaults = asdict(Recipe())
+    for key, value in asdict(recipe).items():
+        if value is None and defaults[key] is not None:
+            raise LandscaleError(f"--{key}: has no value, expected one like {defaults[key]}")
+        pairs = value if isinstance(value, list) else [value]
+        for number in (n for part in pairs for n in (part if isinstance(part, list) else [part])):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise LandscaleError(f"--{key}: found {value}, expected finite numbers")
 
 
 def _check_ranges(recipe: Recipe) -> None:
