@@ -47,7 +47,7 @@ RECIPE_KEYS = (
     "balance",
 )
 PLACES = (
-    *("nothing", "", ".", "..", "empty", "folder", "pipe", "link", "loop", "text", "noise", "/dev/null", "/dev/zero"),
+    *("nothing", "", ".", "empty", "folder", "pipe", "link", "loop", "text", "noise", "/dev/null", "/dev/zero"),
     *("/dev/full", "/sys/kernel", "n" * 300, "a/b/c/d", "text/inside", "x\ny", "\udcff"),
     *("store.h5", "run", "weights", "networks", "scene", "scene/B02.tif", "archive", "map.tif", "http://127.0.0.1:1/x"),
 )
@@ -108,7 +108,12 @@ def alter(rng: random.Random, made: Made, folder: Path) -> Case:
 
 def _inputs(folder: Path) -> dict[str, str]:
     """Digests of the files that no command may change."""
-    files = [folder / "store.h5", folder / "text", *(folder / "scene").iterdir(), *(folder / "archive").rglob("*.jpg")]
+    files = [
+        folder / "store.h5",
+        folder / "text",
+        *(folder / "scene").glob("*.tif"),
+        *(folder / "archive").rglob("*.jpg"),
+    ]
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "gone" for file in files}
 
 
