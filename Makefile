@@ -30,8 +30,9 @@ test-real: install  ## the tests on published data sets: LANDSCALE_REAL_DATA=FOL
 	@test -d "$$LANDSCALE_REAL_DATA" || { echo "make test-real: LANDSCALE_REAL_DATA: $$LANDSCALE_REAL_DATA is not a folder" >&2; exit 2; }
 	$(BIN)/pytest -m real_data -rs tests/real_data
 
-proof: install  ## the slow tests (80 kills of prepare, 20 of train, 2,000 damaged inputs of each format), then mutation testing
+proof: install  ## the slow tests (80 kills of prepare, 20 of train, 2,000 damaged inputs of each format), the fuzz suite, then mutation testing
 	$(BIN)/pytest -m "slow and not real_data" --hypothesis-profile=proof
+	$(BIN)/python tests/proof/fuzz
 	$(BIN)/python tests/proof/mutation.py
 
 test-cluster: install  ## training by torchrun, SLURM and Open MPI, which it installs (Debian, as root)

@@ -91,6 +91,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _report_error(str(error))
     except BrokenPipeError:
         raise
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":  # they stand for bytes in names that are not UTF-8
+            return _unexpected(error, options)
+        return _report_error(f"{error.object[:500]!r}: is not UTF-8 text; rename the file or folder")
     except OSError as error:  # a full disk, missing permission
         return _report_error(f"{error.filename or 'file system'}: {error.strerror or error}")
     except Stopped as stopped:
@@ -101,9 +105,13 @@ def _run(arguments: Sequence[str] | None) -> int:
         print("landscale: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     except Exception as error:
-        if options.debug:
-            raise
-        return _report_unexpected(error)
+        return _unexpected(error, options)
+
+
+def _unexpected(error: Exception, options: argparse.Namespace) -> int:
+    if options.debug:
+        raise error
+    return _report_unexpected(error)
 
 
 def _check_remaining(options: argparse.Namespace) -> None:

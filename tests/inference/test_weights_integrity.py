@@ -13,11 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from landscale.errors import BadInput
 from landscale.inference.predict import predict
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import load_model, read_config, save_weights
+from landscale.runtime.sealed_config import write_sealed
 
 DESCRIPTION = Description(
     model="wide_resnet",
@@ -145,6 +147,37 @@ def test_tensors_that_do_not_fit_are_found_before_memory_is_allocated(copy):
     old_format(copy, options={"width": 512})
     with pytest.raises(BadInput, match=r"does not fit config\.json"):
         load_model(copy)
+
+
+def seal(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Replace the tensors, with a digest that fits."""
+    save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    write_sealed(folder, {key: config[key] for key in config if not key.endswith("digest")})
+
+
+@pytest.mark.parametrize("how", ["nan", "infinite", "more"])
+def test_sealed_tensors_that_are_no_numbers_or_left_over_are_refused_by_info_too(copy, how, cli):
+    tensors = load_file(copy / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("running_mean"))
+    tensors["more" if how == "more" else name] = torch.full_like(tensors[name], float("nan" if how == "nan" else "inf"))
+    seal(copy, tensors)
+    answer = cli("info", copy)
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    expected = "has an unexpected tensor more" if how == "more" else f"not finite, in tensor {name}"
+    assert expected in answer.lines[0]
+
+
+def test_a_file_far_larger_than_the_network_is_not_read(copy):
+    os.truncate(copy / "model.safetensors", 1 << 36)
+    with pytest.raises(BadInput, match=r"has 68,719,476,736 bytes, expected at most"):
+        load_model(copy)
+
+
+def test_half_a_character_is_no_text(copy, cli):
+    old_format(copy, statistics={"B02": [1, "\ud800"], "B03": [1, 1]})
+    answer = cli("info", copy)
+    assert (answer.code, len(answer.lines)) == (2, 1)
 
 
 def test_an_edited_config_is_refused_although_its_values_are_valid(copy):

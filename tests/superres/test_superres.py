@@ -12,9 +12,11 @@ import rasterio
 import torch
 import torch.nn.functional as F
 from rasterio.transform import from_origin
+from safetensors.torch import load_file, save_file
 from scipy.ndimage import gaussian_filter
 
 from conftest import Cli
+from landscale.runtime.sealed_config import write_sealed
 from landscale.scenes.matlab import IMAGES
 from landscale.scenes.scene import ScenePixels, open_scene
 from landscale.superres.network import NetworkShape, stack_inputs
@@ -35,6 +37,23 @@ def test_degrade_equals_a_gaussian_blur_and_a_block_mean_of_scipy_and_numpy(scal
     expected = blurred.reshape(3, 36 // scale, scale, 48 // scale, scale).mean((2, 4))
     found = degrade(torch.from_numpy(values)[None], scale)[0].numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["left over", "not finite"])
+def test_sealed_tensors_that_do_not_fit_are_refused(cli: Cli, weights: Path, how: str):
+    tensors = load_file(weights / "model.safetensors")
+    if how == "left over":
+        tensors["30m.head.weight"] = torch.zeros(3)
+    else:
+        tensors["20m.tail.bias"][0] = float("nan")
+    save_file(tensors, weights / "model.safetensors")
+    config = json.loads((weights / "config.json").read_text())
+    write_sealed(weights, {key: config[key] for key in config if not key.endswith("digest")})
+    answer = cli("info", weights)
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert ("unexpected tensor 30m.head.weight" if how == "left over" else "not finite, in tensor 20m.tail.bias") in (
+        answer.lines[0]
+    )
 
 
 def test_padding_equals_symmetric_padding_of_numpy():

@@ -107,6 +107,26 @@ def test_tensors_of_another_network_are_refused(run, store, how):
         learn(TINY, store, run.folder)
 
 
+@pytest.mark.parametrize("how", ["missing", "renamed", "longer", "empty", "setting"])
+def test_a_state_of_another_optimiser_is_refused(run, store, how):
+    def change(tensors, state):
+        name = next(name for name in tensors if name.endswith(".exp_avg_sq"))
+        if how == "setting":
+            state["optimizer"]["optimizer.group0.amsgrad"] = True
+        elif how == "longer":
+            tensors[name] = torch.zeros(*tensors[name].shape, 2)
+        else:
+            tensor = tensors.pop(name)
+            if how == "renamed":
+                tensors[f"{name}x"] = tensor
+            elif how == "empty":
+                tensors[name] = tensor.reshape(-1)[:0]
+
+    rewrite(run, change)
+    with pytest.raises(BadInput, match=r"does not fit this training \(optimizer\."):
+        learn(TINY, store, run.folder)
+
+
 def test_the_checksum_covers_names_types_and_shapes():
     a = {"x": torch.zeros(4), "y": torch.ones(2)}
     others = [

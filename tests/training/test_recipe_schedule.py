@@ -416,16 +416,6 @@ def test_unknown_recipes_and_invalid_files_are_refused_in_one_line(tmp_path):
         ("rate: [1, 2\n", BadInput, r"own\.yaml: is not valid YAML"),
         ("- rate\n- batch\n", BadInput, r"own\.yaml: is not a recipe"),
         ("just words\n", BadInput, r"own\.yaml: is not a recipe"),
-        ("epochs: 3\nbatch: 8\nepochs: 4\n", BadInput, r"own\.yaml: is not valid YAML \(epochs is listed twice"),
-        ("options: {depth: 1, depth: 2}\n", BadInput, r"own\.yaml: is not valid YAML \(depth is listed twice"),
-        ("milestones: &a [1, *a]\n", BadInput, r"own\.yaml: is not valid YAML \(found the alias \*a"),
-        (f"milestones: {'[' * 3000}\n", BadInput, r"own\.yaml: is not valid YAML: it is nested too deeply"),
-        ("bands: null\n", LandscaleError, r"own\.yaml: bands has no value"),
-        ("warmup-epochs:\n", LandscaleError, r"own\.yaml: warmup-epochs has no value"),
-        ("balance: .inf\n", LandscaleError, "--balance: found inf, expected a finite number"),
-        ("rate: 1.0e+999\n", LandscaleError, "--rate: found inf, expected a finite number"),
-        ("schedule: step\nmilestones: [1, .nan]\n", LandscaleError, "--milestones: found nan, expected a finite"),
-        ("options: {drop_rate: .inf}\n", LandscaleError, "--options: found inf, expected a finite number"),
         ("epoch: 1\n", UnknownName, r"unknown recipe key 'epoch'; did you mean epochs"),
         ("1: 2\n", LandscaleError, r"unknown recipe key '1'"),
         ("epochs: soon\n", LandscaleError, r"own\.yaml: .*epochs.*soon"),
@@ -438,12 +428,6 @@ def test_unknown_recipes_and_invalid_files_are_refused_in_one_line(tmp_path):
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match=r"own\.yaml"):
         load_recipe(str(file), [])
-    with file.open("wb") as sparse:
-        sparse.truncate(64 << 30)
-    with pytest.raises(BadInput, match=r"own\.yaml.*68719476736 bytes|own\.yaml.*large"):
-        load_recipe(str(file), [])
-    with pytest.raises(LandscaleError, match="/dev/zero"):
-        load_recipe("/dev/zero", [])
     file.write_text("init:\nside: null\n")  # keys that may be empty
     assert load_recipe(str(file), []) == DEFAULT
     file.write_text("# nothing but defaults\n")

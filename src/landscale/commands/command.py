@@ -28,6 +28,9 @@ class CommandParser(argparse.ArgumentParser):
     before_parsing: Callable[[Sequence[str]], None] | None = None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in args or ():
+            if word.startswith("--") and word.endswith("=--"):  # Python up to 3.12 takes it for an empty list
+                self.error(f"argument {word[:-3]}: expected a value, found --")
         if self.before_parsing is not None:
             self.before_parsing(args)
         return super().parse_known_args(args, namespace)
@@ -79,11 +82,19 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     """Add `--timeout`, for commands that run on several ranks."""
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=300.0,
         metavar="SECONDS",
         help="end all ranks when none has made progress for this long (default: 300)",
     )
+
+
+def seconds(word: str) -> float:
+    """A duration on the command line, above 0; `inf` for no limit."""
+    value = float(word)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"found {word}, expected a number above 0")
+    return value
 
 
 def print_result(options: argparse.Namespace, content: dict[str, Any] | list[Any], text: Callable[[], None]) -> int:

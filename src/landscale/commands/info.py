@@ -31,14 +31,15 @@ def _show_contents(options: argparse.Namespace) -> int:
         scene = open_scene(path).summary()
         return print_result(options, scene, lambda: show_scene(scene))
     if weights:
-        from landscale.models.weights import find_weights, read_config
-        from landscale.runtime.sealed_config import read_sealed
+        from landscale.models.weights import check_weights, find_weights
+        from landscale.runtime.documents import read_json_object
+        from landscale.superres.weights import KIND, load_networks
 
-        config, _ = read_sealed(find_weights(path), "a description of landscale weights")
-        if config.get("kind") == "superres":
-            show = show_networks
-        else:
-            config, show = {"kind": "weights", **read_config(path)}, show_weights
-        return print_result(options, config, lambda: show(config))
+        folder = find_weights(path)
+        if read_json_object(folder / "config.json", "a description of landscale weights").get("kind") == KIND:
+            networks = load_networks(folder)[1]
+            return print_result(options, networks, lambda: show_networks(networks))
+        config = {"kind": "weights", **check_weights(folder)}
+        return print_result(options, config, lambda: show_weights(config))
     summary = open_store(path).summary()
     return print_result(options, summary, lambda: show_store(summary))

@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
         raise LandscaleError("prepare: expected DATASET INPUT… STORE.h5; see landscale prepare --help")
     if "" in [*inputs, store]:
         raise LandscaleError("prepare: found an empty name among inputs and store")
+    if not Path(store).name:
+        raise LandscaleError(f"prepare: the store {store} is a folder, expected the name of a file to write")
     if options.weights and not options.upsample:
         raise LandscaleError("prepare: --weights is for --upsample dsen2")
     dataset, pairs = load_dataset(options.dataset), [split_input(word) for word in inputs]

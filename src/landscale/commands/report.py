@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from landscale.commands.command import AddCommand
+from landscale.errors import LandscaleError
 
 
 def add_command(add: AddCommand) -> None:
@@ -24,5 +25,7 @@ def add_command(add: AddCommand) -> None:
 def _write_report(options: argparse.Namespace) -> int:
     from landscale.report.page import write_report
 
+    if (options.scene is None) != (options.map is None):
+        raise LandscaleError("report: --scene and --map belong together: give both, or none of them")
     print(write_report(options.runs, options.out, options.scene, options.map))
     return 0

@@ -76,6 +76,15 @@ def _description(file: Path, config: Mapping[str, Any]) -> Description:
     return description
 
 
+def check_weights(path: Path) -> dict[str, Any]:
+    """The content of `config.json`, as `read_config`, once the tensors beside it are those of the network that it describes.
+
+    Raises:
+        BadInput: `load_model` would refuse these weights.
+    """
+    return _read(path)[0]
+
+
 def load_model(path: str | Path) -> Classifier:
     """Load a classifier: network, input stage, class names and thresholds, in eval mode, on the CPU.
 
@@ -88,22 +97,36 @@ def load_model(path: str | Path) -> Classifier:
     Raises:
         BadInput: there are no weights, they are damaged (the digest differs), or not written by landscale.
     """
-    folder = find_weights(Path(path))
-    config, content = read_sealed(folder, _EXPECTED)
-    description = _description(folder / "config.json", config)
-    file = folder / "model.safetensors"
+    path = Path(path)
+    _, description, tensors = _read(path)
+    try:
+        classifier = Classifier(description)
+        classifier.network.load_state_dict(tensors)
+    except (LandscaleError, RuntimeError) as error:
+        raise BadInput(_tensor_file(path), f"cannot be loaded ({reason(error)})") from None
+    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier.eval()
+    return classifier
+
+
+def _tensor_file(path: Path) -> Path:
+    return find_weights(path) / "model.safetensors"
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Description, dict[str, Tensor]]:
+    """The content of `config.json`, the description in it, and the tensors, which are finite and fit the description."""
+    config, content = read_sealed(find_weights(path), _EXPECTED)
+    description = _description(find_weights(path) / "config.json", config)
+    file = _tensor_file(path)
     try:
         tensors = load(content)
         _check_shapes(file, description, tensors)
-        classifier = Classifier(description)
-        classifier.network.load_state_dict(tensors)
     except BadInput:
         raise
     except (LandscaleError, SafetensorError, RuntimeError) as error:
         raise BadInput(file, f"cannot be loaded ({reason(error)})") from None
-    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    classifier.eval()
-    return classifier
+    check_finite(file, tensors)
+    return config, description, tensors
 
 
 def _check_shapes(file: Path, description: Description, tensors: Mapping[str, Tensor]) -> None:
@@ -124,6 +147,17 @@ def _check_shapes(file: Path, description: Description, tensors: Mapping[str, Te
         if tensor.shape != tensors[name].shape:
             found = f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
             raise BadInput(file, f"does not fit config.json: {found}")
+
+
+def check_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights whose scores would not be numbers.
+
+    Raises:
+        BadInput: a tensor holds NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise BadInput(file, f"holds values that are not finite, in tensor {name}")
 
 
 def _model_card(classifier: Classifier, provenance: dict[str, Any]) -> str:

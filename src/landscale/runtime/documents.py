@@ -73,3 +73,5 @@ def typed(path: str | Path, content: Any, kind: type[T], expected: str) -> T:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise BadInput(path, f"is not {expected}: {str(error).replace('`', '')}") from None
+    except UnicodeEncodeError:  # JSON can hold half a character, "\\ud800"
+        raise BadInput(path, f"is not {expected}: it holds text that is not Unicode") from None

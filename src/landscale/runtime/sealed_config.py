@@ -14,6 +14,8 @@ from landscale.runtime.files import check_regular
 
 FORMAT = 2  # 1: without `config_digest`
 MAX_BYTES = 1 << 36  # of model.safetensors
+BYTES_OF_PARAMETER = 16  # at most: 8 for float64, and as many again for buffers
+MAX_HEADER = 1 << 26  # of model.safetensors
 
 
 def write_sealed(folder: Path, content: Mapping[str, Any]) -> None:
@@ -42,7 +44,7 @@ def read_sealed(folder: Path, expected: str) -> tuple[dict[str, Any], bytes]:
     """
     tensors = folder / "model.safetensors"
     config = read_sealed_config(folder / "config.json", expected)
-    check_regular(tensors, MAX_BYTES)
+    check_regular(tensors, _most_bytes(config))
     try:
         content = tensors.read_bytes()
     except OSError as error:
@@ -50,6 +52,14 @@ def read_sealed(folder: Path, expected: str) -> tuple[dict[str, Any], bytes]:
     if hashlib.sha256(content).hexdigest() != config["digest"]:
         raise BadInput(tensors, "is damaged: its digest is not the one in config.json")
     return config, content
+
+
+def _most_bytes(config: Mapping[str, Any]) -> int:
+    """Bytes that `model.safetensors` can have, so that a larger file is refused before it is read into memory."""
+    parameters = config.get("parameters")
+    if type(parameters) is not int or parameters < 0:
+        return MAX_HEADER
+    return min(MAX_BYTES, MAX_HEADER + BYTES_OF_PARAMETER * parameters)
 
 
 def check_seal(file: Path, config: Mapping[str, Any]) -> None:

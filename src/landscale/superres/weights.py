@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from msgspec import Meta
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from landscale.errors import BadInput, reason
+from landscale.models.weights import check_finite
 from landscale.runtime.documents import read_json_object, typed
 from landscale.runtime.files import atomic_folder
 from landscale.runtime.sealed_config import check_seal, read_sealed, write_sealed
@@ -95,16 +97,24 @@ def load_networks(folder: Path) -> tuple[dict[int, DSen2], dict[str, Any]]:
         for gsd in GROUPS:
             if (saved := described.get(f"{gsd}m")) is None:
                 continue
-            network = DSen2(NetworkShape(gsd, saved.features, saved.blocks))
+            with torch.device(
+                "meta"
+            ):  # memory is allocated for tensors that are there, not for those that are described
+                network = DSen2(NetworkShape(gsd, saved.features, saved.blocks))
             if _shape_to_json(network.shape) != asdict(saved):
                 raise BadInput(
                     folder / "config.json", f"describes a {gsd} m network that this version of landscale cannot build"
                 )
             prefix = f"{gsd}m."
-            network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-            networks[gsd] = network
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            network.load_state_dict(own, assign=True)
+            networks[gsd] = network.float()
     except (OSError, KeyError, TypeError, AttributeError, SafetensorError, RuntimeError) as error:
         raise BadInput(file, f"cannot be loaded ({reason(error)})") from None
     if not networks:
         raise BadInput(folder, "describes no network")
+    known = tuple(f"{gsd}m." for gsd in networks)
+    if foreign := [name for name in tensors if not name.startswith(known)]:
+        raise BadInput(file, f"does not fit config.json: has an unexpected tensor {foreign[0]}")
+    check_finite(file, tensors)
     return networks, config

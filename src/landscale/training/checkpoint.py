@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -187,8 +188,49 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
     return tensors, {name: value for name, value in named.items() if isinstance(value, int | float)}
 
 
+def _check_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    """Compare a state with the one that this optimiser has after a step: some optimisers read their tensors by address.
+
+    Raises:
+        ValueError: a part of a parameter's state is missing, left over or of another shape or type, or a setting differs.
+    """
+    expected = _state_after_a_step(optimizer)
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in (tensors | numbers).items():
+        if name.startswith("optimizer."):
+            _, part, key = name.split(".", 2)
+            found.setdefault(part, {})[key] = value
+    for part, values in found.items():
+        if part.startswith("group"):
+            present = optimizer.param_groups[int(part.removeprefix("group"))]
+            if wrong := [k for k, v in values.items() if isinstance(present.get(k), bool) and v is not present[k]]:
+                raise ValueError(f"optimizer.{part}.{wrong[0]} is {values[wrong[0]]}, expected {present[wrong[0]]}")
+            continue
+        right = expected[int(part)]
+        if differing := sorted(values.keys() ^ right.keys()):
+            raise ValueError(f"optimizer.{part}.{differing[0]} is {'missing' if differing[0] in right else 'unknown'}")
+        for key, value in values.items():
+            if _kind(value) != _kind(right[key]):
+                raise ValueError(f"optimizer.{part}.{key} is {_kind(value)}, expected {_kind(right[key])}")
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+    twin = copy.deepcopy(optimizer)
+    for group in twin.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    twin.step()
+    state: dict[int, dict[str, Any]] = twin.state_dict()["state"]
+    return state
+
+
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Restore what `pack_optimizer` returned."""
+    _check_optimizer(optimizer, tensors, numbers)
     groups = optimizer.state_dict()["param_groups"]
     parts: dict[str, dict[str, Any]] = {f"group{k}": group for k, group in enumerate(groups)}
     for name, value in (tensors | numbers).items():

@@ -184,26 +184,25 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     for key in [*map(str, content), *flags]:
         if key.replace("-", "_") not in keys:
             raise UnknownName("recipe key", key, keys)
-    for key, value in content.items():
-        if value is None and "None" not in str(keys[str(key).replace("-", "_")].type):
-            raise LandscaleError(f"{source}{key} has no value")
     p = parser()
     try:
         settings: Namespace = p.parse_object(content, defaults=True)
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(f"{source}{_first_line(error)}") from None
-    epochs = int(settings.epochs)  # of the recipe; flags may replace it
+    epochs = settings.epochs  # of the recipe; flags may replace it
     try:
         settings = p.parse_args([_underscored(word) for word in overrides], namespace=settings)
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(_first_line(error)) from None
     recipe = Recipe(**settings.as_dict())
+    _check_finite(recipe)
     if recipe.model != content.get("model", recipe.model) and "options" not in flags:
         # The recipe's options are those of its own model; only drop_rate is an option of every network.
         recipe = replace(recipe, options={k: v for k, v in recipe.options.items() if k == "drop_rate"})
     if recipe.head != content.get("head", recipe.head) and not {"head_options", "head-options"} & set(flags):
         recipe = replace(recipe, head_options={})
-    recipe = _with_scaled_schedule(recipe, epochs, {flag.replace("-", "_") for flag in flags})
+    if epochs and epochs > 0:
+        recipe = _with_scaled_schedule(recipe, epochs, {flag.replace("-", "_") for flag in flags})
     _check_ranges(recipe)
     _check_schedule(recipe)
     _check_loss(recipe)
@@ -215,7 +214,7 @@ def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recip
 
     So a shorter training keeps the shape of the schedule, as with --max-time. Keys that were `given` as flags are kept.
     """
-    if recipe.epochs == epochs or epochs < 1:
+    if recipe.epochs == epochs:
         return recipe
     scale = recipe.epochs / epochs
     if "warmup_epochs" not in given:
@@ -233,10 +232,18 @@ _LARGEST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "balance_beta"
 _LARGEST |= {"side": MAX_SIDE, "seed": 2**63 - 1} | dict.fromkeys(("mixup", "cutmix", "jitter"), 1000)
 
 
-def _check_ranges(recipe: Recipe) -> None:
+def _check_finite(recipe: Recipe) -> None:
+    """Refuse keys without a value, and numbers that are infinite or not a number."""
+    defaults = asdict(Recipe())
     for key, value in asdict(recipe).items():
+        if value is None and defaults[key] is not None:
+            raise LandscaleError(f"--{key}: has no value, expected one like {defaults[key]}")
         if infinite := [number for number in _numbers(value) if not math.isfinite(number)]:
             raise LandscaleError(f"--{key}: found {infinite[0]}, expected a finite number")
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    for key, value in asdict(recipe).items():
         smallest, largest = _SMALLEST.get(key, 0), _LARGEST.get(key, math.inf)
         if isinstance(value, int | float) and not smallest <= value <= largest:
             limits = f"at least {smallest}" if largest == math.inf else f"{smallest} to {largest}"

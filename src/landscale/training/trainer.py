@@ -163,9 +163,7 @@ class Trainer:
         if planner is not None and state.step < state.total:
             state.total = self.ranks.broadcast(planner.total_after_epoch(state.step, state.seconds, evaluation))
         self.save()
-        state.seconds += (
-            time.monotonic() - clock
-        )  # saving waits for the checkpoint before, which takes most of a short epoch
+        state.seconds += time.monotonic() - clock  # saving waits for the checkpoint before
         if stop and state.step < state.total:
             self._stop(stop)
 
@@ -264,7 +262,10 @@ class Trainer:
         self.ranks.broadcast(None)  # the first rank has written the best weights
         network = self.model.averaged
         if recipe.select != "last" and self.run.best.exists():
-            network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
+            try:
+                network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
+            except RuntimeError as error:
+                raise BadInput(self.run.best, f"does not fit this training ({reason(error)})") from None
         classifier = self.classifier_with(network, recipe.views, ())
         scores: Scores | None = None
         if self.validates:
