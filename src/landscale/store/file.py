@@ -39,7 +39,7 @@ class StoreFile:
         except OSError as error:
             raise BadStore(path, f"cannot be opened ({error.strerror})") from None
         weakref.finalize(self, os.close, self._handle)
-        self._state = _state(os.fstat(self._handle))
+        self._state = file_state(os.fstat(self._handle))
 
     @property
     def version(self) -> tuple[int, int]:
@@ -55,7 +55,7 @@ class StoreFile:
         if self._changes:
             return
         try:
-            found = _state(self._path.stat())
+            found = file_state(self._path.stat())
         except OSError as error:
             raise BadStore(self._path, f"cannot be read any more ({error.strerror})") from None
         if found != self._state:
@@ -103,7 +103,8 @@ class StoreFile:
             buffer, position = buffer[got:], position + got
 
 
-def _state(file: os.stat_result) -> tuple[int, int, int, int]:
+def file_state(file: os.stat_result) -> tuple[int, int, int, int]:
+    """Which file it is, its size in bytes, and the time of its last change: other values, another file or content."""
     return file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns
 
 
