@@ -106,6 +106,21 @@ def test_rows_outside_the_store_are_refused(rows: list[int], path: Path) -> None
         open_store(path).pixels("data_60m", rows)
 
 
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((2, 2, 2, 2), np.int16),
+        np.empty((3, 2, 2, 2), np.uint16),
+        np.empty((2, 2, 2, 4), np.uint16)[..., ::2],
+    ],
+    ids=["dtype", "shape", "stride"],
+)
+def test_another_array_is_refused(out: np.ndarray, path: Path) -> None:
+    """Bytes are copied to it as they are in the file."""
+    with pytest.raises(ValueError, match="of uint16, C-contiguous"):
+        open_store(path).gather(ALL[:2], {"data_60m": out})
+
+
 def test_a_store_that_is_being_filled_may_change(path: Path) -> None:
     store = open_store(path, unfinished=True)
     overwrite(path)

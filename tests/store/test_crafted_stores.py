@@ -138,8 +138,23 @@ def test_ten_billion_patches_are_refused_at_once(path: Path) -> None:
             lambda file, key, old: file.create_dataset(key, (10**10, *old.shape[1:]), old.dtype, chunks=True),
         )
     begun = time.monotonic()
-    assert "state has the shape (10000000000,), expected (N,)" in refused(path)
+    assert "state has the shape (10000000000,), expected (N,) of at most 100,000,000" in refused(path)
     assert time.monotonic() - begun < 1
+
+
+def test_more_labels_than_fit_into_memory_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("landscale.store.structure._MAX_LABELS", 6 * 3 - 1)
+    assert "6 patches of 3 classes, too many labels" in refused(path)
+
+
+def test_a_missing_dataset_or_attribute_is_named(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file.attrs["plan"]
+    assert refused(path).startswith("is not a complete HDF5 patch store (Unable to ")
+    with h5py.File(path, "r+") as file:
+        file.attrs["plan"] = np.bytes_(b"a plan")
+        del file["crs"]
+    assert refused(path) == "is not a complete HDF5 patch store (it has no dataset crs)"
 
 
 def test_datasets_that_extend_beyond_the_file_are_refused(path: Path) -> None:

@@ -54,7 +54,7 @@ def flipped(tmp_path: Path) -> Callable[[int, int], Path]:
     return make
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(
     key=st.sampled_from(BY_PATCH),
     patch=st.sampled_from([0, 1, 2, 3, 5]),
@@ -95,7 +95,7 @@ def everything(path: Path) -> object:
     return store.layout, store.statistics, store.attributes, columns
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(at=st.integers(0, 2**20), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_refused_or_found_or_without_effect(
     flipped: Callable[[int, int], Path], tmp_path: Path, at: int, bit: int

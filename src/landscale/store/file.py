@@ -69,11 +69,13 @@ class StoreFile:
         return out
 
     def take(self, place: Place, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
-        """Copy rows of a dataset, in any order, to `out`: C-contiguous, of the dataset's dtype.
+        """Copy rows of a dataset, in any order, to `out`: (rows, …) of the dataset's dtype, C-contiguous.
 
         Raises:
-            IndexError: there is no such row. BadStore: the file has changed, or cannot be read.
+            ValueError: `out` is another array. IndexError: there is no such row. BadStore: the file cannot be read.
         """
+        if (out.shape, out.dtype) != ((len(rows), *place.shape[1:]), place.dtype) or not out.flags.c_contiguous:
+            raise ValueError(f"expected an array {(len(rows), *place.shape[1:])} of {place.dtype}, C-contiguous")
         if not len(rows):
             return
         if rows.min() < 0 or rows.max() >= place.shape[0]:

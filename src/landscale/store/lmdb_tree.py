@@ -109,4 +109,5 @@ def _nodes(
 
 def _words(content: NDArray[np.uint8], at: NDArray[np.int64], size: int, dtype: str) -> NDArray[np.unsignedinteger]:
     """The `size` bytes at each position as numbers of a dtype (positions, numbers)."""
-    return content[at[:, None] + np.arange(size)].view(dtype)
+    chosen: NDArray[np.uint8] = content[at[:, None] + np.arange(size)]
+    return chosen.view(dtype)

@@ -27,7 +27,7 @@ DIGESTED = (
     *("statistics", "moments", "checksum", "seal"),
 )  # in this order in the dataset `digests`, before the attributes
 _MAX_TEXT = 4096  # bytes of a value of a column of text
-_MAX_PATCHES = 10**9
+_MAX_PATCHES, _MAX_LABELS = 10**8, 1 << 31  # BigEarthNet has 590,326 patches; labels are read into memory, a byte each
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ def read_structure(path: Path) -> Structure:
         patches = state.shape[0] if state.rank == 1 else -1
         if not 0 <= patches <= _MAX_PATCHES:
             raise ValueError(f"state has the shape {state.shape}, expected (N,) of at most {_MAX_PATCHES:,} patches")
+        if patches * len(attributes.layout.classes) > _MAX_LABELS:
+            raise ValueError(f"{patches:,} patches of {len(attributes.layout.classes):,} classes, too many labels")
         expected = dataset_shapes(attributes.layout, patches, 1)
         if attributes.format < 4:
             del expected["digests"]
@@ -147,14 +149,7 @@ def _as_bad_store(path: Path) -> Iterator[None]:
         yield
     except NotAStoreError as error:
         raise BadStore(path, str(error)) from None
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
+    except KeyError as error:  # its text would be in quotation marks
+        raise BadStore(path, f"is not a complete HDF5 patch store ({error.args[0]})") from None
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError) as error:
         raise BadStore(path, f"is not a complete HDF5 patch store ({reason(error)})") from None
