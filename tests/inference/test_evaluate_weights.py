@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -283,6 +285,20 @@ def test_scores_of_a_run_are_written_to_its_folder(classifier, stores, tmp_path,
     (run / "run.json").write_text("{}")
     assert main(["evaluate", str(run), str(stores["home"].path), "--split", "val", "--json"]) == 0
     assert json.loads((run / "scores-val.json").read_text()) == json.loads(capsys.readouterr().out)
+
+
+def test_a_run_on_read_only_media_is_scored(classifier, stores, tmp_path, capsys, monkeypatch):
+    def read_only(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    run = tmp_path / "run"
+    save_weights(run / "weights", classifier, {})
+    (run / "run.json").write_text("{}")
+    monkeypatch.setattr("landscale.runtime.documents.write_json", read_only)
+    assert main(["evaluate", str(run), str(stores["home"].path), "--split", "val", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["patches"] > 0
+    assert f"{run}: the scores are not saved there (Read-only file system)" in err
 
 
 # ---- weights

@@ -15,6 +15,7 @@ from landscale.loading import PatchDataset
 from landscale.store import open_store
 from landscale.testing import CLASSES, make_store, rgbn_plane, sentinel_planes
 from landscale.vocabulary.nomenclatures import BEN19, CLC43
+from lmdbs import put
 from lmdbs import write as write_lmdb
 
 SPLITS = {"val": 5, "train": 11, "test": 3}
@@ -104,6 +105,27 @@ def test_a_pickled_dataset_holds_no_pixels(store):
     assert (copy.bands, copy.side, copy.classes, copy.upsample) == (BANDS, 6, CLASSES[:2], "bicubic")
     assert torch.equal(copy[4]["image"], dataset[4]["image"])
     assert torch.equal(copy[4]["label"], dataset[4]["label"])
+
+
+def test_a_pickled_store_holds_its_path_and_refuses_another_file(tmp_path):
+    store = make_store(tmp_path / "s.h5", splits={"train": 400}, seed=1)
+    packed = pickle.dumps([store, PatchDataset(store, "train")])
+    assert len(packed) < 2000
+    assert np.array_equal(pickle.loads(packed)[0].classes, store.classes)
+    make_store(tmp_path / "other.h5", splits={"train": 400}, seed=2)
+    (tmp_path / "other.h5").replace(store.path)
+    with pytest.raises(BadStore, match="was changed or replaced while it was being read"):
+        pickle.loads(packed)
+
+
+def test_a_pickled_lmdb_holds_its_path_and_refuses_another_content(lmdb_copy):
+    store = open_store(lmdb_copy)
+    packed = pickle.dumps(PatchDataset(store, "train", bands=("B02",)))
+    assert len(packed) < 2000
+    assert torch.equal(pickle.loads(packed)[0]["image"], PatchDataset(store, "train", bands=("B02",))[0]["image"])
+    put(lmdb_copy, {"another": b""})
+    with pytest.raises(BadStore, match="was changed or replaced while it was being read"):
+        pickle.loads(packed)
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])

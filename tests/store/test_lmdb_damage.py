@@ -19,7 +19,8 @@ from conftest import Cli
 from landscale.datasets.bigearthnet.lmdb import survey
 from landscale.errors import BadInput, BadStore, LandscaleError
 from landscale.preparation import prepare_survey
-from landscale.store import open_store
+from landscale.store import open_store, reben_metadata
+from landscale.store.lmdb import LmdbEnvironment
 from landscale.store.planes import SENTINEL2
 from landscale.store.safetensor import SafetensorsDecoder
 from lmdbs import PATCHES, WORDS, check_message, put, refused, value
@@ -108,6 +109,10 @@ DAMAGED = {
     "of another type": (without("B05", B05=pixels(0, "B05").astype(np.int16)), "has B05 of I16 [60, 60], expected U16"),
     "overlapping": (header(B02=("U16", [120, 120], [0, 28800]), B03=("U16", [120, 120], [0, 28800])), "overlap"),
     "with a gap": (header(B02=("U16", [120, 120], [8, 28808])) + bytes(28808), "leave a gap"),
+    "with a large header": (
+        struct.pack("<Q", 2_000_000) + b" " * 2_000_000,
+        "has a header of 2,000,000 bytes, expected",
+    ),
     "with too few bytes": (header(B02=("U16", [120, 120], [0, 800])) + bytes(800), "B02 in 800 bytes, expected 28800"),
 }
 
@@ -147,10 +152,7 @@ def test_a_truncated_environment_is_refused_before_it_is_mapped(reben_lmdb: Path
 
 
 def test_damaged_pages(reben_lmdb: Path, lmdb_copy: Path) -> None:
-    """A flipped bit in a page of the tree is refused or has no effect. Each is tried in a process of its own.
-
-    LMDB is in C, and its assertions abort the process after 3 of 1,500 such flips, but after none of these 40.
-    """
+    """A flipped bit in a page of the tree is refused or has no effect. Each is tried in a process of its own, as LMDB is in C."""
     raw = (reben_lmdb / "data.mdb").read_bytes()
     starts = range(0, len(raw), 4096)
     tree = [s for s in starts if raw[s : s + 8] == struct.pack("<Q", s // 4096) and raw[s + 10] in (1, 2, 8)]
@@ -173,6 +175,96 @@ def test_damaged_pages(reben_lmdb: Path, lmdb_copy: Path) -> None:
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert set(codes) <= {0, 1, 2}
     assert codes.count(2) > 5
+
+
+def test_pages_are_checked_before_lmdb_reads_them(reben_lmdb: Path, lmdb_copy: Path) -> None:
+    """Nothing but an error comes from a tree of which bytes were changed; the keys of one that is taken lie inside the file."""
+    environment = LmdbEnvironment(lmdb_copy)
+    with environment.reading() as transaction:
+        expected = {bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)}
+    assert environment.keys() == expected
+    raw = (reben_lmdb / "data.mdb").read_bytes()
+    tree = [s for s in range(8192, len(raw), 4096) if raw[s + 10] in (1, 2) and not raw[s + 11]]
+    rng = random.Random(2)
+    refusals = 0
+    for _ in range(150):
+        data = bytearray(raw)
+        at = rng.choice(tree) + rng.randrange(60)
+        data[at] = rng.choice([data[at] ^ 1 << rng.randrange(8), 0, 255])
+        (lmdb_copy / "data.mdb").write_bytes(data)
+        try:
+            LmdbEnvironment(lmdb_copy).keys()
+        except BadStore as error:
+            assert "is a damaged LMDB environment: it has a damaged" in str(error)  # noqa: PT017
+            refusals += 1
+    assert 30 < refusals < 150
+
+
+CRAFTED = {  # by name: the change of a page, from its byte 8 on
+    "a value beyond the file": ("leaf", lambda page, node: struct.pack_into("<Q", page, _value(page, node), 10**6)),
+    "a value that ends beyond the file": ("leaf", lambda page, node: struct.pack_into("<HH", page, node, 0, 60000)),
+    "a value inside a page beyond its end": ("leaf", lambda page, node: struct.pack_into("<H", page, node + 4, 0)),
+    "a table in a value": ("leaf", lambda page, node: struct.pack_into("<H", page, node + 4, 2)),
+    "a long key": ("leaf", lambda page, node: struct.pack_into("<H", page, node + 6, 65535)),
+    "a node outside the page": ("leaf", lambda page, node: struct.pack_into("<H", page, 16, 65000)),
+    "many nodes": ("leaf", lambda page, node: struct.pack_into("<H", page, 12, 65000)),
+    "a page of another kind": ("leaf", lambda page, node: struct.pack_into("<H", page, 10, 0x22)),
+    "a child beyond the file": ("branch", lambda page, node: struct.pack_into("<HHH", page, node, 0, 9, 9)),
+    "a circle": ("branch", lambda page, node: struct.pack_into("<HHH", page, node, *_number(page), 0)),
+}
+
+
+def _value(page: bytearray, node: int) -> int:
+    return node + 8 + struct.unpack_from("<H", page, node + 6)[0]
+
+
+def _number(page: bytearray) -> tuple[int, int]:
+    return struct.unpack_from("<HH", page)
+
+
+@pytest.fixture(scope="module")
+def two_levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment whose tree has a branch page, and values in pages of their own."""
+    path = tmp_path_factory.mktemp("levels") / "lmdb"
+    put(path, {f"{k:0100d}": bytes(3000) for k in range(100)})
+    return path
+
+
+@pytest.mark.parametrize("case", CRAFTED)
+def test_crafted_pages_are_refused(case: str, two_levels: Path, tmp_path: Path) -> None:
+    kind, change = CRAFTED[case]
+    shutil.copytree(two_levels, tmp_path / "lmdb")
+    assert len(LmdbEnvironment(two_levels).keys()) == 100
+    data = bytearray((two_levels / "data.mdb").read_bytes())
+    root = LmdbEnvironment(two_levels)._pages.root
+    (first,) = struct.unpack_from("<H", data, root * 4096 + 16)
+    (leaf,) = struct.unpack_from("<H", data, root * 4096 + first)
+    start = 4096 * (root if kind == "branch" else leaf)
+    page = data[start : start + 4096]
+    change(page, struct.unpack_from("<H", page, 16)[0])
+    assert page != data[start : start + 4096]
+    data[start : start + 4096] = page
+    (tmp_path / "lmdb" / "data.mdb").write_bytes(data)
+    with pytest.raises(BadStore, match="is a damaged LMDB environment: it"):
+        LmdbEnvironment(tmp_path / "lmdb").keys()
+
+
+def test_an_environment_that_changes_while_it_is_read_is_refused(lmdb_copy: Path) -> None:
+    store = open_store(lmdb_copy)
+    rows = store.patches("train")
+    store.pixels("data_10m", rows)
+    with (lmdb_copy / "data.mdb").open("r+b") as file:
+        file.truncate(file.seek(0, os.SEEK_END) // 2)
+    with pytest.raises(BadStore, match="was changed or replaced while it was being read; start again"):
+        store.pixels("data_10m", rows)
+
+
+def test_metadata_that_would_fill_the_memory_are_refused(lmdb_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reben_metadata, "_MAX_ROWS", 10)
+    refused(lmdb_copy, lmdb_copy / "metadata.parquet", "16 rows of", "expected at most 10 of")
+    (lmdb_copy / "metadata.parquet").unlink()
+    os.mkfifo(lmdb_copy / "metadata.parquet")
+    refused(lmdb_copy, "is an LMDB environment without metadata.parquet")
 
 
 def test_bad_input(lmdb_copy: Path, tmp_path: Path, cli: Cli) -> None:

@@ -156,6 +156,21 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert np.array_equal(open_store(tmp_path / "s.h5").pixels("data_10m"), expected["data_10m"])
 
 
+def test_a_store_that_an_earlier_version_has_begun_is_finished(tmp_path: Path) -> None:
+    """It keeps its format, which has no digests."""
+    path = tmp_path / "s.h5"
+    create_store(path, LAYOUT, table(6), ATTRIBUTES)
+    with h5py.File(path, "r+") as file:
+        del file["digests"]
+    rewrite_attribute(path, "format", 3)
+    columns = content(LAYOUT, 6)
+    with closing(StoreWriter(path)) as writer:
+        writer.put(0, columns)
+        assert "is unfinished" not in refused(path)  # no pending patch, but no seals yet
+        writer.finish()
+    assert np.array_equal(open_store(path).classes, columns["classes"])
+
+
 # ---- what is refused
 
 
@@ -188,7 +203,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "other.h5") == "is an HDF5 file but not a patch store: it has no attribute layout"
     with h5py.File(tmp_path / "later.h5", "w") as file:
         file.attrs.update(layout="{}", format=99)
-    assert refused(tmp_path / "later.h5") == "has format 99, this program reads 2 and 3; prepare it again"
+    assert refused(tmp_path / "later.h5") == "has format 99, this program reads 2 to 4; prepare it again"
     (tmp_path / "folder.h5").mkdir()
     assert "is not a file" in refused(tmp_path / "folder.h5")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from landscale.store import SUPER, PatchStore, Plane, open_store
-from landscale.store.reader import MappedStore
+from landscale.store.reader import Hdf5Store
 from landscale.testing import StoreContract, check_store, make_store, sentinel_planes
 from lmdbs import PATCHES
 from lmdbs import write as write_lmdb
@@ -52,34 +52,34 @@ def test_both_kinds_have_the_same_public_attributes(tmp_path: Path) -> None:
     assert ours == other
 
 
-class OtherPixels(MappedStore):
+class OtherPixels(Hdf5Store):
     """Batches of several patches come in the order of the file."""
 
     def gather(self, rows, into):
         super().gather(np.sort(rows), into)
 
 
-class OneDamaged(MappedStore):
+class OneDamaged(Hdf5Store):
     def damaged(self):
         return ((row, row == 3) for row, _ in super().damaged())
 
 
-class OneUnchecked(MappedStore):
+class OneUnchecked(Hdf5Store):
     def damaged(self):
         return list(super().damaged())[1:]
 
 
-class SameNames(MappedStore):
+class SameNames(Hdf5Store):
     def column(self, key):
         return np.full(len(self.states), "patch") if key == "name" else super().column(key)
 
 
-class AnyColumn(MappedStore):
+class AnyColumn(Hdf5Store):
     def column(self, key):
         return np.zeros(len(self.states)) if key == "no such column" else super().column(key)
 
 
-def another(kind: type[MappedStore]) -> Callable[[PatchStore], PatchStore]:
+def another(kind: type[Hdf5Store]) -> Callable[[PatchStore], PatchStore]:
     return lambda store: kind(**vars(store))
 
 

@@ -33,9 +33,10 @@ def flip(path: Path, at: int, bit: int) -> None:
         file.write(bytes([byte ^ 1 << bit]))
 
 
-BY_PATCH = (
-    "data_10m data_60m classes name split tile crs date country origin snow cloud moments checksum seal".split()  # noqa: SIM905
-)
+PIXELS = ("data_10m", "data_60m")
+READ_BY_VERIFY = ("moments", "checksum", "seal")
+CHECKED = ("classes", "name", "split", "tile", "crs", "date", "country", "origin", "snow", "cloud")
+BY_PATCH = (*PIXELS, *CHECKED, *READ_BY_VERIFY)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def flipped(tmp_path: Path) -> Callable[[int, int], Path]:
     return make
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(
     key=st.sampled_from(BY_PATCH),
     patch=st.sampled_from([0, 1, 2, 3, 5]),
@@ -65,7 +66,13 @@ def test_verify_names_the_patch_of_any_flipped_bit(
 ) -> None:
     begin, each = ranges(tmp_path / "good.h5")[key]
     path = flipped(begin + patch * each + where % each, bit)
-    assert [i for i, damaged in open_store(path).damaged() if damaged] == [patch]
+    store = open_store(path, check=False)
+    assert [i for i, damaged in store.damaged() if damaged] == [patch]
+    assert store.damaged_columns() == (() if key in PIXELS else (key,))
+    if key in CHECKED:
+        assert refused(path).startswith(f"is damaged (checksums differ): {key}; `landscale verify` names the patches")
+    else:
+        open_store(path)
 
 
 @pytest.mark.parametrize("bit", range(8))
@@ -75,15 +82,8 @@ def test_verify_detects_a_flipped_state(
 ) -> None:
     """No patch may disappear; patch 4 is bad and must not become whole."""
     path = flipped(ranges(tmp_path / "good.h5")["state"][0] + patch, bit)
-    try:
-        store = open_store(path)
-    except BadStore as error:
-        assert "pending" in str(error)  # noqa: PT017
-        return
-    assert [i for i, damaged in store.damaged() if damaged] == [patch]
-
-
-PIXELS = ("data_10m", "data_60m", "classes")
+    assert "is damaged (checksums differ): state" in refused(path)
+    assert [i for i, damaged in open_store(path, check=False).damaged() if damaged] == [patch]
 
 
 def everything(path: Path) -> object:
@@ -95,7 +95,7 @@ def everything(path: Path) -> object:
     return store.layout, store.statistics, store.attributes, columns
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(at=st.integers(0, 2**20), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_refused_or_found_or_without_effect(
     flipped: Callable[[int, int], Path], tmp_path: Path, at: int, bit: int
@@ -103,7 +103,8 @@ def test_any_flipped_bit_is_refused_or_found_or_without_effect(
     """In any part of the file, including the structures and attributes of HDF5."""
     path = flipped(at % (tmp_path / "good.h5").stat().st_size, bit)
     try:
-        noticed = any(damaged for _, damaged in open_store(path).damaged())
+        store = open_store(path)
+        noticed = store.damaged_columns() or any(damaged for _, damaged in store.damaged())
     except BadStore:
         return
     if not noticed:
@@ -120,10 +121,66 @@ def test_the_command_names_the_patches_and_ends_with_1(tmp_path: Path, cli: Cli)
     flip(path, places["data_10m"][0] + 3 * places["data_10m"][1] + 5, 3)
     flip(path, places["classes"][0] + 1 * places["classes"][1], 0)
     bad = cli("verify", path, "--json")
-    assert (bad.code, bad.json["damaged"]) == (1, ["pätch_1", "pätch_3"])
+    assert (bad.code, bad.json["damaged"], bad.json["columns"]) == (1, ["pätch_1", "pätch_3"], ["classes"])
     text = cli("verify", path)
     assert text.code == 1
-    assert "damaged: pätch_3" in text.out.splitlines()
+    assert {"damaged: pätch_3", "damaged columns: classes"} < set(text.out.splitlines())
+
+
+def test_a_damaged_name_is_reported_and_refused(tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "s.h5"
+    write(path)
+    begin, each = ranges(path)["name"]
+    flip(path, begin + 2 * each, 7)  # no UTF-8 any more
+    answer = cli("verify", path, "--json")
+    assert (answer.code, answer.json["damaged"], answer.json["columns"]) == (1, [r"\xf0ätch_2"], ["name"])
+    for words in (("info", path), ("train", "--store", path, "--recipe", "demo", "--run", tmp_path / "run")):
+        answer = cli(*words)
+        assert answer.code == 2
+        assert answer.lines == [
+            f"landscale: {path}: is damaged (checksums differ): name; `landscale verify` names the patches;"
+            " copy or prepare it again"
+        ]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_digest_is_reported(tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "s.h5"
+    write(path)
+    begin, each = ranges(path)["digests"]
+    flip(path, begin + 1 * each, 0)
+    answer = cli("verify", path, "--json")
+    assert (answer.code, answer.json["damaged"], answer.json["columns"]) == (1, [], ["name"])
+    flip(path, begin + 1 * each, 0)
+    assert cli("verify", path).code == 0
+    with h5py.File(path, "r+") as file:
+        last = len(file["digests"]) - 1
+    flip(path, begin + last * each, 0)
+    assert "is damaged (checksums differ): attributes" in refused(path)
+    assert cli("verify", path).lines == [
+        f"landscale: {path}: its attributes are damaged (their digest differs); prepare it again"
+    ]
+
+
+@pytest.mark.parametrize("key", ["name", "split", "statistics", "checksum", "classes"])
+def test_stores_of_earlier_formats_are_checked_by_their_seals(key: str, tmp_path: Path, cli: Cli) -> None:
+    """Labels have no checksum of their own there; this is reported once."""
+    path = tmp_path / "s.h5"
+    write(path)
+    with h5py.File(path, "r+") as file:
+        del file["digests"], file.attrs["format"]
+        file.attrs["format"] = 3
+    assert "has format 3, whose labels only `landscale verify` can check" in cli("info", path).lines[0]
+    assert cli("info", path).lines == []
+    assert open_store(path).damaged_columns() == ()
+    begin, each = ranges(path)[key]
+    flip(path, begin + (0 if key == "statistics" else 2 * each), 3)
+    if key == "classes":
+        open_store(path, check=False)
+    else:
+        what = "statistics" if key == "statistics" else "the columns of 1 of 6 patches"
+        assert f"is damaged (checksums differ): {what};" in refused(path)
+    assert cli("verify", path).code == (2 if key == "statistics" else 1)
 
 
 def test_damaged_statistics_are_refused_by_verify(tmp_path: Path, cli: Cli) -> None:

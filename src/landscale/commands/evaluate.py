@@ -34,6 +34,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.models.weights import find_weights, load_model
     from landscale.runtime.documents import write_json
     from landscale.runtime.outputs import check_output
+    from landscale.runtime.progress import console
     from landscale.store import open_store
 
     if options.batch < 1:
@@ -50,9 +51,11 @@ def _evaluate_model(options: argparse.Namespace) -> int:
         scores = evaluate(model.to(local_device(ranks)), store, options.split, ranks, batch=options.batch)
     if not ranks.first:
         return 0
-    target = options.out or (
-        options.model / f"scores-{options.split}.json" if (options.model / "run.json").exists() else None
-    )
-    if target is not None:
-        write_json(target, scores.to_json())
+    if options.out:
+        write_json(options.out, scores.to_json())
+    elif (options.model / "run.json").exists():
+        try:
+            write_json(options.model / f"scores-{options.split}.json", scores.to_json())
+        except OSError as error:  # as on read-only media: the scores are printed all the same
+            console.print(f"{options.model}: the scores are not saved there ({error.strerror})", soft_wrap=True)
     return print_result(options, scores.to_json(), lambda: show_scores(scores))

@@ -35,8 +35,8 @@ class PatchDataset(Dataset[PatchItem]):
         for batch in loader:
             batch["image"], batch["label"]  # (256, 10, 120, 120) and (256, 19)
 
-    Worker processes may be forked or spawned: a pickled dataset holds the store's path, not its pixels. A DataLoader reads a
-    whole batch at once through `__getitems__`.
+    Worker processes may be forked or spawned: a pickled dataset holds the store's path, not its content, and a worker refuses a
+    store that has changed since. A DataLoader reads a whole batch at once through `__getitems__`.
 
     Args:
         store: an open store, or its path.
@@ -99,4 +99,4 @@ class PatchDataset(Dataset[PatchItem]):
         return [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.store.path, *self._arguments)
+        return type(self), (self.store, *self._arguments)

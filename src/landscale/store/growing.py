@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from landscale.errors import BadInput, reason
 from landscale.store.direct import PAGE, DirectFile
 from landscale.store.layout import Layout
-from landscale.store.writer import StoreWriter, dataset_shapes, typed_columns, write_structure
+from landscale.store.structure import dataset_shapes
+from landscale.store.writer import StoreWriter, typed_columns, write_structure
 
 _HEADERS = 1 << 20  # bytes for HDF5's headers, which take about 16 kB
 _GAP = 1 << 16  # bytes between regions, at least: HDF5 places smaller datasets where it has free space
@@ -85,7 +86,7 @@ class GrowingStore:
             BadInput: the disk is full or fails.
         """
         columns = typed_columns(known)
-        shapes = dataset_shapes(self._layout, columns["name"])
+        shapes = dataset_shapes(self._layout, len(columns["name"]), columns["name"].itemsize)
         shapes = {key: shapes[key] for key in self._offsets} | shapes
         template = self._path.with_name(f".{self._path.name}.frame")
         try:

@@ -1,4 +1,4 @@
-"""The patch store: one HDF5 file that many processes write at once and training maps into memory.
+"""The patch store: one HDF5 file that many processes write at once and training reads in any order.
 
 Datasets. N is the number of patches, C the number of classes, "bands" counts all bands of all planes:
 
@@ -17,13 +17,14 @@ Datasets. N is the number of patches, C the number of classes, "bands" counts al
                                                            is that of `statistics`
     statistics                     (bands, 2) float64      mean and standard deviation over the whole patches of the train
                                                            split; NaN without any
+    digests                        (columns + 1,) uint64   xxh3-64 of each dataset in `DIGESTED`, and of the attributes
 
 A patch has the state `pending` until all its bytes are on the disk, then `whole`; or `bad` if its source is damaged, in which
 case its pixels are 0.
 
 Attributes of the file:
 
-    format      3 (this program also reads 2, which lacks `gsd` in `layout`)
+    format      4 (this program also reads 3, which lacks `digests`, and 2, which also lacks `gsd` in `layout`)
     layout      JSON of `Layout`: by plane the key, bands, side in pixels, gsd in metres per pixel and dtype; class names,
                 nomenclature, multi_label
     classes     class names again, as text; each plane has its `bands` in the same form
@@ -31,8 +32,10 @@ Attributes of the file:
     provenance  JSON: source, version, and whether the data are synthetic
 
 Every dataset is contiguous, uncompressed and allocated when the file is created. So it is a plain range of bytes of the file,
-which processes write with `pwrite`, without locks and without HDF5, and which training maps into memory. Text has a fixed
+which processes write with `pwrite` and read with `pread`, without locks and without HDF5. Text has a fixed
 length, because HDF5 stores it in headers that have checksums; text of variable length would be stored in a heap that has none.
+
+Everything but the pixels is compared with `digests` whenever a store is opened. `seal` and `checksum` name the patch of a damage.
 """
 
 from __future__ import annotations
@@ -41,13 +44,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-FORMAT = 3
-READABLE = (2, 3)  # formats that can be opened
+FORMAT = 4
+READABLE = (2, 3, 4)  # formats that can be opened
 SPLITS = ("none", "train", "val", "test")
 STATES = ("pending", "whole", "bad")
 PENDING, WHOLE, BAD = range(3)
@@ -55,6 +60,8 @@ SHARES = ("nodata_share", "cloud_share", "shadow_share", "snow_share")  # column
 COLUMNS = ("name", "split", "state", "tile", "crs", "origin", "date", "country", "snow", "cloud", *SHARES)
 SUPER = "data_super"  # key of the plane with all bands at 10 m, which a store may have besides the native planes
 _GSD_IN_KEY = re.compile(r"data_(\d+)m")
+
+Name = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
 @dataclass(frozen=True)
@@ -64,16 +71,18 @@ class Plane:
     key: name of the dataset. side: side of a patch in pixels. gsd: ground sampling distance in metres per pixel.
 
     Raises:
-        ValueError: gsd is not a positive number.
+        ValueError: gsd is not a positive number, or a band occurs more than once.
     """
 
-    key: str
-    bands: tuple[str, ...]
-    side: int
-    gsd: float
-    dtype: str = "uint16"
+    key: Annotated[str, Meta(pattern=r"^data_[\w.]{1,60}$")]
+    bands: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=4096)]
+    side: Annotated[int, Meta(ge=1, le=1 << 16)]
+    gsd: int | float
+    dtype: Annotated[str, Meta(pattern=r"^(u?int(8|16|32|64)|float(16|32|64))$")] = "uint16"
 
     def __post_init__(self) -> None:
+        if len(set(self.bands)) < len(self.bands):
+            raise ValueError(f"plane {self.key}: a band occurs more than once")
         if not (isinstance(self.gsd, int | float) and 0 < self.gsd < math.inf):
             raise ValueError(f"plane {self.key}: gsd is {self.gsd!r}, expected a positive number of metres per pixel")
 
@@ -92,15 +101,18 @@ class Layout:
     """Planes and classes: everything that determines the shape of a store, except its number of patches.
 
     Raises:
-        ValueError: the planes cover squares of ground of different sizes.
+        ValueError: the planes cover squares of ground of different sizes, or a plane or class occurs more than once.
     """
 
     planes: tuple[Plane, ...]
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[Name, ...], Meta(max_length=1 << 16)]
     nomenclature: str
     multi_label: bool
 
     def __post_init__(self) -> None:
+        for kind, names in (("plane", [plane.key for plane in self.planes]), ("class", self.classes)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"a {kind} occurs more than once")
         sizes = {plane.key: plane.side * plane.gsd for plane in self.planes}
         if any(not math.isclose(size, self.ground, rel_tol=1e-6) for size in sizes.values()):
             found = ", ".join(f"{key} {size:g} m" for key, size in sizes.items())
@@ -122,15 +134,16 @@ class Layout:
         """Read what `to_json` returned. Planes without `gsd`, as format 2 has them, get it from their keys.
 
         Raises:
-            KeyError, TypeError, ValueError: fields are missing, of another type, or contradict each other.
+            ValueError: fields are missing, of another type, out of range, or contradict each other.
         """
-        named = [int(m[1]) for p in content["planes"] if (m := _GSD_IN_KEY.fullmatch(p["key"]))]
-        planes = []
-        for p in content["planes"]:
-            known = _GSD_IN_KEY.fullmatch(p["key"])
-            gsd = int(known[1]) if known else min(named, default=10)  # data_super, data_s1: on the finest grid
-            planes.append(Plane(**{"gsd": gsd, **p, "bands": tuple(p["bands"])}))
-        return cls(**{**content, "planes": tuple(planes), "classes": tuple(content["classes"])})
+        try:
+            planes = msgspec.convert(content.get("planes"), list[dict[str, Any]])
+            known = [_GSD_IN_KEY.fullmatch(str(p.get("key"))) for p in planes]
+            finest = min((int(match[1]) for match in known if match), default=10)  # the grid of data_super and data_s1
+            filled = [{"gsd": int(match[1]) if match else finest, **p} for p, match in zip(planes, known, strict=True)]
+            return msgspec.convert({**content, "planes": filled}, cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error).replace("`", "")) from None
 
     def identity(self) -> dict[str, Any]:
         """The fields of format 2, for digests of a store's content, which are then the same with and without `gsd`."""

@@ -13,10 +13,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import lmdb
 
 from landscale.errors import BadStore, reason
+from landscale.store.file import file_state
+from landscale.store.lmdb_tree import Pages, read_keys
 
 _MAGIC = struct.pack("=I", 0xBEEFC0DE)
 _HEADERS = (16, 24)  # bytes of a page's header in LMDB 0.9 and 1.0; the magic number follows it
@@ -48,7 +51,12 @@ class LmdbEnvironment:
     def __init__(self, path: str | Path) -> None:
         self.path = path = Path(path)
         self.data = path / "data.mdb" if path.is_dir() else path
-        self.transaction = self._check_whole()
+        try:
+            with self.data.open("rb", buffering=0) as file:
+                self._state = file_state(os.fstat(file.fileno()))
+                self.transaction, self._pages = self._check_whole(file)
+        except OSError as error:
+            raise BadStore(self.data, f"cannot be read ({error.strerror})") from None
 
     def __reduce__(self) -> tuple[type[LmdbEnvironment], tuple[Path]]:
         return type(self), (self.path,)
@@ -57,48 +65,61 @@ class LmdbEnvironment:
     def reading(self) -> Iterator[lmdb.Transaction]:
         """A read transaction of the calling thread. Values are buffers in the mapped file, valid until the block ends.
 
+        A file that is cut short during the block ends the process by a signal, as the library maps it.
+
         Raises:
-            BadStore: the environment cannot be opened, or LMDB finds it damaged.
+            BadStore: the environment has changed, cannot be opened, or LMDB finds it damaged.
         """
         try:
+            if file_state(self.data.stat()) != self._state:
+                raise BadStore(self.path, "was changed or replaced while it was being read; start again")
             with _ENVIRONMENTS.reading(self.data) as environment, environment.begin(buffers=True) as transaction:
                 yield transaction
         except (lmdb.Error, OSError, MemoryError) as error:
             raise BadStore(self.path, f"cannot be read by LMDB ({reason(error)})") from None
 
     def keys(self) -> set[bytes]:
-        with self.reading() as transaction:
-            return {bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)}
+        """All keys, once every page of the tree has been checked: to be called before anything is read through LMDB.
 
-    def _check_whole(self) -> int:
-        """Refuse a file that is shorter than its header announces; returns the number of its last transaction."""
+        Raises:
+            BadStore: a page is damaged.
+        """
         try:
-            with self.data.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                head = file.read(64)
-                at = next((at for at in _HEADERS if head[at : at + 4] == _MAGIC), None)
-                if at is None:
-                    raise BadStore(self.path, "is not an LMDB environment in the byte order of this machine")
-                # After the magic number: version, address, map size, two tables of 48 bytes each (the first starts with
-                # the page size), last page, transaction. The first two pages have a copy each; the later transaction is valid.
-                meta_pages = []
-                page = 0
-                for copy in range(2):
-                    file.seek(copy * page + at)
-                    content = file.read(136)
-                    if len(content) < 136:
-                        raise BadStore(self.path, f"is truncated: {self.data.name} has {size} bytes")
-                    (page,) = struct.unpack_from("=I", content, 24)
-                    if content[:4] != _MAGIC or page not in _PAGE_SIZES:
-                        raise BadStore(self.path, "is an LMDB environment whose first pages are damaged")
-                    last, transaction = struct.unpack_from("=QQ", content, 120)
-                    meta_pages.append((transaction, (last + 1) * page))
+            with self.data.open("rb", buffering=0) as file:
+                return read_keys(file.fileno(), self._pages)
         except OSError as error:
             raise BadStore(self.data, f"cannot be read ({error.strerror})") from None
-        transaction, announced = max(meta_pages)
-        if size < announced:
-            raise BadStore(self.path, f"is truncated: {self.data.name} has {size} bytes, its pages need {announced}")
-        return int(transaction)
+        except ValueError as error:
+            raise BadStore(self.path, f"is a damaged LMDB environment: it {error}") from None
+
+    def _check_whole(self, file: BinaryIO) -> tuple[int, Pages]:
+        """Refuse a file that is shorter than its header announces; returns the number of its last transaction."""
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(64)
+        at = next((at for at in _HEADERS if head[at : at + 4] == _MAGIC), None)
+        if at is None:
+            raise BadStore(self.path, "is not an LMDB environment in the byte order of this machine")
+        # After the magic number: version, address, map size, two tables of 48 bytes each (the first starts with the page size,
+        # the second, of the keys, ends with its root), last page, transaction. The first two pages have a copy each; the later
+        # transaction is valid.
+        meta_pages = []
+        page = 0
+        for copy in range(2):
+            file.seek(copy * page + at)
+            content = file.read(136)
+            if len(content) < 136:
+                raise BadStore(self.path, f"is truncated: {self.data.name} has {size} bytes")
+            (page,) = struct.unpack_from("=I", content, 24)
+            if content[:4] != _MAGIC or page not in _PAGE_SIZES:
+                raise BadStore(self.path, "is an LMDB environment whose first pages are damaged")
+            root, last, transaction = struct.unpack_from("=QQQ", content, 112)
+            meta_pages.append((transaction, last, root))
+        transaction, last, root = max(meta_pages)
+        if size < (last + 1) * page:
+            raise BadStore(
+                self.path, f"is truncated: {self.data.name} has {size} bytes, its pages need {(last + 1) * page}"
+            )
+        return int(transaction), Pages(page, at, root, last)
 
 
 class _Opened:

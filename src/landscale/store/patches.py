@@ -20,7 +20,9 @@ from landscale.vocabulary.bands import BANDS
 
 @dataclass(frozen=True)
 class PatchStore(ABC):
-    """A store that is open for reading. It holds no handle of a library, so it works after a fork and can be pickled.
+    """A store that is open for reading. It holds no handle of a library, so it works after a fork.
+
+    Pickled, it holds its path, not its content: another process opens the file again, and refuses one that has changed since.
 
     path: the file or folder. layout: planes and classes. classes: (N, C) uint8 of 0 and 1. splits, states: (N,) uint8, indices
     in `SPLITS` and `STATES`. statistics: by band, mean and standard deviation over the train split; bands that are 0 everywhere
@@ -68,6 +70,10 @@ class PatchStore(ABC):
         Raises:
             BadStore: something that all patches share is damaged.
         """
+
+    def damaged_columns(self) -> tuple[str, ...]:
+        """Which columns, such as `name`, differ from their checksums; none where a store has no checksums of columns."""
+        return ()
 
     @property
     @abstractmethod

@@ -111,6 +111,9 @@ class RebenStore(PatchStore):
             else:
                 yield row, False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path, self.layout.nomenclature, self.attributes["plan"])
+
     def known_statistics(self) -> Mapping[str, tuple[float, float]]:
         assert isinstance(self.statistics, TrainStatistics)
         return self.statistics.cached()
@@ -180,6 +183,14 @@ def open_reben(path: str | Path, labels: str | None = None) -> RebenStore:
         _values=values,
         _columns=columns,
     )
+
+
+def _reopen(path: Path, labels: str, plan: str) -> RebenStore:
+    """The store of another process, whose content had the digest `plan`."""
+    store = open_reben(path, labels)
+    if store.attributes["plan"] != plan:
+        raise BadStore(path, "was changed or replaced while it was being read; start again")
+    return store
 
 
 def patch_values(store: RebenStore) -> PatchValues:

@@ -17,6 +17,7 @@ import numpy as np
 from landscale.store.layout import Plane
 
 _DTYPES = {"uint16": "U16", "float32": "F32"}
+_MAX_HEADER = 1 << 20  # bytes; that of a patch has about 1,000
 _CACHED_HEADERS = 64  # data sets written by one program have a few different headers
 
 
@@ -52,7 +53,10 @@ class SafetensorsDecoder:
         Raises:
             ValueError: the value is damaged; the message completes a sentence that names the value.
         """
-        header = value[: 8 + int.from_bytes(value[:8], "little")].tobytes()
+        announced = int.from_bytes(value[:8], "little")
+        if _MAX_HEADER < announced <= len(value):
+            raise ValueError(f"has a header of {announced:,} bytes, expected at most {_MAX_HEADER:,}")
+        header = value[: 8 + announced].tobytes()
         size, pieces = self._known.get(header) or self._parse_new(header, value)
         if len(value) != size:
             raise ValueError(f"has {len(value)} bytes, its header announces {size}")

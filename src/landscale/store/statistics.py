@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import xxhash
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput
-from landscale.runtime.documents import read_json, write_json
+from landscale.runtime.documents import read_json, typed, write_json
 from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import progress_bar
 from landscale.store.band_sums import moments
@@ -20,6 +25,19 @@ from landscale.store.layout import Layout
 Gather = Callable[[NDArray[np.int64], Mapping[str, NDArray[np.generic]]], None]
 PART = 4096  # patches whose moments are added at once
 _CHUNK = 64  # patches read at once
+
+
+@dataclass(frozen=True)
+class _Cached:
+    """The content of `NAME.statistics.json`. digest: xxh3-64 of `statistics`, in hexadecimal."""
+
+    plan: str
+    statistics: dict[str, tuple[Annotated[float, Meta(ge=-1e12, le=1e12)], Annotated[float, Meta(ge=0, le=1e12)]]]
+    digest: str
+
+
+def _digest(statistics: Mapping[str, tuple[float, float]]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(statistics, sort_keys=True).encode())
 
 
 def mean_and_deviation(parts: Iterable[NDArray[np.float64]], pixels: Sequence[int]) -> NDArray[np.float64]:
@@ -82,12 +100,11 @@ class TrainStatistics(Mapping[str, tuple[float, float]]):
         if self._values is not None:
             return self._values
         try:
-            content = read_json(self._file)
-            if content["plan"] == self._plan:
-                return {str(band): (float(mean), float(std)) for band, (mean, std) in content["statistics"].items()}
-        except (BadInput, KeyError, TypeError, ValueError, AttributeError):
-            pass  # missing, or of another version: computed again
-        return {}
+            content = typed(self._file, read_json(self._file), _Cached, "statistics of a store")
+        except BadInput:
+            return {}  # missing, damaged or of another version: computed again
+        known = content.plan == self._plan and content.digest == _digest(content.statistics)
+        return content.statistics if known and set(content.statistics) <= set(self._layout.bands) else {}
 
     def _all(self) -> dict[str, tuple[float, float]]:
         if self._values is None:
@@ -99,7 +116,7 @@ class TrainStatistics(Mapping[str, tuple[float, float]]):
         pairs = zip(self._layout.bands, mean_and_deviation(self._parts(), pixels).tolist(), strict=True)
         values = {band: (m, s) for band, (m, s) in pairs if np.isfinite(m) and (m, s) != (0, 0)}
         with suppress(OSError):
-            write_json(self._file, {"plan": self._plan, "statistics": values})
+            write_json(self._file, {"plan": self._plan, "statistics": values, "digest": _digest(values)})
         return values
 
     def _parts(self) -> Iterator[NDArray[np.float64]]:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from landscale.errors import BadInput, reason
 from landscale.runtime.files import exclusive_lock, sync
 from landscale.runtime.portability import reserve_space
-from landscale.store.checksums import seals
+from landscale.store.checksums import digests, seals
 from landscale.store.direct import PAGE, DirectFile
-from landscale.store.layout import FORMAT, SHARES, SPLITS, STATES, WHOLE, Layout
+from landscale.store.file import StoreFile
+from landscale.store.layout import FORMAT, SHARES, SPLITS, WHOLE, Layout
 from landscale.store.statistics import PART, mean_and_deviation
-
-_TEXT = {"tile": 8, "crs": 16, "date": 20, "country": 40}
+from landscale.store.structure import TEXT, dataset_shapes, read_structure
 
 
 def create_store(
@@ -39,7 +39,7 @@ def create_store(
     """
     path = Path(path)
     columns = typed_columns(columns)
-    shapes = dataset_shapes(layout, columns["name"])
+    shapes = dataset_shapes(layout, len(columns["name"]), columns["name"].itemsize)
     size = sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
     temporary = path.with_name(
         f".{path.name}.new"
@@ -62,7 +62,7 @@ def create_store(
 def typed_columns(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Columns with the dtypes of the store; missing `SHARES` are filled with NaN."""
     columns = {key: np.full(len(columns["name"]), np.nan) for key in SHARES} | dict(columns)
-    dtypes = {"name": str, **dict.fromkeys(_TEXT, str), **dict.fromkeys(SHARES, np.float32)}
+    dtypes = {"name": str, **dict.fromkeys(TEXT, str), **dict.fromkeys(SHARES, np.float32)}
     return {
         key: _texts(list(v)) if dtypes.get(key) is str else np.asarray(v, dtypes.get(key, np.uint8))
         for key, v in columns.items()
@@ -72,27 +72,6 @@ def typed_columns(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]
 def _reserve(path: Path, size: int) -> None:
     with path.open("ab") as file:
         reserve_space(file.fileno(), size)
-
-
-def dataset_shapes(layout: Layout, names: NDArray[np.bytes_]) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and dtype of every dataset, in the order in which they are placed in the file."""
-    n, bands = len(names), len(layout.bands)
-    return {
-        **{plane.key: ((n, *plane.shape), plane.dtype) for plane in layout.planes},
-        "classes": ((n, len(layout.classes)), np.uint8),
-        "name": ((n,), names.dtype),
-        "split": ((n,), h5py.enum_dtype({s: k for k, s in enumerate(SPLITS)}, basetype="u1")),
-        **{key: ((n,), f"S{length}") for key, length in _TEXT.items()},
-        "origin": ((n, 2), np.float64),
-        "snow": ((n,), np.uint8),
-        "cloud": ((n,), np.uint8),
-        **dict.fromkeys(SHARES, ((n,), np.float32)),
-        "moments": ((n, bands, 2), np.float64),
-        "checksum": ((n,), np.uint64),
-        "seal": ((n + 1,), np.uint64),
-        "statistics": ((bands, 2), np.float64),
-        "state": ((n,), h5py.enum_dtype({s: k for k, s in enumerate(STATES)}, basetype="u1")),
-    }
 
 
 def write_structure(
@@ -162,18 +141,15 @@ class StoreWriter:
     """Writes patches of a store that `create_store` made. Any number of writers, in any processes, may write disjoint patches.
 
     Raises:
-        BadInput: the store is missing or cannot be opened.
+        BadInput: the store is missing, cannot be opened, or is none.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._path = path = Path(path)
+        if not path.is_file():
+            raise BadInput(path, "no such store")
+        self._places = read_structure(path).places
         try:
-            with h5py.File(path, "r") as file:
-                self._places = {
-                    key: (file[key].id.get_offset(), file[key].dtype, int(np.prod(file[key].shape[1:], dtype=np.int64)))
-                    for key in file
-                }
-                self._patches = len(file["state"])
             self._file = DirectFile(path)
         except OSError as error:
             raise BadInput(path, f"cannot be opened ({reason(error)})") from None
@@ -187,26 +163,26 @@ class StoreWriter:
         self._file.sync()
         self._write("state", start, state)
         for key, values in columns.items():
-            offset, dtype, items = self._places[key]
-            size = items * dtype.itemsize
-            self._file.drop_from_cache(offset + start * size, len(values) * size)
+            place = self._places[key]
+            self._file.drop_from_cache(place.offset + start * place.row_bytes, len(values) * place.row_bytes)
 
     def states(self) -> NDArray[np.uint8]:
         """The states of all patches (N,), mapped: the array shows what any writer has written."""
-        offset, dtype, _ = self._places["state"]
-        return np.memmap(self._path, dtype, "r", offset, (self._patches,))
+        place = self._places["state"]
+        return np.memmap(self._path, place.dtype, "r", place.offset, place.shape)
 
     def finish(self) -> None:
-        """Write the statistics of the train split and the seals, once all patches are written, and bring the file to the disk."""
+        """Write the statistics of the train split, the seals and the digests, once all patches are written, and sync the file."""
         self._write("statistics", 0, train_statistics(self._path))
-        with h5py.File(self._path, "r") as file:
-            found = seals(file)
-        self._write("seal", 0, found)
+        structure, file = read_structure(self._path), StoreFile(self._path, changes=True)
+        self._write("seal", 0, seals(file, structure))
+        if "digests" in self._places:  # not in a store that an earlier version has begun
+            self._write("digests", 0, np.array([*digests(file, structure).values()], np.uint64))
         self._file.sync(metadata=True)
 
     def _write(self, key: str, start: int, values: NDArray[np.generic]) -> None:
-        offset, dtype, items = self._places[key]
-        self._file.write(np.ascontiguousarray(values, dtype=dtype), offset + start * items * dtype.itemsize)
+        place = self._places[key]
+        self._file.write(np.ascontiguousarray(values, dtype=place.dtype), place.offset + start * place.row_bytes)
 
     def close(self) -> None:
         self._file.close()
@@ -214,9 +190,10 @@ class StoreWriter:
 
 def train_statistics(path: str | Path) -> NDArray[np.float64]:
     """Mean and standard deviation of each band over the whole patches of the train split (bands, 2); NaN without any."""
-    with h5py.File(path, "r") as file:
-        planes = json.loads(file.attrs["layout"])["planes"]
-        chosen = np.flatnonzero((file["split"][...] == SPLITS.index("train")) & (file["state"][...] == WHOLE))
-        parts = (chosen[k : k + PART] for k in range(0, len(chosen), PART))
-        moments = (file["moments"][rows[0] : rows[-1] + 1][rows - rows[0]] for rows in parts)
-        return mean_and_deviation(moments, [p["side"] ** 2 for p in planes for _ in p["bands"]])
+    structure, file = read_structure(Path(path)), StoreFile(Path(path), changes=True)
+    places, planes = structure.places, structure.attributes.layout.planes
+    splits, states = file.rows(places["split"]), file.rows(places["state"])
+    chosen = np.flatnonzero((splits == SPLITS.index("train")) & (states == WHOLE))
+    parts = (chosen[k : k + PART] for k in range(0, len(chosen), PART))
+    moments = (file.rows(places["moments"], rows[0], rows[-1] + 1)[rows - rows[0]] for rows in parts)
+    return mean_and_deviation(moments, [p.side**2 for p in planes for _ in p.bands])

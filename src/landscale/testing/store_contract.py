@@ -165,6 +165,7 @@ class StoreContract:
         found = list(store.damaged())
         assert [row for row, _ in found] == np.flatnonzero(store.states == WHOLE).tolist()
         assert not any(damaged for _, damaged in found)
+        assert store.damaged_columns() == ()
         assert store.proof
 
     def test_the_summary_is_json(self, store: PatchStore) -> None:
