@@ -90,7 +90,7 @@ def _open_mapped(path: Path, *, unfinished: bool) -> MappedStore:
         if "layout" not in file.attrs:
             raise BadStore(path, "is an HDF5 file but not a patch store: it has no attribute layout")
         if file.attrs["format"] not in READABLE:
-            readable = " and ".join(str(number) for number in READABLE)
+            readable = f"{READABLE[0]} to {READABLE[-1]}"
             raise BadStore(path, f"has format {file.attrs['format']}, this program reads {readable}; prepare it again")
         texts = {key: file.attrs.get(key, b"").decode() for key in ("layout", "plan", "provenance")}
         layout = Layout.from_json(json.loads(texts["layout"]))
