@@ -6,6 +6,7 @@ pictures: how a picture was stretched is not recorded, so they cannot be convert
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 Unit = Literal["digital number", "reflectance", "8-bit", "dB", "unknown"]
@@ -46,6 +47,21 @@ def conversion(found: Unit, expected: Unit) -> float | None:
     return None
 
 
-def common(units: set[Unit]) -> Unit:
-    """The unit that all have, or `unknown` if they differ."""
-    return next(iter(units)) if len(units) == 1 else "unknown"
+def differ(one: object, other: object) -> bool:
+    """Whether two levels are recorded and differ; pictures and radar have none."""
+    return (one, other) in (("L1C", "L2A"), ("L2A", "L1C"))
+
+
+def common_level(levels: Iterable[Level]) -> Level:
+    """The level that all have, or `unknown` if they differ."""
+    found = set(levels)
+    return found.pop() if len(found) == 1 else "unknown"
+
+
+def contradicts(unit: Unit, low: float, high: float, *, whole: bool) -> bool:
+    """Whether pixels from `low` to `high` cannot be in a unit. whole: whether all of them are integers."""
+    if unit == "unknown":
+        return False
+    least, largest = RANGES[unit]
+    fractions = unit == "digital number" and not whole and high <= RANGES["reflectance"][1]
+    return not least <= low <= high <= largest or fractions
