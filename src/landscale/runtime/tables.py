@@ -46,6 +46,7 @@ def show_weights(config: dict[str, Any]) -> None:
     _console.print(
         f"  input {config['side']}×{config['side']} px, {config['upsample']}; digest {config['digest'][:12]}"
     )
+    _console.print(f"  unit: {', '.join(sorted({*config['units'].values()}))}; level: {config['level']}")
     for key, value in headline(scores).items():
         _console.print(f"  {scores['split']} {key} {value:.4f}")
 
@@ -53,6 +54,7 @@ def show_weights(config: dict[str, Any]) -> None:
 def show_networks(config: dict[str, Any]) -> None:
     """Print a description of super-resolution weights."""
     _console.print(f"{config['model']}: {config['parameters']:,} parameters; digest {config['digest'][:12]}")
+    _console.print(f"  unit: {config.get('unit', 'unknown')}; level: {config.get('level', 'unknown')}")
     for gsd, network in config["networks"].items():
         _console.print(f"  {gsd} → 10m: {', '.join(network['outputs'])}")
 
@@ -64,6 +66,8 @@ def show_scene(summary: dict[str, Any]) -> None:
         offset = ", offset unknown (no processing baseline), 0 is assumed"
     _console.print(f"{summary['path']}: {', '.join(summary['bands'])}")
     _console.print(f"  {summary['width']}×{summary['height']} px at {summary['pixel']:g} m, {summary['crs']}{offset}")
+    converted = ", converted into digital numbers" if summary["unit"] == "reflectance" else ""
+    _console.print(f"  unit: {summary['unit']}{converted}; level: {summary['level']}")
 
 
 def show_models(rows: list[dict[str, Any]], bands: int, classes: int) -> None:
