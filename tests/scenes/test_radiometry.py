@@ -143,6 +143,12 @@ def test_floats_of_no_unit_of_reflectance_are_refused(tmp_path: Path) -> None:
     assert ".tif: holds values from 0.7" in refused(percent)
     decibels = write_scene(tmp_path / "decibels", (-values / 300).astype(np.float32))
     assert "expected reflectance (0 to 1) or digital numbers" in refused(decibels)
+    twice = write_scene(
+        tmp_path / "twice", (values / 1e4).astype(np.float32), scale=1e-4
+    )  # the scale of the original file
+    assert "holds values from" in refused(twice)
+    empty = write_scene(tmp_path / "empty", np.zeros_like(values, np.float32))
+    assert not read(empty).any()
     fill = (values / 1e4).astype(np.float32)
     fill[0, 5, 5] = -9999
     assert "declare it (gdal_edit.py -a_nodata)" in refused(write_scene(tmp_path / "fill", fill))

@@ -116,7 +116,7 @@ def predict(
     product = open_scene(Path(scene), offset)
     with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(product, d.bands) as pixels, ExitStack() as stack:
         pixels.check_offset()
-        if not product.offset_known and product.unit != "8-bit":
+        if not product.offset_known and product.unit in ("digital number", "unknown"):
             console.print(
                 f"{product.folder}: no processing baseline found, so the digital numbers are taken as they are"
             )

@@ -62,7 +62,7 @@ def show_networks(config: dict[str, Any]) -> None:
 def show_scene(summary: dict[str, Any]) -> None:
     """Print `Scene.summary`."""
     offset = f", offset {summary['offset']} of its processing baseline is subtracted" if summary["offset"] else ""
-    if not summary["offset_known"]:
+    if not summary["offset_known"] and summary["unit"] in ("digital number", "unknown"):
         offset = ", offset unknown (no processing baseline), 0 is assumed"
     _console.print(f"{summary['path']}: {', '.join(summary['bands'])}")
     _console.print(f"  {summary['width']}×{summary['height']} px at {summary['pixel']:g} m, {summary['crs']}{offset}")

@@ -27,6 +27,9 @@ _NAME = re.compile(r"(?:S2[A-D]_MSI|(?=L.._T\d\d[A-Z]{3}))(L1C|L2A)_")  # of a p
 _DEPTH = 6  # folders from the bands up to their product
 _WINDOW, _PLACES = 128, (0.1, 0.5, 0.9)  # px of a sampled window, and where its centre lies in a raster
 _BRIGHTEST = 2.0  # reflectance: 99% of the pixels are darker than this; sunlit clouds reach 1.5
+_FAINTEST = (
+    0.005  # reflectance: the brightest 1% of water are above this; less was multiplied by a declared scale twice
+)
 _LEAST_NUMBER = 255.0  # the brightest 1% of a scene's digital numbers are above this, a reflectance of 0.0255
 _DARKEST_BAND = 1.0  # the brightest 1% of a band's digital numbers are above this, even in B10
 
@@ -107,14 +110,14 @@ def _by_range(files: Mapping[str, Path], measured: Mapping[str, tuple[float, flo
     lowest = min(measured, key=lambda band: measured[band][0])
     brightest = max(measured, key=lambda band: measured[band][1])
     low, high = measured[lowest][0], measured[brightest][1]
-    if low >= RANGES["reflectance"][0] and high <= _BRIGHTEST:
+    if low >= RANGES["reflectance"][0] and (_FAINTEST <= high <= _BRIGHTEST or low == high == 0):
         return dict.fromkeys(measured, "reflectance")
     if low >= RANGES["digital number"][0] and high > _LEAST_NUMBER:
         return {
             band: "reflectance" if 0 < top <= _DARKEST_BAND else "digital number" for band, (_, top) in measured.items()
         }
     raise BadInput(
-        files[brightest if high > _BRIGHTEST else lowest],
+        files[lowest if low < RANGES["reflectance"][0] else brightest],
         f"holds values from {low:.4g} to {high:.4g}, expected reflectance (0 to 1) or digital numbers (reflectance × 10,000)",
     )
 
