@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from conftest import Cli
+from landscale.datasets.images import ImageReader
+from landscale.datasets.survey import OneByOne, Survey
+from landscale.errors import LandscaleError
 from landscale.scenes.scene import open_scene
+from landscale.store import Layout
+from landscale.store.planes import SENTINEL2
+from landscale.superres.stored import with_upsampled
 from landscale.superres.train import train_superres
 from landscale.superres.weights import load_networks, save_networks
 from sharpening import random_networks, read_bands, read_raster, small_shape, write_scene
@@ -84,3 +92,15 @@ def test_older_weights_have_an_unknown_level_and_others_are_refused(tmp_path: Pa
     (tmp_path / "w" / "config.json").write_text(json.dumps(config | {"landscale_format": 1, "level": "L3"}))
     with pytest.raises(Exception, match="L3"):
         load_networks(tmp_path / "w")
+
+
+def test_upsampling_of_a_store_compares_units_and_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_networks(tmp_path / "w", random_networks(0.0), {}, "L1C")
+    layout = Layout(SENTINEL2, ("forest",), "custom", multi_label=True, level="L2A")
+    survey = Survey(layout, pd.DataFrame(), None, OneByOne(ImageReader("data_10m")), {})
+    upsampled = with_upsampled(survey, "dsen2", tmp_path / "w")
+    assert "warning: is of level L2A, but the networks were trained on L1C" in capsys.readouterr().err
+    assert upsampled.layout.planes[-1].unit == "digital number"
+    reflectance = tuple(replace(plane, dtype="float32", unit="reflectance") for plane in SENTINEL2)
+    with pytest.raises(LandscaleError, match="expected digital numbers, found reflectance"):
+        with_upsampled(replace(survey, layout=replace(layout, planes=reflectance)), "bilinear")
