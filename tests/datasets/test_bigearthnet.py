@@ -60,7 +60,8 @@ def test_the_store_has_the_keys_of_sedona_2019(v2: Path, prepared: Prepared) -> 
     }
     for plane in store.layout.planes:
         assert plane.bands == tuple(b for b, gsd in GSD.items() if gsd == PLANES[plane.key])
-        assert plane.dtype == "uint16"
+        assert (plane.dtype, plane.unit) == ("uint16", "digital number")
+    assert store.layout.level == "L2A"
     assert store.classes.shape == (12, 19)
     assert store.summary()["bands"] == list(GSD)
 

@@ -30,6 +30,7 @@ def test_pixels_and_classes_of_the_rgb_images(eurosat: Path, prepared: Prepared)
     assert not store.layout.multi_label
     assert store.summary()["bands"] == ["B02", "B03", "B04"]
     assert store.layout.side == 64
+    assert ({*store.layout.units().values()}, store.layout.level) == ({"8-bit"}, "L1C")
     for name, row in row_of(store).items():
         assert labels(store, row) == {name.split("_")[0]}
         with Image.open(eurosat / name.split("_")[0] / f"{name}.jpg") as image:
@@ -51,6 +52,7 @@ def test_a_folder_a_zip_and_a_parent_folder_give_the_same_store(
 def test_the_13_bands_are_stored_by_name(eurosat_ms: Path, prepared: Prepared, tmp_path: Path) -> None:
     store = open_store(prepared("eurosat", eurosat_ms))
     assert len(store) == 20
+    assert ({*store.layout.units().values()}, store.layout.level) == ({"digital number"}, "L1C")
     assert store.summary()["bands"] == [f"B{k:02d}" for k in range(1, 9)] + ["B8A", "B09", "B10", "B11", "B12"]
     for name, row in row_of(store).items():
         klass, k = name.split("_")

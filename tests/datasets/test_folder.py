@@ -92,6 +92,21 @@ def test_metres_per_pixel_are_assumed_if_the_images_lack_them_and_the_store_reco
     assert survey.provenance["gsd"] == "not in the files; 10 m a pixel are assumed"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale", "expected"),
+    [("uint8", 1, "8-bit"), ("uint16", 1, "unknown"), ("uint16", 1e-4, "digital number"), ("float32", 1, "unknown")],
+)
+def test_the_unit_is_that_of_the_dtype_and_the_declared_scale(
+    tmp_path: Path, dtype: str, scale: float, expected: str
+) -> None:
+    (tmp_path / "water").mkdir()
+    write_band(tmp_path / "water" / "1.tif", np.ones((3, 8, 8), dtype), (30, 50), 10, 32633)
+    with rasterio.open(tmp_path / "water" / "1.tif", "r+") as file:
+        file.scales = (scale,) * 3
+    (plane,) = folder.survey([(None, tmp_path)]).layout.planes
+    assert plane.unit == expected
+
+
 def test_bands_are_named_by_the_user_or_are_red_green_and_blue(tmp_path: Path, stored: Stored) -> None:
     root = write_classes(tmp_path, described=False)
     check_folder(stored(folder.survey([(None, root)], bands="b2,b8a,b11")))

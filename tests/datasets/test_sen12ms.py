@@ -73,6 +73,8 @@ def test_pixels_of_both_sensors_and_labels(kind: str, triplets: Path, stored: St
     store = stored(sen12ms.survey([(None, triplets)], kind))
     assert store.layout.classes == IGBP10.names
     assert store.layout.multi_label == (kind == "igbp10")
+    assert {plane.key: plane.unit for plane in store.layout.planes} == {"data_10m": "digital number", "data_s1": "dB"}
+    assert store.layout.level == "L1C"
     names = row_of(store)
     for k, (season, scene) in enumerate(SCENES[:7]):
         for patch in (30, 31):

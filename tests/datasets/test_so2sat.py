@@ -33,6 +33,8 @@ def test_pixels_labels_and_splits(tmp_path: Path, stored: Stored) -> None:
     root = write_so2sat(tmp_path / "so2sat", sizes)
     store = stored(so2sat.survey([(None, root)]))
     assert (store.layout.classes, store.layout.multi_label) == (LCZ17.names, False)
+    assert {plane.key: plane.unit for plane in store.layout.planes} == {"data_10m": "digital number", "data_s1": "dB"}
+    assert store.layout.level == "L1C"
     assert store.split_sizes() == {"train": 150, "val": 20, "test": 7}
     names = row_of(store)
     for stem, size in sizes.items():

@@ -89,6 +89,7 @@ def test_pixels_labels_and_splits(tmp_path: Path, stored: Stored) -> None:
     store = stored(torchgeo.survey([(None, Path("Fake")), (None, tmp_path)]))
     assert (store.layout.classes, store.layout.multi_label) == (("sea", "land", "ice"), False)
     assert (store.layout.bands, store.layout.planes[0].dtype) == (("B02", "B8A"), "uint16")
+    assert (store.layout.planes[0].unit, store.layout.level) == ("unknown", "unknown")
     assert store.split_sizes() == Fake.sizes
     for name, row in row_of(store).items():
         split, _, k = name.partition("_")
@@ -113,11 +114,21 @@ def test_a_multi_label_data_set_without_splits(tmp_path: Path, stored: Stored) -
 @pytest.mark.usefixtures("fakes")
 def test_metres_per_pixel_are_those_of_the_data_set_or_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(torchgeo.GSDS, "Fake", 0.5)
+    monkeypatch.setitem(torchgeo.CONTENTS, "Fake", ("digital number", "L1C"))
     known, assumed = (torchgeo.survey([(None, Path(name)), (None, tmp_path)]) for name in ("Fake", "FakeMulti"))
     assert [(plane.key, plane.gsd) for plane in known.layout.planes] == [("data_0.5m", 0.5)]
     assert "gsd" not in known.provenance
+    assert (known.layout.planes[0].unit, known.layout.level) == ("digital number", "L1C")
     assert [(plane.key, plane.gsd) for plane in assumed.layout.planes] == [("data_10m", 10)]
     assert assumed.provenance["gsd"] == "not in the files; 10 m a pixel are assumed"
+
+
+@pytest.mark.usefixtures("fakes")
+def test_whole_numbers_up_to_255_are_those_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [np.full((2, 8, 8), value, np.float32) for value in (0, 255)]
+    monkeypatch.setattr(Fake, "image", lambda _, k: pictures[k % 2])
+    (plane,) = torchgeo.survey([(None, Path("Fake")), (None, tmp_path)]).layout.planes
+    assert (plane.dtype, plane.unit) == ("uint16", "8-bit")
 
 
 @pytest.mark.usefixtures("fakes")

@@ -55,6 +55,7 @@ def test_pixels_classes_and_size_of_ground(tmp_path: Path, stored: Stored) -> No
     assert (store.layout.classes, store.layout.multi_label) == (UCMERCED21.names, False)
     assert store.layout.ground == pytest.approx(256 * 0.3048)  # one foot per pixel
     assert [plane.key for plane in store.layout.planes] == ["data_0.3048m"]
+    assert (store.layout.planes[0].unit, store.layout.level) == ("8-bit", "not applicable")
     assert store.split_sizes() == {"train": 63, "val": 21, "test": 21}
     for c, name in enumerate(UCMERCED21.names):
         for k in range(5):

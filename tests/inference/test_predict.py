@@ -503,10 +503,12 @@ def test_signed_digital_numbers_give_the_same_map(tmp_path):
     assert np.allclose(read_map(tmp_path / "map.tif")[0][0], expected_map(bands["B02"], SIDE, 6, 6), atol=1e-5)
 
 
-def test_reflectances_are_refused(tmp_path):
-    """Reflectances in 0…1 are no digital numbers: the map would be wrong without any warning."""
-    bands = {name: (v / 10_000).astype(np.float32) for name, v in draw_scene(24, 24).items()}
-    assert_refused(tmp_path, write_scene(tmp_path / "scene", bands), r"B02\.tif: .*float32")
+def test_reflectances_in_percent_are_refused(tmp_path):
+    """They are neither digital numbers nor reflectances in 0…1: the map would be wrong without any warning."""
+    bands = {name: (v / 100).astype(np.float32) for name, v in draw_scene(24, 24).items()}
+    assert_refused(
+        tmp_path, write_scene(tmp_path / "scene", bands), r"B02\.tif: holds values from .* expected reflectance"
+    )
 
 
 @pytest.mark.parametrize("same_classifier", [True, False])

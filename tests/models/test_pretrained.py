@@ -204,6 +204,22 @@ def test_landscale_weights_give_the_same_logits_with_more_bands_and_reordered_cl
     assert torch.equal(from_file.network.conv1.weight, model.network.conv1.weight)
 
 
+def test_another_unit_or_level_is_recorded_but_may_be_the_beginning(tmp_path):
+    """The input stage normalises both, but a user should see it."""
+
+    def trained_on(bands, unit, level):
+        model = classifier(bands=bands)
+        model.description = replace(model.description, units=dict.fromkeys(bands, unit), level=level)
+        return model
+
+    save_weights(tmp_path / "w", trained_on(S2[:3], "8-bit", "L1C"), {})
+    done = begin_from(trained_on(S2, "digital number", "L2A"), str(tmp_path / "w"))["done"]
+    assert "its pixels were 8-bit, ours are digital number" in done
+    assert "its pixels were of level L1C, ours are of L2A" in done
+    same = begin_from(trained_on(S2[:3], "8-bit", "L1C"), str(tmp_path / "w"))["done"]
+    assert not any("its pixels" in line for line in same)
+
+
 def test_a_query_head_is_kept_for_the_same_classes_and_fresh_otherwise(tmp_path, rgb):
     def with_query_head(classes=CLASSES):
         model = classifier(classes=classes)

@@ -336,6 +336,7 @@ def test_a_store_of_format_2_opens_with_the_gsd_of_its_keys(
     store = open_store(tmp_path / "s.h5")
     assert tuple(plane.gsd for plane in store.layout.planes) == expected
     assert store.layout.ground == 12 * 10
+    assert ({*store.layout.units().values()}, store.layout.level) == ({"unknown"}, "unknown")
     assert all(np.array_equal(store.pixels(key, np.arange(6)), columns[key]) for key in keys)
 
 
@@ -344,6 +345,20 @@ def test_the_gsd_of_a_store_is_read_back(tmp_path: Path) -> None:
     write(tmp_path / "s.h5", layout)
     found = open_store(tmp_path / "s.h5").layout
     assert (found.planes[0].gsd, found.ground) == (0.3048, 8 * 0.3048)
+
+
+def test_units_and_level_are_read_back_and_others_are_refused(tmp_path: Path) -> None:
+    radar = Plane("data_s1", ("VV", "VH"), 8, 10, "float32", "dB")
+    optical = Plane("data_10m", ("B02",), 8, 10, unit="digital number")
+    write(tmp_path / "s.h5", Layout((radar, optical), CLASSES, "custom", True, "L1C"))
+    found = open_store(tmp_path / "s.h5")
+    assert found.layout.units() == {"VV": "dB", "VH": "dB", "B02": "digital number"}
+    assert (found.layout.level, found.summary()["units"]) == ("L1C", {"data_s1": "dB", "data_10m": "digital number"})
+    with pytest.raises(ValueError, match="unit is 'volt'"):
+        Plane("data_10m", ("B02",), 8, 10, unit="volt")  # type: ignore[arg-type]
+    layout = json.dumps(found.layout.to_json() | {"level": "L3"})
+    rewrite_attribute(tmp_path / "s.h5", "layout", np.bytes_(layout))
+    assert "the level is 'L3'" in refused(tmp_path / "s.h5")
 
 
 def test_whole_metres_of_ground_are_an_integer() -> None:

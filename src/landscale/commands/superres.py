@@ -145,7 +145,7 @@ def _convert(options: argparse.Namespace) -> int:
         raise BadInput(options.weights, "exists already, expected a new folder")
     networks = convert_keras(options.files)
     provenance = {"converted_from": [str(path) for path in options.files]}
-    save_networks(options.weights, networks, provenance)
+    save_networks(options.weights, networks, provenance, "L1C")  # of all scenes in Lanaras et al. 2018
     content = {"weights": str(options.weights), "networks": [f"{gsd}m" for gsd in networks], **provenance}
     return print_result(
         options, content, lambda: print(f"{options.weights}: networks for {' and '.join(content['networks'])}")

@@ -1,6 +1,7 @@
 """EuroSAT (Helber et al. 2019): 27,000 patches of 64×64 px of 10 m in ten classes, one folder per class.
 
-RGB: 8-bit JPEGs. MS: 16-bit GeoTIFFs of 13 bands, which the authors resampled to 10 m. Both as a folder or the published zip.
+RGB: 8-bit JPEGs. MS: 16-bit GeoTIFFs of 13 bands, digital numbers, which the authors resampled to 10 m. Both are of
+level 1C, and are read from a folder or the published zip.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from landscale.vocabulary.nomenclatures import EUROSAT10
 
 OPTIONS = (LISTS, SEED)
 SIDE = 64
-RGB = Plane("data_10m", ("B04", "B03", "B02"), SIDE, 10, "uint8")
+RGB = Plane("data_10m", ("B04", "B03", "B02"), SIDE, 10, "uint8", "8-bit")
 # B8A is the last band of the published files, although its wavelength lies between those of B08 and B09.
 MS = Plane(
     "data_10m",
     ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"),
     SIDE,
     10,
+    unit="digital number",
 )
 _PLANES = {".jpg": RGB, ".tif": MS}
 
@@ -58,7 +60,7 @@ def survey(inputs: list[tuple[str | None, Path]], lists: Path | None = None, see
     classes = np.zeros((len(table), len(EUROSAT10.classes)), np.uint8)
     classes[np.arange(len(table)), table["class"]] = 1
     plane = _PLANES[table["suffix"].iloc[0]]
-    layout = Layout((plane,), EUROSAT10.names, EUROSAT10.name, multi_label=False)
+    layout = Layout((plane,), EUROSAT10.names, EUROSAT10.name, multi_label=False, level="L1C")
     provenance = {"source": "eurosat", "version": "RGB" if plane is RGB else "MS"}
     return Survey(layout, table[["name", "location", "split"]], classes, OneByOne(ImageReader(plane.key)), provenance)
 

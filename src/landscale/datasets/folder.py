@@ -5,12 +5,14 @@ in a column `labels` (multi-label: lists in parquet, names separated by `;` or `
 (single-label); without both, every further column is a class of 0 and 1 (multi-label). A column `split` may have train, val or
 test.
 
-Images are GeoTIFF, PNG or JPEG, of uint8, uint16 or float32; they are square, and all of one shape and dtype.
+Images are GeoTIFF, PNG or JPEG, of uint8, uint16 or float32; they are square, and all of one shape and dtype. Their unit is 8-bit
+for uint8, digital numbers for uint16 with a declared scale of 1/10,000, and otherwise unknown.
 Classes are sorted by name. If they are exactly those of a known nomenclature, they get its order and name.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from landscale.datasets.images import (
     ASSUMED_GSD,
     GSD_IS_ASSUMED,
     IMAGE_SUFFIXES,
+    ImageHeader,
     ImageReader,
     name_bands,
     plane_key,
@@ -36,6 +39,7 @@ from landscale.formats.names import check_text
 from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
+from landscale.vocabulary.units import PER_REFLECTANCE, Unit
 
 OPTIONS = (BANDS, LISTS, SEED)
 _DTYPES = ("uint8", "uint16", "float32")
@@ -199,4 +203,12 @@ def _plane(location: str, bands: str | None) -> tuple[Plane, bool]:
         raise BadInput(location, f"is {width}×{height}, expected a square")
     names = name_bands(location, count, header.band_names, bands)
     gsd = header.gsd or ASSUMED_GSD
-    return Plane(plane_key(gsd), names, height, gsd, header.dtype), header.gsd is not None
+    return Plane(plane_key(gsd), names, height, gsd, header.dtype, _unit(header)), header.gsd is not None
+
+
+def _unit(header: ImageHeader) -> Unit:
+    """8-bit for pictures; digital numbers if the file declares 1/10,000 as the factor to reflectance; else unknown."""
+    if header.dtype == "uint8":
+        return "8-bit"
+    declared = math.isclose(header.scale * PER_REFLECTANCE, 1, rel_tol=1e-6)
+    return "digital number" if header.dtype == "uint16" and declared else "unknown"

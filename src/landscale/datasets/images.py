@@ -45,12 +45,14 @@ class ImageHeader:
     dtype: name of the dtype; "a and b" where the bands differ.
     band_names: the description of each band, "" for a band without one; empty for a picture.
     gsd: metres per pixel; None if the file is not georeferenced.
+    scale: the factor from pixels to physical values that a GeoTIFF declares (GDAL's scale of its first band); 1 without one.
     """
 
     shape: tuple[int, int, int]
     dtype: str
     band_names: tuple[str, ...] = ()
     gsd: float | None = None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def _decode_header(location: str, data: bytes) -> ImageHeader:
     with open_raster(location, data) as image:
         names = tuple(name or "" for name in image.descriptions)
         dtypes = " and ".join(sorted({*image.dtypes}))
-        return ImageHeader((image.count, image.height, image.width), dtypes, names, _gsd(image))
+        return ImageHeader((image.count, image.height, image.width), dtypes, names, _gsd(image), image.scales[0])
 
 
 def _gsd(image: Any) -> float | None:

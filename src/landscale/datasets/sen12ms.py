@@ -32,8 +32,8 @@ from landscale.vocabulary.bands import band_set
 from landscale.vocabulary.nomenclatures import IGBP10
 
 SIDE = 256
-S2 = Plane("data_10m", band_set("s2-13").names, SIDE, 10)
-S1 = Plane("data_s1", ("VV", "VH"), SIDE, 10, "float32")
+S2 = Plane("data_10m", band_set("s2-13").names, SIDE, 10, unit="digital number")
+S1 = Plane("data_s1", ("VV", "VH"), SIDE, 10, "float32", "dB")
 SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
 _COLUMN_OF_IGBP = (0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 5, 7, 8, 9)  # column in IGBP10 of IGBP class 1, 2, …, 17
 LABELLED_FROM = 0.1  # least fraction of a patch that a class must cover to be one of its labels
@@ -119,7 +119,7 @@ def survey(
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
     multi_label = labels != SINGLE
-    layout = Layout((S2, S1), IGBP10.names, IGBP10.name, multi_label)
+    layout = Layout((S2, S1), IGBP10.names, IGBP10.name, multi_label, "L1C")
     reader = OneByOne(SEN12MSReader(multi_label))
     return Survey(layout, table, None, reader, {"source": "sen12ms", "version": "2019", "labels": labels or MULTI})
 

@@ -5,7 +5,7 @@ Arrays:
 
     sen1    (N, 32, 32, 8)     float64   VH and VV as complex numbers (0 to 3), intensity after Lee's filter of VH (4) and
                                          VV (5), and an element of the covariance matrix (6, 7)
-    sen2    (N, 32, 32, 10)    float64   reflectance of B02, B03, B04, B05, B06, B07, B08, B8A, B11, B12, all at 10 m
+    sen2    (N, 32, 32, 10)    float64   reflectance of B02, B03, B04, B05, B06, B07, B08, B8A, B11, B12, all at 10 m; level 1C
     label   (N, 17)            float64   one-hot, zones 1 to 10 and A to G
 
 Values in the store are as in those of other data sets: digital numbers (10,000 times the reflectance, rounded and clipped to
@@ -31,8 +31,9 @@ from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import LCZ17
 
 SIDE = 32
-SEN2 = Plane("data_10m", ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"), SIDE, 10)
-SEN1 = Plane("data_s1", ("VV", "VH"), SIDE, 10, "float32")
+_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+SEN2 = Plane("data_10m", _BANDS, SIDE, 10, unit="digital number")
+SEN1 = Plane("data_s1", ("VV", "VH"), SIDE, 10, "float32", "dB")
 _INTENSITIES = [5, 4]  # VV, VH
 _LEAST_INTENSITY = 1e-5  # −50 dB, below what the radar can measure; an intensity may be 0, which has no logarithm
 _SHAPES = {"sen1": (SIDE, SIDE, 8), "sen2": (SIDE, SIDE, 10), "label": (len(LCZ17.classes),)}
@@ -107,7 +108,7 @@ def survey(inputs: list[tuple[str | None, Path]]) -> Survey:
             tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
-    layout = Layout((SEN2, SEN1), LCZ17.names, LCZ17.name, multi_label=False)
+    layout = Layout((SEN2, SEN1), LCZ17.names, LCZ17.name, multi_label=False, level="L1C")
     return Survey(layout, table, np.concatenate(labels), So2SatReader(), {"source": "so2sat", "version": "LCZ42"})
 
 

@@ -28,6 +28,7 @@ from landscale.datasets.survey import OneByOne, PatchDetails, Survey, check_name
 from landscale.errors import BadInput, LandscaleError, UnknownName, reason
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
+from landscale.vocabulary.units import Level, Unit
 
 GSDS = {  # metres per pixel, by data set
     "BigEarthNet": 10.0,
@@ -36,6 +37,16 @@ GSDS = {  # metres per pixel, by data set
     "EuroSATSpatial": 10.0,
     "So2Sat": 10.0,
     "UCMerced": 0.3048,
+}
+# Unit of the pixels and processing level, by data set. The unit of images with bands of both radar and Sentinel-2 is unknown,
+# because a plane has one unit.
+CONTENTS: dict[str, tuple[Unit, Level]] = {
+    "BigEarthNet": ("unknown", "L2A"),
+    "EuroSAT": ("digital number", "L1C"),
+    "EuroSAT100": ("digital number", "L1C"),
+    "EuroSATSpatial": ("digital number", "L1C"),
+    "So2Sat": ("unknown", "L1C"),
+    "UCMerced": ("8-bit", "not applicable"),
 }
 _SPLITS = ("train", "val", "validation", "test")
 _BAND_NAMES = ("bands", "all_bands", "all_band_names", "band_names", "rgb_bands")  # attributes of data sets
@@ -117,7 +128,8 @@ def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed
     check_names(table, root)
     plane, multi_label = _inspect_samples(str(name), root, first, sizes[first], bands)
     known = with_classes(classes)
-    layout = Layout((plane,), classes, known.name if known and known.names == classes else "custom", multi_label)
+    nomenclature = known.name if known and known.names == classes else "custom"
+    layout = Layout((plane,), classes, nomenclature, multi_label, CONTENTS.get(str(name), ("unknown", "unknown"))[1])
     version = f"{name} by torchgeo {_torchgeo('torchgeo').__version__}"
     reader = OneByOne(TorchGeoReader(str(name), str(root), plane.key))
     provenance = {"source": "torchgeo", "version": version}
@@ -138,7 +150,9 @@ def _inspect_samples(name: str, root: Path, split: str, size: int, bands: str | 
     dtype = "uint16" if all(_is_whole(image) for image in images) else "float32"
     names = name_bands(root, count, _band_names(_dataset(name, str(root), split), count), bands)
     gsd = GSDS.get(name, ASSUMED_GSD)
-    return Plane(plane_key(gsd), names, height, gsd, dtype), label.ndim == 1
+    pictures = dtype == "uint16" and max(image.max() for image in images) <= 255
+    unit = CONTENTS[name][0] if name in CONTENTS else "8-bit" if pictures else "unknown"
+    return Plane(plane_key(gsd), names, height, gsd, dtype, unit), label.ndim == 1
 
 
 def _band_names(dataset: Any, count: int) -> Sequence[str]:

@@ -31,7 +31,7 @@ from landscale.vocabulary.nomenclatures import UCMERCED17, UCMERCED21
 SIDE = 256
 _TOLERANCE = 16  # px by which a side may differ from SIDE
 GSD = 0.3048  # metres per pixel: one foot
-PLANE = Plane(plane_key(GSD), ("B04", "B03", "B02"), SIDE, GSD, "uint8")
+PLANE = Plane(plane_key(GSD), ("B04", "B03", "B02"), SIDE, GSD, "uint8", "8-bit")
 MULTI_LABELS = "LandUse_Multilabeled.txt"
 
 
@@ -88,7 +88,7 @@ def survey(
         classes.append(one_hot if target is UCMERCED21 else _multi_labels(path, table["name"]))
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
-    layout = Layout((PLANE,), target.names, target.name, target.multi_label)
+    layout = Layout((PLANE,), target.names, target.name, target.multi_label, "not applicable")
     provenance = {"source": "uc_merced", "version": target.name}
     return Survey(layout, table, np.concatenate(classes), OneByOne(UCMercedReader()), provenance)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from landscale.distributed import Ranks, local_device
 from landscale.inference.metrics import Scores, compute_scores
 from landscale.loading import batches, evaluation_steps, labelled_patches, targets_by_name
 from landscale.models.classifier import Classifier
+from landscale.models.input_units import compare_units, convert, store_source
 from landscale.models.weights import load_model
-from landscale.runtime.progress import progress_bar
+from landscale.runtime.progress import print_notes, progress_bar
 from landscale.store import PatchStore, open_store
 
 
@@ -38,7 +40,8 @@ def evaluate(
         show: whether to show a progress bar.
 
     Raises:
-        BadInput: there are no weights in the folder, or they are damaged.
+        BadInput: there are no weights in the folder, or they are damaged; or the store's unit cannot be converted into that of
+            the weights (`models.input_units`).
         BadStore: the store cannot be read, or has no patch of the split, lacks a band or a class.
         UnknownName: no split has this name.
     """
@@ -48,17 +51,28 @@ def evaluate(
     patches = labelled_patches(opened, split, d.classes)
     opened.planes_for(d.bands, d.stored)
     targets = targets_by_name(opened, d.classes)[patches]
-    probabilities = infer(classifier, opened, patches, ranks or Ranks(), batch, show=show)
+    ranks = ranks or Ranks()
+    compared = compare_units(d, store_source(opened, d.bands, patches, stored=d.stored))
+    if ranks.first:
+        print_notes(compared.notes)
+    probabilities = infer(classifier, opened, patches, ranks, batch, show=show, factors=compared.factors)
     thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))
     return compute_scores(probabilities, targets, d.classes, thresholds, multi_label=d.multi_label, split=split)
 
 
 def infer(
-    classifier: Classifier, store: PatchStore, patches: NDArray[np.int64], ranks: Ranks, batch: int = 64, *, show: bool
+    classifier: Classifier,
+    store: PatchStore,
+    patches: NDArray[np.int64],
+    ranks: Ranks,
+    batch: int = 64,
+    *,
+    show: bool,
+    factors: Mapping[str, float] | None = None,
 ) -> NDArray[np.float32]:
     """Probabilities (len(patches), C) float32 in 0…1, in the order of `patches`, the same on every rank.
 
-    Each batch is computed by one rank. Puts the classifier into eval mode.
+    Each batch is computed by one rank. Puts the classifier into eval mode. `factors` as for `input_units.convert`.
     """
     device = next(classifier.network.parameters()).device
     no_targets = np.empty((len(store.states), 0), np.uint8)
@@ -71,7 +85,9 @@ def infer(
         done = 0
         rows = [patches[step] for step in steps]
         for part in batches(store, classifier.description.bands, no_targets, rows, device, upsampled=stored):
-            found[done : done + len(part.rows)] = classifier.probabilities(part.planes).cpu().numpy()
+            found[done : done + len(part.rows)] = (
+                classifier.probabilities(convert(part.planes, factors or {})).cpu().numpy()
+            )
             done += len(part.rows)
             ranks.report_progress(-1)
             advance(len(part.rows))

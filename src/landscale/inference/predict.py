@@ -8,7 +8,7 @@ The probabilities of each row of windows are stored until the map is complete, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from math import lcm
@@ -26,11 +26,12 @@ from landscale.distributed import local_device
 from landscale.errors import BadInput, reason
 from landscale.loading import Native
 from landscale.models.classifier import Classifier
+from landscale.models.input_units import compare_units, convert, scene_source
 from landscale.models.weights import find_weights, load_model
 from landscale.runtime.files import atomic_file
 from landscale.runtime.outputs import check_output
 from landscale.runtime.parts import Parts, resumable_parts
-from landscale.runtime.progress import console, progress_bar
+from landscale.runtime.progress import console, print_notes, progress_bar
 from landscale.scenes.scene import ScenePixels, open_scene
 
 BATCH = 64
@@ -104,8 +105,8 @@ def predict(
         offset: the offset that was added to the scene's digital numbers; by default that of its metadata or name.
 
     Raises:
-        BadInput: the weights or the scene cannot be read, the scene lacks bands, or `out` is part of an input, or exists and
-            is not a map.
+        BadInput: the weights or the scene cannot be read, the scene lacks bands or has a unit that cannot be converted into that
+            of the weights, or `out` is part of an input, or exists and is not a map.
     """
     out = Path(out)
     inputs = [scene] if isinstance(model, Classifier) else [scene, find_weights(Path(model))]
@@ -115,10 +116,12 @@ def predict(
     product = open_scene(Path(scene), offset)
     with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(product, d.bands) as pixels, ExitStack() as stack:
         pixels.check_offset()
-        if not product.offset_known:
+        if not product.offset_known and product.unit in ("digital number", "unknown"):
             console.print(
                 f"{product.folder}: no processing baseline found, so the digital numbers are taken as they are"
             )
+        compared = compare_units(d, scene_source(product, pixels))
+        print_notes(compared.notes)
         grid = lcm(*pixels.ratios.values())
         side = max(grid, round(d.ground / pixels.gsd) // grid * grid)
         stride = min(side, max(grid, (stride or side // 2) // grid * grid))
@@ -148,7 +151,7 @@ def predict(
                 file.update_tags(
                     TIFFTAG_SOFTWARE=_SOFTWARE, WINDOW_METRES=side * pixels.gsd, STRIDE_METRES=stride * pixels.gsd
                 )
-                for top, values in _strips(classifier, pixels, done, rows, columns, side, advance):
+                for top, values in _strips(classifier, pixels, done, rows, columns, side, compared.factors, advance):
                     file.write(values, window=Window(0, top, values.shape[2], values.shape[1]))
             rasterio.shutil.copy(
                 plain, temporary, driver="COG", compress="DEFLATE", bigtiff="IF_SAFER", overview_resampling="average"
@@ -185,6 +188,7 @@ def _strips(
     rows: list[int],
     columns: list[int],
     side: int,
+    factors: Mapping[str, float],
     advance: Callable[[int], None],
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield finished rows of the map from top to bottom: index of the first row, and probabilities (C, rows, width)."""
@@ -197,7 +201,7 @@ def _strips(
         probabilities = done.get(str(top))
         if probabilities is None:
             strip = _read_strip(pixels, top, side, across)
-            probabilities = _probabilities(classifier, strip, columns, side, pixels, advance)
+            probabilities = _probabilities(classifier, strip, columns, side, pixels, factors, advance)
             done.put(str(top), probabilities)
         else:
             advance(len(columns))
@@ -241,6 +245,7 @@ def _probabilities(
     columns: list[int],
     side: int,
     pixels: ScenePixels,
+    factors: Mapping[str, float],
     advance: Callable[[int], None],
 ) -> NDArray[np.float32]:
     """Probabilities (n, C) of the n windows of a strip that begin at `columns`."""
@@ -256,6 +261,6 @@ def _probabilities(
             edge = side // ratio
             cut = [[strip[b][:, x // ratio : x // ratio + edge] for b in bands] for x in places]
             planes[tuple(bands)] = torch.from_numpy(np.array(cut)).to(device)
-        found.append(classifier.probabilities(planes).cpu().numpy())
+        found.append(classifier.probabilities(convert(planes, factors)).cpu().numpy())
         advance(len(places))
     return np.concatenate(found)

@@ -1,4 +1,4 @@
-"""A network with its input stage, class names and thresholds; it maps raw digital numbers to probabilities of classes."""
+"""A network with its input stage, class names and thresholds; it maps raw pixels to probabilities of classes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from landscale.models.heads import create_with_head
 from landscale.models.input_stage import InputStage, turn
 from landscale.models.registry import zoo
 from landscale.vocabulary.bands import band
+from landscale.vocabulary.units import Level, Unit
 
 Name = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
@@ -33,7 +34,7 @@ class Description:
         classes: names of the classes, in the order of the network's outputs.
         nomenclature: name of the list of classes, or `custom`.
         multi_label: whether a patch may have several classes.
-        statistics: mean and standard deviation of each band in digital numbers, and of its logarithm (`log B02`) if
+        statistics: mean and standard deviation of each band in its unit, and of its logarithm (`log B02`) if
             `scale` needs it.
         side: pixels a side of the network's input.
         ground: metres a side of the patches in training.
@@ -44,6 +45,8 @@ class Description:
         head_options: options of the head.
         thresholds: one per class in 0…1; empty in a single-label classifier.
         views: number of rotations and reflections of a patch over which probabilities are averaged: 1, 2, 4 or 8.
+        units: unit of each band in training, which is that of `statistics`; a missing one is unknown.
+        level: processing level of the Sentinel-2 products in training.
     """
 
     model: Name
@@ -61,6 +64,8 @@ class Description:
     head_options: Mapping[str, Any] = field(default_factory=dict)
     thresholds: tuple[Annotated[float, Meta(ge=0, le=1)], ...] = ()
     views: int = 1
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    level: Level = "unknown"
 
     def check(self) -> None:
         """Refuse what contradicts itself; the type and range of each field are annotations, which a reader of files checks.
@@ -86,7 +91,7 @@ class Description:
 
 
 class Classifier(nn.Module):
-    """Planes of raw digital numbers → logits (n, C).
+    """Planes of raw pixels, in the units of the description → logits (n, C).
 
     Args:
         description: everything but the parameters.
@@ -121,7 +126,10 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, planes: Native) -> Tensor:
-        """(n, C) float32 in 0…1, the mean over the views of the description. The classifier should be in eval mode."""
+        """(n, C) float32 in 0…1, the mean over the views of the description. The classifier should be in eval mode.
+
+        The planes are in the units of the description; `models.input_units` converts others.
+        """
         values = self.inputs(planes)
         device = values.device.type
         step = 8 // self.description.views

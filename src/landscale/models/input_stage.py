@@ -1,4 +1,4 @@
-"""Compute the input of a network, on the device, from raw digital numbers at native resolution.
+"""Compute the input of a network, on the device, from raw pixels at native resolution.
 
 Bands are normalised (before resampling, when there are fewer numbers) and resampled to one side. The stage is part of
 the classifier and its settings are saved with the weights, so weights are never used with another normalisation.
@@ -19,17 +19,17 @@ from landscale.store import PatchStore
 
 UPSAMPLING = ("bilinear", "bicubic", "nearest", "stored")
 SCALES = ("linear", "log", "both")
-_LOG_RANGE, _LOG_FLOOR = (1.0, 15000.0), 100.0
+_LOG_RANGE, LOG_FLOOR = (1.0, 15000.0), 100.0
 _LIMIT = 5.0  # standard deviations at which values are clipped, unless `scale` is linear
 _LOG_PATCHES = 2048  # patches from which statistics of the logarithm are estimated
 
 
 class InputStage(nn.Module):
-    """Planes of raw digital numbers → (n, bands, side, side) float32, each band near mean 0 and standard deviation 1.
+    """Planes of raw pixels → (n, bands, side, side) float32, each band near mean 0 and standard deviation 1.
 
     Args:
         bands: in the order of the network's channels.
-        statistics: mean and standard deviation of each band, in digital numbers.
+        statistics: mean and standard deviation of each band, in the unit of its pixels.
         side: pixels a side of the output; None: that of the finest plane.
         upsample: how bands are resampled to `side` (`loading.resize`): bilinear (corners not aligned, as in GDAL), bicubic (as in
             TensorFlow), nearest, or stored: the store holds them at 10 m already; other bands are resampled bilinearly.
@@ -102,7 +102,7 @@ class InputStage(nn.Module):
 
 
 def _logarithm(values: Tensor) -> Tensor:
-    return (values.clamp(*_LOG_RANGE) + _LOG_FLOOR).log()
+    return (values.clamp(*_LOG_RANGE) + LOG_FLOOR).log()
 
 
 def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> dict[str, tuple[float, float]]:

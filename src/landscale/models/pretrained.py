@@ -15,6 +15,7 @@ from landscale.models.classifier import Classifier, Description
 from landscale.models.first_convolution import RGB, adapt_weights, channel_names, describe_mapping, map_channels
 from landscale.models.heads import HeadedNetwork
 from landscale.models.pretrained_files import Pretrained, find_pretrained
+from landscale.vocabulary.units import conversion, differ
 
 _NAMED = 3  # tensors that an error message names
 
@@ -58,6 +59,7 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
                 tensors[f"{name}.weight"] = _adapted(init, name, tensors[f"{name}.weight"], matrix)
         done.append(f"first convolution: {describe_mapping(ours, matrix, theirs)}")
 
+    done += _differing_units(found, d)
     prefixes = tuple(f"{head}." for head in heads)
     last = {key for key in own if key.startswith(prefixes)}
     kept = _kept_head(found, tensors, d.classes, last)
@@ -140,6 +142,19 @@ def _channels(
         found.name,
         f"sees {channels:g} channels of unknown bands; expected 3 (RGB), our {len(ours)}, or landscale's weights",
     )
+
+
+def _differing_units(found: Pretrained, d: Description) -> list[str]:
+    """Lines about weights of landscale that were trained on other units or another level.
+
+    They may still be a beginning, because the input stage normalises pixels by the statistics of their own store.
+    """
+    theirs, level = found.config.get("units"), found.config.get("level")
+    pairs = (
+        {(theirs[b], d.units.get(b, "unknown")) for b in d.bands if b in theirs} if isinstance(theirs, dict) else set()
+    )
+    lines = [f"its pixels were {a}, ours are {b}" for a, b in sorted(pairs) if conversion(a, b) is None]
+    return lines + ([f"its pixels were of level {level}, ours are of {d.level}"] if differ(level, d.level) else [])
 
 
 def _adapted(init: str, name: str, weight: Tensor, matrix: Tensor) -> Tensor:

@@ -61,8 +61,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     file = find_weights(path) / "config.json"
     config = read_sealed_config(file, _EXPECTED)
-    _description(file, config)
-    return config
+    description = _description(file, config)
+    units = {band: description.units.get(band, "unknown") for band in description.bands}
+    return config | {"units": units, "level": description.level}  # older weights do not record them
 
 
 def _description(file: Path, config: Mapping[str, Any]) -> Description:
@@ -88,8 +89,8 @@ def check_weights(path: Path) -> dict[str, Any]:
 def load_model(path: str | Path) -> Classifier:
     """Load a classifier: network, input stage, class names and thresholds, in eval mode, on the CPU.
 
-    `model.probabilities(planes)` gives (n, C) float32 in 0…1; `planes` maps tuples of band names to raw digital numbers
-    (n, bands, h, w) at native resolution.
+    `model.probabilities(planes)` gives (n, C) float32 in 0…1; `planes` maps tuples of band names to raw pixels
+    (n, bands, h, w) at native resolution, in the units of `model.description.units`.
 
     Args:
         path: the folder of a run or of weights.
@@ -167,6 +168,7 @@ def _model_card(classifier: Classifier, provenance: dict[str, Any]) -> str:
     table = "\n".join(["| figure | value |", "|---|---|", *lines])
     if note := support_note(scores):
         table += f"\n\n{note.capitalize()}."
+    units = ", ".join(sorted({*d.units.values()})) or "unknown"
     synthetic = "\n\n**Trained on synthetic data: not usable on real scenes.**" if provenance.get("synthetic") else ""
     return f"""---
 library_name: landscale
@@ -177,10 +179,11 @@ tags: [sentinel-2, land-cover, {"multi-label" if d.multi_label else "single-labe
 ```python
 import landscale
 
-model = landscale.load_model("THIS_FOLDER")  # takes raw digital numbers at native resolution
+model = landscale.load_model("THIS_FOLDER")  # takes raw pixels at native resolution
 ```
 
-Bands: {inline(", ".join(d.bands))}. Input {d.side}×{d.side} px, {d.upsample}; statistics and thresholds are in `config.json`.
+Bands: {inline(", ".join(d.bands))}; unit: {units}; level: {d.level}.
+Input {d.side}×{d.side} px, {d.upsample}; statistics and thresholds are in `config.json`.
 Recipe {inline(str(provenance.get("recipe", "?")))}, seed {provenance.get("seed", "?")}.
 
 Scores on the split `{scores.get("split", "?")}` ({scores.get("patches", 0)} patches), at the thresholds of this model:

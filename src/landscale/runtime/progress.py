@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,6 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 console = Console(stderr=True, markup=False, emoji=False)  # names of classes and files are shown as they are
+
+
+def print_notes(lines: Iterable[str]) -> None:
+    """Print lines on stderr, each whole, however narrow the terminal is."""
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

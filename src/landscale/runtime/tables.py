@@ -22,8 +22,9 @@ def show_store(summary: dict[str, Any]) -> None:
     _console.print(f"{summary['path']}{synthetic}: {summary['patches']:,} patches ({splits}{skipped})")
     _console.print(f"  {labels}, {len(summary['classes'])} classes of {summary['nomenclature']}")
     for key, shape in summary["planes"].items():
-        _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}")
-    table = Table("band", "mean", "std", title="train split, digital numbers", title_justify="left")
+        _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}, unit: {summary['units'][key]}")
+    _console.print(f"  level: {summary['level']}")
+    table = Table("band", "mean", "std", title="train split", title_justify="left")
     for band in summary["bands"]:
         if band in summary["statistics"]:
             row = summary["statistics"][band]
@@ -45,6 +46,7 @@ def show_weights(config: dict[str, Any]) -> None:
     _console.print(
         f"  input {config['side']}×{config['side']} px, {config['upsample']}; digest {config['digest'][:12]}"
     )
+    _console.print(f"  unit: {', '.join(sorted({*config['units'].values()}))}; level: {config['level']}")
     for key, value in headline(scores).items():
         _console.print(f"  {scores['split']} {key} {value:.4f}")
     if note := support_note(scores):
@@ -54,6 +56,7 @@ def show_weights(config: dict[str, Any]) -> None:
 def show_networks(config: dict[str, Any]) -> None:
     """Print a description of super-resolution weights."""
     _console.print(f"{config['model']}: {config['parameters']:,} parameters; digest {config['digest'][:12]}")
+    _console.print(f"  unit: {config.get('unit', 'unknown')}; level: {config.get('level', 'unknown')}")
     for gsd, network in config["networks"].items():
         _console.print(f"  {gsd} → 10m: {', '.join(network['outputs'])}")
 
@@ -61,10 +64,12 @@ def show_networks(config: dict[str, Any]) -> None:
 def show_scene(summary: dict[str, Any]) -> None:
     """Print `Scene.summary`."""
     offset = f", offset {summary['offset']} of its processing baseline is subtracted" if summary["offset"] else ""
-    if not summary["offset_known"]:
+    if not summary["offset_known"] and summary["unit"] in ("digital number", "unknown"):
         offset = ", offset unknown (no processing baseline), 0 is assumed"
     _console.print(f"{summary['path']}: {', '.join(summary['bands'])}")
     _console.print(f"  {summary['width']}×{summary['height']} px at {summary['pixel']:g} m, {summary['crs']}{offset}")
+    converted = ", converted into digital numbers" if summary["unit"] == "reflectance" else ""
+    _console.print(f"  unit: {summary['unit']}{converted}; level: {summary['level']}")
 
 
 def show_models(rows: list[dict[str, Any]], bands: int, classes: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,9 @@ from landscale.formats.rasters import raster_driver
 from landscale.formats.walk import files_below
 from landscale.runtime.documents import read_json_object
 from landscale.scenes.matlab import matlab_bands, open_matlab_band
+from landscale.scenes.radiometry import Scaling, find_level, find_unit, has_own_scale, to_digital_numbers
 from landscale.vocabulary.bands import ALIASES, BANDS
+from landscale.vocabulary.units import LEVELS, Level, Unit
 
 _FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_(\d\dm))?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
 _RESOLUTION = re.compile(r"R(\d\dm)", re.IGNORECASE)
@@ -43,12 +45,22 @@ class Scene:
     """The files of a scene by band, and `offset`, which its product has added to the digital numbers.
 
     offset_known: whether the offset was given, or found in names, metadata or files. Otherwise it is taken to be 0.
+    unit: that of the pixels in the files. scalings: the bands that are converted into digital numbers when they are read.
+    level: processing level of the product.
     """
 
     folder: Path
     files: dict[str, Path]
     offset: int
     offset_known: bool = True
+    unit: Unit = "unknown"
+    level: Level = "unknown"
+    scalings: Mapping[str, Scaling] = field(default_factory=dict)
+
+    @property
+    def pixel_unit(self) -> Unit:
+        """The unit of the pixels that `ScenePixels` reads: reflectance has become digital numbers."""
+        return "digital number" if self.unit == "reflectance" else self.unit
 
     def identity(self) -> dict[str, Any]:
         """Path, size and time of change of each band's file, which differ from those of other scenes and after a change."""
@@ -70,6 +82,8 @@ class Scene:
                 "bounds": list(pixels.bounds),
                 "offset": self.offset,
                 "offset_known": self.offset_known,
+                "unit": self.unit,
+                "level": self.level,
             }
 
 
@@ -85,13 +99,14 @@ def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
             the product's metadata, of the baseline in a folder's name, or of the scale and offset in the files.
 
     Raises:
-        BadInput: there is no such folder, no band in it, or several scenes; sources of the offset contradict each other.
+        BadInput: there is no such folder, no band in it, or several scenes; sources of the offset contradict each other;
+            bands have different units, or none of reflectance.
     """
     if offset is not None:
         _checked(Path(folder), offset)
     folder = Path(folder)
     if folder.is_file() and folder.suffix.lower() == ".mat":
-        return Scene(folder, dict.fromkeys(matlab_bands(folder), folder), offset or 0)
+        return Scene(folder, dict.fromkeys(matlab_bands(folder), folder), offset or 0, unit="digital number")
     if not folder.is_dir():
         raise BadInput(folder, "no such scene; expected a folder of band rasters such as B02.tif, or a .mat file")
     found: dict[str, list[Path]] = {}
@@ -103,7 +118,13 @@ def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
         raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
     files = {band: _native(folder, band, paths) for band, paths in found.items()}
     found_offset = _offset(folder, files) if offset is None else offset
-    return Scene(folder, files, found_offset or 0, offset_known=found_offset is not None)
+    level = _noted_level(folder) or find_level(files)
+    unit, scalings = find_unit(files, _open, from_product=found_offset is not None or level != "unknown")
+    if (
+        unit == "reflectance" and offset is None
+    ):  # the offset in a product's name may have been removed in the conversion
+        found_offset = None
+    return Scene(folder, files, found_offset or 0, found_offset is not None, unit, level, scalings)
 
 
 def _native(folder: Path, band: str, paths: list[Path]) -> Path:
@@ -161,7 +182,7 @@ def _declared_offset(files: Mapping[str, Path]) -> int | None:
     for path in files.values():
         try:
             with _open(path) as file:
-                scale, offset = file.scales[0], file.offsets[0]
+                scale, offset = (1, 0) if has_own_scale(file) else (file.scales[0], file.offsets[0])
         except RasterioError as error:
             raise BadInput(path, f"cannot be read ({reason(error)})") from None
         if offset:
@@ -190,6 +211,12 @@ def _offset_of(folder: Path) -> int | None:
 
 def _noted_offset(path: Path) -> int:
     return _checked(path, read_json_object(path, "a note on a scene", ("offset",))["offset"])
+
+
+def _noted_level(folder: Path) -> Level | None:
+    note = folder / NOTE_FILE
+    level = read_json_object(note, "a note on a scene").get("level") if note.is_file() else None
+    return level if level in LEVELS else None
 
 
 def _checked(path: Path, offset: object) -> int:
@@ -284,8 +311,8 @@ class ScenePixels:
     def _check(self, path: Path, file: Any, ratio: int) -> None:
         if path.suffix.lower() != ".mat":
             _check_grid(path, file)
-        if np.dtype(file.dtypes[0]).kind not in "iu":
-            raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected integers (digital numbers)")
+        if np.dtype(file.dtypes[0]).kind not in "iuf":
+            raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected digital numbers or reflectance")
         corner = (file.transform.c, file.transform.f)
         if np.hypot(corner[0] - self.transform.c, corner[1] - self.transform.f) > self.gsd / 2 or file.crs != self.crs:
             raise BadInput(path, f"lies at {corner} in {file.crs}, not where the other bands lie")
@@ -315,7 +342,14 @@ class ScenePixels:
             values = file.read(1, **part)
         except RasterioError as error:
             raise BadInput(path, f"cannot be decoded ({reason(error)})") from None
+        if (scaling := self._scene.scalings.get(band)) is not None:
+            return to_digital_numbers(path, values, file.nodata, scaling)
         return _digital_numbers(path, values, file.nodata)
+
+    def sample(self, band: str) -> NDArray[np.uint16]:
+        """Pixels of a band from all over the scene, as `read` returns them, reduced to at most 512×512."""
+        file = self.files[band]
+        return self._decode(band, out_shape=(min(file.height, 512), min(file.width, 512)))
 
     def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Subtract the product's offset, with 0 as the lower limit; uint16 arrays are changed in place."""
@@ -334,8 +368,8 @@ class ScenePixels:
         if self._scene.offset_known or len(self.files) < _ENOUGH_BANDS or self.width * self.height < _ENOUGH_PIXELS:
             return
         darkest = np.inf
-        for band, file in self.files.items():
-            lit = self._decode(band, out_shape=(min(file.height, 512), min(file.width, 512)))
+        for band in self.files:
+            lit = self.sample(band)
             if (lit > 0).any():
                 darkest = min(darkest, float(np.quantile(lit[lit > 0], _DARKEST)))
         if _SHIFTED[0] <= darkest <= _SHIFTED[1]:

@@ -10,6 +10,7 @@ from landscale.errors import BadInput
 from landscale.scenes.manifest import Manifest, read_manifest
 from landscale.scenes.scene import Scene, ScenePixels, is_resolution_folder, open_scene
 from landscale.vocabulary.bands import ALIASES, BANDS
+from landscale.vocabulary.units import unit_name
 
 SIDE = 120  # side of a patch in pixels of 10 m: 1.2 km
 GRID = 6  # pixels of 10 m: at its multiples, pixels of all bands (10, 20, 60 m) start
@@ -64,6 +65,8 @@ def _open(folder: Path, offset: int | None) -> Tile:
         if path.match("MTD_MSIL*.xml") or (_is_native(path) and not path.exists()):
             manifest.check(path)
     scene = open_scene(folder, offset)
+    if scene.pixel_unit not in ("digital number", "unknown"):
+        raise BadInput(folder, f"holds {unit_name(scene.pixel_unit)}, expected digital numbers or reflectance")
     with ScenePixels(scene, list(scene.files)) as pixels:
         pixels.check_offset()
         for band, ratio in pixels.ratios.items():

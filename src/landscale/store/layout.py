@@ -2,7 +2,7 @@
 
 Datasets. N is the number of patches, C the number of classes, "bands" counts all bands of all planes:
 
-    data_10m, data_20m, data_60m   (N, bands, side, side)  pixels of one plane: digital numbers, in the dtype of the source
+    data_10m, data_20m, data_60m   (N, bands, side, side)  pixels of one plane, in the unit and dtype of the source
     data_s1                        (N, 2, side, side)      where present: Sentinel-1's VV and VH in dB, float32
     data_super                     (N, 12, 120, 120)       where requested: all bands of level 2A, upsampled to 10 m
     classes                        (N, C) uint8            1 for each class of a patch, else 0
@@ -24,9 +24,10 @@ case its pixels are 0.
 
 Attributes of the file:
 
-    format      4 (this program also reads 3, which lacks `digests`, and 2, which also lacks `gsd` in `layout`)
-    layout      JSON of `Layout`: by plane the key, bands, side in pixels, gsd in metres per pixel and dtype; class names,
-                nomenclature, multi_label
+    format      4 (this program also reads 3, which lacks `digests`, and `unit` and `level` in `layout`; and 2, which also
+                lacks `gsd`)
+    layout      JSON of `Layout`: by plane the key, bands, side in pixels, gsd in metres per pixel, dtype and unit; class names,
+                nomenclature, multi_label, level
     classes     class names again, as text; each plane has its `bands` in the same form
     plan        digest of the source and layout: a preparation that was interrupted resumes only with the same plan
     provenance  JSON: source, version, and whether the data are synthetic
@@ -51,6 +52,8 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from landscale.vocabulary.units import LEVELS, UNITS, Level, Unit
+
 FORMAT = 4
 READABLE = (2, 3, 4)  # formats that can be opened
 SPLITS = ("none", "train", "val", "test")
@@ -68,10 +71,11 @@ Name = Annotated[str, Meta(min_length=1, max_length=500)]
 class Plane:
     """One dataset of pixels: bands that share a sampling distance, a side in pixels and a dtype.
 
-    key: name of the dataset. side: side of a patch in pixels. gsd: ground sampling distance in metres per pixel.
+    key: name of the dataset. side: side of a patch in pixels. gsd: ground sampling distance in metres per pixel. unit: that of
+    the pixels, one of `vocabulary.units.UNITS`.
 
     Raises:
-        ValueError: gsd is not a positive number, or a band occurs more than once.
+        ValueError: gsd is not a positive number, a band occurs more than once, or there is no such unit.
     """
 
     key: Annotated[str, Meta(pattern=r"^data_[\w.]{1,60}$")]
@@ -79,10 +83,13 @@ class Plane:
     side: Annotated[int, Meta(ge=1, le=1 << 16)]
     gsd: int | float
     dtype: Annotated[str, Meta(pattern=r"^(u?int(8|16|32|64)|float(16|32|64))$")] = "uint16"
+    unit: Unit = "unknown"
 
     def __post_init__(self) -> None:
         if len(set(self.bands)) < len(self.bands):
             raise ValueError(f"plane {self.key}: a band occurs more than once")
+        if self.unit not in UNITS:
+            raise ValueError(f"plane {self.key}: unit is {self.unit!r}, expected {', '.join(UNITS)}")
         if not (isinstance(self.gsd, int | float) and 0 < self.gsd < math.inf):
             raise ValueError(f"plane {self.key}: gsd is {self.gsd!r}, expected a positive number of metres per pixel")
 
@@ -100,19 +107,25 @@ class Plane:
 class Layout:
     """Planes and classes: everything that determines the shape of a store, except its number of patches.
 
+    level: processing level of the Sentinel-2 products that the patches come from, one of `vocabulary.units.LEVELS`.
+
     Raises:
-        ValueError: the planes cover squares of ground of different sizes, or a plane or class occurs more than once.
+        ValueError: the planes cover squares of ground of different sizes, a plane or class occurs more than once, or there is no
+            such level.
     """
 
     planes: tuple[Plane, ...]
     classes: Annotated[tuple[Name, ...], Meta(max_length=1 << 16)]
     nomenclature: str
     multi_label: bool
+    level: Level = "unknown"
 
     def __post_init__(self) -> None:
         for kind, names in (("plane", [plane.key for plane in self.planes]), ("class", self.classes)):
             if len(set(names)) < len(names):
                 raise ValueError(f"a {kind} occurs more than once")
+        if self.level not in LEVELS:
+            raise ValueError(f"the level is {self.level!r}, expected {', '.join(LEVELS)}")
         sizes = {plane.key: plane.side * plane.gsd for plane in self.planes}
         if any(not math.isclose(size, self.ground, rel_tol=1e-6) for size in sizes.values()):
             found = ", ".join(f"{key} {size:g} m" for key, size in sizes.items())
@@ -131,7 +144,9 @@ class Layout:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` returned. Planes without `gsd`, as format 2 has them, get it from their keys.
+        """Read what `to_json` returned, in any format.
+
+        Planes without `gsd`, as format 2 has them, get it from their keys. Before format 4, units and level are unknown.
 
         Raises:
             ValueError: fields are missing, of another type, out of range, or contradict each other.
@@ -146,16 +161,21 @@ class Layout:
             raise ValueError(str(error).replace("`", "")) from None
 
     def identity(self) -> dict[str, Any]:
-        """The fields of format 2, for digests of a store's content, which are then the same with and without `gsd`."""
+        """The fields of format 2, for digests of a store's content, which are then the same in every format."""
         fields = asdict(self)
+        del fields["level"]
         for plane in fields["planes"]:
-            del plane["gsd"]
+            del plane["gsd"], plane["unit"]
         return fields
 
     @property
     def bands(self) -> tuple[str, ...]:
         """All bands, plane by plane: the order of `moments` and `statistics`."""
         return tuple(band for plane in self.planes for band in plane.bands)
+
+    def units(self) -> dict[str, Unit]:
+        """The unit of each band; of a band in several planes that of the first."""
+        return {band: plane.unit for plane in reversed(self.planes) for band in plane.bands}
 
     @property
     def side(self) -> int:

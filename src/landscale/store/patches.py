@@ -153,6 +153,8 @@ class PatchStore(ABC):
             "bands": [b for b in BANDS if b in self.layout.bands],
             "side": self.layout.side,
             "planes": {p.key: [len(self.states), *p.shape] for p in self.layout.planes},
+            "units": {p.key: p.unit for p in self.layout.planes},
+            "level": self.layout.level,
             "classes": list(self.layout.classes),
             "nomenclature": self.layout.nomenclature,
             "multi_label": self.layout.multi_label,

@@ -24,7 +24,7 @@ from landscale.errors import BadStore
 from landscale.store.layout import SHARES, SPLITS, WHOLE, Layout, Plane
 from landscale.store.lmdb import LmdbEnvironment
 from landscale.store.patches import PatchStore
-from landscale.store.planes import SENTINEL1, SENTINEL2
+from landscale.store.planes import LEVEL, SENTINEL1, SENTINEL2
 from landscale.store.reben_metadata import read_metadata
 from landscale.store.safetensor import SafetensorsDecoder
 from landscale.store.statistics import TrainStatistics
@@ -159,7 +159,11 @@ def open_reben(path: str | Path, labels: str | None = None) -> RebenStore:
     table, classes = table.iloc[order], classes[order]
 
     layout = Layout(
-        tuple(p for _, planes in instrument_keys for p in planes), target.names, target.name, multi_label=True
+        tuple(p for _, planes in instrument_keys for p in planes),
+        target.names,
+        target.name,
+        multi_label=True,
+        level=LEVEL,
     )
     instruments = tuple(Instrument(environment, planes) for _, planes in instrument_keys)
     values = PatchValues(

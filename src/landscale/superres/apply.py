@@ -26,6 +26,7 @@ from landscale.runtime.progress import progress_bar
 from landscale.scenes.scene import NOTE_FILE, ScenePixels, open_scene
 from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of_groups, check_grid, groups_of, read_rows
 from landscale.superres.superresolver import TILE, Superresolver, count_tiles
+from landscale.superres.units import check_units
 
 _PROFILE = {
     "driver": "GTiff",
@@ -64,6 +65,7 @@ def sharpen_scene(superresolver: Superresolver, scene_path: Path, out: Path) -> 
         "source": str(scene_path),
         "bands": list(bands),
         "weights": superresolver.config["digest"],
+        "level": scene.level,
     }
     plan = {**note, **scene.identity(), "rows": TILE}
     with (
@@ -74,10 +76,12 @@ def sharpen_scene(superresolver: Superresolver, scene_path: Path, out: Path) -> 
         ExitStack() as open_files,
     ):
         check_grid(scene, pixels)
+        check_units(scene, pixels, superresolver.level)
         size = {"width": pixels.width, "height": pixels.height}
         files = {}
         for band in bands:
-            georeference = {"crs": pixels.crs, "transform": pixels.transform, "nodata": pixels.files[band].nodata}
+            nodata = None if pixels.files[band].nodata is None else 0  # what its own value has become
+            georeference = {"crs": pixels.crs, "transform": pixels.transform, "nodata": nodata}
             files[band] = open_files.enter_context(
                 rasterio.open(temporary / f"{band}.tif", "w", **_PROFILE, **size, **georeference)
             )

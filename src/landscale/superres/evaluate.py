@@ -16,6 +16,7 @@ from landscale.runtime.progress import progress_bar
 from landscale.scenes.scene import ScenePixels, open_scene
 from landscale.superres.planes import GROUPS, bands_of_groups, check_grid, groups_of, read_rows, upsample
 from landscale.superres.superresolver import Superresolver
+from landscale.superres.units import check_units
 from landscale.superres.wald import degrade
 
 _ROWS = 576  # height of a strip in pixels at 10 m; a multiple of 360 m, to which bands at 60 m are degraded
@@ -71,6 +72,7 @@ def evaluate_on_scene(superresolver: Superresolver, scene_path: Path) -> dict[st
     available = groups_of(scene)
     with ScenePixels(scene, bands_of_groups(available)) as pixels:
         check_grid(scene, pixels)
+        check_units(scene, pixels, superresolver.level)
         figures: dict[str, Any] = {"scene": str(scene_path), "weights": superresolver.config["digest"], "bands": []}
         for gsd in superresolver.networks:
             if gsd in available:

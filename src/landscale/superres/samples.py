@@ -26,15 +26,21 @@ from landscale.models.input_stage import turn
 from landscale.scenes.scene import Scene, ScenePixels, open_scene
 from landscale.superres.network import DIVISOR, NetworkShape, stack_inputs
 from landscale.superres.planes import GROUPS, Planes, bands_of_groups, check_grid, groups_of
+from landscale.superres.units import check_units
 from landscale.superres.wald import degrade
+from landscale.vocabulary.units import Level
 
 
 @dataclass(frozen=True)
 class TrainingArea:
-    """Part of a scene: digital numbers by GSD (bands of the group, h, w), and a cloud mask (h, w) with pixels of 20 m."""
+    """Part of a scene: digital numbers by GSD (bands of the group, h, w), and a cloud mask (h, w) with pixels of 20 m.
+
+    level: processing level of the scene.
+    """
 
     bands: dict[int, NDArray[np.uint16]]
     cloud: NDArray[np.bool_]
+    level: Level = "unknown"
 
 
 PATCH_SIDES = {20: 32, 60: 96}  # pixels of the bands to sharpen, as published
@@ -60,6 +66,7 @@ def read_training_areas(paths: Sequence[Path]) -> list[TrainingArea]:
     for scene in scenes:
         with ScenePixels(scene, bands_of_groups(groups)) as pixels:
             check_grid(scene, pixels)
+            check_units(scene, pixels)
             width, height = pixels.width // unit * unit, pixels.height // unit * unit
             for gsd in groups[1:]:
                 if (min_side := 2 * _border(gsd)) > min(width, height) * 10 // gsd:
@@ -71,7 +78,7 @@ def read_training_areas(paths: Sequence[Path]) -> list[TrainingArea]:
             for top in tops.tolist():
                 strip_cloud = cloud[top // 2 : (top + rows) // 2]
                 if not strip_cloud.all():
-                    areas.append(TrainingArea(_read_bands(pixels, groups, top, rows, width), strip_cloud))
+                    areas.append(TrainingArea(_read_bands(pixels, groups, top, rows, width), strip_cloud, scene.level))
     if not areas:
         raise BadInput(scenes[0].folder, "is completely covered by clouds, according to its scene classification")
     return areas

@@ -17,9 +17,12 @@ from landscale.datasets.sequential import SequentialSurvey
 from landscale.datasets.survey import PatchDetails, Reader, Survey
 from landscale.distributed import local_device
 from landscale.errors import LandscaleError, UnknownName
+from landscale.runtime.progress import print_notes
 from landscale.store import SUPER, Layout, Plane
 from landscale.superres.planes import ESA_ORDER, interpolate
 from landscale.superres.superresolver import Superresolver
+from landscale.superres.units import compare_levels
+from landscale.vocabulary.units import unit_name
 
 S = TypeVar("S", Survey, SequentialSurvey)
 METHODS = ("bilinear", "bicubic", "dsen2")
@@ -48,7 +51,7 @@ class Upsampling:
         planes = list(native.planes)
         index = 1 + max(planes.index(plane) for plane in self.native)
         finest = max(self.native, key=lambda plane: plane.side)
-        planes.insert(index, Plane(SUPER, ESA_ORDER, finest.side, finest.gsd))
+        planes.insert(index, Plane(SUPER, ESA_ORDER, finest.side, finest.gsd, unit=finest.unit))
         return replace(native, planes=tuple(planes))
 
     @property
@@ -93,6 +96,8 @@ def with_upsampled(survey: S, method: str, weights: str | Path | None = None) ->
     filled: dict[str, Any] = {"derive": upsampling, "derived": (SUPER,)}
     if isinstance(survey, Survey):
         filled = {"read": UpsampledReader(survey.read, upsampling)}
+    if upsampling.weights is not None:
+        print_notes(compare_levels("--upsample dsen2", survey.layout.level, _superresolver(upsampling.weights).level))
     provenance = survey.provenance | upsampling.provenance
     return replace(survey, layout=upsampling.layout(survey.layout), provenance=provenance, **filled)
 
@@ -108,4 +113,6 @@ def _upsampling(layout: Layout, method: str, weights: Path | None) -> Upsampling
     present = {band for p in native for band in p.bands}
     if missing := [band for band in ESA_ORDER if band not in present]:
         raise LandscaleError(f"--upsample {method}: the data set lacks {', '.join(missing)}")
+    if other := [p for p in native if p.unit not in ("digital number", "unknown")]:
+        raise LandscaleError(f"--upsample {method}: expected digital numbers, found {unit_name(other[0].unit)}")
     return Upsampling(native, method, weights.resolve() if weights else None)

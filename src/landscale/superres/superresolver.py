@@ -15,6 +15,7 @@ from landscale.errors import LandscaleError
 from landscale.superres.network import DIVISOR, DSen2, stack_inputs
 from landscale.superres.planes import GROUPS, Planes, group_by_gsd, in_esa_order, pad_by_reflection
 from landscale.superres.weights import load_networks
+from landscale.vocabulary.units import Level
 
 TILE = 480  # side in pixels of the input of a network, without the margin; a multiple of 60 m pixels and of TIFF blocks
 _BATCH_PIXELS = TILE**2  # pixels of a batch of small patches
@@ -40,6 +41,12 @@ class Superresolver:
     @property
     def device(self) -> torch.device:
         return next(next(iter(self.networks.values())).parameters()).device
+
+    @property
+    def level(self) -> Level:
+        """Processing level of the scenes in training."""
+        level: Level = self.config.get("level", "unknown")
+        return level
 
     @property
     def margin(self) -> int:

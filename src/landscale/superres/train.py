@@ -20,12 +20,13 @@ from torch import Tensor
 
 from landscale.errors import BadInput, Diverged
 from landscale.models.classifier import reduced_precision
-from landscale.runtime.progress import console, training_bar
+from landscale.runtime.progress import console, print_notes, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.superres.network import DSen2, network_shape
 from landscale.superres.samples import BATCH_SIZES, TrainingArea, draw_batch, read_training_areas
 from landscale.superres.weights import read_superres_config, save_networks
 from landscale.training.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
+from landscale.vocabulary.units import common_level
 
 PLANNED_FRACTION = 0.9  # of the time limit; the rest is for reading, saving, and a machine that becomes slower
 START_UP_SECONDS = 3.0  # reserved for starting and ending the interpreter
@@ -84,6 +85,9 @@ def train_superres(
     checkpoint = weights.with_name(f"{weights.name}.checkpoint")
     tensors, state = _resume(checkpoint, settings)
     areas = read_training_areas(scenes)
+    level = common_level(area.level for area in areas)
+    if {"L1C", "L2A"} <= {area.level for area in areas}:
+        print_notes([f"{weights}: warning: trained on scenes of levels L1C and L2A, between which the bands differ"])
     targets = [gsd for gsd in TIME_FRACTIONS if gsd in areas[0].bands]
     seconds = max(PLANNED_FRACTION * (seconds - START_UP_SECONDS) - (time.monotonic() - begun), 0.0)
     networks = {}
@@ -102,7 +106,7 @@ def train_superres(
         networks[gsd] = trainer.average.module
     provenance = settings | {f"steps_{gsd}m": state.done[str(gsd)].steps for gsd in targets}
     provenance |= {"seconds": round(sum(done.seconds for done in state.done.values()), 1)}
-    save_networks(weights, networks, provenance)
+    save_networks(weights, networks, provenance, level)
     checkpoint.unlink(missing_ok=True)
     return provenance
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from msgspec import Meta
@@ -19,6 +19,7 @@ from landscale.runtime.files import atomic_folder
 from landscale.runtime.sealed_config import check_seal, read_sealed, write_sealed
 from landscale.superres.network import DIVISOR, DSen2, NetworkShape
 from landscale.superres.planes import GROUPS
+from landscale.vocabulary.units import Level
 
 KIND = "superres"
 _EXPECTED = "a description of super-resolution weights"
@@ -35,8 +36,25 @@ class _SavedNetwork:
     blocks: Annotated[int, Meta(ge=0, le=128)]
 
 
-def save_networks(folder: Path, networks: Mapping[int, DSen2], provenance: dict[str, Any]) -> None:
-    """Write the folder, complete or not at all. `provenance` records the scenes and settings of the training."""
+@dataclass(frozen=True)
+class _SavedPixels:
+    """Unit and processing level of the pixels in training, in `config.json`; absent in older weights."""
+
+    unit: Literal["digital number", "unknown"] = "unknown"
+    level: Level = "unknown"
+
+
+def save_networks(
+    folder: Path, networks: Mapping[int, DSen2], provenance: dict[str, Any], level: Level = "unknown"
+) -> None:
+    """Write the folder, complete or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        networks: by the GSD in metres that they sharpen.
+        provenance: scenes and settings of the training.
+        level: processing level of the scenes.
+    """
     tensors = {
         f"{gsd}m.{name}": tensor.detach().cpu().contiguous()
         for gsd, network in networks.items()
@@ -49,6 +67,7 @@ def save_networks(folder: Path, networks: Mapping[int, DSen2], provenance: dict[
             "model": "dsen2",
             "parameters": sum(tensor.numel() for tensor in tensors.values()),
             "divisor": DIVISOR,
+            **asdict(_SavedPixels("digital number", level)),
             "upsample": "bilinear",
             "networks": {f"{gsd}m": _shape_to_json(network.shape) for gsd, network in networks.items()},
             "provenance": provenance,
@@ -90,6 +109,8 @@ def load_networks(folder: Path) -> tuple[dict[int, DSen2], dict[str, Any]]:
     config = read_superres_config(folder)
     file = folder / "model.safetensors"
     _, content = read_sealed(folder, _EXPECTED)
+    saved_pixels = {key: config[key] for key in ("unit", "level") if key in config}
+    config |= asdict(typed(folder / "config.json", saved_pixels, _SavedPixels, _EXPECTED))
     described = typed(folder / "config.json", config.get("networks"), dict[str, _SavedNetwork], _EXPECTED)
     try:
         tensors = load(content)

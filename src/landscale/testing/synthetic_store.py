@@ -31,23 +31,27 @@ from landscale.store import (
     moments,
     open_store,
 )
+from landscale.vocabulary.units import Level, Unit
 
 CLASSES = ("forest", "lake", "town", "wheat")
 SPLIT_SIZES = {"train": 48, "val": 24, "test": 24}
+_UNITS: dict[str, Unit] = {"uint16": "digital number", "uint8": "8-bit"}
 
 
 def sentinel_planes(side: int = 24, dtype: str = "uint16") -> tuple[Plane, ...]:
     """Planes of all level 2A bands. `side` is the number of pixels at 10 m, a multiple of 6."""
     return (
-        Plane("data_10m", ("B02", "B03", "B04", "B08"), side, 10, dtype),
-        Plane("data_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), side // 2, 20, dtype),
-        Plane("data_60m", ("B01", "B09"), side // 6, 60, dtype),
+        Plane("data_10m", ("B02", "B03", "B04", "B08"), side, 10, dtype, _UNITS.get(dtype, "unknown")),
+        Plane(
+            "data_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), side // 2, 20, dtype, _UNITS.get(dtype, "unknown")
+        ),
+        Plane("data_60m", ("B01", "B09"), side // 6, 60, dtype, _UNITS.get(dtype, "unknown")),
     )
 
 
 def rgbn_plane(side: int = 24, dtype: str = "uint16") -> tuple[Plane, ...]:
     """The four bands at 10 m: the fastest store from which classes can be learnt."""
-    return (Plane("data_10m", ("B02", "B03", "B04", "B08"), side, 10, dtype),)
+    return (Plane("data_10m", ("B02", "B03", "B04", "B08"), side, 10, dtype, _UNITS.get(dtype, "unknown")),)
 
 
 def make_store(
@@ -58,6 +62,7 @@ def make_store(
     splits: Mapping[str, int] = SPLIT_SIZES,
     multi_label: bool = True,
     nomenclature: str = "custom",
+    level: Level = "L2A",
     seed: int = 0,
     signal: float = 3.0,
     bad: Sequence[int] = (),
@@ -75,11 +80,12 @@ def make_store(
         bad: indices of patches whose state is bad, as after `--skip-bad`.
         labels: (N, C) of 0 and 1, instead of random ones.
         pixels: by key of a plane (N, bands, side, side), instead of random ones.
+        level: processing level that the store records.
         provenance: fields that are added to the attribute `provenance`.
     """
     path = Path(path)
     planes = tuple(planes) if planes is not None else rgbn_plane()
-    layout = Layout(planes, tuple(classes), nomenclature, multi_label)
+    layout = Layout(planes, tuple(classes), nomenclature, multi_label, level)
     n = sum(splits.values())
     targets = _labels(n, tuple(classes), multi_label, seed) if labels is None else labels.astype(np.uint8)
     content = {

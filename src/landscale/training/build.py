@@ -13,7 +13,7 @@ from landscale.models.input_stage import measure_statistics
 from landscale.models.registry import PATCH_SIDE, fixed_side, zoo
 from landscale.store import PatchStore
 from landscale.training.recipe import Recipe
-from landscale.vocabulary.bands import band_set
+from landscale.vocabulary.bands import BANDS, band_set
 from landscale.vocabulary.headline import HEADLINE
 from landscale.vocabulary.nomenclatures import nomenclature
 
@@ -27,7 +27,12 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     """
     bands = band_set(recipe.bands).names
     store.patches("train")
-    store.planes_for(bands, recipe.upsample == "stored")
+    planes = store.planes_for(bands, recipe.upsample == "stored")
+    units = {band: plane.unit for plane in planes for band in plane.bands if band in bands}
+    if recipe.scale != "linear" and (small := [band for band, unit in units.items() if unit == "reflectance"]):
+        raise LandscaleError(
+            f"--scale {recipe.scale}: {store.path} holds reflectance in {small[0]}, expected digital numbers; use --scale linear"
+        )
     if recipe.labels is None:
         classes, name = store.layout.classes, store.layout.nomenclature
     else:
@@ -52,6 +57,8 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         head=recipe.head,
         head_options=recipe.head_options,
         views=recipe.views,
+        units=units,
+        level=store.layout.level if any(BANDS[band].wavelength for band in bands) else "not applicable",
     )
     torch.manual_seed(recipe.seed)
     classifier = Classifier(description)

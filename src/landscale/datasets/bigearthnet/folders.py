@@ -25,7 +25,7 @@ from landscale.datasets.splits import (
 from landscale.datasets.survey import OneByOne, Survey, acquisition_times, check_names
 from landscale.errors import BadInput
 from landscale.store import Layout
-from landscale.store.planes import SENTINEL2
+from landscale.store.planes import LEVEL, SENTINEL2
 from landscale.store.reben_metadata import read_metadata
 from landscale.vocabulary.nomenclatures import Nomenclature, nomenclature
 
@@ -140,4 +140,5 @@ def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
 
 def layout(target: Nomenclature, with_radar: bool) -> Layout:
     """The store's layout: the planes of Sentinel-2, the plane of Sentinel-1 if wanted, and the classes of `target`."""
-    return Layout(SENTINEL2 + ((RADAR,) if with_radar else ()), target.names, target.name, multi_label=True)
+    planes = SENTINEL2 + ((RADAR,) if with_radar else ())
+    return Layout(planes, target.names, target.name, multi_label=True, level=LEVEL)

@@ -25,10 +25,12 @@ from landscale.datasets.tiles.patch_list import find_patches, read_patch_list
 from landscale.datasets.tiles.quality_masks import FLAGGED_FROM, Limits, mask_fractions
 from landscale.datasets.tiles.reader import TileReader
 from landscale.errors import BadInput, LandscaleError
+from landscale.runtime.progress import print_notes
 from landscale.scenes.tile import SIDE, Tile, open_tiles
 from landscale.store import SHARES, SPLITS, Layout, Plane
 from landscale.vocabulary.bands import BANDS, band_set
 from landscale.vocabulary.nomenclatures import Nomenclature, nomenclature
+from landscale.vocabulary.units import Level, Unit, common_level, unit_name
 
 OPTIONS = (
     labels_option("ben19 (default) or clc43"),
@@ -82,7 +84,7 @@ def survey(
         workers: number of threads of the survey, and of processes that will read the tiles; several may read parts of one tile.
 
     Raises:
-        BadInput: no tile, tiles with different bands, no patch, or neither a CORINE map nor labels in the patch list.
+        BadInput: no tile, tiles with different bands or levels, no patch, or neither a CORINE map nor labels in the patch list.
         LandscaleError: `min_share` or a limit is not in 0…1.
     """
     if not 0 <= min_share <= 1:
@@ -147,8 +149,30 @@ def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
     by_gsd = {
         gsd: tuple(b for b in band_set("s2-12").names if b in bands[0] and BANDS[b].gsd == gsd) for gsd in (10, 20, 60)
     }
-    planes = tuple(Plane(f"data_{gsd}m", names, SIDE * 10 // gsd, gsd) for gsd, names in by_gsd.items() if names)
-    return Layout(planes, target.names, target.name, multi_label=True)
+    unit, level = _unit_and_level(tiles)
+    planes = tuple(
+        Plane(f"data_{gsd}m", names, SIDE * 10 // gsd, gsd, unit=unit) for gsd, names in by_gsd.items() if names
+    )
+    return Layout(planes, target.names, target.name, multi_label=True, level=level)
+
+
+def _unit_and_level(tiles: list[Tile]) -> tuple[Unit, Level]:
+    """The unit of the pixels as they are read, and the processing level; unknown if that of a tile is not recorded.
+
+    Raises:
+        BadInput: tiles of both levels.
+    """
+    levels = {tile.scene.level: tile for tile in tiles}
+    if {"L1C", "L2A"} <= levels.keys():
+        first, other = levels["L2A"], levels["L1C"]
+        raise BadInput(other.scene.folder, f"is of level L1C, but {first.product} is of L2A; prepare a store from each")
+    print_notes(
+        f"{tile.scene.folder}: {unit_name(tile.scene.unit)} converted into digital numbers"
+        for tile in tiles
+        if tile.scene.unit == "reflectance"
+    )
+    is_known = all(tile.scene.pixel_unit == "digital number" for tile in tiles)
+    return "digital number" if is_known else "unknown", common_level(levels)
 
 
 def _regular_grid(tile: Tile) -> pd.DataFrame:
