@@ -177,8 +177,8 @@ TABLES = {
     "no label": ("file,label\na.tif,x\nb.tif, \n", "no label for b.tif"),
     "an unknown split": ("file,labels,split\na.tif,x,trian\n", "split 'trian'"),
     "twice": ("file,labels\na.tif,x\na.tif,y\n", "patch a more than once"),
-    "not text": (b"\xff\xfe\0", "cannot be read as a table of images"),
-    "no file": ("file,labels\na.tif,x\n", "a.tif: cannot be read"),
+    "not text": (b"\xff\xfe\0", "is not UTF-8 text"),
+    "no file": ("file,labels\ngone.tif,x\n", "lists 1 images, of which 1 do not exist"),
 }
 
 
@@ -186,6 +186,8 @@ TABLES = {
 def test_unusable_tables_are_refused(case: str, tmp_path: Path) -> None:
     text, problem = TABLES[case]
     path = tmp_path / "t.csv"
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).touch()
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     refused(lambda: folder.survey([(None, path)]), BadInput, problem)
 

@@ -232,7 +232,7 @@ class TestRefusals:
         assert self.refused(tmp_path / "a.tif") == "cannot be read (No such file or directory)"
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        assert self.refused(tmp_path) == "cannot be read (Is a directory)"
+        assert self.refused(tmp_path) == "is not a regular file"
 
     def test_too_long(self, plain: Path, tmp_path: Path) -> None:
         (tmp_path / "a.tif").write_bytes(plain.read_bytes() + b"\0")

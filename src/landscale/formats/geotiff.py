@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
+from landscale.formats.content import read_content
 from landscale.runtime.portability import read_into
 
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would otherwise wait for a process that writes
 _TYPE_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _TYPE_CODE = {1: "B", 2: "B", 3: "H", 4: "I", 12: "d"}
 _INTEGERS = (3, 4)
@@ -82,20 +84,16 @@ def read_band(path: str | Path, out: NDArray[np.generic]) -> Place:
     if template is not None:
         header = bytearray(template.pixels)
         try:
-            handle = os.open(path, os.O_RDONLY)
+            handle = os.open(path, _READ)
             try:  # one byte more, to detect a file that is too long
                 length = read_into(handle, [header, out.data, bytearray(1)], 0)
             finally:
                 os.close(handle)
-        except OSError as error:
-            raise BadInput(path, f"cannot be read ({error.strerror})") from None
+        except OSError:
+            length = -1  # `read_content` reports the reason
         if length == template.size and (place := template.place(header)) is not None:
             return place
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise BadInput(path, f"cannot be read ({error.strerror})") from None
-    return _decode_unknown(path, data, out)
+    return _decode_unknown(path, read_content(path), out)
 
 
 def decode_band(path: str, data: memoryview, out: NDArray[np.generic]) -> Place:

@@ -22,6 +22,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
+from landscale.formats.content import read_text
 from landscale.formats.rasters import raster_driver
 from landscale.formats.walk import files_below
 from landscale.runtime.documents import read_json_object
@@ -176,10 +177,7 @@ def _offset_of(folder: Path) -> int | None:
     if (folder / NOTE_FILE).is_file():
         return _noted_offset(folder / NOTE_FILE)
     for path in folder.glob("MTD_MSIL[12][AC].xml"):
-        try:
-            offsets = {-int(value) for value in _OFFSET.findall(path.read_text(encoding="utf-8"))}
-        except UnicodeDecodeError as error:
-            raise BadInput(path, f"is not valid text ({error.reason})") from None
+        offsets = {-int(value) for value in _OFFSET.findall(read_text(path))}
         if len(offsets) > 1:
             raise BadInput(path, f"has different offsets for different bands: {sorted(offsets)}")
         if offsets:

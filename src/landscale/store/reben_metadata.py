@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, UnknownName, reason
+from landscale.formats.tables import read_parquet
 from landscale.store.layout import SPLITS
 from landscale.vocabulary.nomenclatures import Nomenclature
 
@@ -40,13 +40,13 @@ def read_metadata(path: str | Path, target: Nomenclature) -> tuple[pd.DataFrame,
     if not path.is_file():
         raise BadInput(path, "no such file; it has the labels and splits of BigEarthNet v2")
     try:
-        stored = pq.read_table(path, page_checksum_verification=True)  # if the file has checksums
-        stored.validate(full=True)  # damaged text
+        stored = read_parquet(path, (*_COLUMNS, "labels", "s1_name"))
         columns = {key: _column(stored[key], kind) for key, (_, kind) in _COLUMNS.items()}
         columns["labels"] = _column(stored["labels"], pa.list_(pa.string()))
         partner = _column(stored["s1_name"], pa.string()) if "s1_name" in stored.column_names else None
-    except Exception as error:  # Arrow raises many types of errors for a damaged file
-        raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({reason(error)})") from None
+    except Exception as error:  # Arrow raises many types of errors for values of other types
+        problem = error.problem if isinstance(error, BadInput) else reason(error)
+        raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({problem})") from None
     names, labels = columns["patch_id"], columns["labels"]
     for key, column in columns.items():
         if column.null_count:
