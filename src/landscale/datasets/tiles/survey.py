@@ -36,7 +36,12 @@ OPTIONS = (
     Option(
         "patch_list", "patches to use: a list of names, a table, or a BigEarthNet folder (default: all)", Path, "LIST"
     ),
-    Option("corine", "labels from CORINE Land Cover, raster or GeoPackage", Path, "MAP"),
+    Option(
+        "corine",
+        "labels from CORINE Land Cover: raster, GeoPackage, or FILE.gpkg:LAYER if that has several maps",
+        Path,
+        "MAP",
+    ),
     Option(
         "min_share",
         "least fraction of a patch that a class must cover to be one of its labels (default: any)",
