@@ -222,7 +222,7 @@ class TestRefusals:
 
     def test_no_tiff(self, tmp_path: Path) -> None:
         (tmp_path / "a.tif").write_text("this is no picture\n" * 61)
-        assert self.refused(tmp_path / "a.tif") == "is not a TIFF file"
+        assert self.refused(tmp_path / "a.tif") == "is not a TIFF file: it begins with b'this is no pictu'"
 
     def test_empty(self, tmp_path: Path) -> None:
         (tmp_path / "a.tif").touch()

@@ -6,22 +6,24 @@ matter. Its first column has the paths of the images, relative to the folder of 
 `category` (single-label); without both, every further column is a class of 0 and 1 (multi-label). A column `split` may have
 train, val or test.
 
-Images are GeoTIFF, PNG or JPEG, of uint8, uint16 or float32; they are square, and all of one shape and dtype.
+Images are GeoTIFF, PNG or JPEG, of uint8, uint16 or float32; they are square, and all of one shape and dtype: that of most.
 Classes are sorted by name. If they are exactly those of a known nomenclature, they get its order and name.
 """
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from landscale.datasets.image_tables import LabelledImages, read_image_table
+from landscale.datasets.class_folders import find_class_folders
+from landscale.datasets.image_tables import read_image_table
 from landscale.datasets.images import (
     ASSUMED_GSD,
     GSD_IS_ASSUMED,
-    IMAGE_SUFFIXES,
+    ImageHeader,
     ImageReader,
     name_bands,
     plane_key,
@@ -32,13 +34,12 @@ from landscale.datasets.splits import choose_splits
 from landscale.datasets.survey import OneByOne, Survey, check_names
 from landscale.errors import BadInput
 from landscale.formats.names import check_text
-from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
 
 OPTIONS = (BANDS, LISTS, SEED)
 _DTYPES = ("uint8", "uint16", "float32")
-_SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+_SAMPLE = 16  # images by which the layout is chosen
 
 
 def survey(
@@ -61,7 +62,7 @@ def survey(
     """
     parts = []
     for split, path in inputs:
-        part = read_image_table(path) if path.suffix in {".csv", ".parquet"} else _find_images(path)
+        part = read_image_table(path) if path.suffix in {".csv", ".parquet"} else find_class_folders(path)
         if split is not None:  # folders of several splits may have files of the same name
             part.table["name"] = f"{split}/" + part.table["name"]
         parts.append(part)
@@ -87,31 +88,13 @@ def survey(
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
     check_text(names, inputs[-1][1])
-    plane, is_gsd_known = _plane(str(table["location"].iloc[0]), bands)
+    plane, is_gsd_known = _plane(table["location"].tolist(), bands)
+    if len(names) == 1 and not parts[0].multi_label:
+        raise BadInput(inputs[-1][1], f"has images of one class only, {names[0]!r}; expected a folder for each class")
     layout = Layout((plane,), names, known.name if known else "custom", parts[0].multi_label)
+    notes = tuple(note for part in parts for note in part.notes)
     provenance = {"source": "folder"} if is_gsd_known else {"source": "folder", "gsd": GSD_IS_ASSUMED}
-    return Survey(layout, table, np.concatenate(matrices), OneByOne(ImageReader(plane.key)), provenance)
-
-
-def _find_images(path: Path) -> LabelledImages:
-    """The images of a folder or zip with one subfolder per class; these may have further subfolders."""
-    found = [(member, location) for member, location in list_members(path, IMAGE_SUFFIXES) if len(member.parts) > 1]
-    # Many zips have a single folder at the top.
-    while (
-        path.suffix == ".zip" and len({m.parts[0] for m, _ in found}) == 1 and all(len(m.parts) > 2 for m, _ in found)
-    ):
-        found = [(PurePosixPath(*member.parts[1:]), location) for member, location in found]
-    if not found:
-        raise BadInput(path, f"has no {', '.join(sorted(IMAGE_SUFFIXES))} in folders named after classes")
-    check_text((str(member) for member, _ in found), path)
-    labels = [(member.parts[0],) for member, _ in found]
-    classes = {label for (label,) in labels}
-    if {name.lower() for name in classes} <= _SPLIT_FOLDERS:
-        inputs = " ".join(f"{name.lower()}={path / name}" for name in sorted(classes))
-        raise BadInput(path, f"has folders of splits, not of classes; give each as an input: {inputs}")
-    names = [member.with_suffix("").as_posix() for member, _ in found]
-    table = pd.DataFrame({"name": names, "location": [location for _, location in found]})
-    return LabelledImages(table, labels, classes, multi_label=False)
+    return Survey(layout, table, np.concatenate(matrices), OneByOne(ImageReader(plane.key)), provenance, notes)
 
 
 def _file_names(table: pd.DataFrame, lists: Path | None) -> pd.Series[str]:
@@ -122,12 +105,15 @@ def _file_names(table: pd.DataFrame, lists: Path | None) -> pd.Series[str]:
     return names
 
 
-def _plane(location: str, bands: str | None) -> tuple[Plane, bool]:
-    """The plane of images like the first one, and whether its file gives the ground sampling distance.
+def _plane(locations: Sequence[str], bands: str | None) -> tuple[Plane, bool]:
+    """The plane of images like most of a sample, and whether their files give the ground sampling distance.
 
     An image of another shape or dtype is refused when it is read.
+
+    Raises:
+        BadInput: no image of the sample can be read, no shape is that of most, or the shape or dtype cannot be stored.
     """
-    header = read_header(location)
+    location, header = _most_common(locations)
     count, height, width = header.shape
     if header.dtype not in _DTYPES:
         raise BadInput(location, f"has {header.dtype} pixels, expected {', '.join(_DTYPES)}")
@@ -136,6 +122,33 @@ def _plane(location: str, bands: str | None) -> tuple[Plane, bool]:
     names = name_bands(location, count, header.band_names, bands)
     gsd = header.gsd or ASSUMED_GSD
     return Plane(plane_key(gsd), names, height, gsd, header.dtype), header.gsd is not None
+
+
+def _most_common(locations: Sequence[str]) -> tuple[str, ImageHeader]:
+    """The first image of the shape and dtype that most images of a sample have; damaged ones do not count."""
+    chosen = sorted({*np.linspace(0, len(locations) - 1, _SAMPLE).astype(int).tolist()})
+    found: dict[tuple[tuple[int, int, int], str], list[tuple[str, ImageHeader]]] = {}
+    problem: BadInput | None = None
+    for location in (locations[k] for k in chosen):
+        try:
+            header = read_header(location)
+        except BadInput as error:
+            problem = problem or error
+        else:
+            found.setdefault((header.shape, header.dtype), []).append((location, header))
+    if not found:
+        assert problem is not None
+        raise problem
+    kinds = sorted(found.values(), key=len, reverse=True)
+    if 2 * len(kinds[0]) <= sum(map(len, kinds)):
+        (first, a), (other, b) = kinds[0][0], kinds[1][0]
+        raise BadInput(other, f"is {_described(b)}, but {first} is {_described(a)}; prepare a store from each kind")
+    return kinds[0][0]
+
+
+def _described(header: ImageHeader) -> str:
+    bands, height, width = header.shape
+    return f"{width}×{height}×{bands} {header.dtype}"
 
 
 def _check_spelling(classes: set[str], path: Path) -> None:

@@ -22,12 +22,16 @@ _BOOLEANS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "0,0": 0, "1,0": 1, "false": 0,
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The images of one input. table: `name`, `location`, and `split` where a table has it. labels: the classes of each image."""
+    """The images of one input.
+
+    table: `name`, `location`, and `split` where a table has it. labels: the classes of each image. notes: see `Survey`.
+    """
 
     table: pd.DataFrame
     labels: Sequence[tuple[str, ...]]
     classes: set[str]
     multi_label: bool
+    notes: tuple[str, ...] = ()
 
 
 def read_image_table(path: Path) -> LabelledImages:

@@ -91,9 +91,7 @@ def _decompress_bz2(data: bytes, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def kind_of_content(data: bytes) -> str:
-    """The format of a file by its first bytes, such as "a JPEG", or these bytes if they are of no common format."""
-    for start, kind in _KINDS.items():
-        if data.startswith(start):
-            return kind
-    return f"not an image: it begins with {data[:16]!r}"
+def wrong_format(data: bytes, expected: str) -> str:
+    """The problem with a file that is not of the format `expected`, such as "a TIFF file", by its first bytes."""
+    kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
+    return f"is {kind}, expected {expected}" if kind else f"is not {expected}: it begins with {data[:16]!r}"
