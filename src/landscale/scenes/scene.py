@@ -27,6 +27,7 @@ from landscale.formats.rasters import raster_driver
 from landscale.formats.walk import files_below
 from landscale.runtime.documents import read_json_object
 from landscale.scenes.matlab import matlab_bands, open_matlab_band
+from landscale.scenes.takes import check_one_product
 from landscale.vocabulary.bands import ALIASES, BANDS
 
 _FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_(\d\dm))?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
@@ -102,6 +103,7 @@ def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
             found.setdefault(ALIASES[match[1].upper()], []).append(path)
     if not found:
         raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
+    check_one_product(folder, [path for paths in found.values() for path in paths])
     files = {band: _native(folder, band, paths) for band, paths in found.items()}
     found_offset = _offset(folder, files) if offset is None else offset
     return Scene(folder, files, found_offset or 0, offset_known=found_offset is not None)
@@ -111,8 +113,10 @@ def _native(folder: Path, band: str, paths: list[Path]) -> Path:
     """The file of a band at its native resolution; products may have others too."""
     named = [path for path in paths if _resolution(path) == f"{BANDS[band].gsd}m"]
     first, *others = named or paths
+    if named:  # files of L1C have no resolution in their names, and lie in another folder
+        others += [path for path in paths if not _resolution(path) and path.parent != first.parent]
     for other in others:
-        if _resolution(other) == _resolution(first):
+        if _resolution(other) in ("", _resolution(first)):
             a, b = first.relative_to(folder), other.relative_to(folder)
             raise BadInput(folder, f"holds more than one scene: {band} is {a} and {b}; give the folder of one of them")
     return first
@@ -282,6 +286,10 @@ class ScenePixels:
     def _check(self, path: Path, file: Any, ratio: int) -> None:
         if path.suffix.lower() != ".mat":
             _check_grid(path, file)
+            if file.count != 1:
+                raise BadInput(path, f"has {file.count} bands, expected one")
+            if file.colorinterp[0].name == "palette":
+                raise BadInput(path, "has a palette, expected digital numbers")
         if np.dtype(file.dtypes[0]).kind not in "iu":
             raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected integers (digital numbers)")
         corner = (file.transform.c, file.transform.f)

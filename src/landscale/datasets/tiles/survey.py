@@ -25,6 +25,7 @@ from landscale.datasets.tiles.patch_list import find_patches, read_patch_list
 from landscale.datasets.tiles.quality_masks import FLAGGED_FROM, Limits, mask_fractions
 from landscale.datasets.tiles.reader import TileReader
 from landscale.errors import BadInput, LandscaleError
+from landscale.scenes.takes import check_tiles
 from landscale.scenes.tile import SIDE, Tile, open_tiles
 from landscale.store import SHARES, SPLITS, Layout, Plane
 from landscale.vocabulary.bands import BANDS, band_set
@@ -87,7 +88,8 @@ def survey(
         workers: number of threads of the survey, and of processes that will read the tiles; several may read parts of one tile.
 
     Raises:
-        BadInput: no tile, tiles with different bands, no patch, or neither a CORINE map nor labels in the patch list.
+        BadInput: no tile, tiles of different bands or levels, an acquisition twice, no patch, or neither a CORINE map nor
+            labels in the patch list.
         LandscaleError: `min_share` or a limit is not in 0…1.
     """
     if not 0 <= min_share <= 1:
@@ -96,6 +98,7 @@ def survey(
     target = nomenclature(labels or "ben19")
     found = [(split, tile) for split, path in inputs for tile in open_tiles(path, offset)]
     tiles = [tile for _, tile in found]
+    check_tiles(tiles)
     layout = _layout(tiles, target)
     listed = read_patch_list(patch_list, target) if patch_list else None
     if corine is None and (listed is None or listed.classes is None):
