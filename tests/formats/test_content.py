@@ -17,6 +17,7 @@ from landscale.formats import tables
 from landscale.formats.content import MAX_FILE, read_content, read_text
 from landscale.formats.geotiff import read_band
 from landscale.formats.tables import read_parquet
+from landscale.formats.tar import Tarball
 from landscale.formats.zip_or_folder import list_members, read_member
 
 
@@ -70,6 +71,13 @@ def test_pipes_and_devices(read: object, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.tif")
     assert refused(read, tmp_path / "x.tif") == "is not a regular file"
     assert refused(read, Path("/dev/zero")) == "is not a regular file"
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
+def test_archives_that_are_pipes(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    open_archive = Tarball if ".tar" in name else lambda path: list_members(path, {".png"})
+    assert refused(open_archive, tmp_path / name) == "is not a regular file"
 
 
 def test_parquet_with_more_rows_or_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PureP
     if path.is_dir():
         files = [(PurePosixPath(p.relative_to(path).as_posix()), str(p)) for p in files_below(path)]
     elif path.suffix == ".zip":
+        if path.exists() and not path.is_file():
+            raise BadInput(path, "is not a regular file")
         try:
             with zipfile.ZipFile(path) as archive:
                 files = [(PurePosixPath(name), f"{path}::{name}") for name in archive.namelist()]

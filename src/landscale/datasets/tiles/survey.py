@@ -106,6 +106,11 @@ def survey(
             inputs[0][1], "has tiles but no labels; add --corine MAP, or a --patch-list with a column 'labels'"
         )
     parts = [_regular_grid(tile) for tile in tiles] if listed is None else find_patches(listed, tiles, patch_list)
+    notes: tuple[str, ...] = ()
+    if listed is not None and (others := len(listed.table) - sum(map(len, parts))):
+        notes = (
+            f"{patch_list}: {others:,} of the {len(listed.table):,} listed patches are of other tiles and are left out",
+        )
     complete = partial(_complete, limits=limits, workers=-(-workers // len(tiles)))
     with ThreadPoolExecutor(workers) as pool:  # GDAL releases Python's lock
         parts = list(pool.map(complete, range(len(tiles)), tiles, parts))
@@ -140,7 +145,7 @@ def survey(
     if given := {name: limit for name, limit in asdict(limits).items() if limit is not None}:
         provenance["limits"] = given
     reader = TileReader(tuple(tiles), _column_ranges(table, len(tiles)), layout)
-    return Survey(layout, table, classes, reader, provenance)
+    return Survey(layout, table, classes, reader, provenance, notes)
 
 
 def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
