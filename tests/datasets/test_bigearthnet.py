@@ -174,15 +174,21 @@ def test_lists_may_be_empty(v1: Path, tmp_path: Path, prepared: Prepared) -> Non
 
 
 def test_a_missing_patch(tmp_path: Path, prepared: Prepared, cli: Cli) -> None:
-    """A patch of v2's metadata without folder is damaged; lists of v1 may name patches that are not there."""
+    """Patches of v2's metadata without folder are left out and counted; lists of v1 may name patches that are not there."""
     write_v1(tmp_path / "v1", [Patch(0), Patch(1)])
     write_lists(tmp_path / "v1/metadata", {"train": [Patch(0).v1, Patch(1).v1, Patch(9).v1]}, "csv.bz2")
     assert open_store(prepared("bigearthnet", tmp_path / "v1")).split_sizes() == {"train": 2}
     write_v2(tmp_path / "v2", [Patch(0), Patch(1)])
     shutil.rmtree(tmp_path / "v2/BigEarthNet-S2" / Patch(1).product)
     answer = cli("prepare", "bigearthnet", tmp_path / "v2", tmp_path / "s.h5", "--workers", 1)
+    assert answer.code == 0
+    assert "has 1 of the 2 patches that metadata.parquet lists; the others are left out" in answer.lines[0]
+    assert open_store(tmp_path / "s.h5").column("name").tolist() == [Patch(0).v2]
+    shutil.rmtree(tmp_path / "v2/BigEarthNet-S2" / Patch(0).product)
+    answer = cli("prepare", "bigearthnet", tmp_path / "v2", tmp_path / "none.h5", "--workers", 1)
     assert answer.code == 2
-    assert f"{Patch(1).v2}_B02.tif: cannot be read" in answer.lines[0]
+    assert "has none of the 2 patches that metadata.parquet lists" in answer.lines[0]
+    assert not (tmp_path / "none.h5.partial").exists()
 
 
 REFUSED = {
@@ -292,5 +298,5 @@ def test_the_installed_command(v2: Path, tmp_path: Path) -> None:
     command = [Path(sys.executable).with_name("landscale"), "prepare", "bigearthnet", v2, tmp_path / "s.h5"]
     done = subprocess.run([*map(str, command), "--workers", "2", "--json"], capture_output=True, text=True, check=True)
     content = json.loads(done.stdout)
-    assert content == {"store": str(tmp_path / "s.h5"), "patches": 12, "written": 12, "skipped": []}
+    assert content == {"store": str(tmp_path / "s.h5"), "patches": 12, "written": 12, "skipped": [], "notes": []}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.h5"]

@@ -390,7 +390,7 @@ def three_bands(path):
 
 
 def fractions(path):
-    return write_raster(path / "clc.tif", np.ones((20, 20), np.float32), from_origin(0, 0, 100, 100))
+    return write_raster(path / "clc.tif", np.full((20, 20), 1.5, np.float32), from_origin(0, 0, 100, 100))
 
 
 def without_crs(path):
@@ -421,8 +421,8 @@ def cut_off(path):
 
 
 REFUSED = {
-    missing: "No such file",
-    folder: "Is a directory",
+    missing: "no such file",
+    folder: "is not a regular file",
     text: "cannot be decoded as GTiff",
     empty: "neither a GeoPackage nor a raster",
     sqlite: "damaged GeoPackage",
@@ -430,12 +430,12 @@ REFUSED = {
     other_classes: "has the value 60",
     no_class: "has no cell with a CORINE class",
     three_bands: "has 3 bands",
-    fractions: "has float32 pixels",
+    fractions: "has the value 1.5",
     without_crs: "not georeferenced",
     polygons_without_crs: "no coordinate reference system",
     without_codes: "columns: name",
     two_columns: "clc.CODE_12, clc.CODE_18",
-    two_layers: "clc.CODE_18, dom.CODE_18",
+    two_layers: "clc.CODE_18, dom.CODE_18; choose one: --corine",
 }
 
 

@@ -192,8 +192,8 @@ TABLES = {
     "no label": ("file,label\na.tif,x\nb.tif, \n", "no label for b.tif"),
     "an unknown split": ("file,labels,split\na.tif,x,trian\n", "split 'trian'"),
     "twice": ("file,labels\na.tif,x\na.tif,y\n", "patch a more than once"),
-    "not text": (b"\xff\xfe\0", "cannot be read as a table of images"),
-    "no file": ("file,labels\na.tif,x\n", "a.tif: cannot be read"),
+    "not text": (b"\xff\xfe\0", "is not UTF-8 text"),
+    "no file": ("file,labels\ngone.tif,x\n", "lists 1 images, of which 1 do not exist"),
 }
 
 
@@ -201,6 +201,8 @@ TABLES = {
 def test_unusable_tables_are_refused(case: str, tmp_path: Path) -> None:
     text, problem = TABLES[case]
     path = tmp_path / "t.csv"
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).touch()
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     refused(lambda: folder.survey([(None, path)]), BadInput, problem)
 
@@ -215,7 +217,7 @@ def test_unusable_folders_and_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty/a/0.tif").touch()
     refused(surveying("empty"), BadInput, "0.tif: is empty")
     (tmp_path / "empty/a/0.tif").write_text("no image")
-    refused(surveying("empty"), BadInput, "0.tif: cannot be decoded")
+    refused(surveying("empty"), BadInput, "0.tif: is not a TIFF file: it begins with b'no image'")
     write_tif(tmp_path / "two/a/0.tif", 0, ("x", "B02"))
     refused(surveying("two"), BadInput, "0.tif: has 2 bands", "--bands")
     for split in ("train", "val"):
@@ -223,6 +225,8 @@ def test_unusable_folders_and_images_are_refused(tmp_path: Path) -> None:
     refused(surveying("nested"), BadInput, f"train={tmp_path / 'nested/train'}", f"val={tmp_path / 'nested/val'}")
     write_tif(tmp_path / "differs/a/0.tif", 0, ("B02", "B03"))
     write_tif(tmp_path / "differs/a/1.tif", 0, ("B02", "B03"), side=17)
+    refused(surveying("differs"), BadInput, "1.tif: is 17×17×2 uint16, but", "0.tif is 16×16×2 uint16")
+    write_tif(tmp_path / "differs/b/2.tif", 0, ("B02", "B03"))
     refused(surveying("differs"), LandscaleError, "1.tif: is 17×17 uint16, expected 16×16 uint16")
     (tmp_path / "signed/a").mkdir(parents=True)
     write_band(tmp_path / "signed/a/0.tif", np.ones((3, 8, 8), np.int16), (0, 0), 1, 32633)
@@ -232,9 +236,10 @@ def test_unusable_folders_and_images_are_refused(tmp_path: Path) -> None:
     refused(surveying("oblong"), BadInput, "0.tif: is 9×8, expected a square")
     (tmp_path / "nan/a").mkdir(parents=True)
     write_band(tmp_path / "nan/a/0.tif", np.full((3, 8, 8), np.nan, np.float32), (0, 0), 1, 32633)
+    shutil.copytree(tmp_path / "nan/a", tmp_path / "nan/b")
     refused(surveying("nan"), LandscaleError, "0.tif: has pixels that are not a number")
     (tmp_path / "palette/a").mkdir(parents=True)
     Image.fromarray(image(0, "x")).convert("P").save(tmp_path / "palette/a/0.png")
-    refused(surveying("palette"), BadInput, "0.png: is a picture of mode P")
+    refused(surveying("palette"), BadInput, "0.png: has a palette")
     both = [(None, write_classes(tmp_path / "single")), (None, write_table(tmp_path / "multi", "bar"))]
     refused(lambda: folder.survey(both), BadInput, "bar.csv", "prepare a store from each")

@@ -70,7 +70,7 @@ def test_a_picture_of_another_format_is_refused(suffix: str, tmp_path: Path) -> 
     """Pillow recognises many formats by content; only PNG and JPEG are opened."""
     path = write_picture(tmp_path / f"a.{suffix}", VALUES.transpose(1, 2, 0), format="BMP")
     for read in (read_header, read_image):
-        with pytest.raises(BadInput, match=rf"a\.{suffix}: cannot be decoded as PNG or JPEG"):
+        with pytest.raises(BadInput, match=rf"a\.{suffix}: is a BMP, expected a PNG or JPEG"):
             read(path)
 
 

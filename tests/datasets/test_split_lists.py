@@ -39,3 +39,23 @@ def test_lists_that_match_nothing_are_refused(tmp_path: Path) -> None:
     problem = r"none of the 2 listed names, such as Lake-1, is among the patches, such as Forest_0\.5m_1"
     with pytest.raises(BadInput, match=problem):
         splits(tmp_path)
+
+
+LISTS = {
+    "commas": "Lake_1.png,lake\n",
+    "semicolons": "Lake_1.png;lake\n",
+    "tabs": "Lake_1.png\tlake\n",
+    "quotes": '"Lake_1.png","a, b"\n',
+    "the index of pandas": ",name\n0,Lake_1\n",
+    "a column of names": "split;File;x\ntrain;a/Lake_1.png;2\n",
+    "UTF-16": "Lake_1\r\n".encode("utf-16"),
+    "a mark and empty lines": b"\xef\xbb\xbf\r\n\r\nLake_1\r\n\r\n",
+    "paths of Windows": "a\\Lake_1.png\n",
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_lists_as_programs_and_spreadsheets_write_them(case: str, tmp_path: Path) -> None:
+    content = LISTS[case]
+    (tmp_path / "train.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert splits(tmp_path) == ["none", "none", "train"]

@@ -149,3 +149,27 @@ def test_a_missing_torchgeo_is_reported_with_its_install_command(
     monkeypatch.setitem(sys.modules, "torchgeo.datasets", None)
     inputs = [(None, Path("EuroSAT")), (None, tmp_path)]
     refused(lambda: torchgeo.survey(inputs), LandscaleError, "pip install torchgeo")
+
+
+class FakeOdd(Fake):
+    """A data set whose first sample has another size, or cannot be read."""
+
+    damaged = False
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        if k == 0 and self.damaged:
+            raise OSError("damaged")
+        image = self.image(k)
+        return {"image": image[:, :4, :4] if k == 0 else image, "label": np.array(k % 3)}
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_first_sample_does_not_decide(damaged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeOdd, "damaged", damaged)
+    monkeypatch.setitem(sys.modules, "torchgeo.datasets", types.SimpleNamespace(FakeOdd=FakeOdd, __all__=["FakeOdd"]))
+    monkeypatch.setitem(sys.modules, "torchgeo", types.SimpleNamespace(__version__="0"))
+    torchgeo._dataset.cache_clear()
+    survey = torchgeo.survey([(None, Path("FakeOdd")), (None, tmp_path)])
+    assert survey.layout.planes[0].side == 8
+    result = prepare_survey(survey, tmp_path / "s.h5", skip_bad=True)
+    assert [name for name, _ in result.skipped] == ["test_0", "train_0", "val_0"]

@@ -222,7 +222,7 @@ class TestRefusals:
 
     def test_no_tiff(self, tmp_path: Path) -> None:
         (tmp_path / "a.tif").write_text("this is no picture\n" * 61)
-        assert self.refused(tmp_path / "a.tif") == "is not a TIFF file"
+        assert self.refused(tmp_path / "a.tif") == "is not a TIFF file: it begins with b'this is no pictu'"
 
     def test_empty(self, tmp_path: Path) -> None:
         (tmp_path / "a.tif").touch()
@@ -232,7 +232,7 @@ class TestRefusals:
         assert self.refused(tmp_path / "a.tif") == "cannot be read (No such file or directory)"
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        assert self.refused(tmp_path) == "cannot be read (Is a directory)"
+        assert self.refused(tmp_path) == "is not a regular file"
 
     def test_too_long(self, plain: Path, tmp_path: Path) -> None:
         (tmp_path / "a.tif").write_bytes(plain.read_bytes() + b"\0")

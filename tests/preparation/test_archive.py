@@ -189,13 +189,16 @@ class TestMembers:
         assert sorted(open_store(prepared("bigearthnet", archive)).column("name")) == sorted(table["patch_id"][2:6])
 
     def test_the_metadata_may_list_more_patches_than_the_archive(
-        self, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path]
+        self, roots: dict[str, Path], tmp_path: Path, prepared: Callable[..., Path], cli: Cli
     ) -> None:
         folder = place(roots["v2"], tmp_path / "a")
         some = [PATCHES[k].v2 for k in (7, 1, 4)]
         found = [f for f in files(roots["v2"], S2["v2"]) if patch_of(f[0]) in some]
-        store = open_store(prepared("bigearthnet", pack(folder / "x.tar.gz", found)))
+        archive = pack(folder / "x.tar.gz", found)
+        store = open_store(prepared("bigearthnet", archive))
         assert sorted(store.column("name")) == sorted(some)
+        note = f"{archive}: has 3 of the {len(PATCHES)} patches that its metadata list"
+        assert cli("prepare", "bigearthnet", archive, folder / "s.h5", "--json").json["notes"] == [note]
         assert len(store) == len(store.states) == 3
 
     @pytest.mark.parametrize("halves", [1, 2])

@@ -70,7 +70,13 @@ def test_a_second_call_writes_nothing(v2: Path, tmp_path: Path, cli: Cli) -> Non
     again = cli(*words)
     assert again.code == 0
     assert "12 patches, complete already" in again.out
-    assert cli(*words, "--json").json == {"store": str(tmp_path / "s.h5"), "patches": 12, "written": 0, "skipped": []}
+    assert cli(*words, "--json").json == {
+        "store": str(tmp_path / "s.h5"),
+        "patches": 12,
+        "written": 0,
+        "skipped": [],
+        "notes": [],
+    }
     after = (tmp_path / "s.h5").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 

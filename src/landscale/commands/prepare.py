@@ -129,10 +129,12 @@ def _show_plan(options: argparse.Namespace, inputs: list[tuple[str | None, Path]
 
 
 def _show_result(options: argparse.Namespace, result: PreparationResult) -> int:
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
     for name, reason in result.skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     content = {"store": str(result.store), "patches": result.patches, "written": result.written}
-    content |= {"skipped": [name for name, _ in result.skipped]}
+    content |= {"skipped": [name for name, _ in result.skipped], "notes": list(result.notes)}
     line = f"{result.store}: {result.patches - len(result.skipped)} patches"
     if result.skipped:
         line += f", {len(result.skipped)} skipped"

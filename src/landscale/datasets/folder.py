@@ -1,30 +1,30 @@
 """The user's own images: a folder with one subfolder per class (single-label), or a table of files and their labels.
 
-A table is a csv or parquet file. Its first column has the paths of the images, relative to the folder of the table. Labels are
-in a column `labels` (multi-label: lists in parquet, names separated by `;` or `|` in csv) or in a column `label`
-(single-label); without both, every further column is a class of 0 and 1 (multi-label). A column `split` may have train, val or
-test.
+A table is a csv (separated by commas, semicolons or tabs) or parquet file with header; capitals and blanks around names do not
+matter. Its first column has the paths of the images, relative to the folder of the table. Labels are in a column `labels` or
+`classes` (multi-label: lists, or names separated by `;` or `|`, see `label_cells`) or in a column `label`, `class` or
+`category` (single-label); without both, every further column is a class of 0 and 1 (multi-label). A column `split` may have
+train, val or test.
 
-Images are GeoTIFF, PNG or JPEG, of uint8, uint16 or float32; they are square, and all of one shape and dtype. Their unit is 8-bit
-for uint8, digital numbers for uint16 with a declared scale of 1/10,000, and otherwise unknown.
+Images are GeoTIFF, PNG or JPEG, of uint8, uint16 or float32; they are square, and all of one shape and dtype: that of most.
+Their unit is 8-bit for uint8, digital numbers for uint16 with a declared scale of 1/10,000, and otherwise unknown.
 Classes are sorted by name. If they are exactly those of a known nomenclature, they get its order and name.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from landscale.datasets.class_folders import find_class_folders
+from landscale.datasets.image_tables import read_image_table
 from landscale.datasets.images import (
     ASSUMED_GSD,
     GSD_IS_ASSUMED,
-    IMAGE_SUFFIXES,
     ImageHeader,
     ImageReader,
     name_bands,
@@ -32,29 +32,17 @@ from landscale.datasets.images import (
     read_header,
 )
 from landscale.datasets.options import BANDS, LISTS, SEED
-from landscale.datasets.splits import choose_splits, split_code
+from landscale.datasets.splits import choose_splits
 from landscale.datasets.survey import OneByOne, Survey, check_names
-from landscale.errors import BadInput, reason
+from landscale.errors import BadInput
 from landscale.formats.names import check_text
-from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import with_classes
 from landscale.vocabulary.units import PER_REFLECTANCE, Unit
 
 OPTIONS = (BANDS, LISTS, SEED)
 _DTYPES = ("uint8", "uint16", "float32")
-_SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-_BOOLEANS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
-
-
-@dataclass(frozen=True)
-class _LabelledImages:
-    """The images of one input. table: `name`, `location`, and `split` where a table has it. labels: the classes of each image."""
-
-    table: pd.DataFrame
-    labels: Sequence[tuple[str, ...]]
-    classes: set[str]
-    multi_label: bool
+_SAMPLE = 16  # images by which the layout is chosen
 
 
 def survey(
@@ -77,7 +65,7 @@ def survey(
     """
     parts = []
     for split, path in inputs:
-        part = _read_table(path) if path.suffix in {".csv", ".parquet"} else _find_images(path)
+        part = read_image_table(path) if path.suffix in {".csv", ".parquet"} else find_class_folders(path)
         if split is not None:  # folders of several splits may have files of the same name
             part.table["name"] = f"{split}/" + part.table["name"]
         parts.append(part)
@@ -86,6 +74,7 @@ def survey(
             inputs[-1][1], "is single-label and other inputs are multi-label, or the reverse; prepare a store from each"
         )
     classes = set[str]().union(*(part.classes for part in parts))
+    _check_spelling(classes, inputs[-1][1])
     known = with_classes(classes)
     names = known.names if known else tuple(sorted(classes))
     column = {name: k for k, name in enumerate(names)}
@@ -102,84 +91,13 @@ def survey(
     table = pd.concat(tables, ignore_index=True)
     check_names(table, inputs[-1][1])
     check_text(names, inputs[-1][1])
-    plane, is_gsd_known = _plane(str(table["location"].iloc[0]), bands)
+    plane, is_gsd_known = _plane(table["location"].tolist(), bands)
+    if len(names) == 1 and not parts[0].multi_label:
+        raise BadInput(inputs[-1][1], f"has images of one class only, {names[0]!r}; expected a folder for each class")
     layout = Layout((plane,), names, known.name if known else "custom", parts[0].multi_label)
+    notes = tuple(note for part in parts for note in part.notes)
     provenance = {"source": "folder"} if is_gsd_known else {"source": "folder", "gsd": GSD_IS_ASSUMED}
-    return Survey(layout, table, np.concatenate(matrices), OneByOne(ImageReader(plane.key)), provenance)
-
-
-def _find_images(path: Path) -> _LabelledImages:
-    """The images of a folder or zip with one subfolder per class; these may have further subfolders."""
-    found = [(member, location) for member, location in list_members(path, IMAGE_SUFFIXES) if len(member.parts) > 1]
-    # Many zips have a single folder at the top.
-    while (
-        path.suffix == ".zip" and len({m.parts[0] for m, _ in found}) == 1 and all(len(m.parts) > 2 for m, _ in found)
-    ):
-        found = [(PurePosixPath(*member.parts[1:]), location) for member, location in found]
-    if not found:
-        raise BadInput(path, f"has no {', '.join(sorted(IMAGE_SUFFIXES))} in folders named after classes")
-    check_text((str(member) for member, _ in found), path)
-    labels = [(member.parts[0],) for member, _ in found]
-    classes = {label for (label,) in labels}
-    if {name.lower() for name in classes} <= _SPLIT_FOLDERS:
-        inputs = " ".join(f"{name.lower()}={path / name}" for name in sorted(classes))
-        raise BadInput(path, f"has folders of splits, not of classes; give each as an input: {inputs}")
-    names = [member.with_suffix("").as_posix() for member, _ in found]
-    table = pd.DataFrame({"name": names, "location": [location for _, location in found]})
-    return _LabelledImages(table, labels, classes, multi_label=False)
-
-
-def _read_table(path: Path) -> _LabelledImages:
-    try:
-        csv = path.suffix == ".csv"
-        content = pd.read_csv(path, dtype=str, keep_default_na=False) if csv else pd.read_parquet(path)
-    except Exception as error:  # pyarrow raises many classes of errors for a damaged file
-        raise BadInput(path, f"cannot be read as a table of images ({reason(error)})") from None
-    if content.empty or len(content.columns) < 2:
-        raise BadInput(path, "has no rows, or only one column; expected paths in the first column, then labels")
-    files = content.iloc[:, 0].astype(str)
-    if len(wrong := files[~files.map(lambda file: PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES)]):
-        raise BadInput(
-            path,
-            f"has {wrong.iloc[0]!r} in its first column, expected a path that ends with {', '.join(sorted(IMAGE_SUFFIXES))}",
-        )
-    names = [PurePosixPath(file).with_suffix("").as_posix().lstrip("/") for file in files]
-    table = pd.DataFrame({"name": names, "location": [str(path.parent / file) for file in files]})
-    if "split" in content:
-        codes = {split: split_code(str(split), path) for split in content["split"].unique()}
-        table["split"] = content["split"].map(codes).astype(np.uint8)
-    rest = content.iloc[:, 1:].drop(columns="split", errors="ignore")
-    labels: list[tuple[str, ...]]
-    if "label" in rest:
-        labels = [(str(label).strip(),) for label in rest["label"].fillna("")]
-        if ("",) in labels:
-            raise BadInput(path, f"has no label for {files.iloc[labels.index(('',))]}")
-    elif "labels" in rest:
-        labels = [_names(value) for value in rest["labels"]]
-    else:
-        return _LabelledImages(table, *_read_class_columns(path, rest), multi_label=True)
-    return _LabelledImages(table, labels, {name for row in labels for name in row}, multi_label="label" not in rest)
-
-
-def _names(value: object) -> tuple[str, ...]:
-    """The classes in a cell of a table: a list, or text separated by `;` or `|`."""
-    if isinstance(value, str):
-        words: list[object] = [*re.split(r"[;|]", value)]
-    elif isinstance(value, Iterable):
-        words = list(value)
-    else:
-        words = [] if pd.isna(value) else [value]  # type: ignore[call-overload]
-    return tuple(word for word in (str(word).strip() for word in words) if word)
-
-
-def _read_class_columns(path: Path, columns: pd.DataFrame) -> tuple[list[tuple[str, ...]], set[str]]:
-    """The classes of each row, and all classes, of a table whose columns are classes."""
-    values = columns.astype(str).apply(lambda column: column.str.strip().str.lower().map(_BOOLEANS))
-    for name in columns:
-        if len(wrong := columns[name][values[name].isna()]):
-            raise BadInput(path, f"has {wrong.iloc[0]!r} in the column {name}, expected 0 or 1 (or a column 'labels')")
-    classes = np.array([str(name).strip() for name in columns])
-    return [tuple(classes[row]) for row in values.to_numpy().astype(bool)], {*classes.tolist()}
+    return Survey(layout, table, np.concatenate(matrices), OneByOne(ImageReader(plane.key)), provenance, notes)
 
 
 def _file_names(table: pd.DataFrame, lists: Path | None) -> pd.Series[str]:
@@ -190,12 +108,15 @@ def _file_names(table: pd.DataFrame, lists: Path | None) -> pd.Series[str]:
     return names
 
 
-def _plane(location: str, bands: str | None) -> tuple[Plane, bool]:
-    """The plane of images like the first one, and whether its file gives the ground sampling distance.
+def _plane(locations: Sequence[str], bands: str | None) -> tuple[Plane, bool]:
+    """The plane of images like most of a sample, and whether their files give the ground sampling distance.
 
     An image of another shape or dtype is refused when it is read.
+
+    Raises:
+        BadInput: no image of the sample can be read, no shape is that of most, or the shape or dtype cannot be stored.
     """
-    header = read_header(location)
+    location, header = _most_common(locations)
     count, height, width = header.shape
     if header.dtype not in _DTYPES:
         raise BadInput(location, f"has {header.dtype} pixels, expected {', '.join(_DTYPES)}")
@@ -204,6 +125,42 @@ def _plane(location: str, bands: str | None) -> tuple[Plane, bool]:
     names = name_bands(location, count, header.band_names, bands)
     gsd = header.gsd or ASSUMED_GSD
     return Plane(plane_key(gsd), names, height, gsd, header.dtype, _unit(header)), header.gsd is not None
+
+
+def _most_common(locations: Sequence[str]) -> tuple[str, ImageHeader]:
+    """The first image of the shape and dtype that most images of a sample have; damaged ones do not count."""
+    chosen = sorted({*np.linspace(0, len(locations) - 1, _SAMPLE).astype(int).tolist()})
+    found: dict[tuple[tuple[int, int, int], str], list[tuple[str, ImageHeader]]] = {}
+    problem: BadInput | None = None
+    for location in (locations[k] for k in chosen):
+        try:
+            header = read_header(location)
+        except BadInput as error:
+            problem = problem or error
+        else:
+            found.setdefault((header.shape, header.dtype), []).append((location, header))
+    if not found:
+        assert problem is not None
+        raise problem
+    kinds = sorted(found.values(), key=len, reverse=True)
+    if 2 * len(kinds[0]) <= sum(map(len, kinds)):
+        (first, a), (other, b) = kinds[0][0], kinds[1][0]
+        raise BadInput(other, f"is {_described(b)}, but {first} is {_described(a)}; prepare a store from each kind")
+    return kinds[0][0]
+
+
+def _described(header: ImageHeader) -> str:
+    bands, height, width = header.shape
+    return f"{width}×{height}×{bands} {header.dtype}"
+
+
+def _check_spelling(classes: set[str], path: Path) -> None:
+    """Refuse classes whose names differ in capitals or blanks only: they are one class, written in two ways."""
+    found: dict[str, str] = {}
+    for name in sorted(classes):
+        other = found.setdefault(" ".join(name.split()).casefold(), name)
+        if other != name:
+            raise BadInput(path, f"has the classes {other!r} and {name!r}, which differ in capitals or blanks only")
 
 
 def _unit(header: ImageHeader) -> Unit:

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from landscale.datasets.survey import PatchDetails
 from landscale.errors import BadInput, reason
-from landscale.formats.geotiff import Place, read_bands
+from landscale.formats.content import MAX_FILE, wrong_format
+from landscale.formats.geotiff import Place, check_colours, read_bands
 from landscale.formats.rasters import raster_driver
 from landscale.formats.zip_or_folder import read_member
 from landscale.vocabulary.bands import ALIASES, band_set
@@ -30,8 +31,17 @@ TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 IMAGE_SUFFIXES = TIFF_SUFFIXES | {".png", ".jpg", ".jpeg"}
 PICTURE_FORMATS = ("PNG", "JPEG")  # names of pillow
 _PICTURE_MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "I;16": (1, "uint16")}  # bands and dtype by pillow's mode
-MAX_SIDE = 16_384  # px of a picture: 160 km at 10 m
-_PNG = b"\x89PNG\r\n\x1a\n"
+_REFUSED_MODES = {
+    "1": "has 1 bit a pixel",
+    "P": "has a palette",
+    "PA": "has a palette",
+    "LA": "has an alpha channel",
+    "RGBA": "has an alpha channel",
+    "CMYK": "is in CMYK",
+}
+MAX_SIDE = 8192  # px of a picture or patch: 80 km at 10 m
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_EXIF = {"exif", "Raw profile type exif"}  # where pillow keeps it
 ASSUMED_GSD = 10.0  # metres per pixel, for images without georeference
 GSD_IS_ASSUMED = f"not in the files; {ASSUMED_GSD:g} m a pixel are assumed"  # in the provenance of a store
 _METRES_PER_DEGREE = math.pi * 6_378_137.0 / 180  # along the equator of WGS 84
@@ -105,7 +115,7 @@ def read_header(location: str) -> ImageHeader:
         location: a path, or `archive.zip::member`.
 
     Raises:
-        BadInput: missing, damaged, or a picture whose mode is not 8-bit grey, 16-bit grey or RGB, such as a palette.
+        BadInput: missing, damaged, larger than a patch can be, or with colours other than grey of 8 or 16 bits and RGB.
     """
     return _decode_header(location, read_member(location))
 
@@ -161,11 +171,11 @@ def _decode_header(location: str, data: bytes) -> ImageHeader:
         raise BadInput(location, "is empty")
     if not _is_tiff(location):
         mode, (width, height), _ = _decode_picture(location, data)
-        if mode not in _PICTURE_MODES:
-            raise BadInput(location, f"is a picture of mode {mode}, expected {', '.join(_PICTURE_MODES)}")
         bands, dtype = _PICTURE_MODES[mode]
         return ImageHeader((bands, height, width), dtype)
+    check_colours(location, data)
     with open_raster(location, data) as image:
+        _check_pages_and_size(location, image)
         names = tuple(name or "" for name in image.descriptions)
         dtypes = " and ".join(sorted({*image.dtypes}))
         return ImageHeader((image.count, image.height, image.width), dtypes, names, _gsd(image), image.scales[0])
@@ -206,16 +216,38 @@ def _is_tiff(location: str) -> bool:
     return PurePosixPath(location).suffix.lower() in TIFF_SUFFIXES
 
 
+def _check_pages_and_size(location: str, image: Any) -> None:
+    """Refuse a raster of several pages, or larger than a patch can be, also in one block, which is decoded as a whole."""
+    if len(image.subdatasets) > 1:
+        raise BadInput(location, f"has {len(image.subdatasets)} pages, expected one image with all bands")
+    height, width = np.max([image.shape, *image.block_shapes], axis=0)
+    size = image.count * height * width * max(np.dtype(dtype).itemsize for dtype in image.dtypes)
+    if max(height, width) > MAX_SIDE or size > MAX_FILE:
+        problem = f"has {image.count} bands of {image.width}×{image.height} px in blocks of {width}×{height} px"
+        raise BadInput(location, f"{problem}, expected at most {MAX_SIDE} px a side and {MAX_FILE:,} bytes")
+
+
 def _decode_picture(location: str, data: bytes) -> tuple[str, tuple[int, int], NDArray[np.generic]]:
-    """Mode, (width, height) and pixels of a PNG or JPEG."""
+    """Mode, (width, height) and pixels of a PNG or JPEG, turned as its Exif data require."""
+    if not data:
+        raise BadInput(location, "is empty")
     if data[:8] == _PNG and data[24:25] == b"\x10" and data[25:26] != b"\0":  # bit depth and colour type, in IHDR
         raise BadInput(location, "is a colour PNG of 16 bits, of which 8 would be lost; convert it to GeoTIFF")
+    if data[:8] != _PNG and data[:3] != _JPEG:
+        raise BadInput(location, wrong_format(data, f"a {' or '.join(PICTURE_FORMATS)}"))
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
         with image:
             if max(image.size) > MAX_SIDE:
                 raise BadInput(location, f"has {image.width}×{image.height} px, expected at most {MAX_SIDE} px a side")
-            return image.mode, image.size, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            if image.mode not in _PICTURE_MODES:
+                problem = _REFUSED_MODES.get(image.mode, f"has the mode {image.mode}")
+                raise BadInput(location, f"{problem}, expected grey of 8 or 16 bits, or RGB; convert it to one of them")
+            image.load()  # the Exif data of a PNG may follow its pixels
+            turned = ImageOps.exif_transpose(image) if _EXIF & {*image.info} else image
+            return turned.mode, turned.size, np.asarray(turned)
+    except Image.DecompressionBombError:
+        raise BadInput(location, f"is too large, expected at most {MAX_SIDE} px a side") from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise BadInput(location, f"cannot be decoded as {' or '.join(PICTURE_FORMATS)} ({reason(error)})") from None

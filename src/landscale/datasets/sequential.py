@@ -114,6 +114,7 @@ class SequentialSurvey:
     split: code of the split that all patches belong to; None if each patch has its own.
     derive: computes the planes that are in no archive; called with all planes, by key, of n patches (n, bands, side, side).
     derived: keys of the planes that `derive` computes.
+    listed: number of patches that the metadata list; None if there are no metadata.
     """
 
     layout: Layout
@@ -123,6 +124,7 @@ class SequentialSurvey:
     provenance: dict[str, Any]
     derive: Callable[[Mapping[str, NDArray[np.generic]]], None] | None = None
     derived: tuple[str, ...] = ()
+    listed: int | None = None
 
     def describe(self, names: list[str]) -> pd.DataFrame:
         """The columns of a `Survey`'s table for these patches, without `location` and `job`."""

@@ -31,6 +31,7 @@ from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import LCZ17
 
 SIDE = 32
+MAX_PATCHES = 10_000_000  # of a file; the largest has 352,366
 _BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 SEN2 = Plane("data_10m", _BANDS, SIDE, 10, unit="digital number")
 SEN1 = Plane("data_s1", ("VV", "VH"), SIDE, 10, "float32", "dB")
@@ -116,7 +117,9 @@ def _labels(path: Path) -> NDArray[np.uint8]:
     try:
         with h5py.File(path, "r", locking=False) as file:
             shapes = {key: file[key].shape for key in _SHAPES if key in file}
-            labels = file["label"][...] if "label" in file else np.empty((0, 0))
+            found = shapes.get("label", ())
+            fits = found[1:] == _SHAPES["label"] and found[0] <= MAX_PATCHES
+            labels = file["label"][...] if fits else np.empty((0, 0))
     except OSError as error:
         raise BadInput(path, f"is no HDF5 file of So2Sat ({reason(error)})") from None
     for key, shape in _SHAPES.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -10,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from landscale.errors import BadInput, reason
+from landscale.errors import BadInput
+from landscale.formats.content import read_text
+from landscale.formats.tables import read_rows, separator
 from landscale.store import SPLITS
 
 if TYPE_CHECKING:  # worker processes start without pandas
     import pandas as pd
 
+NAME_COLUMNS = ("patch_id", "name", "patch", "path", "file", "filename", "file_name", "image")  # of lists with header
 _IMAGES = {".tif", ".tiff", ".jpg", ".jpeg", ".png"}  # other parts after a dot belong to a name, as in Forest_0.5m_1
 
 # Fractions of a drawn split; those of the published lists of EuroSAT and UC Merced (Neumann et al. 2019).
@@ -35,39 +37,40 @@ def split_code(name: str, path: Path | str) -> int:
 
 
 def read_list(path: Path) -> set[str]:
-    """Names of patches from the first column of a csv, txt or csv.bz2 without header, without folders and suffixes of images.
+    """Names of patches from a csv, txt or csv.bz2, without folders and suffixes of images.
+
+    They are in the column whose name in the first row is one of `NAME_COLUMNS`, in any case; otherwise in the first column. A
+    first row that is a header is in the set, too.
 
     Raises:
-        BadInput: it cannot be read, or is no text.
+        BadInput: the file cannot be read, see `read_text`, or has names that are not printable.
     """
     try:
-        data = path.read_bytes()
-        text = (_decompress_bz2(data) if path.suffix == ".bz2" else data).decode("utf-8-sig")
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(path, f"is no list of patch names ({reason(error)})") from None
-    # Ten times faster than pandas, and there may be 600,000 names.
-    names = [line.partition(",")[0].strip().strip('"') for line in text.replace("\r", "\n").split("\n")]
+        names = first_column(path)
+    except BadInput as error:
+        raise BadInput(path, f"is no list of patch names ({error.problem})") from None
     unprintable = next((name for name in names if not name.isprintable()), None)
     if unprintable is not None:
         raise BadInput(path, f"is no list of patch names (found {unprintable!r})")
-    return {_without_suffix(name) if "." in name or "/" in name else name for name in names if name}
+    return {_without_suffix(name) if "." in name or "/" in name or "\\" in name else name for name in names if name}
+
+
+def first_column(path: Path) -> list[str]:
+    """The cells of the column of names of a list, see `read_list`; some may be empty."""
+    text = read_text(path).replace("\r", "\n")
+    first = text.lstrip("\n").partition("\n")[0]
+    mark = separator(first)
+    header = [cell.strip().strip('"').lower() for cell in first.split(mark)]
+    column = next((k for k, name in enumerate(header) if name in NAME_COLUMNS), 0 if header[0] else 1)
+    if column or '"' in text:
+        return [row[column] for row in read_rows(path).cells if column < len(row)]
+    # Ten times faster than pandas and csv, and there may be 600,000 names.
+    return [line.partition(mark)[0].strip() for line in text.split("\n")]
 
 
 def _without_suffix(name: str) -> str:
-    path = PurePosixPath(name)
+    path = PurePosixPath(name.replace("\\", "/"))  # of Windows
     return path.stem if path.suffix.lower() in _IMAGES else path.name
-
-
-def _decompress_bz2(data: bytes) -> bytes:
-    """All streams of a bz2 file. Python's `bz2.decompress` silently ignores everything after a damaged header."""
-    parts: list[bytes] = []
-    while data or not parts:
-        stream = bz2.BZ2Decompressor()
-        parts.append(stream.decompress(data))
-        if not stream.eof:
-            raise EOFError("it is cut off")
-        data = stream.unused_data
-    return b"".join(parts)
 
 
 def is_listed(names: pd.Series[str], listed: set[str]) -> NDArray[np.bool_]:

@@ -74,6 +74,7 @@ class Survey:
     classes: (N, C) uint8, or None if the reader reads them from the patches.
     read: the reader; it is pickled for worker processes.
     provenance: what the store records about its origin.
+    notes: lines for the user about what was found and may not be what is meant, such as patches that are listed but missing.
     """
 
     layout: Layout
@@ -81,6 +82,7 @@ class Survey:
     classes: NDArray[np.uint8] | None
     read: Reader
     provenance: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def check_names(table: pd.DataFrame, path: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,12 +140,26 @@ def survey(inputs: list[tuple[str | None, Path]], bands: str | None = None, seed
 
 
 def _inspect_samples(name: str, root: Path, split: str, size: int, bands: str | None) -> tuple[Plane, bool]:
-    """The plane of a data set's images, and whether it is multi-label, from some of its samples."""
-    images = []
+    """The plane of a data set's images, and whether it is multi-label, from some of its samples; damaged ones do not count."""
+    images, labels = [], []
+    problem: BadInput | None = None
     for index in sorted({*np.linspace(0, size - 1, min(_CHECKED_SAMPLES, size)).astype(int).tolist()}):
-        image, label = _sample(name, str(root), split, index)
-        images.append(image)
-    count, height, width = images[0].shape
+        try:
+            image, label = _sample(name, str(root), split, index)
+        except BadInput as error:
+            problem = problem or error
+        else:
+            images.append(image)
+            labels.append(label)
+    if not images:
+        assert problem is not None
+        raise problem
+    (shape, often), *others = Counter(image.shape for image in images).most_common()
+    if 2 * often <= len(images):
+        sizes = f"{_by(shape)} and {_by(others[0][0])}"
+        raise BadInput(root, f"{name} has images of {sizes} (bands, height, width), expected one size")
+    images = [image for image in images if image.shape == shape]
+    count, height, width = shape
     if height != width:
         raise BadInput(root, f"{name} has images of {width}×{height}, expected squares")
     dtype = "uint16" if all(_is_whole(image) for image in images) else "float32"
@@ -152,7 +167,7 @@ def _inspect_samples(name: str, root: Path, split: str, size: int, bands: str | 
     gsd = GSDS.get(name, ASSUMED_GSD)
     pictures = dtype == "uint16" and max(image.max() for image in images) <= 255
     unit = CONTENTS[name][0] if name in CONTENTS else "8-bit" if pictures else "unknown"
-    return Plane(plane_key(gsd), names, height, gsd, dtype, unit), label.ndim == 1
+    return Plane(plane_key(gsd), names, height, gsd, dtype, unit), labels[0].ndim == 1
 
 
 def _band_names(dataset: Any, count: int) -> Sequence[str]:

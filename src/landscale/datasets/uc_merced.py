@@ -11,6 +11,7 @@ Splits: lists, such as those of Neumann et al. 2019 (`uc_merced-train.txt` …),
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from landscale.datasets.options import LISTS, SEED, labels_option
 from landscale.datasets.splits import choose_splits
 from landscale.datasets.survey import OneByOne, PatchDetails, Survey, check_names
 from landscale.errors import BadInput, UnknownName, reason
+from landscale.formats.content import read_text
 from landscale.formats.zip_or_folder import list_members
 from landscale.store import Layout, Plane
 from landscale.vocabulary.nomenclatures import UCMERCED17, UCMERCED21
@@ -116,8 +118,8 @@ def _multi_labels(path: Path, names: pd.Series[str]) -> NDArray[np.uint8]:
             path, f"has no {MULTI_LABELS} in it or next to it; the labels of {UCMERCED17.name} are in that file"
         )
     try:
-        table = pd.read_csv(file, sep="\t", index_col=0).dropna(axis="columns", how="all")
-    except (OSError, ValueError) as error:
+        table = pd.read_csv(io.StringIO(read_text(file)), sep="\t", index_col=0).dropna(axis="columns", how="all")
+    except ValueError as error:
         raise BadInput(file, f"is no table of labels ({reason(error)})") from None
     table.columns = table.columns.str.strip()
     if lacking := [name for name in UCMERCED17.names if name not in table]:

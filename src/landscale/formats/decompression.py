@@ -31,6 +31,8 @@ class _Stream(Protocol):
 
 def _open(path: Path, size: int) -> tuple[_File, _Stream]:
     """The file, whose position counts compressed bytes, and a stream of its decompressed content."""
+    if path.exists() and not path.is_file():
+        raise BadInput(path, "is not a regular file")
     with path.open("rb") as file:
         start = file.read(4)
     if not start:

@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, reason
+from landscale.formats.content import read_content, wrong_format
 from landscale.runtime.portability import read_into
 
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would otherwise wait for a process that writes
 _TYPE_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _TYPE_CODE = {1: "B", 2: "B", 3: "H", 4: "I", 12: "d"}
 _INTEGERS = (3, 4)
@@ -31,6 +33,9 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES = 2
 _PREDICTOR, _TILE_OFFSETS, _TILE_BYTES, _SAMPLE_FORMAT = 317, 324, 325, 339
 _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 278, 284, 322, 323
 _SCALE, _TIE, _KEYS = 33550, 33922, 34735
+_COLOURS, _ORIENTATION = 262, 274
+_REFUSED_COLOURS = {0: "stores white as 0", 3: "has a palette", 4: "is a mask", 5: "is in CMYK", 8: "is in CIELab"}
+_YCBCR, _JPEG = 6, (6, 7)  # GDAL converts YCbCr to RGB if it is compressed as JPEG
 _DTYPES = {(8, 1): "uint8", (16, 1): "uint16", (32, 3): "float32"}
 
 
@@ -82,20 +87,16 @@ def read_band(path: str | Path, out: NDArray[np.generic]) -> Place:
     if template is not None:
         header = bytearray(template.pixels)
         try:
-            handle = os.open(path, os.O_RDONLY)
+            handle = os.open(path, _READ)
             try:  # one byte more, to detect a file that is too long
                 length = read_into(handle, [header, out.data, bytearray(1)], 0)
             finally:
                 os.close(handle)
-        except OSError as error:
-            raise BadInput(path, f"cannot be read ({error.strerror})") from None
+        except OSError:
+            length = -1  # `read_content` reports the reason
         if length == template.size and (place := template.place(header)) is not None:
             return place
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise BadInput(path, f"cannot be read ({error.strerror})") from None
-    return _decode_unknown(path, data, out)
+    return _decode_unknown(path, read_content(path), out)
 
 
 def decode_band(path: str, data: memoryview, out: NDArray[np.generic]) -> Place:
@@ -195,15 +196,37 @@ def _parse(path: str, data: bytes, *, exact: bool) -> _Header | None:
     if not data:
         raise BadInput(path, "is empty")
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        raise BadInput(path, "is not a TIFF file")
+        raise BadInput(path, wrong_format(data, "a TIFF file"))
     if data[2:3] == b"+" or data[3:4] == b"+":
         return None
     try:
         header = _directory(data, "<" if data[:2] == b"II" else ">")
     except struct.error:
         raise BadInput(path, "is a TIFF whose header is truncated or damaged") from None
+    _check_colours(path, header.tags)
     _check_blocks(path, len(data), header, exact=exact)
     return header
+
+
+def check_colours(path: str, data: bytes) -> None:
+    """Refuse the content of a TIFF whose pixels are no values of bands, or are not stored row by row from the top left.
+
+    Raises:
+        BadInput: a palette, CMYK or other colours, pixels of 1 to 4 bits, another orientation; or damaged.
+    """
+    _parse(path, data, exact=False)
+
+
+def _check_colours(path: str, tags: dict[int, tuple[float, ...]]) -> None:
+    colours, bits, orientation = (int((tags.get(key) or (1,))[0]) for key in (_COLOURS, _BITS, _ORIENTATION))
+    if bits < 8:
+        raise BadInput(path, f"has {bits}-bit pixels, expected at least 8 bits")
+    if colours == _YCBCR and (tags.get(_COMPRESSION) or (1,))[0] not in _JPEG:
+        raise BadInput(path, "is in YCbCr, expected values of bands; convert it to RGB")
+    if colours in _REFUSED_COLOURS:
+        raise BadInput(path, f"{_REFUSED_COLOURS[colours]}, expected values of bands; convert it to grey or RGB")
+    if orientation != 1:
+        raise BadInput(path, f"is stored rotated or mirrored (orientation {orientation}), expected rows from the top")
 
 
 def _directory(data: bytes, order: str) -> _Header:
@@ -235,7 +258,7 @@ def _check_blocks(path: str, size: int, header: _Header, *, exact: bool) -> None
     if not integers or not offsets or len(offsets) != len(lengths):
         raise BadInput(path, "is a TIFF whose header is damaged: it lacks the offsets of its pixels")
     plain = (header.tags.get(_COMPRESSION) or (1,))[0] == 1
-    if not _fit(header.tags, lengths, tiled=tiled, plain=plain):
+    if not _fit(header.tags, offsets, lengths, tiled=tiled, plain=plain):
         raise BadInput(
             path,
             "is a TIFF whose header is damaged: its blocks have fewer or more pixels than width and height require",
@@ -255,8 +278,15 @@ def _check_blocks(path: str, size: int, header: _Header, *, exact: bool) -> None
         raise BadInput(path, f"has {size} bytes, its header announces {reached}")
 
 
-def _fit(tags: dict[int, tuple[float, ...]], lengths: tuple[float, ...], *, tiled: bool, plain: bool) -> bool:
-    """Whether the number of blocks fits width and height, and their size if they are uncompressed.
+def _fit(
+    tags: dict[int, tuple[float, ...]],
+    offsets: tuple[float, ...],
+    lengths: tuple[float, ...],
+    *,
+    tiled: bool,
+    plain: bool,
+) -> bool:
+    """Whether the number of blocks fits width and height, and their size if they are uncompressed and not omitted.
 
     GDAL would fill missing pixels with zeros.
     """
@@ -272,7 +302,10 @@ def _fit(tags: dict[int, tuple[float, ...]], lengths: tuple[float, ...], *, tile
         return False
     last = high if tiled else height - (down - 1) * high
     plane_lengths = [high * row] * (across * (down - 1)) + [last * row] * across
-    return len(lengths) == planes * len(plane_lengths) and (not plain or list(lengths) == plane_lengths * planes)
+    if len(lengths) != planes * len(plane_lengths):
+        return False
+    expected = zip(offsets, lengths, plane_lengths * planes, strict=True)
+    return not plain or all(length == whole or offset == length == 0 for offset, length, whole in expected)
 
 
 def _template(header: _Header, data: bytes) -> _Template | None:

@@ -7,9 +7,11 @@ import os
 import zipfile
 import zlib
 from collections.abc import Container
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from landscale.errors import BadInput, reason
+from landscale.formats.content import MAX_FILE, read_content
 from landscale.formats.walk import files_below
 
 
@@ -25,6 +27,8 @@ def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PureP
     if path.is_dir():
         files = [(PurePosixPath(p.relative_to(path).as_posix()), str(p)) for p in files_below(path)]
     elif path.suffix == ".zip":
+        if path.exists() and not path.is_file():
+            raise BadInput(path, "is not a regular file")
         try:
             with zipfile.ZipFile(path) as archive:
                 files = [(PurePosixPath(name), f"{path}::{name}") for name in archive.namelist()]
@@ -45,12 +49,18 @@ def read_member(location: str) -> bytes:
     """The content of the file at a location.
 
     Raises:
-        BadInput: the file cannot be read.
+        BadInput: the file cannot be read, or has more than `MAX_FILE` bytes; those of a member are decompressed only up to there.
     """
     archive, inside, member = location.partition("::")
+    if not inside:
+        return read_content(location)
     try:
-        return _zip(archive, os.getpid()).read(member) if inside else Path(location).read_bytes()
-    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        opened = _zip(archive, os.getpid())
+        if (size := opened.getinfo(member).file_size) > MAX_FILE:
+            raise BadInput(location, f"has {size:,} bytes, expected at most {MAX_FILE:,}")
+        with opened.open(member) as file:  # ends at the announced size
+            return file.read()
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, LZMAError) as error:
         raise BadInput(location, f"cannot be read ({getattr(error, 'strerror', None) or reason(error)})") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,8 @@ def prepare_survey(
     path = Path(store)
     if isinstance(survey, SequentialSurvey):
         return prepare_sequential(survey, path, skip_bad=skip_bad)
-    return prepare_random_access(survey, path, workers, skip_bad=skip_bad, scheduler=scheduler, ranks=ranks)
+    result = prepare_random_access(survey, path, workers, skip_bad=skip_bad, scheduler=scheduler, ranks=ranks)
+    return replace(result, notes=survey.notes)
 
 
 def _pairs(inputs: Inputs) -> list[tuple[str | None, Path]]:

@@ -16,9 +16,11 @@ class PreparationResult:
     patches: the number of patches in it, with the damaged ones.
     written: how many of them this call wrote; 0 if the store was complete already.
     skipped: the damaged ones, which are marked as such and have no pixels: name and reason.
+    notes: lines about the inputs, see `Survey`.
     """
 
     store: Path
     patches: int
     written: int
     skipped: DamagedPatches
+    notes: tuple[str, ...] = ()

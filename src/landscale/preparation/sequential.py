@@ -128,7 +128,12 @@ class _SequentialRun:
         columns = {str(key): described[key].to_numpy() for key in described}
         store.finish(columns, found, {"plan": self._digest, "provenance": provenance})
         skipped = [(name, damage.problems[name]) for name in bad]
-        return PreparationResult(self._path, len(records), len(records) - len(bad) - known, skipped)
+        notes: tuple[str, ...] = ()
+        if survey.listed is not None and len(records) < survey.listed:
+            notes = (
+                f"{survey.primary.path}: has {len(records):,} of the {survey.listed:,} patches that its metadata list",
+            )
+        return PreparationResult(self._path, len(records), len(records) - len(bad) - known, skipped, notes)
 
 
 def _primary_layout(survey: SequentialSurvey) -> Layout:

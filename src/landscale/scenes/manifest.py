@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from landscale.errors import BadInput, reason
+from landscale.formats.content import MAX_TEXT
+from landscale.runtime.files import check_regular
 
 _ALGORITHMS = {"MD5": "md5", "SHA3-256": "sha3_256", "SHA-256": "sha256"}
 
@@ -51,6 +53,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     path = folder / "manifest.safe"
     if not path.is_file():
         return Manifest()
+    check_regular(path, MAX_TEXT)
     files = {}
     try:
         for stream in ElementTree.parse(path).iter("byteStream"):

@@ -22,11 +22,13 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
+from landscale.formats.content import read_text
 from landscale.formats.rasters import raster_driver
 from landscale.formats.walk import files_below
 from landscale.runtime.documents import read_json_object
 from landscale.scenes.matlab import matlab_bands, open_matlab_band
 from landscale.scenes.radiometry import Scaling, find_level, find_unit, has_own_scale, to_digital_numbers
+from landscale.scenes.takes import check_one_product
 from landscale.vocabulary.bands import ALIASES, BANDS
 from landscale.vocabulary.units import LEVELS, Level, Unit
 
@@ -116,6 +118,7 @@ def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
             found.setdefault(ALIASES[match[1].upper()], []).append(path)
     if not found:
         raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
+    check_one_product(folder, [path for paths in found.values() for path in paths])
     files = {band: _native(folder, band, paths) for band, paths in found.items()}
     found_offset = _offset(folder, files) if offset is None else offset
     level = _noted_level(folder) or find_level(files)
@@ -131,8 +134,10 @@ def _native(folder: Path, band: str, paths: list[Path]) -> Path:
     """The file of a band at its native resolution; products may have others too."""
     named = [path for path in paths if _resolution(path) == f"{BANDS[band].gsd}m"]
     first, *others = named or paths
+    if named:  # files of L1C have no resolution in their names, and lie in another folder
+        others += [path for path in paths if not _resolution(path) and path.parent != first.parent]
     for other in others:
-        if _resolution(other) == _resolution(first):
+        if _resolution(other) in ("", _resolution(first)):
             a, b = first.relative_to(folder), other.relative_to(folder)
             raise BadInput(folder, f"holds more than one scene: {band} is {a} and {b}; give the folder of one of them")
     return first
@@ -197,10 +202,7 @@ def _offset_of(folder: Path) -> int | None:
     if (folder / NOTE_FILE).is_file():
         return _noted_offset(folder / NOTE_FILE)
     for path in folder.glob("MTD_MSIL[12][AC].xml"):
-        try:
-            offsets = {-int(value) for value in _OFFSET.findall(path.read_text(encoding="utf-8"))}
-        except UnicodeDecodeError as error:
-            raise BadInput(path, f"is not valid text ({error.reason})") from None
+        offsets = {-int(value) for value in _OFFSET.findall(read_text(path))}
         if len(offsets) > 1:
             raise BadInput(path, f"has different offsets for different bands: {sorted(offsets)}")
         if offsets:
@@ -311,6 +313,10 @@ class ScenePixels:
     def _check(self, path: Path, file: Any, ratio: int) -> None:
         if path.suffix.lower() != ".mat":
             _check_grid(path, file)
+            if file.count != 1:
+                raise BadInput(path, f"has {file.count} bands, expected one")
+            if file.colorinterp[0].name == "palette":
+                raise BadInput(path, "has a palette, expected digital numbers")
         if np.dtype(file.dtypes[0]).kind not in "iuf":
             raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected digital numbers or reflectance")
         corner = (file.transform.c, file.transform.f)

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput, UnknownName, reason
-from landscale.runtime.files import check_regular
+from landscale.formats.tables import read_parquet
 from landscale.store.layout import SPLITS
 from landscale.vocabulary.nomenclatures import Nomenclature
 
@@ -24,7 +23,6 @@ _COLUMNS = {
     "contains_seasonal_snow": ("snow", pa.bool_()),
     "contains_cloud_or_shadow": ("cloud", pa.bool_()),
 }
-_MAX_ROWS, _MAX_BYTES = 10**8, 1 << 32  # BigEarthNet v2 has 480,038 rows, in memory 150 MB
 _TILE = r"(?s)^.*_([^_]*)_[^_]*_[^_]*$"  # of S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57
 _DATE = r"(?s)^.*?_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)_.*$"
 
@@ -41,16 +39,14 @@ def read_metadata(path: str | Path, target: Nomenclature) -> tuple[pd.DataFrame,
     path = Path(path)
     if not path.exists():
         raise BadInput(path, "no such file; it has the labels and splits of BigEarthNet v2")
-    check_regular(path, _MAX_BYTES)
     try:
-        _check_sizes(pq.read_metadata(path))
-        stored = pq.read_table(path, page_checksum_verification=True)  # if the file has checksums
-        stored.validate(full=True)  # damaged text
+        stored = read_parquet(path, (*_COLUMNS, "labels", "s1_name"))
         columns = {key: _column(stored[key], kind) for key, (_, kind) in _COLUMNS.items()}
         columns["labels"] = _column(stored["labels"], pa.list_(pa.string()))
         partner = _column(stored["s1_name"], pa.string()) if "s1_name" in stored.column_names else None
-    except Exception as error:  # Arrow raises many types of errors for a damaged file
-        raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({reason(error)})") from None
+    except Exception as error:  # Arrow raises many types of errors for values of other types
+        problem = error.problem if isinstance(error, BadInput) else reason(error)
+        raise BadInput(path, f"is not the metadata of BigEarthNet v2 ({problem})") from None
     names, labels = columns["patch_id"], columns["labels"]
     for key, column in columns.items():
         if column.null_count:
@@ -64,15 +60,6 @@ def read_metadata(path: str | Path, target: Nomenclature) -> tuple[pd.DataFrame,
     known |= {"tile": _extract(names, _TILE, r"\1"), "date": _extract(names, _DATE, r"\1-\2-\3T\4:\5:\6")}
     known["partner"] = pa.array([""] * len(names)) if partner is None else partner.fill_null("")
     return pa.table(known).to_pandas(), classes
-
-
-def _check_sizes(metadata: pq.FileMetaData) -> None:
-    """Refuse a file that would take too much memory: a few compressed bytes may become billions."""
-    size = sum(metadata.row_group(k).total_byte_size for k in range(metadata.num_row_groups))
-    if metadata.num_rows > _MAX_ROWS or size > _MAX_BYTES:
-        raise ValueError(
-            f"{metadata.num_rows:,} rows of {size:,} bytes, expected at most {_MAX_ROWS:,} of {_MAX_BYTES:,}"
-        )
 
 
 def _column(column: Any, kind: Any) -> Any:

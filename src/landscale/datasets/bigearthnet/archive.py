@@ -148,7 +148,8 @@ def survey_archives(
         radar = RadarArchive(other, optical)
     target = nomenclature(labels or ("clc43" if version == V1 else "ben19"))
     provenance = version | ({"synthetic": True} if is_synthetic(path) else {})
-    return SequentialSurvey(layout(target, radar is not None), optical, radar, given_split, provenance)
+    listed = len(optical.table) if isinstance(optical, OpticalArchiveV2) else None
+    return SequentialSurvey(layout(target, radar is not None), optical, radar, given_split, provenance, listed=listed)
 
 
 def _optical_v1(path: Path, labels: str | None, lists: Path | None) -> OpticalArchiveV1:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from landscale.datasets.bigearthnet.reader import SEPARATOR, BigEarthNetReader
 from landscale.datasets.bigearthnet.sentinel1 import FOLDER_V1, FOLDER_V2, RADAR, pair_v1, product
@@ -59,7 +60,8 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
     classes = [one.classes for one in surveys if one.classes is not None]
     first = surveys[0]
     provenance = first.provenance | ({"synthetic": True} if any(is_synthetic(path) for _, path in inputs) else {})
-    return Survey(first.layout, table, np.concatenate(classes) if classes else None, first.read, provenance)
+    notes = tuple(note for one in surveys for note in one.notes)
+    return Survey(first.layout, table, np.concatenate(classes) if classes else None, first.read, provenance, notes)
 
 
 def is_synthetic(folder: Path) -> bool:
@@ -129,13 +131,38 @@ def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
     target = nomenclature(labels or "ben19")
     radar = root / FOLDER_V2 if with_radar and (root / FOLDER_V2).is_dir() else None
     table, classes = read_metadata(root / "metadata.parquet", target)
-    table["location"] = f"{root / FOLDER_S2}/" + table["name"].str.rsplit("_", n=2).str[0] + "/" + table["name"]
+    products = table["name"].str.rsplit("_", n=2).str[0]
+    there = _are_there(root / FOLDER_S2, products, table["name"])
+    notes: tuple[str, ...] = ()
+    if not there.all():  # as after a partial download
+        problem = f"of the {len(there):,} patches that metadata.parquet lists"
+        if not there.any():
+            raise BadInput(root / FOLDER_S2, f"has none {problem}")
+        notes = (f"{root / FOLDER_S2}: has {there.sum():,} {problem}; the others are left out",)
+        table, classes, products = (
+            table[there].reset_index(drop=True),
+            classes[there],
+            products[there].reset_index(drop=True),
+        )
+    table["location"] = f"{root / FOLDER_S2}/" + products + "/" + table["name"]
     if radar:
         table["location"] += [
             f"{SEPARATOR}{radar}/{product(name)}/{name}" if name else SEPARATOR for name in table["partner"]
         ]
     reader = OneByOne(BigEarthNetReader(target, labels_in_json=False))
-    return Survey(layout(target, radar is not None), table.drop(columns="partner"), classes, reader, V2)
+    return Survey(layout(target, radar is not None), table.drop(columns="partner"), classes, reader, V2, notes)
+
+
+def _are_there(folder: Path, products: pd.Series[str], names: pd.Series[str]) -> NDArray[np.bool_]:
+    """Which patches have a folder in that of their product. The folders are listed, which is faster than one look for each."""
+    patches = {}
+    for product_folder in products.unique():
+        try:
+            patches[product_folder] = set(os.listdir(folder / product_folder))  # noqa: PTH208
+        except OSError:
+            patches[product_folder] = set()
+    pairs = zip(products.tolist(), names.tolist(), strict=True)
+    return np.fromiter((name in patches[one] for one, name in pairs), bool, len(names))
 
 
 def layout(target: Nomenclature, with_radar: bool) -> Layout:

@@ -7,12 +7,12 @@ v2: `BigEarthNet-S1/<s1 product>/<s1 patch>/<s1 patch>_VV.tif …`; the Sentinel
 
 from __future__ import annotations
 
-import bz2
 from pathlib import Path
 from typing import Any
 
 from landscale.datasets.splits import split_lists
-from landscale.errors import BadInput, reason
+from landscale.errors import BadInput
+from landscale.formats.content import read_text
 from landscale.runtime.documents import read_json
 from landscale.store.planes import SENTINEL1
 
@@ -33,15 +33,10 @@ def listed_pairs(lists: Path) -> dict[str, str]:
     """
     pairs = {}
     for path in (*split_lists(lists).values(), *sorted(lists.glob("patches_with_*"))):
-        open_text = bz2.open if path.suffix == ".bz2" else open
-        try:
-            with open_text(path, "rt", encoding="utf-8") as file:
-                for line in file:
-                    name, comma, rest = line.partition(",")
-                    if comma:
-                        pairs[_stripped(name)] = _stripped(rest.partition(",")[0])
-        except (OSError, ValueError, EOFError) as error:
-            raise BadInput(path, f"is no list of patch names ({reason(error)})") from None
+        for line in read_text(path).replace("\r", "\n").split("\n"):
+            name, comma, rest = line.partition(",")
+            if comma:
+                pairs[_stripped(name)] = _stripped(rest.partition(",")[0])
     return pairs
 
 

@@ -3,9 +3,10 @@
 A list is one of these:
 
 - A txt, csv or csv.bz2 without header: names in the first column, as in the official lists of BigEarthNet.
-- A csv or parquet table with header: `patch_id` (or `name`, or `patch`); or `product`, `column`, `row`; or `ulx` and `uly`,
-  the outer upper left corner in metres, in the CRS of the tile or of the column `crs` (EPSG:…). Optional columns: `labels` (a
-  list, or text separated by semicolons), `split`, `country`, `contains_seasonal_snow`, `contains_cloud_or_shadow`.
+- A csv (with commas, semicolons or tabs) or parquet table with header: `patch_id` (or `name`, or `patch`); or `product`,
+  `column`, `row`; or `ulx` and `uly`, the outer upper left corner in metres, in the CRS of the tile or of the column `crs`
+  (EPSG:…). Optional columns: `labels` (a list, or text as in `label_cells`), `split`, `country`, `contains_seasonal_snow`,
+  `contains_cloud_or_shadow`.
 - The folder of a BigEarthNet archive, v1 or v2.
 
 A name consists of a product, and a column and a row of patches, counted from the upper left corner of the tile. Names of v1
@@ -26,8 +27,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landscale.datasets.bigearthnet.folders import describe_v1
+from landscale.datasets.label_cells import classes_of_cells
 from landscale.datasets.splits import read_list, split_code
 from landscale.errors import BadInput, LandscaleError, UnknownName, reason
+from landscale.formats.content import read_text
+from landscale.formats.tables import read_csv, read_parquet, separator
 from landscale.runtime.documents import read_json
 from landscale.scenes.tile import GRID, SIDE, Tile, product_name
 from landscale.store import SPLITS
@@ -35,7 +39,7 @@ from landscale.vocabulary.nomenclatures import Nomenclature
 
 _NAME = re.compile(r"^(S2[A-D])_MSI(L\d[A-C])_(\d{8})T(\d{5,6})(?:_N\d{4}_R\d{3}_(T\w{5}))?(?:_(\d+)_(\d+))?(?:_|\.|$)")
 _NAME_COLUMNS = ("patch_id", "name", "patch")
-_BOOLEANS = {True: True, False: False, "True": True, "False": False, "true": True, "false": False}
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _FLAG_BY_COLUMN = {"contains_seasonal_snow": "snow", "contains_cloud_or_shadow": "cloud"}
 
 
@@ -72,18 +76,24 @@ def read_patch_list(path: Path, target: Nomenclature) -> PatchList:
 
 def _has_header(path: Path) -> bool:
     """Whether the first line of a csv has the name of a known column."""
-    if path.suffix != ".csv" or not path.is_file():
+    if path.suffix != ".csv":
         return False
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        words = {word.strip().strip('"') for word in file.readline().split(",")}
+    first = read_text(path).lstrip().partition("\n")[0]
+    words = {word.strip().strip('"').lower() for word in first.split(separator(first))}
     return bool(words & {*_NAME_COLUMNS, "product", "ulx"})
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except Exception as error:  # pyarrow and pandas raise many classes of errors for a damaged file
-        raise BadInput(path, f"cannot be read as a table of patches ({reason(error)})") from None
+    """The columns of a table, with names in lower case, and None in empty cells."""
+    if path.suffix == ".parquet":
+        table: pd.DataFrame = read_parquet(path).to_pandas()
+    else:
+        header, rows = read_csv(path)
+        table = pd.DataFrame(rows, columns=header, dtype=object).replace("", None)
+    table.columns = table.columns.map(lambda name: str(name).strip().lower())
+    if not table.columns.is_unique:
+        raise BadInput(path, f"has several columns called {table.columns[table.columns.duplicated()][0]}")
+    return table
 
 
 def _read_archive(folder: Path) -> pd.DataFrame:
@@ -138,7 +148,7 @@ def _parse_columns(table: pd.DataFrame, path: Path, target: Nomenclature) -> Pat
     for source, flag in _FLAG_BY_COLUMN.items():
         if source in table:
             parsed[flag] = _complete_column(
-                table.assign(**{source: table[source].map(_BOOLEANS)}), source, path
+                table.assign(**{source: table[source].astype(str).str.lower().map(_BOOLEANS)}), source, path
             ).astype(bool)
     return PatchList(parsed, _classes(table, path, target) if "labels" in table else None)
 
@@ -159,11 +169,10 @@ def _text(column: pd.Series[Any]) -> pd.Series[str]:
 
 def _classes(table: pd.DataFrame, path: Path, target: Nomenclature) -> NDArray[np.uint8]:
     classes = np.zeros((len(table), len(target.classes)), np.uint8)
-    for i, labels in enumerate(table["labels"]):
-        names = [part.strip() for part in labels.split(";") if part.strip()] if isinstance(labels, str) else labels
+    for i, names in enumerate(classes_of_cells(table["labels"], path, "labels")):
         try:
             classes[i, target.columns(names)] = 1
-        except (UnknownName, TypeError) as error:
+        except UnknownName as error:
             raise BadInput(path, f"row {i + 1}: {' '.join(str(error).split())}") from None
     return classes
 

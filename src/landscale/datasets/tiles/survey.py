@@ -26,6 +26,7 @@ from landscale.datasets.tiles.quality_masks import FLAGGED_FROM, Limits, mask_fr
 from landscale.datasets.tiles.reader import TileReader
 from landscale.errors import BadInput, LandscaleError
 from landscale.runtime.progress import print_notes
+from landscale.scenes.takes import check_tiles
 from landscale.scenes.tile import SIDE, Tile, open_tiles
 from landscale.store import SHARES, SPLITS, Layout, Plane
 from landscale.vocabulary.bands import BANDS, band_set
@@ -38,7 +39,12 @@ OPTIONS = (
     Option(
         "patch_list", "patches to use: a list of names, a table, or a BigEarthNet folder (default: all)", Path, "LIST"
     ),
-    Option("corine", "labels from CORINE Land Cover, raster or GeoPackage", Path, "MAP"),
+    Option(
+        "corine",
+        "labels from CORINE Land Cover: raster, GeoPackage, or FILE.gpkg:LAYER if that has several maps",
+        Path,
+        "MAP",
+    ),
     Option(
         "min_share",
         "least fraction of a patch that a class must cover to be one of its labels (default: any)",
@@ -84,7 +90,8 @@ def survey(
         workers: number of threads of the survey, and of processes that will read the tiles; several may read parts of one tile.
 
     Raises:
-        BadInput: no tile, tiles with different bands or levels, no patch, or neither a CORINE map nor labels in the patch list.
+        BadInput: no tile, tiles of different bands or levels, an acquisition twice, no patch, or neither a CORINE map nor
+            labels in the patch list.
         LandscaleError: `min_share` or a limit is not in 0…1.
     """
     if not 0 <= min_share <= 1:
@@ -93,6 +100,7 @@ def survey(
     target = nomenclature(labels or "ben19")
     found = [(split, tile) for split, path in inputs for tile in open_tiles(path, offset)]
     tiles = [tile for _, tile in found]
+    check_tiles(tiles)
     layout = _layout(tiles, target)
     listed = read_patch_list(patch_list, target) if patch_list else None
     if corine is None and (listed is None or listed.classes is None):
@@ -100,6 +108,11 @@ def survey(
             inputs[0][1], "has tiles but no labels; add --corine MAP, or a --patch-list with a column 'labels'"
         )
     parts = [_regular_grid(tile) for tile in tiles] if listed is None else find_patches(listed, tiles, patch_list)
+    notes: tuple[str, ...] = ()
+    if listed is not None and (others := len(listed.table) - sum(map(len, parts))):
+        notes = (
+            f"{patch_list}: {others:,} of the {len(listed.table):,} listed patches are of other tiles and are left out",
+        )
     complete = partial(_complete, limits=limits, workers=-(-workers // len(tiles)))
     with ThreadPoolExecutor(workers) as pool:  # GDAL releases Python's lock
         parts = list(pool.map(complete, range(len(tiles)), tiles, parts))
@@ -134,7 +147,7 @@ def survey(
     if given := {name: limit for name, limit in asdict(limits).items() if limit is not None}:
         provenance["limits"] = given
     reader = TileReader(tuple(tiles), _column_ranges(table, len(tiles)), layout)
-    return Survey(layout, table, classes, reader, provenance)
+    return Survey(layout, table, classes, reader, provenance, notes)
 
 
 def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
@@ -157,22 +170,14 @@ def _layout(tiles: list[Tile], target: Nomenclature) -> Layout:
 
 
 def _unit_and_level(tiles: list[Tile]) -> tuple[Unit, Level]:
-    """The unit of the pixels as they are read, and the processing level; unknown if that of a tile is not recorded.
-
-    Raises:
-        BadInput: tiles of both levels.
-    """
-    levels = {tile.scene.level: tile for tile in tiles}
-    if {"L1C", "L2A"} <= levels.keys():
-        first, other = levels["L2A"], levels["L1C"]
-        raise BadInput(other.scene.folder, f"is of level L1C, but {first.product} is of L2A; prepare a store from each")
+    """The unit of the pixels as they are read, and the processing level; unknown if that of a tile is not recorded."""
     print_notes(
         f"{tile.scene.folder}: {unit_name(tile.scene.unit)} converted into digital numbers"
         for tile in tiles
         if tile.scene.unit == "reflectance"
     )
     is_known = all(tile.scene.pixel_unit == "digital number" for tile in tiles)
-    return "digital number" if is_known else "unknown", common_level(levels)
+    return "digital number" if is_known else "unknown", common_level(tile.scene.level for tile in tiles)
 
 
 def _regular_grid(tile: Tile) -> pd.DataFrame:

@@ -19,16 +19,29 @@ _SQLITE = b"SQLite format 3\0"  # the first bytes of every GeoPackage
 def open_corine(path: Path) -> CorineMap:
     """Open a CORINE map: a GeoPackage of polygons, or a raster.
 
+    Args:
+        path: the file; `FILE.gpkg:LAYER`, `FILE.gpkg:COLUMN` or `FILE.gpkg:LAYER.COLUMN` for one of several maps in a GeoPackage.
+
     Raises:
         BadInput: missing, in another format, without a coordinate reference system, or without CORINE classes.
     """
+    file, choice = path, ""
+    if not path.exists() and ":" in path.name:
+        name, _, choice = path.name.partition(":")
+        file = path.with_name(name)
+    if not file.exists():
+        raise BadInput(file, "no such file")
+    if not file.is_file():
+        raise BadInput(file, "is not a regular file")
     try:
-        with path.open("rb") as file:
-            start = file.read(len(_SQLITE))
+        with file.open("rb") as opened:
+            start = opened.read(len(_SQLITE))
     except OSError as error:
-        raise BadInput(path, f"cannot be read ({error.strerror})") from None
+        raise BadInput(file, f"cannot be read ({error.strerror})") from None
     if start == _SQLITE:
-        return open_polygon_map(path)
-    if path.suffix.lower() not in RASTER_DRIVERS:
-        raise BadInput(path, f"is neither a GeoPackage nor a raster ({', '.join(RASTER_DRIVERS)})")
-    return open_raster_map(path)
+        return open_polygon_map(file, choice)
+    if choice:
+        raise BadInput(file, f"is not a GeoPackage, so it has no layer {choice}")
+    if file.suffix.lower() not in RASTER_DRIVERS:
+        raise BadInput(file, f"is neither a GeoPackage nor a raster ({', '.join(RASTER_DRIVERS)})")
+    return open_raster_map(file)

@@ -48,7 +48,7 @@ def open_raster_map(path: Path) -> CorineMap:
     with open_raster(path) as image:
         if image.count != 1:
             raise BadInput(path, f"has {image.count} bands, expected one, of CORINE classes")
-        if np.dtype(image.dtypes[0]).kind not in "iu":
+        if np.dtype(image.dtypes[0]).kind not in "iuf":
             raise BadInput(path, f"has {image.dtypes[0]} pixels, expected integers: codes of CORINE classes")
         if image.crs is None or image.transform.is_identity:
             raise BadInput(path, "is not georeferenced")
@@ -68,6 +68,10 @@ def _read_window(path: Path, image: Any, window: Window) -> Cells | None:
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return None
     values = image.read(1, window=Window.from_slices(rows, columns))
+    if values.dtype.kind == "f":
+        values = np.where(np.isnan(values), 0, values)  # 0: no class
+        if len(fractions := values[values != np.rint(values)]):
+            raise BadInput(path, f"has the value {fractions[0]}, expected CORINE classes (1…44 or 111…523)")
     inside = cells_by_values(values)
     inside[values == (-128 if image.nodata is None else image.nodata)] = NO_CLASS
     if (inside == UNKNOWN).any():
