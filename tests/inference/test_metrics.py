@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-import scipy.special
 from sklearn import metrics as sk
 
 from landscale.errors import Diverged, UnknownName
