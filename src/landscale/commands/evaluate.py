@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from landscale.commands.command import AddCommand, add_timeout, print_result
@@ -31,7 +32,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.inference.evaluate import evaluate
     from landscale.inference.scores import read_scores
     from landscale.inference.scores_table import show_scores
-    from landscale.models.weights import find_weights, load_model
+    from landscale.models.weights import find_weights, load_model, read_config
     from landscale.runtime.documents import write_json
     from landscale.runtime.outputs import check_output
     from landscale.store import open_store
@@ -50,6 +51,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
         scores = evaluate(model.to(local_device(ranks)), store, options.split, ranks, batch=options.batch)
     if not ranks.first:
         return 0
+    scores = replace(scores, steps=read_config(options.model).get("provenance", {}).get("steps"))
     target = options.out or (
         options.model / f"scores-{options.split}.json" if (options.model / "run.json").exists() else None
     )

@@ -49,6 +49,7 @@ class Scores:
         averages: `micro`, `macro`, `weighted` and `samples` → precision, recall, f1, f2 and jaccard.
         counts: one entry per class, in the classifier's order.
         extra: figures of added metrics by name (`register_metric`).
+        steps: `trained` and `planned` steps of a training that a time limit has cut to a part of its recipe; else None.
     """
 
     split: str
@@ -65,18 +66,18 @@ class Scores:
     averages: dict[str, dict[str, float]]
     counts: list[ClassScores]
     extra: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, int] | None = None
 
     def headline(self) -> dict[str, float]:
         """The main figures, for tables and reports: those of `HEADLINE` that exist, then those of added metrics."""
         return headline(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The content of scores.json. `accuracy` and `extra` are left out if they are None or empty."""
+        """The content of scores.json. `accuracy`, `extra` and `steps` are left out if they are None or empty."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}
-        if self.accuracy is None:
-            del content["accuracy"]
-        if not self.extra:
-            del content["extra"]
+        for name in ("accuracy", "extra", "steps"):
+            if content[name] in (None, {}):
+                del content[name]
         return content
 
     @classmethod
@@ -87,7 +88,7 @@ class Scores:
             ValueError: a figure is missing or unknown.
         """
         names = {f.name for f in fields(cls)}
-        missing = names - content.keys() - {"accuracy", "extra"}
+        missing = names - content.keys() - {"accuracy", "extra", "steps"}
         if missing or content.keys() - names:
             wrong = [f"without {name}" for name in sorted(missing)]
             wrong += [f"unknown {name}" for name in sorted(content.keys() - names)]

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from landscale.inference.scores import Scores
+from landscale.vocabulary.headline import shortened
 
 _console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 
@@ -24,6 +25,8 @@ def show_scores(scores: Scores) -> None:
         cells = [f"{row[key]:.4f}" for key in ("precision", "recall", "f1", "f2", "jaccard")]
         table.add_row(name, *cells, f"{average_precision[name]:.4f}" if name in average_precision else "")
     _console.print(table)
+    if scores.steps:
+        _console.print(shortened(scores.steps))
     for name, value in scores.extra.items():
         _console.print(f"{name}: {value:.4f}", markup=False)
     table = Table()

@@ -15,7 +15,7 @@ from landscale.report.charts import COLOURS, Chart, ChartLine, svg_element
 from landscale.report.finished_run import FinishedRun, read_finished_runs
 from landscale.report.map_view import render_map_view
 from landscale.runtime.files import write_text
-from landscale.vocabulary.headline import HEADLINE_NAMES
+from landscale.vocabulary.headline import HEADLINE_NAMES, shortened
 from landscale.vocabulary.nomenclatures import colours
 
 
@@ -57,7 +57,12 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "duration": _duration, "colour": lambda name: colours([name])[0]}
+    environment.filters |= {
+        "number": _number,
+        "shortened": shortened,
+        "duration": _duration,
+        "colour": lambda name: colours([name])[0],
+    }
     environment.globals |= {"names": HEADLINE_NAMES, "line_colours": COLOURS}
     return environment
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from landscale.vocabulary.headline import headline
+from landscale.vocabulary.headline import headline, shortened
 
 _console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 
@@ -45,6 +45,8 @@ def show_weights(config: dict[str, Any]) -> None:
     _console.print(
         f"  input {config['side']}×{config['side']} px, {config['upsample']}; digest {config['digest'][:12]}"
     )
+    if steps := config.get("provenance", {}).get("steps"):
+        _console.print(f"  {shortened(steps)}")
     for key, value in headline(scores).items():
         _console.print(f"  {scores['split']} {key} {value:.4f}")
 

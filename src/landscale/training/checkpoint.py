@@ -22,6 +22,7 @@ from landscale.errors import BadInput, reason
 from landscale.runtime.files import atomic_file, check_regular
 
 MAX_BYTES = 1 << 38  # of a checkpoint
+MUCH_SHORTER = 0.9  # fraction of the recipe's steps below which a time limit is reported
 
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -33,6 +34,8 @@ class TrainingState:
 
     total: Count
     """planned steps of the whole training, for the present number of processes"""
+    limited: bool = False
+    """whether `total` was planned for a time limit"""
     step: Count = 0
     """finished steps"""
     epoch: Count = 0
@@ -56,6 +59,12 @@ class TrainingState:
     """seconds spent on the whole training, over all sessions"""
     best: float = -math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def cut_short(self, planned: int) -> dict[str, int] | None:
+        """The steps of a training that a time limit has cut to a part of the recipe's `planned` steps; else None."""
+        if not self.limited or self.total >= MUCH_SHORTER * planned:
+            return None
+        return {"trained": self.total, "planned": planned}
 
     def add_loss(self, loss: float) -> None:
         """Count the loss of one step."""
@@ -185,6 +194,36 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
     named = {f"optimizer.{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     return tensors, {name: value for name, value in named.items() if isinstance(value, int | float)}
+
+
+def check_optimizer(fresh: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Compare the optimiser's tensors of a checkpoint with those that the optimiser itself creates in a step.
+
+    Args:
+        fresh: an optimiser of the same kind on a copy of the network, which this function changes.
+        tensors: what `pack_optimizer` returned, among others.
+
+    Raises:
+        ValueError: a tensor has another shape or type, or the optimiser has no such tensor.
+    """
+    for group in fresh.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    fresh.step()
+    expected, _ = pack_optimizer(fresh)
+    parameters = {str(k): p for k, p in enumerate(p for group in fresh.param_groups for p in group["params"])}
+    for name, found in tensors.items():
+        if not name.startswith("optimizer."):
+            continue
+        # A tensor that is only created in a later step, as by Lookahead, has the shape of its parameter.
+        right = expected.get(name, parameters.get(name.split(".")[1]))
+        if right is None:
+            raise ValueError(f"the optimizer has no tensor {name}")
+        if (found.shape, found.dtype) != (right.shape, right.dtype):
+            raise ValueError(
+                f"{name} has shape {tuple(found.shape)} and type {found.dtype}, expected {tuple(right.shape)} and"
+                f" {right.dtype}"
+            )
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:

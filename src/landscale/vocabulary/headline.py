@@ -22,3 +22,10 @@ def headline(scores: Mapping[str, Any]) -> dict[str, float]:
     Figures that are absent or null are left out: a multi-label classifier has no accuracy.
     """
     return {key: scores[key] for key in HEADLINE if scores.get(key) is not None} | dict(scores.get("extra", {}))
+
+
+def shortened(steps: Mapping[str, int]) -> str:
+    """A line about a training of `trained` steps of `planned` ones, for a training that a time limit has cut short."""
+    return (
+        f"trained for {steps['trained']:,} of the recipe's {steps['planned']:,} steps (--max-time): a shorter training"
+    )
