@@ -20,7 +20,7 @@ from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import console
 from landscale.runtime.threads import cores_of_others, free_threads
 from landscale.store import PatchStore, open_store
-from landscale.training.build import build_classifier
+from landscale.training.build import build_classifier, check_smallest_step
 from landscale.training.recipe import RESUMABLE_CHANGES, Recipe, load_recipe
 from landscale.training.runs import Run
 from landscale.training.trainer import Trainer
@@ -75,6 +75,7 @@ def _train(
 ) -> Scores | None:
     _check_same_start(recipe, store, run, ranks)
     classifier = build_classifier(recipe, store)
+    check_smallest_step(recipe, classifier, len(store.patches("train")), ranks.world)
     resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint and `init` is ignored
     origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
     trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)
