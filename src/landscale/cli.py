@@ -24,6 +24,7 @@ from landscale.commands.command import AddCommand, CommandParser, command_adder
 from landscale.errors import LandscaleError, LostRank, reason
 from landscale.runtime.portability import keep_freed_memory
 from landscale.runtime.signals import Stopped
+from landscale.runtime.threads import wait_without_spinning
 
 EXAMPLES = """examples:
   landscale demo
@@ -80,6 +81,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     os.environ.setdefault(
         "TORCH_CPP_LOG_LEVEL", "ERROR"
     )  # a lost rank is reported in one line, without torch's backtrace
+    wait_without_spinning()
     keep_freed_memory()
     atexit.register(gc.freeze)  # skip the last garbage collection, which takes a second once torch is imported
     try:

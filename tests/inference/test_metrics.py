@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -324,6 +325,29 @@ def test_scores_of_a_data_set_as_large_as_bigearthnet_take_seconds() -> None:
     assert sum(row["support"] for row in result.counts) == t.sum()
 
 
+@pytest.mark.parametrize("how", ["one", "smooth", "per_class"])
+@pytest.mark.parametrize("best", [0.0003, 0.02, 0.22, 0.5, 0.98, 0.9995])
+def test_the_best_threshold_is_found_wherever_the_scores_lie(how: str, best: float) -> None:
+    """The logits of the positives are from 1 below the best threshold upward, those of the negatives the mirror image."""
+    centre = np.log(best / (1 - best))
+    offsets = np.linspace(-1, 4, 60)
+    logits = np.concatenate([centre + offsets, np.repeat(centre - offsets, 4)])
+    p, t = (1 / (1 + np.exp(-logits)))[:, None].astype(np.float32), np.repeat([1, 0], [60, 240])[:, None]
+    chosen = choose_thresholds(p, t, how)
+    reached, possible = (
+        count_decisions(p, t, threshold).figures["f1"][0] for threshold in (chosen, choose_thresholds(p, t, "one"))
+    )
+    assert reached > possible - 0.03
+    assert abs(np.log(chosen[0] / (1 - chosen[0])) - centre) < 1.2
+    assert possible > count_decisions(p, t, 0.4 if best > 0.9 else 0.7).figures["f1"][0]
+
+
+def test_scores_without_any_spread_have_a_threshold() -> None:
+    for value in (0.0, 0.5, 1.0):
+        chosen = choose_thresholds(np.full((4, 2), value), np.ones((4, 2)), "smooth")
+        assert np.all((chosen > 0) & (chosen < 1))
+
+
 def test_smooth_threshold_is_the_middle_of_a_plateau() -> None:
     """F1 has a plateau between 0.3 and 0.5, and a narrow peak above it, where one patch more is right by chance."""
     p = np.concatenate([np.linspace(0.5, 0.7, 50), np.linspace(0.1, 0.3, 50)])[:, None]
@@ -337,20 +361,21 @@ def test_smooth_threshold_is_the_middle_of_a_plateau() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_smooth_threshold_is_the_best_of_weighted_means_over_a_grid(seed: int) -> None:
-    """Micro plus macro F1 at multiples of 0.025, averaged with two neighbours on either side, weights 1 2 3 2 1."""
+    """Micro plus macro F1 at logits that are multiples of 0.1, averaged with two neighbours on either side, weights 1 2 3 2 1."""
     rng = np.random.default_rng(seed)
     t = rng.random((40, 3)) < (0.5, 0.3, 0.2)
     p = np.clip(0.25 * t + rng.normal(0.4, 0.15, t.shape), 0, 1)
-    grid = [k * 0.025 for k in range(8, 33)]
+    ends = np.clip([p.min(), p.max()], 1e-6, 1 - 1e-6)
+    lowest, highest = np.floor(10 * scipy.special.logit(ends[0])), np.ceil(10 * scipy.special.logit(ends[1]))
+    grid = scipy.special.expit(np.arange(lowest - 2, highest + 3) / 10).tolist()
     height = [
         sum(sk.f1_score(t, p > threshold, average=average, zero_division=0) for average in ("micro", "macro"))
         for threshold in grid
     ]
     smooth = {
         grid[k]: sum(w * height[k + j] for j, w in zip(range(-2, 3), (1, 2, 3, 2, 1), strict=True))
-        for k in range(4, len(grid) - 4)
+        for k in range(2, len(grid) - 2)
     }
-    assert (min(smooth), max(smooth)) == (pytest.approx(0.3), pytest.approx(0.7))
     chosen = choose_thresholds(p, t, "smooth")
     assert chosen.tolist() == [pytest.approx(max(smooth, key=lambda threshold: round(smooth[threshold], 9)))] * 3
 
@@ -360,7 +385,7 @@ def test_smooth_threshold_avoids_a_peak_next_to_a_sharp_drop() -> None:
     p = np.concatenate([np.full(20, 0.65), np.full(20, 0.3), np.full(2, 0.6)])[:, None]
     t = np.concatenate([np.ones(20), np.zeros(22)])[:, None]
     assert 0.6 < choose_thresholds(p, t, "one")[0] < 0.65
-    assert choose_thresholds(p, t, "smooth")[0] == pytest.approx(0.575)
+    assert choose_thresholds(p, t, "smooth")[0] == pytest.approx(1 / (1 + np.exp(-0.4)))  # two steps below the drop
 
 
 def test_smooth_threshold_considers_rare_classes() -> None:

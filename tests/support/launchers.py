@@ -106,27 +106,30 @@ def fork_context() -> ForkServerContext:
     return context
 
 
-def run_until_killed(words: list[object], function: str, call: int, settings: dict[str, object]) -> int | None:
-    """Run a command in a process that sends itself SIGKILL at the given call, counted from 1, of a function.
+def run_until_killed(
+    words: list[object], function: str, call: int, settings: dict[str, object], number: int = signal.SIGKILL
+) -> int | None:
+    """Run a command in a process that sends itself a signal, SIGKILL, at the given call, counted from 1, of a function.
 
     Args:
         words: arguments of the command.
         function: the function whose calls are counted, as `module:Class.function`.
         call: the process kills itself before this call.
         settings: values to set in the process first, by `module:name`.
+        number: another signal; where it does not end the process, the call is made.
 
     Returns:
         The exit code of the process, -9 if it was killed.
     """
     process = fork_context().Process(
-        target=_main_until_killed, args=([str(word) for word in words], function, call, settings)
+        target=_main_until_killed, args=([str(word) for word in words], function, call, settings, number)
     )
     process.start()
     process.join(120)
     return process.exitcode
 
 
-def _main_until_killed(words: list[str], function: str, call: int, settings: dict[str, object]) -> None:
+def _main_until_killed(words: list[str], function: str, call: int, settings: dict[str, object], number: int) -> None:
     from landscale.cli import main
 
     for name, value in settings.items():
@@ -138,7 +141,7 @@ def _main_until_killed(words: list[str], function: str, call: int, settings: dic
 
     def counted(*arguments: object, **options: object) -> object:
         if next(calls) == call:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return true(*arguments, **options)
 
     setattr(owner, attribute, counted)

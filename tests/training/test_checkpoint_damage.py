@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from landscale.cli import main
 from landscale.errors import BadInput
 from landscale.runtime.signals import Stopped
 from landscale.training.checkpoint import _checksum, load_checkpoint
 from landscale.training.runs import Run
-from trainings import CPU, TINY, interrupted_learning, learn
+from trainings import CPU, TINY, flags, interrupted_learning, learn
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,32 @@ def test_a_state_of_another_optimiser_is_refused(run, store, how):
     rewrite(run, change)
     with pytest.raises(BadInput, match=r"does not fit this training \(optimizer\."):
         learn(TINY, store, run.folder)
+
+
+OTHER_TENSORS = {
+    "a larger one": lambda t: torch.zeros(*t.shape[:-1], t.shape[-1] + 1),
+    "the same number of values": lambda t: t.reshape(-1)[None, None],
+    "a scalar": lambda t: t.sum(),
+    "another type": lambda t: t.to(torch.float16),
+}
+
+
+@pytest.mark.parametrize("how", [*OTHER_TENSORS, "one too many"])
+def test_an_optimizer_state_of_other_shapes_is_refused_when_it_is_loaded(run, store, how, capsys):
+    """With a valid checksum. torch would only fail in the next step, or compute with broadcast values."""
+
+    def change(tensors, state):
+        name = next(name for name in tensors if name.startswith("optimizer.") and tensors[name].ndim > 1)
+        if how == "one too many":
+            tensors["optimizer.999.exp_avg"] = torch.zeros(3)
+        else:
+            tensors[name] = OTHER_TENSORS[how](tensors[name]).contiguous()
+
+    rewrite(run, change)
+    assert main(["train", f"--store={store.path}", f"--run={run.folder}", *flags(TINY)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert f"{run.last}: does not fit this training (" in said[-1]
+    assert "optimizer." in said[-1]
 
 
 def test_the_checksum_covers_names_types_and_shapes():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+import time
 
 from landscale.cli import main
+from landscale.commands.command import STARTED
 from landscale.training.checkpoint import TrainingState
-from landscale.training.messages import epoch_line, shortened_line
-from trainings import TINY, flags
+from landscale.training.messages import epoch_line
+from trainings import PLAIN, TINY, flags
 
 
 def test_a_line_an_epoch(store, tmp_path, capsys):
@@ -27,8 +31,26 @@ def test_the_time_left_is_that_of_the_steps_left():
     assert epoch_line(row, state, 4, 2000) == line
 
 
-def test_a_training_that_a_time_limit_cuts_says_so():
-    assert shortened_line(95, 100) is None
-    line = shortened_line(21, 360)
-    assert line is not None
-    assert line.startswith("--max-time: trained for 21 of the recipe's 360 steps")
+def test_a_training_that_a_time_limit_cuts_says_so_everywhere(store, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["--store", str(store.path), "--run", str(run), *flags(PLAIN, epochs=10_000)]
+    assert main(["train", *words, "--max-time", f"{time.monotonic() - STARTED + 1.5:.1f}s"]) == 0
+    steps = json.loads((run / "scores.json").read_text())["steps"]
+    assert steps["planned"] == 50_000
+    assert 0 < steps["trained"] < 45_000
+    line = f"trained for {steps['trained']:,} of the recipe's 50,000 steps (--max-time)"
+    assert line in capsys.readouterr().out.splitlines()[-1]
+    for words in (["info", run], ["evaluate", run, store.path]):
+        assert main([str(word) for word in words]) == 0
+        assert line in capsys.readouterr().out
+    assert main(["evaluate", str(run), str(store.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == steps
+    assert main(["report", str(run), "--out", str(tmp_path)]) == 0
+    assert html.escape(line) in (tmp_path / "report.html").read_text().replace("&#39;", "&#x27;")
+    capsys.readouterr()
+
+
+def test_a_training_that_is_nearly_whole_says_nothing():
+    assert TrainingState(total=89, limited=True).cut_short(100) == {"trained": 89, "planned": 100}
+    assert TrainingState(total=90, limited=True).cut_short(100) is None
+    assert TrainingState(total=50).cut_short(100) is None  # on another number of processes

@@ -93,6 +93,7 @@ def test_no_epoch_repeats_a_patch_when_the_number_of_ranks_changes(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainable_model, "over_ranks", lambda network, *_, **__: network)
         patch.setattr(Ranks, "broadcast", lambda self, value: value)
+        patch.setattr(Ranks, "gather", lambda self, value: [value])
         patch.setattr(Trainer, "batches", lambda self, parts: iter(parts))
         patch.setattr(Trainer, "_announce", lambda self: None)
         patch.setattr(trainer_module, "ignore_scheduler_signals", lambda: None)  # would change this process's handlers

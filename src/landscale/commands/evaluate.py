@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from landscale.commands.command import AddCommand, add_timeout, print_result
@@ -31,7 +32,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.inference.evaluate import evaluate
     from landscale.inference.scores import read_scores
     from landscale.inference.scores_table import show_scores
-    from landscale.models.weights import find_weights, load_model
+    from landscale.models.weights import find_weights, load_model, read_config
     from landscale.runtime.documents import write_json
     from landscale.runtime.outputs import check_output
     from landscale.runtime.progress import console
@@ -51,6 +52,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
         scores = evaluate(model.to(local_device(ranks)), store, options.split, ranks, batch=options.batch)
     if not ranks.first:
         return 0
+    scores = replace(scores, steps=read_config(options.model).get("provenance", {}).get("steps"))
     if options.out:
         write_json(options.out, scores.to_json())
     elif (options.model / "run.json").exists():

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from landscale.commands.command import AddCommand, add_timeout, print_result, seconds_left
+from landscale.runtime.signals import requeued_by_signals
+from landscale.vocabulary.headline import shortened
 
 
 def add_command(add: AddCommand) -> None:
@@ -44,6 +46,14 @@ class _ListRecipeKeys(argparse.Action):
 
 
 def _train_model(options: argparse.Namespace) -> int:
+    # Within its steps, a training defers signals by itself.
+    with requeued_by_signals(
+        "stopped outside the training steps, no step is lost; run the same command again to resume"
+    ):
+        return _train_or_resume(options)
+
+
+def _train_or_resume(options: argparse.Namespace) -> int:
     from landscale.distributed import process_group
     from landscale.inference.scores_table import show_scores
     from landscale.store import open_store
@@ -65,6 +75,7 @@ def _train_model(options: argparse.Namespace) -> int:
     def text() -> None:
         if scores:
             show_scores(scores)
-        print(f"{run.folder}: contains the weights and scores")
+        cut = f"; {shortened(scores.steps)}" if scores and scores.steps else ""
+        print(f"{run.folder}: contains the weights and scores{cut}")
 
     return print_result(options, content, text)

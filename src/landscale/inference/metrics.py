@@ -44,6 +44,7 @@ Flags = NDArray[np.bool_]
 THRESHOLDS = ("half", "one", "smooth", "per_class")
 # With this many positives, a class's own best threshold and the one shared by all classes have equal weight.
 SHRINKAGE = 10.0
+LOGIT_STEP = 0.1  # between the thresholds that `smooth` compares
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +185,7 @@ def choose_thresholds(probabilities: ArrayLike, targets: ArrayLike, how: str) ->
     - `one`: the single threshold of highest micro F1.
     - `smooth`: the single threshold of highest micro plus macro F1, each averaged over neighbouring thresholds. For
       validation splits of a few hundred patches: it finds the middle of a plateau instead of a random peak. The
-      thresholds are multiples of 0.025 in 0.3…0.7.
+      logits of the thresholds that are compared are multiples of 0.1, from the lowest to the highest probability.
     - `per_class`: the threshold of highest F1 of each class, shrunk toward the single one, because the best threshold of a
       rare class is mostly chance. With n positives, the logit of the class's own threshold has the weight n / (n + 10),
       that of the single one the rest. A class without positives gets the single one.
@@ -217,15 +218,28 @@ def choose_thresholds(probabilities: ArrayLike, targets: ArrayLike, how: str) ->
 
 
 def _plateau(p: Reals, t: Flags) -> float:
-    grid = np.arange(10, 31) * 0.025  # two more values on either side than the ones to choose from, for smoothing
-    supported: Flags = np.asarray(t.any(axis=0))
-    heights = np.empty(len(grid))
-    for k, threshold in enumerate(grid):
-        counts = _compare(_decide(p, float(threshold)), t, axis=0)
-        heights[k] = counts.total.figures["f1"][0] + _averages(counts, supported)["f1"]
-    smooth = np.convolve(heights, [1, 2, 3, 2, 1], mode="valid")
-    best = grid[2:-2][smooth == smooth.max()]
+    """The threshold of choice `smooth`. Even steps of the logit resolve thresholds near 0 and 1, and are 0.025 at 0.5."""
+    if not p.size:
+        return 0.5
+    ends = np.clip(np.array([p.min(), p.max()], np.float64), 1e-6, 1 - 1e-6)  # the logit of 0 and 1 is infinite
+    first, last = np.log(ends / (1 - ends)) / LOGIT_STEP
+    # Two more values on either side than the ones to choose from, for smoothing.
+    steps = np.arange(math.floor(first) - 2, math.ceil(last) + 3)
+    grid = 1 / (1 + np.exp(-LOGIT_STEP * steps))
+    positive, negative = t.sum(axis=0), (~t).sum(axis=0)
+    tp, fp = (np.stack([_above(p[chosen, c], grid) for c, chosen in enumerate(flags.T)], axis=1) for flags in (t, ~t))
+    counts = Counts(tp, fp, positive - tp, negative - fp)
+    supported = positive > 0
+    macro = np.where(supported, counts.figures["f1"], 0).sum(axis=1) / max(int(supported.sum()), 1)
+    micro = _ratio(2 * tp.sum(axis=1), (2 * tp + fp + counts.fn).sum(axis=1))
+    smooth = np.convolve(micro + macro, [1, 2, 3, 2, 1], mode="valid")
+    best = grid[2:-2][smooth >= smooth.max() - 1e-9]  # equal but for the rounding of sums
     return float(best[np.abs(best - 0.5).argmin()])
+
+
+def _above(p: Reals, thresholds: Floats) -> Integers:
+    """How many of some probabilities (n,) are above each threshold (K,); sorted once, as there may be hundreds."""
+    return p.size - np.searchsorted(np.sort(p), thresholds, side="right").astype(np.int64)
 
 
 def _best_threshold(p: Reals, positive: Flags) -> float:

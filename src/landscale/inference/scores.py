@@ -49,6 +49,7 @@ class Scores:
         averages: `micro`, `macro`, `weighted` and `samples` → precision, recall, f1, f2 and jaccard.
         counts: one entry per class, in the classifier's order.
         extra: figures of added metrics by name (`register_metric`).
+        steps: `trained` and `planned` steps of a training that a time limit has cut to a part of its recipe; else None.
     """
 
     split: str
@@ -65,6 +66,7 @@ class Scores:
     averages: dict[str, dict[str, float]]
     counts: list[ClassScores]
     extra: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, int] | None = None
 
     @property
     def classes_with_support(self) -> int:
@@ -76,13 +78,12 @@ class Scores:
         return headline(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The content of scores.json: attributes and `classes_with_support`; no `accuracy` or `extra` if there is none."""
+        """The content of scores.json: attributes and `classes_with_support`; `accuracy`, `extra` and `steps` if there are any."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}
         content["classes_with_support"] = self.classes_with_support
-        if self.accuracy is None:
-            del content["accuracy"]
-        if not self.extra:
-            del content["extra"]
+        for name in ("accuracy", "extra", "steps"):
+            if content[name] in (None, {}):
+                del content[name]
         return content
 
     @classmethod
@@ -94,7 +95,7 @@ class Scores:
         """
         content = {key: value for key, value in content.items() if key != "classes_with_support"}
         names = {f.name for f in fields(cls)}
-        missing = names - content.keys() - {"accuracy", "extra"}
+        missing = names - content.keys() - {"accuracy", "extra", "steps"}
         if missing or content.keys() - names:
             wrong = [f"without {name}" for name in sorted(missing)]
             wrong += [f"unknown {name}" for name in sorted(content.keys() - names)]

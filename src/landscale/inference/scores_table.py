@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from landscale.inference.scores import Scores
-from landscale.vocabulary.headline import support_note
+from landscale.vocabulary.headline import shortened, support_note
 
 _console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 
@@ -26,6 +26,8 @@ def show_scores(scores: Scores) -> None:
         table.add_row(name, *cells, f"{average_precision[name]:.4f}" if name in average_precision else "")
     _console.print(table)
     _console.print(support_note(scores.to_json()))
+    if scores.steps:
+        _console.print(shortened(scores.steps))
     for name, value in scores.extra.items():
         _console.print(f"{name}: {value:.4f}", markup=False)
     table = Table()

@@ -15,6 +15,7 @@ from landscale.models.classifier import Classifier, Description
 from landscale.models.first_convolution import RGB, adapt_weights, channel_names, describe_mapping, map_channels
 from landscale.models.heads import HeadedNetwork
 from landscale.models.pretrained_files import Pretrained, find_pretrained
+from landscale.models.shared_tensors import with_shared
 from landscale.vocabulary.units import conversion, differ
 
 _NAMED = 3  # tensors that an error message names
@@ -71,7 +72,7 @@ def begin_from(classifier: Classifier, init: str) -> dict[str, Any]:
     done.append(f"last layer: {stays}")
     # These may keep their initial values: the last layer, and the counters of batch norms, which old files lack.
     fresh = {k: t for k, t in own.items() if (k in last and not kept) or k.endswith("num_batches_tracked")}
-    tensors = fresh | tensors
+    tensors = fresh | with_shared(network, tensors)
     _check_fit(init, d.model, tensors, own)
     network.load_state_dict(tensors)
     if queries:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from landscale.errors import BadInput, LandscaleError, reason
 from landscale.models.classifier import Classifier, Description
+from landscale.models.shared_tensors import distinct_tensors, with_shared
 from landscale.runtime.documents import typed
 from landscale.runtime.files import atomic_folder
 from landscale.runtime.markdown import inline
@@ -32,8 +33,10 @@ def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any
         provenance: recipe, seed, store and scores, as any JSON object.
     """
     with atomic_folder(folder) as temporary:
-        # Cloned, because safetensors refuses tensors that share memory.
-        state = {name: t.detach().cpu().contiguous().clone() for name, t in classifier.network.state_dict().items()}
+        # Cloned, because safetensors refuses tensors that share memory, such as views of each other.
+        state = {
+            name: t.detach().cpu().contiguous().clone() for name, t in distinct_tensors(classifier.network).items()
+        }
         save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
         parameters = sum(p.numel() for p in classifier.network.parameters())
         write_sealed(temporary, {"parameters": parameters, **asdict(classifier.description), "provenance": provenance})
@@ -102,7 +105,7 @@ def load_model(path: str | Path) -> Classifier:
     _, description, tensors = _read(path)
     try:
         classifier = Classifier(description)
-        classifier.network.load_state_dict(tensors)
+        classifier.network.load_state_dict(with_shared(classifier.network, tensors))
     except (LandscaleError, RuntimeError) as error:
         raise BadInput(_tensor_file(path), f"cannot be loaded ({reason(error)})") from None
     classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -138,9 +141,10 @@ def _check_shapes(file: Path, description: Description, tensors: Mapping[str, Te
     """
     try:
         with torch.device("meta"):
-            expected = Classifier(description).network.state_dict()
+            network = Classifier(description).network
     except RuntimeError:  # some networks read values of tensors while they are built
         return
+    expected, tensors = network.state_dict(), with_shared(network, tensors)
     if differing := sorted(expected.keys() ^ tensors.keys()):
         where = "lacks" if differing[0] in expected else "has an unexpected"
         raise BadInput(file, f"does not fit config.json: {where} tensor {differing[0]}")

@@ -16,7 +16,7 @@ from landscale.report.finished_run import FinishedRun, read_finished_runs
 from landscale.report.map_view import render_map_view
 from landscale.report.published import authors_parameters, data_set_note, published_classes, published_scores
 from landscale.runtime.files import write_text
-from landscale.vocabulary.headline import HEADLINE_NAMES
+from landscale.vocabulary.headline import HEADLINE_NAMES, shortened
 from landscale.vocabulary.nomenclatures import colours
 
 
@@ -58,7 +58,12 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "duration": _duration, "colour": lambda name: colours([name])[0]}
+    environment.filters |= {
+        "number": _number,
+        "shortened": shortened,
+        "duration": _duration,
+        "colour": lambda name: colours([name])[0],
+    }
     environment.globals |= {"names": HEADLINE_NAMES, "line_colours": COLOURS}
     return environment
 

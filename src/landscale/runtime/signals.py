@@ -1,11 +1,16 @@
-"""Defer Ctrl-C, SIGTERM and SIGUSR1 (the warning of a scheduler) until the current step is finished and saved."""
+"""Signals end a training when the current step is saved, or at once outside the steps.
+
+They are Ctrl-C, SIGTERM and SIGUSR1, the warning of a scheduler.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -13,6 +18,7 @@ SAME_SIGNAL = (
     5.0  # seconds in which signals count as one: launchers repeat signals that their processes already received
 )
 REQUEUE = 75  # exit code EX_TEMPFAIL of sysexits.h: not an error, start the command again
+_RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # set by launchers
 
 
 class Stopped(Exception):
@@ -57,4 +63,28 @@ def deferred_signals(alone: bool) -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             if signal.getsignal(number) is record:
+                signal.signal(number, handler)
+
+
+@contextmanager
+def requeued_by_signals(line: str) -> Iterator[None]:
+    """After SIGTERM or SIGUSR1 within the block, end the process at once, with `line` on stderr and exit code 75.
+
+    For work that need not be finished, and leaves no file half-written when it is killed. It ends without an exception,
+    because one that is raised while a library is imported may be caught there.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        visible = "\x1b[?25h" if os.isatty(2) else ""  # the cursor, which a progress bar hides
+        if all(os.environ.get(name, "0") == "0" for name in _RANKS):  # the other ranks are silent
+            with suppress(OSError):
+                os.write(2, f"{visible}landscale: {line}\n".encode(sys.getfilesystemencoding(), "replace"))
+        os._exit(REQUEUE)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is end:
                 signal.signal(number, handler)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from landscale.vocabulary.headline import headline, support_note
+from landscale.vocabulary.headline import headline, shortened, support_note
 
 _console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 
@@ -47,6 +47,8 @@ def show_weights(config: dict[str, Any]) -> None:
         f"  input {config['side']}×{config['side']} px, {config['upsample']}; digest {config['digest'][:12]}"
     )
     _console.print(f"  unit: {', '.join(sorted({*config['units'].values()}))}; level: {config['level']}")
+    if steps := config.get("provenance", {}).get("steps"):
+        _console.print(f"  {shortened(steps)}")
     for key, value in headline(scores).items():
         _console.print(f"  {scores['split']} {key} {value:.4f}")
     if note := support_note(scores):

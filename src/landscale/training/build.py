@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 
@@ -96,6 +97,36 @@ def _try_side(classifier: Classifier, side: int) -> None:
         ) from error
     finally:
         network.train()
+
+
+def check_smallest_step(recipe: Recipe, classifier: Classifier, patches: int, world: int) -> None:
+    """Refuse steps in which a process has one patch, if a batch norm of the network would have a single value to normalise.
+
+    That is so where the maps before it have shrunk to one pixel. Its variance is 0, so the network could not learn.
+
+    Args:
+        patches: number of patches of the train split, of which a step has fewer than the recipe's if they are not enough.
+        world: number of processes.
+
+    Raises:
+        LandscaleError: the network cannot be trained with one patch.
+    """
+    whole = patches >= recipe.batch * recipe.accumulate * world
+    parts = min(recipe.accumulate, max(patches // world, 1))  # batches of a smaller step
+    fewest = recipe.batch if whole else patches // parts // world
+    if fewest != 1 or (recipe.sync_norms and world > 1):
+        return
+    for side in {classifier.description.side, *(int(other) for _, other in recipe.progressive)}:
+        network = deepcopy(classifier.network).train()  # a copy, because batch norms record what they see
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                network(torch.zeros(1, classifier.inputs.channels, side, side))
+        except ValueError as error:
+            raise LandscaleError(
+                f"--batch {recipe.batch} with {patches} patches on {world} {'process' if world == 1 else 'processes'}: a step"
+                f" has one patch a process, with which model '{recipe.model}' cannot be trained at {side} px"
+                f" ({reason(error)}); expected at least 2, or a larger --side"
+            ) from None
 
 
 def check_training(recipe: Recipe, store: PatchStore, description: Description, world: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -23,6 +22,7 @@ from landscale.errors import BadInput, reason
 from landscale.runtime.files import atomic_file, check_regular
 
 MAX_BYTES = 1 << 38  # of a checkpoint
+MUCH_SHORTER = 0.9  # fraction of the recipe's steps below which a time limit is reported
 
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -34,6 +34,8 @@ class TrainingState:
 
     total: Count
     """planned steps of the whole training, for the present number of processes"""
+    limited: bool = False
+    """whether `total` was planned for a time limit"""
     step: Count = 0
     """finished steps"""
     epoch: Count = 0
@@ -57,6 +59,12 @@ class TrainingState:
     """seconds spent on the whole training, over all sessions"""
     best: float = -math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def cut_short(self, planned: int) -> dict[str, int] | None:
+        """The steps of a training that a time limit has cut to a part of the recipe's `planned` steps; else None."""
+        if not self.limited or self.total >= MUCH_SHORTER * planned:
+            return None
+        return {"trained": self.total, "planned": planned}
 
     def add_loss(self, loss: float) -> None:
         """Count the loss of one step."""
@@ -188,49 +196,46 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
     return tensors, {name: value for name, value in named.items() if isinstance(value, int | float)}
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-    """Compare a state with the one that this optimiser has after a step: some optimisers read their tensors by address.
+def check_optimizer(fresh: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    """Compare the state of an optimiser in a checkpoint with the one that the optimiser itself has after a step.
+
+    Args:
+        fresh: an optimiser of the same kind on a copy of the network, which this function changes.
+        tensors, numbers: what `pack_optimizer` returned, among others.
 
     Raises:
-        ValueError: a part of a parameter's state is missing, left over or of another shape or type, or a setting differs.
+        ValueError: a part of the state is missing, unknown or of another shape or type, or a setting differs.
     """
-    expected = _state_after_a_step(optimizer)
-    found: dict[str, dict[str, Any]] = {}
-    for name, value in (tensors | numbers).items():
-        if name.startswith("optimizer."):
-            _, part, key = name.split(".", 2)
-            found.setdefault(part, {})[key] = value
-    for part, values in found.items():
-        if part.startswith("group"):
-            present = optimizer.param_groups[int(part.removeprefix("group"))]
-            if wrong := [k for k, v in values.items() if isinstance(present.get(k), bool) and v is not present[k]]:
-                raise ValueError(f"optimizer.{part}.{wrong[0]} is {values[wrong[0]]}, expected {present[wrong[0]]}")
-            continue
-        right = expected[int(part)]
-        if differing := sorted(values.keys() ^ right.keys()):
-            raise ValueError(f"optimizer.{part}.{differing[0]} is {'missing' if differing[0] in right else 'unknown'}")
-        for key, value in values.items():
-            if _kind(value) != _kind(right[key]):
-                raise ValueError(f"optimizer.{part}.{key} is {_kind(value)}, expected {_kind(right[key])}")
+    for group in fresh.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    fresh.step()
+    tensors_after, numbers_after = pack_optimizer(fresh)
+    expected: dict[str, Any] = tensors_after | numbers_after
+    parameters = {str(k): p for k, p in enumerate(p for group in fresh.param_groups for p in group["params"])}
+    found = {name: value for name, value in (*tensors.items(), *numbers.items()) if name.startswith("optimizer.")}
+    states = {name for name in found if not name.startswith("optimizer.group")}
+    lacking = sorted(name for name in expected.keys() - found.keys() if not name.startswith("optimizer.group"))
+    if states and lacking:  # a checkpoint before the first step has none
+        raise ValueError(f"{lacking[0]} is missing")
+    for name, value in found.items():
+        if name in states:
+            # A tensor that is only created in a later step, as by Lookahead, has the shape of its parameter.
+            right = expected.get(name, parameters.get(name.split(".")[1]))
+            if _kind(value) != _kind(right):
+                raise ValueError(f"{name} is {_kind(value)}, expected {_kind(right)}")
+        elif isinstance(expected.get(name), bool) and value is not expected[name]:
+            raise ValueError(f"{name} is {value}, expected {expected[name]}")
 
 
 def _kind(value: Any) -> str:
+    if value is None:
+        return "no such state"
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
-    twin = copy.deepcopy(optimizer)
-    for group in twin.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    twin.step()
-    state: dict[int, dict[str, Any]] = twin.state_dict()["state"]
-    return state
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Restore what `pack_optimizer` returned."""
-    _check_optimizer(optimizer, tensors, numbers)
     groups = optimizer.state_dict()["param_groups"]
     parts: dict[str, dict[str, Any]] = {f"group{k}": group for k, group in enumerate(groups)}
     for name, value in (tensors | numbers).items():

@@ -13,8 +13,6 @@ from landscale.training.recipe import Recipe
 from landscale.training.schedule import rate_in_words
 from landscale.vocabulary.headline import HEADLINE_NAMES
 
-_MUCH_SHORTER = 0.9  # fraction of the recipe's steps below which a time limit is reported
-
 
 def settings_line(
     recipe: Recipe,
@@ -43,16 +41,6 @@ def epoch_line(row: dict[str, Any], state: TrainingState, epochs: int, patches: 
     rate = patches / max(row["train_seconds"], 1e-3)
     words = [f"loss {row['loss']:.4f}", *scores[:2], f"{rate:,.0f} patches/s", f"{_duration(left)} left"]
     return f"epoch {row['epoch']} of {epochs}, step {row['step']} of {state.total}: {', '.join(words)}"
-
-
-def shortened_line(steps: int, planned: int) -> str | None:
-    """A line for a training that a time limit has cut to a part of the `planned` steps; None if it is nearly the whole."""
-    if steps >= _MUCH_SHORTER * planned:
-        return None
-    return (
-        f"--max-time: trained for {steps:,} of the recipe's {planned:,} steps; the scores are those of a shorter training,"
-        " a larger limit gives better ones"
-    )
 
 
 def _duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import torch.distributed as dist
 
 from landscale.errors import BadInput
 from landscale.formats.names import check_text
@@ -67,6 +68,21 @@ class Run:
                 remove_abandoned(path)
         for left in self.last.parent.glob(".tmp*"):  # safetensors writes to these names first
             left.unlink()
+
+    def threads(self) -> int | None:
+        """The number of threads that a run of one process computes with on CPUs; None if it has not begun, or by several.
+
+        Raises:
+            BadInput: `environment.json` is damaged.
+        """
+        file = self.folder / "environment.json"
+        if not file.exists():
+            return None
+        found = read_json_object(file, "a description of a run's environment", ("threads",))
+        threads = found["threads"]
+        if type(threads) is not int or threads < 1:
+            raise BadInput(file, f"threads: found {threads!r}, expected a whole number from 1")
+        return threads if found.get("processes", 1) == 1 else None
 
     def scores(self) -> Scores | None:
         """The scores on the val split; None if the store has no val split."""
@@ -133,6 +149,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
+        "processes": dist.get_world_size() if dist.is_initialized() else 1,
         "gpu": gpu,
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "command": " ".join(Path(word).name if "/" in word else word for word in sys.argv),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
@@ -23,8 +24,9 @@ from landscale.distributed import Ranks
 from landscale.errors import Diverged, UnknownName
 from landscale.loading import PatchBatch
 from landscale.models.classifier import Classifier
+from landscale.models.shared_tensors import distinct_tensors, with_shared
 from landscale.training.augmentation import Augmentation
-from landscale.training.checkpoint import pack_optimizer, unpack_optimizer
+from landscale.training.checkpoint import check_optimizer, pack_optimizer, unpack_optimizer
 from landscale.training.gradients import over_ranks
 from landscale.training.losses import Loss
 from landscale.training.recipe import Recipe
@@ -95,15 +97,7 @@ class TrainableModel:
         self.inputs = classifier.inputs
         self.parallel = over_ranks(self.network, ranks, device, recipe.compress, sync_norms=recipe.sync_norms)
         self.compiled_inputs, self.compiled_network = speed.compiled(self.inputs), speed.compiled(self.parallel)
-        fused: dict[str, Any] = {"fused": True} if recipe.optimizer.lower() in FUSED else {}
-        self.optimizer = create_optimizer_v2(
-            self.network,
-            opt=recipe.optimizer,
-            lr=recipe.rate,
-            weight_decay=recipe.weight_decay,
-            momentum=recipe.momentum,
-            **fused,
-        )
+        self.optimizer = self._optimizer_of(self.network)
         self.augment = Augmentation(**{field.name: getattr(recipe, field.name) for field in fields(Augmentation)})
         self.unread: Check | None = None
         """numbers of the last step, if they are read one step later"""
@@ -210,6 +204,18 @@ class TrainableModel:
         """A context in which gradients are added up on this rank and not yet averaged over ranks."""
         return self.parallel.no_sync() if isinstance(self.parallel, DistributedDataParallel) else nullcontext()
 
+    def _optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        fused: dict[str, Any] = {"fused": True} if recipe.optimizer.lower() in FUSED else {}
+        return create_optimizer_v2(
+            network,
+            opt=recipe.optimizer,
+            lr=recipe.rate,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+            **fused,
+        )
+
     @property
     def averaged(self) -> nn.Module:
         """The network that is evaluated and saved: with averaged weights if the recipe has `ema`."""
@@ -227,22 +233,28 @@ class TrainableModel:
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Tensors and numbers of a checkpoint."""
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors = {f"network.{k}": v for k, v in distinct_tensors(self.network).items()}
         if self.average is not None:
-            tensors |= {f"average.{k}": v for k, v in self.average.module.state_dict().items()}
+            tensors |= {f"average.{k}": v for k, v in distinct_tensors(self.average.module).items()}
         more, numbers = pack_optimizer(self.optimizer)
         return tensors | more, numbers
 
     def unpack(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        """Restore what `pack` returned."""
+        """Restore what `pack` returned.
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        Raises:
+            ValueError, RuntimeError: the tensors do not fit the network or the optimiser.
+        """
+
+        def load(module: nn.Module, prefix: str) -> None:
+            part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            module.load_state_dict(with_shared(module, part))
 
         self.unread = None
-        self.network.load_state_dict(part("network."))
+        check_optimizer(self._optimizer_of(deepcopy(self.network)), tensors, numbers)
+        load(self.network, "network.")
         if self.average is not None:
-            self.average.module.load_state_dict(part("average."))
+            load(self.average.module, "average.")
         unpack_optimizer(self.optimizer, tensors, numbers)
 
 

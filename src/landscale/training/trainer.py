@@ -34,6 +34,7 @@ from landscale.loading import (
     train_steps,
 )
 from landscale.models.classifier import Classifier
+from landscale.models.shared_tensors import distinct_tensors, with_shared
 from landscale.models.weights import save_weights
 from landscale.runtime.documents import read_json, typed, write_json
 from landscale.runtime.progress import console, training_bar
@@ -42,7 +43,7 @@ from landscale.store import PatchStore
 from landscale.training.build import check_training
 from landscale.training.checkpoint import CheckpointWriter, TrainerCheckpoint, TrainingState, load_checkpoint
 from landscale.training.losses import build_loss
-from landscale.training.messages import epoch_line, settings_line, shortened_line
+from landscale.training.messages import epoch_line, settings_line
 from landscale.training.planner import Planner, seconds_of_evaluation
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
@@ -80,8 +81,7 @@ class Trainer:
         self.state = TrainingState(total=self._steps_left(0, 0, self.step_size), ranks=ranks.world)
         self.highest_rate = highest_rate(recipe, ranks.world)
         self.weights = rare_class_weights(self.targets[self.patches], recipe.oversample) if recipe.oversample else None
-        multi_label = self.description.multi_label
-        loss = build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
+        loss = build_loss(recipe, self.targets[self.patches], multi_label=self.description.multi_label, device=device)
         self.model = TrainableModel(recipe, classifier, ranks, device, loss, fastest(recipe, device))
         self.writer = CheckpointWriter()
         self.placed: PlacedSplit | None = None
@@ -109,11 +109,10 @@ class Trainer:
                     except Diverged as diverged:
                         self._back_off(diverged)
                 self.writer.wait()
+                if signalled := max(self.ranks.gather(caught())):  # in the last step or its evaluation
+                    self._stop(signalled)
             finally:
                 self.writer.close()
-        shorter = shortened_line(self.state.total, self._steps_left(0, 0, self.step_size))
-        if shorter and self.max_time is not None and self.ranks.first:
-            console.print(shorter, soft_wrap=True)
 
     def _epoch(
         self, planner: Planner | None, caught: Callable[[], int], show: Callable[[int, int, float, int], None]
@@ -145,7 +144,7 @@ class Trainer:
             if result is not None:
                 show(state.step, state.total, result.loss, patches)
             if planner is not None and planner.is_early(state.step, state.seconds):
-                state.total = self.ranks.broadcast(planner.total(state.step, state.seconds))
+                self._plan(planner.total(state.step, state.seconds))
             if state.step >= state.total or parts is steps[-1]:
                 break
             if stop:
@@ -161,9 +160,10 @@ class Trainer:
         took, clock = time.monotonic() - clock, time.monotonic()
         state.seconds += took
         if planner is not None and state.step < state.total:
-            state.total = self.ranks.broadcast(planner.total_after_epoch(state.step, state.seconds, evaluation))
+            self._plan(planner.total_after_epoch(state.step, state.seconds, evaluation))
         self.save()
-        state.seconds += time.monotonic() - clock  # saving waits for the checkpoint before
+        # Saving waits for the checkpoint before, which takes most of a short epoch.
+        state.seconds += time.monotonic() - clock
         if stop and state.step < state.total:
             self._stop(stop)
 
@@ -245,7 +245,7 @@ class Trainer:
             if recipe.select != "last" and figures[recipe.select] > state.best:
                 state.best = figures[recipe.select]
                 if self.ranks.first:
-                    self.writer.write(self.run.best, dict(model.averaged.state_dict()), {"epoch": epoch})
+                    self.writer.write(self.run.best, distinct_tensors(model.averaged), {"epoch": epoch})
         state.history.append(row)
         if self.ranks.first:
             self.run.write_history(state.history)
@@ -263,22 +263,22 @@ class Trainer:
         network = self.model.averaged
         if recipe.select != "last" and self.run.best.exists():
             try:
-                network.load_state_dict(load_checkpoint(self.run.best, self.device)[0])
+                network.load_state_dict(with_shared(network, load_checkpoint(self.run.best, self.device)[0]))
             except RuntimeError as error:
                 raise BadInput(self.run.best, f"does not fit this training ({reason(error)})") from None
         classifier = self.classifier_with(network, recipe.views, ())
-        scores: Scores | None = None
+        scores, steps = None, self.state.cut_short(self._steps_left(0, 0, self.step_size))
         if self.validates:
             patches = labelled_patches(self.store, "val", self.description.classes)
             if self.description.multi_label:
                 probabilities = infer(classifier, self.store, patches, self.ranks, show=False)
                 thresholds = choose_thresholds(probabilities, self.targets[patches], recipe.thresholds)
                 classifier = self.classifier_with(network, recipe.views, tuple(float(t) for t in thresholds))
-            scores = evaluate(classifier, self.store, "val", self.ranks)
+            scores = replace(evaluate(classifier, self.store, "val", self.ranks), steps=steps)
         if self.ranks.first:
             provenance = self.store.attributes["provenance"]
             figures = scores.to_json() if scores else {}
-            about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures}
+            about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures, "steps": steps}
             if (self.run.folder / "init.json").exists():
                 about["init"] = read_json(self.run.folder / "init.json")
             save_weights(self.run.weights, classifier, about | {"synthetic": bool(provenance.get("synthetic"))})
@@ -355,9 +355,8 @@ class Trainer:
         if state.ranks != self.ranks.world:
             before = self.step_size // self.ranks.world * state.ranks
             steps, steps_before = (self._steps_left(state.epoch, state.seen, size) for size in (self.step_size, before))
-            planned = math.ceil(
-                (state.total - state.step) * steps / max(steps_before, 1)
-            )  # because --max-time may have planned fewer steps
+            # --max-time may have planned fewer steps.
+            planned = math.ceil((state.total - state.step) * steps / max(steps_before, 1))
             state.total = state.step + min(steps, planned)
             state.ranks = self.ranks.world
         self.state = state
@@ -369,6 +368,10 @@ class Trainer:
         return max(0, rest + (self.recipe.epochs - epoch - 1) * max(n // size, 1))
 
     # ---- the plan
+
+    def _plan(self, total: int) -> None:
+        """Take the first rank's plan for the time limit, so that all ranks end after the same step."""
+        self.state.total, self.state.limited = self.ranks.broadcast(total), True
 
     def _planner(self) -> Planner | None:
         if self.max_time is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from landscale.distributed.agreement import check_agreement
 from landscale.inference.metrics import Scores
 from landscale.models.pretrained import begin_from
 from landscale.runtime.documents import write_json
+from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import console
+from landscale.runtime.threads import cores_of_others, free_threads
 from landscale.store import PatchStore, open_store
-from landscale.training.build import build_classifier
+from landscale.training.build import build_classifier, check_smallest_step
 from landscale.training.recipe import RESUMABLE_CHANGES, Recipe, load_recipe
 from landscale.training.runs import Run
 from landscale.training.trainer import Trainer
@@ -55,7 +59,9 @@ def train(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, [])
     store = store if isinstance(store, PatchStore) else open_store(store)
     ranks = ranks or Ranks()
-    return _train(recipe, store, Run(Path(run)), ranks, device or local_device(ranks), max_time, begun)
+    place, folder = device or local_device(ranks), Run(Path(run))
+    with _threads(folder, ranks, place):
+        return _train(recipe, store, folder, ranks, place, max_time, begun)
 
 
 def _train(
@@ -69,6 +75,7 @@ def _train(
 ) -> Scores | None:
     _check_same_start(recipe, store, run, ranks)
     classifier = build_classifier(recipe, store)
+    check_smallest_step(recipe, classifier, len(store.patches("train")), ranks.world)
     resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint and `init` is ignored
     origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
     trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)
@@ -88,6 +95,35 @@ def _train(
             trainer.load()
         trainer.fit()
         return trainer.finish()
+
+
+@contextmanager
+def _threads(run: Run, ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """Compute on the CPU with no more threads than have a core for themselves, unless OMP_NUM_THREADS sets their number.
+
+    Sums depend on the number of threads in their last bits. So it is chosen when a run begins, and a resumed training has the
+    same number. Launchers of several ranks set their threads.
+    """
+    before = torch.get_num_threads()
+    if device.type == "cpu" and ranks.world == 1 and before > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(before, run.threads() or _threads_beside_others(before)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _threads_beside_others(most: int) -> int:
+    others = cores_of_others()
+    threads = free_threads(most, others)
+    if threads < most:
+        console.print(
+            f"other processes keep {others:.1f} of {usable_cores()} cores busy: this run computes with {threads}"
+            f" {'thread' if threads == 1 else 'threads'} instead of {most}, also when it is resumed; set OMP_NUM_THREADS for"
+            " another number",
+            soft_wrap=True,
+        )
+    return threads
 
 
 def _check_same_start(recipe: Recipe, store: PatchStore, run: Run, ranks: Ranks) -> None:

@@ -29,3 +29,10 @@ def support_note(scores: Mapping[str, Any]) -> str:
     if "classes_with_support" not in scores or "counts" not in scores:
         return ""
     return f"macro averages: over the {scores['classes_with_support']} of {len(scores['counts'])} classes that occur in the split"
+
+
+def shortened(steps: Mapping[str, int]) -> str:
+    """A line about a training of `trained` steps of `planned` ones, for a training that a time limit has cut short."""
+    return (
+        f"trained for {steps['trained']:,} of the recipe's {steps['planned']:,} steps (--max-time): a shorter training"
+    )
