@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo lint test test-real test-cluster proof bench clean
+.PHONY: install demo lint test test-real test-cluster proof bench zoo clean
 
 install: .venv/.installed
 
@@ -47,6 +47,10 @@ bench: install  ## benchmarks of reading, preparation and training
 	$(BIN)/python benchmarks/tiles.py
 	$(BIN)/python benchmarks/training_loop.py
 	$(BIN)/python benchmarks/two_ranks.py
+
+zoo: install  ## measures the networks for at most 25 minutes and writes docs/zoo.md; run it again to resume, and on quiet cores
+	$(BIN)/landscale benchmark zoo --device cpu --max-time 25m --out benchmarks/results/zoo.json
+	$(BIN)/landscale benchmark zoo --out benchmarks/results/zoo.json --learning benchmarks/results/learning.json --markdown docs/zoo.md
 
 clean:
 	rm -rf .venv demo build dist

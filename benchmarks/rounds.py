@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from landscale.studies.results import date_and_load
 from landscale.training.runs import environment
+
+BEGUN = date_and_load()  # before the benchmark itself makes the machine busy
 
 
 def interleaved(
@@ -37,8 +40,8 @@ def interleaved(
 
 
 def record(name: str, results: dict[str, Any]) -> None:
-    """Print the results and write them, with a description of the machine, to `benchmarks/results`."""
-    content = {"benchmark": name, **results, "environment": environment()}
+    """Print the results and write them to `benchmarks/results`, with the machine, its load before, the date, and all versions."""
+    content = {"benchmark": name, **BEGUN, **results, "environment": environment()}
     text = json.dumps(content, indent=1)
     print(text)
     folder = Path(__file__).parent / "results"

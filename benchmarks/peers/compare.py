@@ -4,10 +4,12 @@
     peer/bin/pip install -r benchmarks/peers/requirements.txt -c constraints.txt
     python benchmarks/peers/compare.py --peer-python peer/bin/python
 
-12 bands at 120×120, 19 classes, multi-label, AdamW, on the CPU. landscale trains from its store on the disk, at its default
-precision, with its input stage and augmentation. TorchGeo trains in fp32, Lightning's default, without normalisation and
-augmentation, from the GeoTIFFs (`files`) and from tensors in memory (`memory`); its bare fp32 step (`bare`) is an upper limit. A
-contender and its workers are stopped (SIGSTOP) during the turns of the others, so that they cannot read ahead.
+12 bands at 120×120, 19 classes, multi-label, AdamW, on the CPU. landscale trains from its store on the disk, with its input stage
+and augmentation, at its default precision (bf16 where the CPU computes it fast) and in fp32. TorchGeo trains in fp32, Lightning's
+default, and in Lightning's `bf16-mixed`, without normalisation and augmentation, from the GeoTIFFs (`files`) and from tensors in
+memory (`memory`); its bare step (`bare`) is an upper limit. So `landscale_over_files` compares the defaults,
+`landscale_fp32_over_files` and `landscale_over_files_bf16` compare like with like. A contender and its workers are stopped
+(SIGSTOP) during the turns of the others, so that they cannot read ahead.
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
 
 PATCHES = 600
-PEERS = ("files", "memory", "bare")
+VARIANTS = ("files", "memory", "bare")
+OURS = {"landscale": "auto", "landscale_fp32": "fp32"}  # precision of the recipe
+PEERS = {
+    name + suffix: (name, precision) for name in VARIANTS for suffix, precision in (("", "fp32"), ("_bf16", "bf16"))
+}
+PAIRS = [("landscale", peer) for peer in PEERS] + [("landscale_fp32", peer) for peer in VARIANTS]
 
 
 def main() -> None:
@@ -58,19 +65,23 @@ def main() -> None:
             peer_words = [*script, folder / "archive", model, args.batch]
             with ExitStack() as stack:
                 turns = {}
-                for contender, words in [("landscale", landscale), *((peer, [*peer_words, peer]) for peer in PEERS)]:
+                ours = {name: [*landscale, precision] for name, precision in OURS.items()}
+                theirs = {name: [*peer_words, *variant] for name, variant in PEERS.items()}
+                for contender, words in (ours | theirs).items():
                     descriptions[contender], turn = stack.enter_context(running(words, folder / f"{contender}.log"))
                     turns[contender] = counted(turn, args.steps, args.batch)
                 rates[model] = interleaved(turns, args.rounds)
     if len({(one["patches"], one["labels"]) for one in descriptions.values()}) > 1:
         give_up(f"the contenders do not train on the same patches: {descriptions}")
     ratios = {
-        model: {f"landscale_over_{peer}": found["landscale"] / found[peer] for peer in PEERS}
+        model: {f"{name}_over_{peer}": found[name] / found[peer] for name, peer in PAIRS}
         for model, found in rates.items()
     }
     settings = {"batch": args.batch, "steps_of_a_turn": args.steps, "rounds": args.rounds}
     record("peers", {"patches_per_second": rates, "ratios": ratios, **settings, "contenders": descriptions})
-    print_table(rates, ratios)
+    for model, found in ratios.items():
+        for pair, ratio in found.items():
+            print(f"{model:<12}{pair:<36}{ratio:6.2f}×")
 
 
 def write_patches(folder: Path) -> None:
@@ -134,13 +145,6 @@ def counted(turn: Callable[[int], None], steps: int, batch: int) -> Callable[[],
         return steps * batch
 
     return work
-
-
-def print_table(rates: dict[str, dict[str, float]], ratios: dict[str, dict[str, float]]) -> None:
-    print(f"\n{'patches/s':<16}{'landscale':>12}" + "".join(f"{peer:>12}{'ratio':>8}" for peer in PEERS))
-    for model, found in rates.items():
-        columns = (f"{found[peer]:12.1f}{ratios[model][f'landscale_over_{peer}']:7.2f}×" for peer in PEERS)
-        print(f"{model:<16}{found['landscale']:12.1f}" + "".join(columns))
 
 
 def give_up(line: str) -> NoReturn:

@@ -1,6 +1,6 @@
 """The contender landscale: the loop of `landscale train` on a CPU (store on the disk, input stage, augmentation, step, checks).
 
-landscale_loop.py STORE MODEL BATCH
+landscale_loop.py STORE MODEL BATCH auto|fp32
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,10 +25,12 @@ from landscale.training.trainer import Trainer
 EPOCHS = 1000
 
 
-def main(path: Path, model: str, batch: int) -> None:
+def main(path: Path, model: str, batch: int, precision: Literal["auto", "fp32"]) -> None:
     store, device = open_store(path), torch.device("cpu")
-    recipe = replace(Recipe(), model=model, batch=batch, epochs=EPOCHS, placement="disk")
-    trainer = Trainer(recipe, store, Run(path.with_name("run")), Ranks(), build_classifier(recipe, store), device)
+    recipe = replace(Recipe(), model=model, batch=batch, epochs=EPOCHS, placement="disk", precision=precision)
+    trainer = Trainer(
+        recipe, store, Run(path.with_name(f"run-{precision}")), Ranks(), build_classifier(recipe, store), device
+    )
     orders = [epoch_order(trainer.patches, recipe.seed, epoch) for epoch in range(EPOCHS)]
     steps = train_steps(np.concatenate(orders), batch)
     incoming = trainer.batches(steps)
@@ -43,4 +46,4 @@ def main(path: Path, model: str, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4])  # type: ignore[arg-type]

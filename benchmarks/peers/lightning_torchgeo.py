@@ -1,6 +1,8 @@
-"""The peer: TorchGeo's BigEarthNet and ClassificationTask in Lightning's Trainer, fp32 on a CPU, with their defaults.
+"""The peer: TorchGeo's BigEarthNet and ClassificationTask in Lightning's Trainer on a CPU, with their defaults.
 
-    lightning_torchgeo.py ROOT MODEL BATCH files|memory|bare
+    lightning_torchgeo.py ROOT MODEL BATCH files|memory|bare fp32|bf16
+
+fp32 is Lightning's default; bf16 is its precision `bf16-mixed`, which is autocast.
 
 files: 12 GeoTIFFs a patch, read by two workers of a DataLoader. memory: the same patches as float32 tensors, indexed by batch.
 bare: only the training step of the same network on one fixed batch, without Lightning. Nothing is normalised or augmented.
@@ -49,21 +51,21 @@ class InMemory(Dataset[dict[str, Tensor]]):
         return {key: values[rows] for key, values in self.samples.items()}
 
 
-def main(root: str, model: str, batch: int, variant: str) -> None:
+def main(root: str, model: str, batch: int, variant: str, precision: str) -> None:
     dataset = BigEarthNet(root, split="train", bands="s2", num_classes=19)
     task = ClassificationTask(model=model, weights=None, in_channels=12, task="multilabel", num_labels=19, loss="bce")
     steps = turns(
         {
             "patches": len(dataset),
             "labels": sum(int(dataset._load_target(i).sum()) for i in range(len(dataset))),
-            "precision": "fp32",
+            "precision": precision,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
     )
     if variant == "bare":
-        bare(task.model, read(dataset, batch), steps)
+        bare(task.model, read(dataset, batch), precision, steps)
         return
     rows = RandomSampler(dataset, num_samples=ENDLESS)
     loader: DataLoader[dict[str, Tensor]]
@@ -72,13 +74,14 @@ def main(root: str, model: str, batch: int, variant: str) -> None:
     else:
         samples = InMemory(read(dataset, len(dataset)))
         loader = DataLoader(samples, batch_size=None, sampler=BatchSampler(rows, batch, drop_last=True))
-    quiet = {
+    options = {
+        "precision": "bf16-mixed" if precision == "bf16" else "32-true",
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    Trainer(accelerator="cpu", max_epochs=1, callbacks=[Turns(steps)], **quiet).fit(task, loader)
+    Trainer(accelerator="cpu", max_epochs=1, callbacks=[Turns(steps)], **options).fit(task, loader)
 
 
 def read(dataset: BigEarthNet, count: int) -> dict[str, Tensor]:
@@ -86,17 +89,18 @@ def read(dataset: BigEarthNet, count: int) -> dict[str, Tensor]:
     return {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "label")}
 
 
-def bare(network: torch.nn.Module, batch: dict[str, Tensor], steps: Iterator[None]) -> None:
+def bare(network: torch.nn.Module, batch: dict[str, Tensor], precision: str, steps: Iterator[None]) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     criterion = torch.nn.BCEWithLogitsLoss()
     images, labels = batch["image"], batch["label"].float()
     network.train()
     for _ in steps:
-        loss = criterion(network(images), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = criterion(network(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -22,6 +23,8 @@ def machine(monkeypatch):
 
 def test_new_results_have_settings_machine_and_empty_tables(tmp_path):
     content = open_results(tmp_path / "zoo.json", "zoo", {"batch": 2}, ("models", "comparison"))
+    assert datetime.now(UTC) - datetime.fromisoformat(content.pop("date")) < timedelta(minutes=1)
+    assert content.pop("load") >= 0
     assert content == {
         "benchmark": "zoo",
         "settings": {"batch": 2},

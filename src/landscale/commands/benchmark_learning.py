@@ -26,7 +26,7 @@ def add_command(add: AddCommand) -> None:
     parser.add_argument(
         "--store", type=Path, metavar="STORE.h5", help="a store with the classes of clc43 (default: a synthetic one)"
     )
-    parser.add_argument("--steps", type=int, default=12, help="training steps of a network (default: 12)")
+    parser.add_argument("--steps", type=int, default=24, help="training steps of a network (default: 24)")
     parser.add_argument("--batch", type=int, default=8, help="patches, the same ones in every step (default: 8)")
     parser.add_argument(
         "--out",
@@ -46,7 +46,7 @@ def _measure_learning(options: argparse.Namespace) -> int:
     from landscale.runtime.files import write_text
     from landscale.runtime.outputs import begins_with, check_output
     from landscale.studies.results import read_results
-    from landscale.studies.zoo.learning import LEAST_STEPS, measure_learning
+    from landscale.studies.zoo.learning import LEARNT_RATIO, LEAST_STEPS, measure_learning
     from landscale.studies.zoo.learning_page import learning_page
 
     if options.steps < LEAST_STEPS:
@@ -64,7 +64,10 @@ def _measure_learning(options: argparse.Namespace) -> int:
     print_result(options, content, lambda: _show_learning(content, options.out))
     failed = [row for row in content["models"] if not row.get("learns")]
     for row in failed:
-        why = row.get("failed") or f"the loss does not fall enough, {row['first']:.3f} → {row['last']:.3f}"
+        why = row.get("failed") or (
+            f"the loss fell from {row['first']:.3f} to {row['last']:.3f}, expected less than {LEARNT_RATIO:g} times the"
+            f" {row['constant']:.3f} of a constant prediction"
+        )
         sizes = f"{row['bands']} bands, {row['classes']} classes"
         print(f"landscale: {row['name']} failed, {sizes}: {why}", file=sys.stderr)
     return 1 if failed else 0

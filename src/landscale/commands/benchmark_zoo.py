@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from landscale.commands.command import AddCommand, print_result
+from landscale.commands.command import AddCommand, print_result, seconds_left
 from landscale.errors import LandscaleError
+
+BUSIEST = 0.5  # load average for each core above which other programs are certainly computing
 
 
 def add_command(add: AddCommand) -> None:
@@ -25,7 +27,18 @@ def add_command(add: AddCommand) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPU if there is one")
     parser.add_argument("--batch", type=int, help="patches per step (default: 16 on a CPU, 256 on a GPU)")
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="time for each network; at least one step is measured (default: 3)"
+        "--rounds", type=int, default=3, help="how often each network is measured, in turns (default: 3)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1.0,
+        help="time of one measurement, half of it training; at least one step of each kind is measured (default: 1)",
+    )
+    parser.add_argument(
+        "--max-time",
+        metavar="25m",
+        help="begin no further measurement after this time: 90s, 45m, 2h (default: no limit)",
     )
     parser.add_argument("--bands", default="s2-10", metavar="SET", help="input bands (default: s2-10)")
     parser.add_argument("--classes", type=int, default=19, help="number of classes (default: 19)")
@@ -51,6 +64,10 @@ def _measure_zoo(options: argparse.Namespace) -> int:
     check_batch(options.batch)
     if not 0 < options.seconds < float("inf"):
         raise LandscaleError(f"--seconds: found {options.seconds:g}, expected a number above 0")
+    if options.rounds < 1:
+        raise LandscaleError(f"--rounds: found {options.rounds}, expected at least 1")
+    if options.max_time:
+        seconds_left(options.max_time)  # refuse a malformed time before the slow import of torch
     if options.classes < 1:
         raise LandscaleError(f"--classes: found {options.classes}, expected at least 1")
     bands = band_set(options.bands).names
@@ -62,19 +79,30 @@ def _measure_zoo(options: argparse.Namespace) -> int:
 
     import torch
 
+    from landscale.runtime.portability import usable_cores
     from landscale.studies.zoo.measure import OUT_OF_MEMORY
-    from landscale.studies.zoo.speed import measure_zoo
+    from landscale.studies.zoo.speed import measure_zoo, missing_measurements
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise LandscaleError("--device: found cuda, but torch finds no GPU; expected cpu")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     batch = options.batch or (256 if device == "cuda" else 16)
-    content = measure_zoo(names, options.out, device, batch, options.seconds, bands, options.classes)
+    job = {"device": device, "batch": batch, "seconds": options.seconds, "bands": bands, "classes": options.classes}
+    limit = seconds_left(options.max_time) if options.max_time else float("inf")
+    content = measure_zoo(names, options.out, job, options.rounds, limit)
     print_result(options, content, lambda: _show_speeds(content, options.out))
-    rows = [*content["models"], *content["comparison"]]
+    if content["load"] > BUSIEST * usable_cores():
+        print(
+            f"landscale: the load average was {content['load']:.1f} at the beginning: other programs were computing,"
+            " so the rates are too low",
+            file=sys.stderr,
+        )
+    rows = [*content["models"], *content["measurements"]]
     failed = {row["name"]: row["failed"] for row in rows if row.get("failed", OUT_OF_MEMORY) != OUT_OF_MEMORY}
     for name, why in failed.items():
         print(f"landscale: {name} failed: {why}; run the same command again to retry", file=sys.stderr)
+    if missing := missing_measurements(content, options.rounds):
+        print(f"landscale: {missing} measurements are missing; run the same command again to do them", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -123,8 +151,8 @@ def _show_speeds(content: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from landscale.studies.zoo.page import speed_cells
-    from landscale.studies.zoo.speed import comparison_sentences
+    from landscale.studies.zoo.page import BUSY, speed_cells
+    from landscale.studies.zoo.summary import comparison_sentences, speed_of
 
     console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
     s, e = content["settings"], content["environment"]
@@ -134,8 +162,10 @@ def _show_speeds(content: dict[str, Any], out: Path) -> None:
         table.add_column(column, justify="left" if column in ("network", "family") else "right")
     for row in content["models"]:
         sizes = ["", ""] if "failed" in row else [f"{row['parameters']:,}", f"{row['flops'] / 1e9:.3g}"]
-        table.add_row(row["name"], row["family"], *sizes, str(row["side"]), *speed_cells(row))
+        cells = speed_cells(speed_of(content, row))
+        table.add_row(row["name"], row["family"], *sizes, str(row["side"]), *cells)
     console.print(table)
     for line in comparison_sentences(content):
         console.print(line, highlight=False)
+    console.print(f"Rates are medians over the rounds (lowest–highest); {BUSY}: the machine was busy.", highlight=False)
     console.print(f"{out}: contains all results", highlight=False)

@@ -6,24 +6,24 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
 from types import FrameType
 
-_PRELOADED = ["landscale.preparation.extract", "rasterio"]
+_PRELOADED = ("landscale.preparation.extract", "rasterio")
 
 
-def start_fork_server() -> ForkServerContext:
+def start_fork_server(modules: Sequence[str] = _PRELOADED) -> ForkServerContext:
     """Start the fork server, from which workers are forked; called again, it does nothing.
 
-    It has no threads, locks or HDF5 handles, and imports the modules of the workers while the caller still surveys its
+    It has no threads, locks or HDF5 handles, and imports the `modules` of the workers while the caller still surveys its
     source. Workers ignore Ctrl-C.
     """
     resource_tracker.ensure_running()  # before the block below, as starting it unblocks signals
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload(list(modules))
     with interrupts_left_to_parent():
         forkserver.ensure_running()
     return context

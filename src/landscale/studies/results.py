@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ def open_results(out: Path, benchmark: str, settings: Results, tables: Sequence[
     machine = environment()
     if not out.exists():
         empty: Results = {table: [] for table in tables}
-        return {"benchmark": benchmark, "settings": settings, "environment": machine} | empty
+        return {"benchmark": benchmark, "settings": settings, "environment": machine, **date_and_load()} | empty
     content = read_results(out, benchmark)
     for part, current in (("settings", settings), ("environment", machine)):
         for key, value in current.items():
@@ -34,6 +36,11 @@ def open_results(out: Path, benchmark: str, settings: Results, tables: Sequence[
                 found = f"contains results with {key} {content[part].get(key)}, not {value}"
                 raise BadInput(out, f"{found}; choose another --out")
     return content
+
+
+def date_and_load() -> Results:
+    """`date` (UTC) and `load` (average number of busy processes over the last minute): when results begin to be measured."""
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load": round(os.getloadavg()[0], 2)}
 
 
 def read_results(path: Path, benchmark: str = "zoo") -> Results:

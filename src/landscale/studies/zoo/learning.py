@@ -42,7 +42,8 @@ TASKS = (
     ("s2-12", "clc43"),
 )  # bands and classes of Papoutsis et al. 2022, and of Sedona et al. 2019
 RATES = {"vgg": 1e-4}  # AdamW's rate by family; without normalisation layers, the rate of the recipes is too high
-# Largest last loss / first loss of a network that learns; dropout alone changes the loss by some per cent.
+# Largest last loss of a network that learns, over the lowest loss of a prediction that is the same for all patches. Only a
+# network that distinguishes the patches gets below 1; the margin is for dropout, which alone changes the loss by some per cent.
 LEARNT_RATIO = 0.9
 LEAST_STEPS = 4  # so that there is a first and a last quarter
 
@@ -138,9 +139,9 @@ def train_on_repeated_batch(
 
     Returns:
         `side`; `parameters` (trainable); `rate`; `losses` of the steps (binary cross-entropy); `first` and `last` (means
-        of their first and last quarter); `constant` (the lowest loss of a prediction that is the same for all patches);
-        `learns` (whether `last` is below `LEARNT_RATIO` times `first`); `looks` (whether `last` is below `constant`); `seconds`
-        (processor time, which does not depend on other programs).
+        of their first and last quarter); `constant` (the lowest loss of a prediction that is the same for all patches, which is
+        that of the labels' frequencies); `learns` (see `learnt`); `seconds` (processor time, which does not depend on other
+        programs).
 
     Raises:
         Diverged: the loss is not finite.
@@ -169,10 +170,14 @@ def train_on_repeated_batch(
         "first": first,
         "last": last,
         "constant": constant,
-        "learns": last < LEARNT_RATIO * first,
-        "looks": last < constant,
+        "learns": learnt(last, constant),
         "seconds": time.process_time() - begun,
     }
+
+
+def learnt(last: float, constant: float) -> bool:
+    """Whether a network with the loss `last` predicts better than any constant prediction does, by a margin."""
+    return last < LEARNT_RATIO * constant
 
 
 def _entropy(targets: NDArray[np.uint8]) -> float:

@@ -23,10 +23,11 @@ def learning_section(content: Results) -> str:
         [
             f"Each network is trained for {s['steps']} steps on the same {s['batch']} {patches}, with new weights and at its"
             " own input side, by binary cross-entropy and AdamW at a constant rate. *Loss* is the mean over the first quarter"
-            f" of the steps → the mean over the last quarter. A network *learns* if the loss falls by at least"
-            f" {1 - LEARNT_RATIO:.0%}."
-            " A loss in **bold** is lower than that of any prediction that is the same for all patches, so the network"
-            " distinguishes the patches; other networks need more steps (`landscale benchmark learning NAME --steps 120`)."
+            " of the steps → the mean over the last quarter, in **bold** if the network learns. A network *learns* if its last"
+            f" loss is at least {1 - LEARNT_RATIO:.0%} lower than that of the best prediction that is the same for all patches,"
+            " the frequency of each class. So it must distinguish the patches; to learn how frequent the classes are is not"
+            " enough."
+            " A network that does not learn may need more steps (`landscale benchmark learning NAME --steps 120`)."
             " This shows that a network can be trained, not how well it will score.",
             "\n".join(f"- {line}" for line in learning_summary(content)),
             f"On {machine} ({s['device']}), torch {e['packages']['torch']}, timm {e['packages']['timm']}.",
@@ -41,15 +42,13 @@ def learning_summary(content: Results) -> list[str]:
     for task in _tasks(content):
         rows = [row for row in content["models"] if (row["bands"], row["classes"]) == task]
         trained = rows_with_values(rows)
-        learning, distinguishing = (sum(row[key] for row in trained) for key in ("learns", "looks"))
+        learning = sum(row["learns"] for row in trained)
         constant = (
-            f"; a prediction that is the same for all patches has a loss of at least {trained[0]['constant']:.3f}"
+            f"; the best prediction that is the same for all patches has a loss of {trained[0]['constant']:.3f}"
             if trained
             else ""
         )
-        lines.append(
-            f"{_sizes(*task)}: {learning} of {len(rows)} networks learn, {distinguishing} distinguish the patches{constant}."
-        )
+        lines.append(f"{_sizes(*task)}: {learning} of {len(rows)} networks learn{constant}.")
     return lines
 
 
@@ -80,7 +79,7 @@ def _loss(row: Results) -> str:
     if "failed" in row:
         return str(row["failed"])
     last = f"{row['last']:.3f}"
-    return f"{row['first']:.3f} → {f'**{last}**' if row['looks'] else last}"
+    return f"{row['first']:.3f} → {f'**{last}**' if row['learns'] else last}"
 
 
 def _tasks(content: Results) -> list[tuple[int, int]]:

@@ -1,16 +1,13 @@
-"""Measure one network in its own process.
+"""Measure one network once, in a process of its own.
 
-`python -m landscale.studies.zoo.measure` reads a `SpeedMeasurement` as JSON from stdin and writes the results as JSON to
-stdout. The measured steps are those of training and evaluation: digital numbers at native resolution that are already on the
-device go through the input stage and the network (channels_last, bfloat16 if it is faster). Reading the store and
-augmentation are not included, because they are the same for every network.
+The measured steps are those of training and evaluation: digital numbers at native resolution that are already on the device
+pass through the input stage and the network (channels_last, bfloat16 if it is faster). Reading the store and augmentation
+are not included, because they are the same for every network.
 """
 
 from __future__ import annotations
 
-import json
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -23,20 +20,19 @@ from timm.optim import create_optimizer_v2
 
 from landscale.loading import Native
 from landscale.models.classifier import Classifier, Description, reduced_precision
-from landscale.models.registry import PATCH_SIDE, describe_model, zoo
+from landscale.models.registry import PATCH_SIDE, zoo
 from landscale.runtime.portability import keep_freed_memory, signal_when_parent_ends
 from landscale.training.losses import mean_binary_loss
 from landscale.training.step import plain_step, use_channels_last
 from landscale.vocabulary.bands import BANDS
 
-CHUNKS = 12  # parts of the measured time; training and inference take turns
-PROBE_SECONDS = 0.3  # time for measuring matrix products
+REFERENCE_SECONDS = 0.1  # duration of one reference computation
 OUT_OF_MEMORY = "out of memory"  # the result of a network that is too large; it is not measured again
 
 
 @dataclass(frozen=True)
 class SpeedMeasurement:
-    """A network at an input side, measured with `batch` patches per step for about `seconds` in all."""
+    """A network at an input side, measured with `batch` patches per step for about `seconds`, half of them training."""
 
     name: str
     side: int
@@ -48,48 +44,33 @@ class SpeedMeasurement:
 
 
 def measure_speed(job: SpeedMeasurement) -> dict[str, Any]:
-    """Measure the speed and memory of one network.
+    """Measure the speed and memory of one network, after one step of each kind as a warm-up.
 
     Returns:
-        `parameters`; `flops` (forward pass of one patch, see `registry.describe_model`); `training` and `inference` (images/s,
-        medians of `chunks` without the warm-up); `peak_memory` (bytes; on a CPU resident memory minus that of the idle
-        interpreter, or None if the system does not provide it); `machine_flops` (FLOPs/s of large matrix products in the
-        same precision and process); `training_share` and `inference_share` (fractions of `machine_flops`, where a training
-        step counts as three forward passes).
+        `training` and `inference` (images/s); `reference` (FLOPs/s of large matrix products in the same precision: the
+        lowest of three rates, before, between and after the two, which is low if other programs were computing);
+        `peak_memory` (bytes; on a CPU resident memory minus that of the idle interpreter, or None if the system does not
+        provide it); `seconds` of the whole measurement.
     """
     begun = time.monotonic()
     device = torch.device(job.device)
-    machine = _machine_flops(device)
-    counts = describe_model(job.name, len(job.bands), job.classes, job.side)
     idle = _resident("VmRSS")
     keep_freed_memory()  # as every command does
+    reference = _reference(device)
     _reset_peak(device)
     torch.manual_seed(0)
     classifier = Classifier(_description(job)).to(device)
     use_channels_last(classifier.network)
     planes = _planes(job, device)
     steps = {"training": _training(classifier, planes, job, device), "inference": _inference(classifier, planes)}
-    rates: dict[str, list[float]] = {kind: [] for kind in steps}
-    started = time.monotonic()
-    chunk = job.seconds / CHUNKS
-    while not rates["inference"] or time.monotonic() - started < job.seconds - chunk:
-        for kind, step in steps.items():
-            if not rates[kind]:
-                _rate(step, chunk, job.batch, device)  # warm-up
-            rates[kind].append(_rate(step, chunk, job.batch, device))
-    training, inference = (statistics.median(rates[kind]) for kind in steps)
-    return {
-        "parameters": counts["parameters"],
-        "flops": counts["flops"],
-        "training": training,
-        "inference": inference,
-        "peak_memory": _peak(device, idle),
-        "machine_flops": machine,
-        "training_share": 3 * counts["flops"] * training / machine,
-        "inference_share": counts["flops"] * inference / machine,
-        "chunks": len(rates["training"]),
-        "seconds": time.monotonic() - begun,
-    }
+    for step in steps.values():
+        step()
+    references, rates = [reference()], {}
+    for kind, step in steps.items():
+        rates[kind] = _rate(step, job.seconds / 2, job.batch, device)
+        references.append(reference())
+    memory = {"peak_memory": _peak(device, idle), "seconds": time.monotonic() - begun}
+    return rates | {"reference": min(references)} | memory
 
 
 def _description(job: SpeedMeasurement) -> Description:
@@ -142,7 +123,7 @@ def _inference(classifier: Classifier, planes: Native) -> Callable[[], None]:
 
 
 def _rate(step: Callable[[], None], seconds: float, batch: int, device: torch.device) -> float:
-    """Images/s of the steps that fit into `seconds`; at least one step is run."""
+    """Items/s of the steps that fit into `seconds`, with `batch` items each; at least one step is run."""
     _synchronise(device)
     begun, steps = time.perf_counter(), 0
     while not steps or time.perf_counter() - begun < seconds:
@@ -154,19 +135,17 @@ def _rate(step: Callable[[], None], seconds: float, batch: int, device: torch.de
     return steps * batch / (time.perf_counter() - begun)
 
 
-def _machine_flops(device: torch.device) -> float:
-    """FLOPs/s of large square matrix products: the highest of several measurements."""
+def _reference(device: torch.device) -> Callable[[], float]:
+    """A computation that takes `REFERENCE_SECONDS` and returns its FLOPs/s, which do not depend on the network."""
     side = 8192 if device.type == "cuda" else 1024
     dtype = torch.bfloat16 if reduced_precision(device.type) else torch.float32
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    best, until = 0.0, time.perf_counter() + PROBE_SECONDS
-    while not best or time.perf_counter() < until:
-        _synchronise(device)
-        begun = time.perf_counter()
+
+    def products() -> None:
         a @ b
-        _synchronise(device)
-        best = max(best, 2 * side**3 / (time.perf_counter() - begun))
-    return best
+
+    products()  # the first one sets up libraries
+    return lambda: _rate(products, REFERENCE_SECONDS, 2 * side**3, device)
 
 
 def _synchronise(device: torch.device) -> None:
@@ -198,7 +177,7 @@ def _resident(key: str) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)
 
 
-def _be_killed_first() -> None:
+def end_first() -> None:
     """End when the parent process ends. If memory runs out, Linux kills this process and no other one."""
     if sys.platform == "linux":
         signal_when_parent_ends(signal.SIGKILL)
@@ -213,13 +192,3 @@ def measure_speed_if_memory_suffices(job: SpeedMeasurement) -> dict[str, Any]:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
             return {"failed": OUT_OF_MEMORY}
         raise
-
-
-def _main() -> None:
-    _be_killed_first()
-    words = json.load(sys.stdin)
-    print(json.dumps(measure_speed_if_memory_suffices(SpeedMeasurement(**(words | {"bands": tuple(words["bands"])})))))
-
-
-if __name__ == "__main__":
-    _main()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from landscale.models.catalogue import AUTHORS_BANDS, AUTHORS_CLASSES, Row, zoo_rows
 from landscale.models.differences import format_difference, reasons_for_differences
-from landscale.studies.results import Results, rows_with_values
+from landscale.studies.results import Results
 from landscale.studies.zoo.learning_page import learning_section
-from landscale.studies.zoo.speed import comparison_sentences
+from landscale.studies.zoo.summary import QUIET_SHARE, Speed, Spread, busy_rows, comparison_sentences, speed_of
 
+BUSY = "†"  # marks a network during all of whose measurements the machine was busy
 COLUMNS = (
     *("network", "parameters", "authors'", "difference", "GFLOPs", "input px"),
     *("training images/s", "inference images/s", "peak memory MB", "% of the machine"),
@@ -25,7 +24,7 @@ def zoo_page(content: Results, command: str, learning: Results | None = None) ->
         learning: results of `measure_learning`, which get a section of their own.
     """
     rows = zoo_rows(bands=AUTHORS_BANDS, classes=AUTHORS_CLASSES)
-    speeds = {row["name"]: row for row in content["models"]}
+    speeds = {(model["name"], model["side"]): speed_of(content, model) for model in content["models"]}
     families = {row["family"]: None for row in rows}
     sections = [_family(family, [row for row in rows if row["family"] == family], speeds) for family in families]
     beginning = [_beginning(rows, content, command)]
@@ -48,12 +47,13 @@ def _beginning(rows: list[Row], content: Results, command: str) -> str:
         "**How to read the tables.** *Parameters* are the trainable ones, *authors'* those of the published code."
         " *GFLOPs* are those of the forward pass of one patch, where a multiply-add counts as two. *Images/s* include whole"
         " steps on patches that are already on the device: digital numbers through the input stage and the network, in"
-        " training also the backward pass and AdamW. *Peak memory* is that of a training step, with the weights. *% of the"
-        " machine* compares the FLOPs of a training step, three times those of the forward pass, with the FLOPs that large"
-        " matrix products reach on the machine.",
+        " training also the backward pass and AdamW. They are the median over the rounds, with the lowest and the"
+        " highest round in parentheses. *Peak memory* is that of a training step, with the weights. *% of the machine*"
+        " compares the FLOPs of a training step, three times those of the forward pass, with those that large matrix products"
+        " reach on the machine.",
         f"**Measured** on {machine} ({s['device']}), batches of {s['batch']}, {len(s['bands'])} bands,"
-        f" {s['classes']} classes, torch {e['packages']['torch']}, timm {e['packages']['timm']}, about {s['seconds']:g} s"
-        f" per network; {len(rows_with_values(content['models']))} of {len(rows)} networks. This page was written by",
+        f" {s['classes']} classes, torch {e['packages']['torch']}, timm {e['packages']['timm']}, {s['seconds']:g} s"
+        f" per measurement, or one step if that takes longer. {_quality(content, len(rows))} This page was written by",
         f"```\n{command}\n```",
     ]
     if lines := comparison_sentences(content):
@@ -61,36 +61,58 @@ def _beginning(rows: list[Row], content: Results, command: str) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _family(family: str, rows: list[Row], speeds: dict[str, Results]) -> str:
+def _quality(content: Results, networks: int) -> str:
+    """How many rounds there were, how evenly fast the machine was, and what was left out because it was busy."""
+    speeds = [speed_of(content, model) for model in content["models"]]
+    measured = [speed for speed in speeds if isinstance(speed, Speed)]
+    rates = [row["reference"] for row in content["measurements"] if "failed" not in row]
+    if not rates:
+        return f"No network of {networks} was measured."
+    rounds = Spread.of([speed.rounds for speed in measured])
+    marked = sum(speed.busy for speed in measured)
+    machine = Spread.of([rate / 1e9 for rate in rates])
+    names = {model["name"] for model in content["models"]}
+    return (
+        f"The load average was {content['load']:.1f} at the beginning."
+        f" {len(names)} of {networks} networks, each once in every round, in an order that is turned from round to round;"
+        f" {rounds.show('.0f')} rounds count for a network. Matrix products before, between and after the two parts of a"
+        f" measurement reached {machine.show(',.0f')} GFLOPs/s. A measurement during which they reached less than"
+        f" {QUIET_SHARE:.0%} of the highest rate is repeated, and does not count if it stays slower, because other programs were"
+        f" computing ({len(busy_rows(content['measurements']))} of {len(rates)}); {marked} networks without any other"
+        f" measurement are marked {BUSY}."
+    )
+
+
+def _family(family: str, rows: list[Row], speeds: dict[tuple[str, int], Speed | str | None]) -> str:
     lines = [f"## {family}", "", *(f"- {source}" for source in dict.fromkeys(row["source"] for row in rows)), ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
-    lines += ["| " + " | ".join(_cells(row, speeds.get(row["name"], {}))) + " |" for row in rows]
+    lines += ["| " + " | ".join(_cells(row, speeds.get((row["name"], row["input"][-1])))) + " |" for row in rows]
     if differing := reasons_for_differences([row["name"] for row in rows]):
         lines += ["", "Differences from the published code:", "", *(f"- {line}" for line in differing)]
     return "\n".join(lines)
 
 
-def _cells(row: Row, speed: dict[str, Any]) -> list[str]:
+def _cells(row: Row, speed: Speed | str | None) -> list[str]:
     authors = row["authors"]
-    cells = [
+    return [
         f"`{row['name']}`",
         f"{row['parameters']:,}",
         f"{authors['parameters']:,}" if authors else "",
         format_difference(authors["difference"]) if authors else "",
         f"{row['flops'] / 1e9:.3g}",
         str(row["input"][-1]),
+        *speed_cells(speed),
     ]
-    return cells + (speed_cells(speed) if speed else [""] * 4)
 
 
-def speed_cells(row: Results) -> list[str]:
-    """Training and inference images/s, megabytes and per cent, or the reason why the network failed."""
-    if "failed" in row:
-        return [row["failed"], "", "", ""]
-    memory = row["peak_memory"]
+def speed_cells(speed: Speed | str | None) -> list[str]:
+    """Training and inference images/s, megabytes and per cent; or the reason why the network failed; empty if unmeasured."""
+    if not isinstance(speed, Speed):
+        return [speed or "", "", "", ""]
+    mark = f" {BUSY}" if speed.busy else ""
     return [
-        f"{row['training']:,.1f}",
-        f"{row['inference']:,.1f}",
-        f"{memory / 1e6:,.0f}" if memory is not None else "",
-        f"{100 * row['training_share']:.0f}",
+        speed.training.show(",.1f") + mark,
+        speed.inference.show(",.1f") + mark,
+        f"{speed.memory / 1e6:,.0f}" if speed.memory is not None else "",
+        f"{100 * speed.share:.0f}",
     ]
