@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
@@ -111,6 +111,12 @@ class Classifier(nn.Module):
     def forward(self, planes: Native) -> Tensor:
         logits: Tensor = self.network(self.inputs(planes))
         return logits
+
+    def variant(self, network: nn.Module, views: int, thresholds: tuple[float, ...]) -> Classifier:
+        """This classifier with other parameters, views and thresholds, in eval mode; nothing is copied."""
+        twin = Classifier(replace(self.description, views=views, thresholds=thresholds), network)
+        twin.inputs = self.inputs  # on its device, and with its present side
+        return twin.eval()
 
     def activate(self, logits: Tensor) -> Tensor:
         """Logits → probabilities in 0…1, float32."""

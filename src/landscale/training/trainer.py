@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from landscale.distributed import Ranks
 from landscale.errors import BadInput, Diverged, reason
-from landscale.inference.evaluate import evaluate, infer
-from landscale.inference.metrics import Scores, choose_thresholds
+from landscale.inference.evaluate import evaluate
+from landscale.inference.metrics import Scores
 from landscale.loading import (
     PatchBatch,
     PlacedSplit,
@@ -34,9 +33,8 @@ from landscale.loading import (
     train_steps,
 )
 from landscale.models.classifier import Classifier
-from landscale.models.shared_tensors import distinct_tensors, with_shared
-from landscale.models.weights import save_weights
-from landscale.runtime.documents import read_json, typed, write_json
+from landscale.models.shared_tensors import distinct_tensors
+from landscale.runtime.documents import typed
 from landscale.runtime.progress import console, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals, ignore_scheduler_signals
 from landscale.store import PatchStore
@@ -46,6 +44,7 @@ from landscale.training.losses import build_loss
 from landscale.training.messages import epoch_line, settings_line
 from landscale.training.planner import Planner, seconds_of_evaluation
 from landscale.training.recipe import Recipe
+from landscale.training.results import write_results
 from landscale.training.runs import Run
 from landscale.training.schedule import highest_rate, rate_factor
 from landscale.training.speed import fastest
@@ -237,7 +236,7 @@ class Trainer:
         evaluation_seconds = 0.0
         if self.validates and ((epoch - 1) % recipe.evaluate_every == 0 or last):
             begun = time.monotonic()
-            quick = self.classifier_with(model.averaged, views=1, thresholds=())
+            quick = self.classifier.variant(model.averaged, views=1, thresholds=())
             scores = evaluate(quick, self.store, "val", self.ranks, show=False)
             evaluation_seconds = time.monotonic() - begun
             figures = scores.headline()
@@ -256,40 +255,12 @@ class Trainer:
 
     def finish(self) -> Scores | None:
         """Choose thresholds on the val split, score it with all views, write weights and scores."""
-        recipe = self.recipe
         self.classifier.inputs.side = self.description.side
         self.writer.wait()
         self.ranks.broadcast(None)  # the first rank has written the best weights
-        network = self.model.averaged
-        if recipe.select != "last" and self.run.best.exists():
-            try:
-                network.load_state_dict(with_shared(network, load_checkpoint(self.run.best, self.device)[0]))
-            except RuntimeError as error:
-                raise BadInput(self.run.best, f"does not fit this training ({reason(error)})") from None
-        classifier = self.classifier_with(network, recipe.views, ())
-        scores, steps = None, self.state.cut_short(self._steps_left(0, 0, self.step_size))
-        if self.validates:
-            patches = labelled_patches(self.store, "val", self.description.classes)
-            if self.description.multi_label:
-                probabilities = infer(classifier, self.store, patches, self.ranks, show=False)
-                thresholds = choose_thresholds(probabilities, self.targets[patches], recipe.thresholds)
-                classifier = self.classifier_with(network, recipe.views, tuple(float(t) for t in thresholds))
-            scores = replace(evaluate(classifier, self.store, "val", self.ranks), steps=steps)
-        if self.ranks.first:
-            provenance = self.store.attributes["provenance"]
-            figures = scores.to_json() if scores else {}
-            about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures, "steps": steps}
-            if (self.run.folder / "init.json").exists():
-                about["init"] = read_json(self.run.folder / "init.json")
-            save_weights(self.run.weights, classifier, about | {"synthetic": bool(provenance.get("synthetic"))})
-            write_json(self.run.folder / "scores.json", figures)
-        return scores
-
-    def classifier_with(self, network: nn.Module, views: int, thresholds: tuple[float, ...]) -> Classifier:
-        """This classifier with other parameters, views and thresholds, in eval mode; nothing is copied."""
-        twin = Classifier(replace(self.description, views=views, thresholds=thresholds), network)
-        twin.inputs = self.classifier.inputs  # on the device, with the side of the current stage of training
-        return twin.eval()
+        trained = self.classifier.variant(self.model.averaged, self.recipe.views, ())
+        steps = self.state.cut_short(self._steps_left(0, 0, self.step_size))
+        return write_results(trained, self.recipe, self.store, self.run, self.ranks, self.device, steps)
 
     # ---- interruptions
 
@@ -381,7 +352,7 @@ class Trainer:
         started = begun - self.begun  # seconds before the first step
         evaluation = 0.0
         if self.validates:
-            quick = self.classifier_with(self.model.averaged, views=1, thresholds=())
+            quick = self.classifier.variant(self.model.averaged, views=1, thresholds=())
             evaluation = seconds_of_evaluation(quick, self.store, self.ranks.world)
         state.seconds += time.monotonic() - begun
         return Planner(

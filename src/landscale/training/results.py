@@ -1,0 +1,71 @@
+"""The end of a training: thresholds are chosen, the model is scored, and weights and scores are written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from landscale.distributed import Ranks
+from landscale.errors import BadInput, reason
+from landscale.inference.evaluate import evaluate, infer
+from landscale.inference.metrics import Scores, choose_thresholds
+from landscale.loading import labelled_patches, targets_by_name
+from landscale.models.classifier import Classifier
+from landscale.models.shared_tensors import with_shared
+from landscale.models.weights import save_weights
+from landscale.runtime.documents import read_json, write_json
+from landscale.store import PatchStore
+from landscale.training.checkpoint import load_checkpoint
+from landscale.training.recipe import Recipe
+from landscale.training.runs import Run
+
+
+def write_results(
+    trained: Classifier,
+    recipe: Recipe,
+    store: PatchStore,
+    run: Run,
+    ranks: Ranks,
+    device: torch.device,
+    steps: dict[str, int] | None,
+) -> Scores | None:
+    """Choose thresholds on the val split, score it with all views, write weights and scores.
+
+    Args:
+        trained: without thresholds. It gets the weights of the best epoch, if the recipe selects one.
+        recipe, store, run: of the training.
+        ranks: they share the scoring, the first one writes.
+        device: of the classifier.
+        steps: of a training that a time limit has cut short (`TrainingState.cut_short`).
+
+    Returns:
+        The scores; None if the store has no val split.
+
+    Raises:
+        BadInput: the weights of the best epoch are damaged.
+    """
+    network, description, scores = trained.network, trained.description, None
+    if recipe.select != "last" and run.best.exists():
+        try:
+            network.load_state_dict(with_shared(network, load_checkpoint(run.best, device)[0]))
+        except RuntimeError as error:
+            raise BadInput(run.best, f"does not fit this training ({reason(error)})") from None
+    if store.has_split("val"):
+        if description.multi_label:
+            patches = labelled_patches(store, "val", description.classes)
+            targets = targets_by_name(store, description.classes)[patches]
+            thresholds = choose_thresholds(
+                infer(trained, store, patches, ranks, show=False), targets, recipe.thresholds
+            )
+            trained = trained.variant(network, recipe.views, tuple(float(t) for t in thresholds))
+        scores = replace(evaluate(trained, store, "val", ranks), steps=steps)
+    if ranks.first:
+        provenance = store.attributes["provenance"]
+        figures = scores.to_json() if scores else {}
+        about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures, "steps": steps}
+        if (run.folder / "init.json").exists():
+            about["init"] = read_json(run.folder / "init.json")
+        save_weights(run.weights, trained, about | {"synthetic": bool(provenance.get("synthetic"))})
+        write_json(run.folder / "scores.json", figures)
+    return scores
