@@ -21,7 +21,7 @@ from landscale.datasets.tiles import survey as tiles
 from landscale.errors import LandscaleError
 from landscale.preparation import plan, prepare_survey
 from landscale.preparation.overlap import IN_FLIGHT
-from landscale.scenes.scene import ScenePixels
+from landscale.scenes.pixels import ScenePixels
 from landscale.store import PENDING, open_store
 from products import noise, read, write_tiffs
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from conftest import Cli
-from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import open_scene
 from landscale.superres.evaluate import evaluate_on_scene
 from landscale.superres.planes import ESA_ORDER, GROUPS
 from landscale.superres.superresolver import Superresolver

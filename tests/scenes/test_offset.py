@@ -12,7 +12,8 @@ from rasterio.transform import from_origin
 
 from landscale.datasets.tiles.quality_masks import read_covering_raster
 from landscale.errors import BadInput
-from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import open_scene
 from landscale.scenes.tile import open_tiles
 
 PRODUCT = "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419.SAFE"

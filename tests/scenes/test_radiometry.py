@@ -10,7 +10,8 @@ import rasterio
 from rasterio.transform import from_origin
 
 from landscale.errors import BadInput
-from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels, summary
+from landscale.scenes.scene import open_scene
 from landscale.scenes.tile import open_tiles
 
 L2A = "S2A_MSIL2A_20170613T101031_N0205_R022_T33UUP_20170613T101608"
@@ -69,7 +70,7 @@ def test_the_level_by_the_names_of_folders(tmp_path: Path, inside: str, expected
     given = tmp_path / inside
     while given != tmp_path and given.name != "downloads_of_L2A":
         scene = open_scene(given)
-        assert (scene.level, scene.summary()["level"]) == (expected, expected)
+        assert (scene.level, summary(scene)["level"]) == (expected, expected)
         given = given.parent
 
 
@@ -96,7 +97,7 @@ def test_the_unit_of_integers(
 ) -> None:
     values = digital_numbers(1, 250) if dtype == "uint8" else digital_numbers()
     scene = open_scene(write_scene(tmp_path / name, values.astype(dtype), scale=scale), given)
-    assert (scene.unit, scene.pixel_unit, scene.summary()["unit"]) == (expected,) * 3
+    assert (scene.unit, scene.pixel_unit, summary(scene)["unit"]) == (expected,) * 3
 
 
 def test_floats_become_digital_numbers(tmp_path: Path) -> None:

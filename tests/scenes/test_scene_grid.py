@@ -14,7 +14,8 @@ from rasterio.transform import from_origin
 
 from conftest import Cli
 from landscale.errors import BadInput
-from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels, summary
+from landscale.scenes.scene import open_scene
 
 UTM = from_origin(600_000, 5_000_000, 10, 10)
 PIXELS = np.arange(36, dtype=np.uint16).reshape(6, 6) + 100
@@ -47,7 +48,7 @@ def test_grids_on_which_patches_would_be_elsewhere_are_refused(
 ) -> None:
     write_band(tmp_path / "scene" / "B02.tif", PIXELS, **changes)
     with pytest.raises(BadInput, match=problem) as caught:
-        open_scene(tmp_path / "scene").summary()
+        summary(open_scene(tmp_path / "scene"))
     assert "\n" not in str(caught.value)
 
 
@@ -84,7 +85,7 @@ def test_a_vrt_named_tif_reads_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "scene").mkdir()
     (tmp_path / "scene" / "B02.tif").write_text(VRT.format(source=tmp_path / "secret" / "B02.tif"))
     with pytest.raises(BadInput, match=r"B02\.tif: cannot be read"):
-        open_scene(tmp_path / "scene").summary()
+        summary(open_scene(tmp_path / "scene"))
 
 
 def test_a_pipe_is_refused(tmp_path: Path, cli: Cli) -> None:

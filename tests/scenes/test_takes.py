@@ -11,6 +11,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from landscale.errors import BadInput
+from landscale.scenes.pixels import summary
 from landscale.scenes.scene import open_scene
 from landscale.scenes.takes import check_tiles
 from landscale.scenes.tile import open_tiles
@@ -87,4 +88,4 @@ def test_bands_that_are_pictures_are_refused(changes: dict[str, Any], problem: s
         with rasterio.open(tmp_path / "B02.tif", "r+") as file:
             file.write_colormap(1, {1: (9, 8, 7, 255)})
     with pytest.raises(BadInput, match=problem):
-        open_scene(tmp_path).summary()
+        summary(open_scene(tmp_path))

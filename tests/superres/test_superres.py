@@ -18,7 +18,8 @@ from scipy.ndimage import gaussian_filter
 from conftest import Cli
 from landscale.runtime.sealed_config import write_sealed
 from landscale.scenes.matlab import IMAGES
-from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels, summary
+from landscale.scenes.scene import open_scene
 from landscale.superres.network import NetworkShape, stack_inputs
 from landscale.superres.planes import ESA_ORDER, GROUPS, pad_by_reflection
 from landscale.superres.superresolver import Superresolver
@@ -104,7 +105,7 @@ def test_a_matlab_file_is_a_scene(cli: Cli, scene: Path, tmp_path: Path):
     bands = {band: values[: len(values) // 2] for band, values in read_bands(scene).items()}
     mat = write_mat(tmp_path / "scene.mat", bands)
     opened = open_scene(mat)
-    assert (opened.summary()["width"], opened.summary()["height"], opened.summary()["pixel"]) == (240, 120, 10)
+    assert (summary(opened)["width"], summary(opened)["height"], summary(opened)["pixel"]) == (240, 120, 10)
     assert opened.offset == 0
     with ScenePixels(opened, ESA_ORDER) as pixels:
         for band, values in bands.items():

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from conftest import Cli
-from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import open_scene
 from landscale.superres import apply as apply_module
 from landscale.superres import superresolver as superresolver_module
 from landscale.superres.network import DSen2, NetworkShape

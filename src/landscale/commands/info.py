@@ -26,9 +26,10 @@ def _show_contents(options: argparse.Namespace) -> int:
     path: Path = options.path
     weights = (path / "config.json").exists() or (path / "recipe.yaml").exists()
     if not weights and (path.suffix == ".mat" or (path.is_dir() and not is_environment(path))):
+        from landscale.scenes.pixels import summary as scene_summary
         from landscale.scenes.scene import open_scene
 
-        scene = open_scene(path).summary()
+        scene = scene_summary(open_scene(path))
         return print_result(options, scene, lambda: show_scene(scene))
     if weights:
         from landscale.models.weights import check_weights, find_weights

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import rasterio
 
 from landscale.errors import BadInput
 
@@ -26,3 +29,12 @@ def raster_driver(path: str | Path) -> str:
     if not stat.S_ISREG(mode):
         raise BadInput(path, "is not a regular file")
     return driver
+
+
+def open_raster(path: str | Path) -> Any:
+    """Open a raster in the format of its suffix.
+
+    Raises:
+        BadInput: as `raster_driver`. rasterio.errors.RasterioError: it cannot be read in this format.
+    """
+    return rasterio.open(path, driver=raster_driver(path))

@@ -32,7 +32,8 @@ from landscale.runtime.files import atomic_file
 from landscale.runtime.outputs import check_output
 from landscale.runtime.parts import Parts, resumable_parts
 from landscale.runtime.progress import console, print_notes, progress_bar
-from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import open_scene
 
 BATCH = 64
 _SOFTWARE = "landscale predict"  # by which a map is recognised

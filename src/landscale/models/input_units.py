@@ -20,7 +20,8 @@ from landscale.errors import BadInput
 from landscale.loading import Native
 from landscale.models.classifier import Description
 from landscale.models.input_stage import LOG_FLOOR
-from landscale.scenes.scene import Scene, ScenePixels
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import Scene
 from landscale.store import PatchStore
 from landscale.vocabulary.units import Level, Unit, contradicts, conversion, differ, unit_name
 

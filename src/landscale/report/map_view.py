@@ -18,7 +18,8 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from landscale.errors import BadInput, reason
-from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import open_scene
 from landscale.vocabulary.nomenclatures import colours
 
 LONGEST_SIDE = 1000  # pixels; larger images are reduced

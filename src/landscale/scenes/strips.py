@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput
-from landscale.scenes.scene import ScenePixels
+from landscale.scenes.pixels import ScenePixels
 from landscale.vocabulary.bands import BANDS
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from landscale.errors import BadInput
 from landscale.scenes.manifest import Manifest, read_manifest
-from landscale.scenes.scene import Scene, ScenePixels, is_resolution_folder, open_scene
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import Scene, is_resolution_folder, open_scene
 from landscale.vocabulary.bands import ALIASES, BANDS
 from landscale.vocabulary.units import unit_name
 

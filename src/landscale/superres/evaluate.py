@@ -13,7 +13,8 @@ from torch import Tensor
 
 from landscale.errors import BadInput
 from landscale.runtime.progress import progress_bar
-from landscale.scenes.scene import ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import open_scene
 from landscale.superres.planes import GROUPS, bands_of_groups, check_grid, groups_of, read_rows, upsample
 from landscale.superres.superresolver import Superresolver
 from landscale.superres.units import check_units

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscale.errors import BadInput, LandscaleError
-from landscale.scenes.scene import Scene, ScenePixels
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import Scene
 from landscale.vocabulary.bands import BAND_SETS
 
 GROUPS = {

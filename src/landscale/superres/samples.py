@@ -23,7 +23,8 @@ from torch import Tensor
 from landscale.datasets.tiles.quality_masks import CLOUD_VALUES, read_covering_raster, scene_classification
 from landscale.errors import BadInput
 from landscale.models.input_stage import turn
-from landscale.scenes.scene import Scene, ScenePixels, open_scene
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import Scene, open_scene
 from landscale.superres.network import DIVISOR, NetworkShape, stack_inputs
 from landscale.superres.planes import GROUPS, Planes, bands_of_groups, check_grid, groups_of
 from landscale.superres.units import check_units

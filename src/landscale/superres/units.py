@@ -10,7 +10,8 @@ from pathlib import Path
 
 from landscale.errors import BadInput
 from landscale.runtime.progress import print_notes
-from landscale.scenes.scene import Scene, ScenePixels
+from landscale.scenes.pixels import ScenePixels
+from landscale.scenes.scene import Scene
 from landscale.superres.planes import GROUPS
 from landscale.vocabulary.units import RANGES, Level, differ, unit_name
 

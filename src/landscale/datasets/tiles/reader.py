@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from landscale.datasets.survey import PatchDetails
 from landscale.errors import LandscaleError
 from landscale.formats.geotiff import Place
-from landscale.scenes.scene import ScenePixels
+from landscale.scenes.pixels import ScenePixels
 from landscale.scenes.strips import Strips
 from landscale.scenes.tile import SIDE, Tile
 from landscale.store import Layout
