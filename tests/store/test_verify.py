@@ -70,7 +70,7 @@ def test_verify_names_the_patch_of_any_flipped_bit(
     assert [i for i, damaged in store.damaged() if damaged] == [patch]
     assert store.damaged_columns() == (() if key in PIXELS else (key,))
     if key in CHECKED:
-        assert refused(path).startswith(f"is damaged (checksums differ): {key}; `landscale verify` names the patches")
+        assert refused(path).startswith(f"is damaged (checksums differ): {key}; `landscale verify` shows where")
     else:
         open_store(path)
 
@@ -138,7 +138,7 @@ def test_a_damaged_name_is_reported_and_refused(tmp_path: Path, cli: Cli) -> Non
         answer = cli(*words)
         assert answer.code == 2
         assert answer.lines == [
-            f"landscale: {path}: is damaged (checksums differ): name; `landscale verify` names the patches;"
+            f"landscale: {path}: is damaged (checksums differ): name; `landscale verify` shows where;"
             " copy or prepare it again"
         ]
     assert not (tmp_path / "run").exists()

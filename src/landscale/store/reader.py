@@ -174,7 +174,7 @@ def _check_digests(path: Path, file: StoreFile, structure: Structure) -> None:
 
 
 def _is_damaged(what: str) -> str:
-    return f"is damaged (checksums differ): {what}; `landscale verify` names the patches; copy or prepare it again"
+    return f"is damaged (checksums differ): {what}; `landscale verify` shows where; copy or prepare it again"
 
 
 @cache
