@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from landscale.errors import BadInput
-from landscale.runtime.files import atomic_file, atomic_folder
+from landscale.runtime.files import atomic_file, atomic_folder, exclusive_lock
 from landscale.runtime.parts import resumable_parts
 
 
@@ -115,3 +117,20 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None
     with resumable_parts(out, {}):
         pass
     assert names(tmp_path) == sorted(others)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_told_in_one_line(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_locks(_handle: int, _operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with exclusive_lock(tmp_path / "lock"):
+        assert capsys.readouterr().err == ""
+        with pytest.raises(BadInput, match="is in use by another process"), exclusive_lock(tmp_path / "lock"):
+            pass
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with exclusive_lock(tmp_path / "lock"):
+        (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"landscale: {tmp_path}: its file system has no locks ({os.strerror(number)})")

@@ -8,8 +8,9 @@ import platform
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from landscale.errors import BadInput
@@ -94,22 +95,24 @@ def remove_abandoned(path: Path) -> None:
 def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file, which is created if necessary, so that two processes never do the same work.
 
-    Where the file system has no locks, nothing is locked.
+    Where the file system has no locks, as on some network drives, nothing is locked, and a line on stderr tells so.
 
     Raises:
         BadInput: another process holds the lock.
     """
     with path.open("ab") as file:
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                locked = os.path.samestat(
-                    os.fstat(file.fileno()), path.stat()
-                )  # the file may have been renamed since it was opened
-            except (BlockingIOError, FileNotFoundError):
-                locked = False
-            if not locked:
-                raise BadInput(path, "is in use by another process; run the same command again when that has ended")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file may have been renamed since it was opened.
+            locked = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            locked = False
+        except OSError as error:
+            locked = True
+            told = f"its file system has no locks ({error.strerror}); make sure that no other process writes there"
+            print(f"landscale: {path.parent}: {told}", file=sys.stderr, flush=True)
+        if not locked:
+            raise BadInput(path, "is in use by another process; run the same command again when that has ended")
         yield
 
 
