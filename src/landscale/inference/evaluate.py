@@ -12,7 +12,7 @@ from landscale.inference.metrics import Scores, compute_scores
 from landscale.loading import batches, evaluation_steps, labelled_patches, targets_by_name
 from landscale.models.classifier import Classifier
 from landscale.models.weights import load_model
-from landscale.runtime.progress import progress_bar
+from landscale.runtime.progress import console, progress_bar
 from landscale.store import PatchStore, open_store
 
 
@@ -47,6 +47,9 @@ def evaluate(
     d = classifier.description
     patches = labelled_patches(opened, split, d.classes)
     opened.planes_for(d.bands, d.stored)
+    left_out = len(opened.patches(split)) - len(patches)
+    if left_out and show and (ranks is None or ranks.first):
+        console.print(f"{split}: {left_out:,} patches have none of the {len(d.classes)} classes and are left out")
     targets = targets_by_name(opened, d.classes)[patches]
     probabilities = infer(classifier, opened, patches, ranks or Ranks(), batch, show=show)
     thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))
