@@ -173,7 +173,9 @@ def test_papoutsis2022_learns_the_19_classes_from_a_store_of_43(cli, tmp_path):
     assert (description.classes, description.nomenclature) == (BEN19.names, "ben19")
     assert (description.upsample, len(description.bands)) == ("bicubic", 10)
     assert list(pd.read_csv(tmp_path / "run" / "metrics.csv")["step"]) == [2, 4]  # 11 patches in steps of 4
-    assert cli("evaluate", tmp_path / "run", store, "--json").json["patches"] == 5
+    answer = cli("evaluate", tmp_path / "run", store, "--json")
+    assert answer.json["patches"] == 5
+    assert "test: 1 patches have none of the 19 classes and are left out" in " ".join(answer.lines)
 
 
 def test_labels_that_a_store_cannot_give_are_refused_with_the_remedy(cli, tmp_path):

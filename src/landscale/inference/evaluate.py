@@ -14,7 +14,7 @@ from landscale.loading import batches, evaluation_steps, labelled_patches, targe
 from landscale.models.classifier import Classifier
 from landscale.models.input_units import compare_units, convert, store_source
 from landscale.models.weights import load_model
-from landscale.runtime.progress import print_notes, progress_bar
+from landscale.runtime.progress import console, print_notes, progress_bar
 from landscale.store import PatchStore, open_store
 
 
@@ -50,6 +50,9 @@ def evaluate(
     d = classifier.description
     patches = labelled_patches(opened, split, d.classes)
     opened.planes_for(d.bands, d.stored)
+    left_out = len(opened.patches(split)) - len(patches)
+    if left_out and show and (ranks is None or ranks.first):
+        console.print(f"{split}: {left_out:,} patches have none of the {len(d.classes)} classes and are left out")
     targets = targets_by_name(opened, d.classes)[patches]
     ranks = ranks or Ranks()
     compared = compare_units(d, store_source(opened, d.bands, patches, stored=d.stored))

@@ -183,7 +183,7 @@ def _label_logarithmic(axis: Axis) -> None:
     low, high = sorted(axis.get_view_interval())
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high >= 10 * low else MaxNLocator(5))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
+    axis.set_major_formatter(StrMethodFormatter("{x:.6g}"))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -373,7 +373,3 @@ class Trainer:
         network, patches = self.classifier.network, len(self.patches)
         line = settings_line(self.recipe, self.description, network, patches, self.ranks, how, self.state.step)
         console.print(line)
-        if left_out := len(self.store.patches("train")) - patches:
-            console.print(
-                f"{left_out:,} patches have none of the {len(self.description.classes)} classes and are left out"
-            )

@@ -85,6 +85,9 @@ def _train(
             write_json(run.folder / "init.json", origin)
             for line in origin["done"]:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if left_out := len(store.patches("train")) - len(trainer.patches):
+            classes = len(classifier.description.classes)
+            console.print(f"{left_out:,} patches have none of the {classes} classes and are left out")
     with run.lock() if ranks.first else nullcontext():
         if ranks.first:
             run.remove_abandoned()
