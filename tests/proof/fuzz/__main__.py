@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def main() -> int:
         parser.error(f"unknown kind {', '.join(unknown)}; expected some of {', '.join(KINDS)}")
     from outcomes import RIGHT, WRONG
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
     cases = range(options.cases) if options.case is None else [options.case]
     results = {}
     header = ("kind", "cases", *RIGHT, *WRONG)
@@ -52,7 +54,7 @@ def main() -> int:
     for kind in options.kinds or KINDS:
         results[kind] = _run_kind(kind, cases, options.seed, show=options.case is not None)
         counts = results[kind]["counts"]
-        numbers = [len(cases), *(counts[name] for name in (*RIGHT, *WRONG))]
+        numbers = [results[kind]["cases"], *(counts[name] for name in (*RIGHT, *WRONG))]
         rows.append(f"| {kind.replace('_', ' ')} | {' | '.join(f'{number:,}' for number in numbers)} |")
     print(*rows, sep="\n")
     if options.json:
@@ -75,14 +77,17 @@ def _run_kind(kind: str, cases: range | list[int], seed: int, *, show: bool) -> 
         made = module.make(root / "made", bait)
         bait.watch()
         for number in cases:
-            found = _run_case(module, made, root / "case", bait, f"{kind} {seed} {number}", show=show)
+            try:
+                found = _run_case(module, made, root / "case", bait, f"{kind} {seed} {number}", show=show)
+            except KeyboardInterrupt:  # the counts so far are shown
+                break
             counts[found["outcome"]] += 1
             if found["outcome"] not in RIGHT:
                 wrong.append({"case": number, **found})
                 print(f"{kind} {number}: {found['outcome']}: {found['what']}: {found['last']}"[:400], file=sys.stderr)
     seconds = time.monotonic() - started
-    print(f"{kind}: {len(cases)} cases in {seconds:.0f} s", file=sys.stderr)
-    return {"cases": len(cases), "seconds": round(seconds), "counts": counts, "wrong": wrong}
+    print(f"{kind}: {counts.total()} cases in {seconds:.0f} s", file=sys.stderr)
+    return {"cases": counts.total(), "seconds": round(seconds), "counts": counts, "wrong": wrong}
 
 
 def _run_case(module: ModuleType, made: Any, folder: Path, bait: Any, seed: str, *, show: bool) -> dict[str, str]:

@@ -84,12 +84,19 @@ def _equal(given: Any, recorded: Any) -> bool:
     if isinstance(given, bool) != isinstance(recorded, bool):
         return False
     if isinstance(given, str) and isinstance(recorded, int | float):
-        return given.strip() == str(recorded)
+        return given.strip() == str(recorded) or _number(given) == recorded
     if isinstance(given, dict) and isinstance(recorded, dict):
         return given.keys() == recorded.keys() and all(_equal(given[key], recorded[key]) for key in given)
     if isinstance(given, list) and isinstance(recorded, list):
         return len(given) == len(recorded) and all(map(_equal, given, recorded))
     return bool(given == recorded)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 # Each alters the file; returns what it did, and `refused` if it must be refused, else `recorded`.

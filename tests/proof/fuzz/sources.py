@@ -231,10 +231,10 @@ def _crafted(rng: random.Random, file: Path, made: Made) -> Judged:
         file.unlink()
         target = rng.choice(("/proc/self/environ", "/dev/random", str(source), ".."))
         file.symlink_to(target)
-        return f"a link to {target}", "refused" if target[1:5] in (
-            "proc",
-            "dev/",
-        ) else "allowed"  # a folder may be anywhere
+        return f"a link to {target}", "allowed" if target in (
+            str(source),
+            "..",
+        ) else "refused"  # a folder may be anywhere
     archive = archives[0]
     if archive.suffix == ".gz":
         kind = rng.choice(("symlink", "hardlink", "absolute", "parent", "device", "huge", "pipe", "repeated"))
