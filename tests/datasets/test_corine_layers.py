@@ -38,6 +38,13 @@ def test_layers_of_one_year_are_one_map(tmp_path: Path) -> None:
     assert found[CODES.index(311)] == 1.0
 
 
+def test_layers_with_names_of_one_stem_may_overlap(tmp_path: Path) -> None:
+    path = tmp_path / "clc.gpkg"
+    write_polygons(path, [area()], ["211"], "Code_18", "CLC2018")
+    write_polygons(path, [area()], ["211"], "Code_18", "CLC2018_FR_GLP")
+    assert fractions(path) == {211: 1.0}
+
+
 @pytest.mark.parametrize(
     "names", [[("CLC18_AT", "code_18"), ("CLC24_AT", "code_24")], [("CLC2012", "CODE"), ("CLC2018", "CODE")]]
 )

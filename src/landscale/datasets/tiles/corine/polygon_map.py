@@ -102,7 +102,7 @@ class _PolygonMap(CorineMap):
 
 
 def open_polygon_map(path: Path, choice: str = "") -> CorineMap:
-    """Open a GeoPackage of CORINE polygons. Layers of one year and one column that do not overlap are parts of one map.
+    """Open a GeoPackage of CORINE polygons. Layers of one year and one column are parts of one map, see `_are_parts`.
 
     Args:
         path: the file.
@@ -147,11 +147,17 @@ def _layer(info: dict[str, Any], column: str) -> _Layer:
 
 
 def _are_parts(layers: list[_Layer]) -> bool:
-    """Whether layers are parts of one map: of one year and one column, and no two in the same place."""
+    """Whether layers are parts of one map: of one year and one column, and apart or with names of one stem.
+
+    The layers of the official file are called as the first one, and overseas `_FR_GLP` and so on.
+    """
     first = layers[0]
     if any((one.column.lower(), one.year) != (first.column.lower(), first.year) for one in layers):
         return False
-    return not any(_overlap(a, b) for a, b in combinations(layers, 2))
+    stem = min((one.name for one in layers), key=len)
+    return all(one.name.startswith(stem) for one in layers) or not any(
+        _overlap(a, b) for a, b in combinations(layers, 2)
+    )
 
 
 def _overlap(a: _Layer, b: _Layer) -> bool:
