@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,6 @@ from conftest import Cli
 from landscale.errors import BadStore
 from landscale.loading import batches, evaluation_steps
 from landscale.store import StoreWriter, open_store
-from landscale.store.file import StoreFile
 from tiny import write
 
 ALL = np.arange(6)
@@ -70,15 +71,32 @@ def test_a_store_that_changes_while_it_is_read_is_refused(
         assert str(caught.value) == f"{path}: {problem}"
 
 
-def test_a_file_that_is_cut_short_during_a_read_gives_a_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_store(path)
-    monkeypatch.setattr(StoreFile, "check_unchanged", lambda _: None)
-    place = store._structure.places["data_10m"]
-    os.truncate(path, place.offset + 3 * place.row_bytes + 1)
-    assert store.pixels("data_10m", [0, 2]).shape == (2, 3, 4, 4)
-    for rows in ([3], [0, 5], [1, 2, 3]):
-        with pytest.raises(BadStore, match="was cut short while it was being read"):
-            store.pixels("data_10m", rows)
+CUT_SHORT_IN_A_COPY = """
+import os, sys, threading
+from landscale.store import open_store
+from landscale.store.file import StoreFile
+store = open_store(sys.argv[1])
+read = lambda: store.pixels("data_10m")
+read()
+StoreFile.check_unchanged = lambda _: None  # as if the file were cut short after the check
+os.truncate(sys.argv[1], 0)
+if sys.argv[2] == "thread":
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+else:
+    read()
+"""
+
+
+@pytest.mark.parametrize("where", ["thread", "main"])
+def test_a_file_that_is_cut_short_during_a_copy_ends_the_process_in_one_line(where: str, path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", CUT_SHORT_IN_A_COPY, path, where], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2, ended
+    line = f"landscale: {path}: was cut short while it was being read; start again with the whole file"
+    assert ended.stderr.strip() == line
 
 
 def test_a_disk_that_fails_gives_a_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,16 +106,16 @@ def test_a_disk_that_fails_gives_a_line(path: Path, monkeypatch: pytest.MonkeyPa
     store = open_store(path)
     monkeypatch.setattr("landscale.store.file.read_into", fail)
     with pytest.raises(BadStore, match=r"s\.h5: cannot be read \(Input/output error\)"):
-        store.pixels("data_10m")
+        store.column("name")
 
 
 def test_short_reads_are_continued(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = open_store(path).pixels("data_10m")
+    expected = open_store(path).column("name")
     monkeypatch.setattr(
         "landscale.store.file.read_into",
         lambda handle, buffers, position: os.preadv(handle, [buffers[0][:7]], position),
     )
-    assert np.array_equal(open_store(path).pixels("data_10m"), expected)
+    assert np.array_equal(open_store(path).column("name"), expected)
 
 
 @pytest.mark.parametrize("rows", [[0, 6], [-1]])

@@ -18,8 +18,9 @@ from archives import GSD, metadata, pixels
 from conftest import Cli
 from landscale.datasets.bigearthnet.lmdb import survey
 from landscale.errors import BadInput, BadStore, LandscaleError
+from landscale.formats import tables
 from landscale.preparation import prepare_survey
-from landscale.store import open_store, reben_metadata
+from landscale.store import open_store
 from landscale.store.lmdb import LmdbEnvironment
 from landscale.store.planes import SENTINEL2
 from landscale.store.safetensor import SafetensorsDecoder
@@ -260,8 +261,8 @@ def test_an_environment_that_changes_while_it_is_read_is_refused(lmdb_copy: Path
 
 
 def test_metadata_that_would_fill_the_memory_are_refused(lmdb_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reben_metadata, "_MAX_ROWS", 10)
-    refused(lmdb_copy, lmdb_copy / "metadata.parquet", "16 rows of", "expected at most 10 of")
+    monkeypatch.setattr(tables, "MAX_ROWS", 10)
+    refused(lmdb_copy, lmdb_copy / "metadata.parquet", "has 16 rows and", "expected at most 10 rows")
     (lmdb_copy / "metadata.parquet").unlink()
     os.mkfifo(lmdb_copy / "metadata.parquet")
     refused(lmdb_copy, "is an LMDB environment without metadata.parquet")

@@ -1,11 +1,8 @@
-"""The file of a store, read by ranges of bytes.
-
-Not through a memory map: where the file is cut short, or the disk fails, a map ends the process by a signal (SIGBUS), a read
-returns an error.
-"""
+"""The file of a store: columns are read by ranges of bytes, patches are copied from a memory map, which is twice as fast."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
 from collections.abc import Iterator
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadStore
 from landscale.runtime.portability import read_into
+from landscale.store.bus_error import CUT_SHORT, end_in_one_line
 from landscale.store.structure import Place
 
 _BLOCK = 1 << 22  # bytes read at once
@@ -40,6 +38,7 @@ class StoreFile:
             raise BadStore(path, f"cannot be opened ({error.strerror})") from None
         weakref.finalize(self, os.close, self._handle)
         self._state = file_state(os.fstat(self._handle))
+        self._maps: dict[int, NDArray[Any]] = {}  # by offset in the file
 
     @property
     def version(self) -> tuple[int, int]:
@@ -71,8 +70,10 @@ class StoreFile:
     def take(self, place: Place, rows: NDArray[np.int64], out: NDArray[np.generic]) -> None:
         """Copy rows of a dataset, in any order, to `out`: (rows, …) of the dataset's dtype, C-contiguous.
 
+        If the file is cut short or the disk fails during the copy, the process ends in one line (`bus_error`).
+
         Raises:
-            ValueError: `out` is another array. IndexError: there is no such row. BadStore: the file cannot be read.
+            ValueError: `out` is another array. IndexError: there is no such row. BadStore: the file is shorter than it was.
         """
         if (out.shape, out.dtype) != ((len(rows), *place.shape[1:]), place.dtype) or not out.flags.c_contiguous:
             raise ValueError(f"expected an array {(len(rows), *place.shape[1:])} of {place.dtype}, C-contiguous")
@@ -80,11 +81,19 @@ class StoreFile:
             return
         if rows.min() < 0 or rows.max() >= place.shape[0]:
             raise IndexError(f"row outside 0…{place.shape[0] - 1}")
-        buffer, size = _bytes_of(out), place.row_bytes
-        cuts = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()  # consecutive rows are read together
-        firsts = [0, *cuts]
-        for first, end, row in zip(firsts, [*cuts, len(rows)], rows[firsts].tolist(), strict=True):
-            self._read(buffer[first * size : end * size], place.offset + row * size)
+        np.take(self._mapped(place), rows, axis=0, out=out, mode="clip")  # other modes copy once more
+
+    def _mapped(self, place: Place) -> NDArray[Any]:
+        found = self._maps.get(place.offset)
+        if found is None:
+            end_in_one_line(self._path)
+            try:
+                content = mmap.mmap(self._handle, 0, prot=mmap.PROT_READ)
+                values: NDArray[Any] = np.frombuffer(content, place.dtype, int(np.prod(place.shape)), place.offset)
+            except (OSError, ValueError):
+                raise BadStore(self._path, CUT_SHORT) from None
+            found = self._maps[place.offset] = values.reshape(place.shape)
+        return found
 
     def blocks(self, place: Place) -> Iterator[NDArray[np.uint8]]:
         """The bytes of a dataset, block by block; each is valid until the next is taken."""
@@ -101,7 +110,7 @@ class StoreFile:
             except OSError as error:
                 raise BadStore(self._path, f"cannot be read ({error.strerror})") from None
             if not got:
-                raise BadStore(self._path, "was cut short while it was being read; start again with the whole file")
+                raise BadStore(self._path, CUT_SHORT)
             buffer, position = buffer[got:], position + got
 
 

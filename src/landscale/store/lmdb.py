@@ -18,6 +18,7 @@ from typing import BinaryIO
 import lmdb
 
 from landscale.errors import BadStore, reason
+from landscale.store.bus_error import end_in_one_line
 from landscale.store.file import file_state
 from landscale.store.lmdb_tree import Pages, read_keys
 
@@ -57,6 +58,7 @@ class LmdbEnvironment:
                 self.transaction, self._pages = self._check_whole(file)
         except OSError as error:
             raise BadStore(self.data, f"cannot be read ({error.strerror})") from None
+        end_in_one_line(self.data)
 
     def __reduce__(self) -> tuple[type[LmdbEnvironment], tuple[Path]]:
         return type(self), (self.path,)
@@ -65,7 +67,7 @@ class LmdbEnvironment:
     def reading(self) -> Iterator[lmdb.Transaction]:
         """A read transaction of the calling thread. Values are buffers in the mapped file, valid until the block ends.
 
-        A file that is cut short during the block ends the process by a signal, as the library maps it.
+        If the file is cut short during the block, the process ends in one line (`bus_error`), as the library maps it.
 
         Raises:
             BadStore: the environment has changed, cannot be opened, or LMDB finds it damaged.
