@@ -182,7 +182,7 @@ def test_labels_that_a_store_cannot_give_are_refused_with_the_remedy(cli, tmp_pa
     make_store(tmp_path / "s.h5", planes=sentinel_planes(24), splits={"train": 8, "val": 4})
     answer = cli("train", "--recipe=papoutsis2022", "--store", tmp_path / "s.h5", "--run", tmp_path / "run")
     assert (answer.code, len(answer.lines)) == (2, 1)
-    assert "from which those of ben19 cannot be made; use --labels null" in answer.lines[0]
+    assert "the classes of ben19 cannot be made from its own, use --labels null" in answer.lines[0]
     assert not (tmp_path / "run").exists()
 
 

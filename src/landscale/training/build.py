@@ -73,10 +73,10 @@ def _check_labels(store: PatchStore, labels: str, classes: Sequence[str]) -> Non
     try:
         targets_by_name(store, classes)
     except BadStore as error:
+        found = str(error).removeprefix(f"{store.path}: ")
         raise BadStore(
             store.path,
-            f"has the classes of {store.layout.nomenclature}, from which those of {labels} cannot be made; use --labels null to"
-            " train on the store's own",
+            f"{found}; the classes of {labels} cannot be made from its own, use --labels null to train on these",
         ) from error
 
 
