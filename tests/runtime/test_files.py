@@ -120,7 +120,7 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_told_in_one_line(
+def test_a_file_system_without_locks_is_reported_in_one_line(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def without_locks(_handle: int, _operation: int) -> None:

@@ -95,7 +95,7 @@ def remove_abandoned(path: Path) -> None:
 def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file, which is created if necessary, so that two processes never do the same work.
 
-    Where the file system has no locks, as on some network drives, nothing is locked, and a line on stderr tells so.
+    Where the file system has no locks, as on some network drives, nothing is locked, and a line on stderr reports it.
 
     Raises:
         BadInput: another process holds the lock.
@@ -109,8 +109,8 @@ def exclusive_lock(path: Path) -> Iterator[None]:
             locked = False
         except OSError as error:
             locked = True
-            told = f"its file system has no locks ({error.strerror}); make sure that no other process writes there"
-            print(f"landscale: {path.parent}: {told}", file=sys.stderr, flush=True)
+            problem = f"its file system has no locks ({error.strerror}); make sure that no other process writes there"
+            print(f"landscale: {path.parent}: {problem}", file=sys.stderr, flush=True)
         if not locked:
             raise BadInput(path, "is in use by another process; run the same command again when that has ended")
         yield
