@@ -51,6 +51,14 @@ def test_a_truncated_file_is_detected_by_the_manifest(product: Path, clc: Path, 
     refused(cli("prepare", "tiles", product, tmp_path / "s.h5", "--corine", clc), path, "by the product's manifest")
 
 
+def test_a_manifest_that_is_no_file_is_refused(product: Path, clc: Path, tmp_path: Path, cli: Cli) -> None:
+    """It would be ignored, with the sizes and digests in it."""
+    path = product / "manifest.safe"
+    path.unlink()
+    path.symlink_to("/dev/random")
+    refused(cli("prepare", "tiles", product, tmp_path / "s.h5", "--corine", clc), path, "is not a regular file")
+
+
 @pytest.mark.parametrize("name", ["MTD_MSIL2A.xml", "SCL"])
 def test_flipped_bytes_in_metadata_and_classification_are_detected_by_the_manifest(
     name: str, product: Path, clc: Path, tmp_path: Path, cli: Cli

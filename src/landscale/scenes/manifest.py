@@ -47,11 +47,11 @@ def read_manifest(folder: str | Path) -> Manifest:
     """The manifest of a product; empty if there is none.
 
     Raises:
-        BadInput: the manifest is damaged, or lists files outside the product.
+        BadInput: the manifest is damaged, no regular file, or lists files outside the product.
     """
     folder = Path(folder)
     path = folder / "manifest.safe"
-    if not path.is_file():
+    if not path.exists():
         return Manifest()
     check_regular(path, MAX_TEXT)
     files = {}

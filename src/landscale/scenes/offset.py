@@ -79,7 +79,7 @@ def _declared_offset(files: Mapping[str, Path]) -> int | None:
 
 def _offset_of(folder: Path) -> int | None:
     """The offset according to a folder's note, its product metadata, or the baseline in its name; None if it has none of them."""
-    if (folder / NOTE_FILE).is_file():
+    if (folder / NOTE_FILE).exists():
         return _noted_offset(folder / NOTE_FILE)
     for path in folder.glob("MTD_MSIL[12][AC].xml"):
         offsets = {-int(value) for value in _OFFSET.findall(read_text(path))}

@@ -120,5 +120,5 @@ def is_resolution_folder(folder: Path) -> bool:
 
 def _noted_level(folder: Path) -> Level | None:
     note = folder / NOTE_FILE
-    level = read_json_object(note, "a note on a scene").get("level") if note.is_file() else None
+    level = read_json_object(note, "a note on a scene").get("level") if note.exists() else None
     return level if level in LEVELS else None
