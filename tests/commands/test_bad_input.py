@@ -226,8 +226,8 @@ def test_damaged_split_lists(case: str, source_v1: Path, tmp_path: Path, cli: Cl
 
 IMAGES: dict[str, tuple[Damage, str]] = {
     "truncated": (cut(900), "cannot be decoded"),
-    "empty": (cut(0), "cannot be decoded"),
-    "text": (lambda path: path.write_text("no picture") and None, "cannot be decoded"),
+    "empty": (cut(0), "is empty"),
+    "text": (lambda path: path.write_text("no picture") and None, "is not a PNG or JPEG"),
     "of another size": (
         lambda path: _save(path, np.zeros((32, 64, 3), np.uint8)),
         "is 64×32 RGB, expected 64×64 RGB",

@@ -99,10 +99,11 @@ def test_metres_per_pixel_are_assumed_if_the_images_lack_them_and_the_store_reco
 def test_the_unit_is_that_of_the_dtype_and_the_declared_scale(
     tmp_path: Path, dtype: str, scale: float, expected: str
 ) -> None:
-    (tmp_path / "water").mkdir()
-    write_band(tmp_path / "water" / "1.tif", np.ones((3, 8, 8), dtype), (30, 50), 10, 32633)
-    with rasterio.open(tmp_path / "water" / "1.tif", "r+") as file:
-        file.scales = (scale,) * 3
+    for name in ("forest", "water"):
+        (tmp_path / name).mkdir()
+        write_band(tmp_path / name / "1.tif", np.ones((3, 8, 8), dtype), (30, 50), 10, 32633)
+        with rasterio.open(tmp_path / name / "1.tif", "r+") as file:
+            file.scales = (scale,) * 3
     (plane,) = folder.survey([(None, tmp_path)]).layout.planes
     assert plane.unit == expected
 

@@ -44,4 +44,4 @@ def test_tiles_of_two_levels_are_refused(bands: Bands, clc: Path, tmp_path: Path
     for name in (PRODUCT, PRODUCT.replace("MSIL2A", "MSIL1C")):
         write_tiffs(tmp_path / "tiles", name, bands)
     answer = cli("prepare", "tiles", tmp_path / "tiles", tmp_path / "s.h5", "--corine", clc)
-    refused(answer, "MSIL1C", "is of level L1C, but", "prepare a store from each")
+    refused(answer, "is of level L", "MSIL1C", "MSIL2A", "prepare a store from the products of one level")

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+import landscale.training.results as results_module
 import landscale.training.trainer as trainer_module
 from landscale.cli import main
 from landscale.distributed import Ranks
@@ -209,9 +210,10 @@ def test_progressive_training_enlarges_the_patches(store, tmp_path, monkeypatch)
     monkeypatch.setattr(trainable_model.Augmentation, "__call__", recorded)
     evaluated = []
     evaluate = trainer_module.evaluate
-    monkeypatch.setattr(
-        trainer_module, "evaluate", lambda c, *a, **k: evaluated.append(c.inputs.side) or evaluate(c, *a, **k)
-    )
+    for module in (trainer_module, results_module):
+        monkeypatch.setattr(
+            module, "evaluate", lambda c, *a, **k: evaluated.append(c.inputs.side) or evaluate(c, *a, **k)
+        )
     learn(replace(PLAIN, epochs=2, progressive=[[0.2, 6], [0.5, 8]]), store, tmp_path / "run")
     assert sides == [6, 6, 8, 8, 8, 12, 12, 12, 12, 12]
     assert evaluated == [8, 12, 12]  # after each epoch at the side of its last step; at the end at the full side

@@ -106,7 +106,7 @@ IMPOSSIBLE = {
     "band twice": (["--bands=B02,B02"], "B02"),
     "band set": (["--bands=rgbx"], "did you mean rgb"),
     "model": (["--model=resnet5"], "did you mean resnet50"),
-    "labels": (["--labels=ben19"], "those of ben19 cannot be made"),
+    "labels": (["--labels=ben19"], "ben19 cannot be made"),
     "accuracy": (["--select=accuracy"], "accuracy"),
     "time": (["--max-time=45"], "45m"),
 }

@@ -24,8 +24,8 @@ MOMENTS = {
     "the run begins": "landscale.training.runs:Run.begin",
     "the data are placed": "landscale.training.trainer:place",
     "the pace is measured": "landscale.training.trainer:seconds_of_evaluation",
-    "the thresholds are chosen": "landscale.training.trainer:choose_thresholds",
-    "the weights are written": "landscale.training.trainer:save_weights",
+    "the thresholds are chosen": "landscale.training.results:choose_thresholds",
+    "the weights are written": "landscale.training.results:save_weights",
     "the scores are shown": "landscale.inference.scores_table:show_scores",
 }
 

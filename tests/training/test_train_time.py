@@ -19,7 +19,7 @@ import landscale.training.trainer as trainer_module
 from landscale.distributed import Ranks
 from landscale.inference.metrics import compute_scores
 from landscale.testing import make_store, rgbn_plane
-from landscale.training import planner
+from landscale.training import planner, results
 from landscale.training.build import build_classifier
 from landscale.training.runs import Run
 from landscale.training.trainable_model import StepResult
@@ -112,15 +112,16 @@ def test_the_planner_uses_most_of_the_time_limit_and_never_exceeds_it(
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, replacement in (
-            ("time", clock),
-            ("batches", batches_slowly),
-            ("infer", infer_slowly),
-            ("evaluate", evaluate_slowly),
-            ("save_weights", lambda *_: None),
-            ("write_json", lambda *_: None),
+        for module, name, replacement in (
+            (trainer_module, "time", clock),
+            (trainer_module, "batches", batches_slowly),
+            (trainer_module, "evaluate", evaluate_slowly),
+            (results, "infer", infer_slowly),
+            (results, "evaluate", evaluate_slowly),
+            (results, "save_weights", lambda *_: None),
+            (results, "write_json", lambda *_: None),
         ):
-            patch.setattr(trainer_module, name, replacement)
+            patch.setattr(module, name, replacement)
         patch.setattr(planner, "time", clock)
         patch.setattr(planner, "infer", infer_slowly)
         patch.setattr(Trainer, "step", learn_slowly)

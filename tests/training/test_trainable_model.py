@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import landscale.training.results as results_module
 import landscale.training.trainer as trainer_module
 from landscale.distributed import Ranks
 from landscale.training.build import build_classifier
@@ -91,13 +92,13 @@ def test_the_averaged_weights_have_a_small_decay_in_the_first_steps(store, tmp_p
 def test_thresholds_are_chosen_on_the_val_split(store, tmp_path, monkeypatch):
     """On the train split, to which the weights are fitted, the probabilities would be too good."""
     chosen = []
-    choose = trainer_module.choose_thresholds
+    choose = results_module.choose_thresholds
 
     def recorded(probabilities, targets, method):
         chosen.append((probabilities.shape, targets.tolist(), method))
         return choose(probabilities, targets, method)
 
-    monkeypatch.setattr(trainer_module, "choose_thresholds", recorded)
+    monkeypatch.setattr(results_module, "choose_thresholds", recorded)
     learn(replace(PLAIN, epochs=1, thresholds="per_class"), store, tmp_path / "run")
     val = store.patches("val")
     assert chosen == [((len(val), 4), store.classes[val].tolist(), "per_class")]

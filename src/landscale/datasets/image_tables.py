@@ -14,7 +14,7 @@ from landscale.datasets.images import IMAGE_SUFFIXES
 from landscale.datasets.label_cells import classes_of_cells, one_class_of_cells
 from landscale.datasets.splits import split_code
 from landscale.errors import BadInput
-from landscale.formats.tables import read_csv, read_parquet
+from landscale.formats.tables import read_csv, read_parquet_frame
 
 _LABEL, _LABELS, _SPLIT = ("label", "class", "category"), ("labels", "classes", "categories"), ("split", "subset")
 _BOOLEANS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "0,0": 0, "1,0": 1, "false": 0, "true": 1}
@@ -80,7 +80,7 @@ def _columns(path: Path) -> pd.DataFrame:
             raise BadInput(path, f"has no header: its first row is {','.join(header)}; add one, such as path,label")
         content = pd.DataFrame(rows, columns=header, dtype=str)
     else:
-        content = read_parquet(path).to_pandas()
+        content = read_parquet_frame(path)
         if content.index.name is not None:
             content = content.reset_index()
         content.columns = content.columns.map(lambda name: str(name).strip())

@@ -14,6 +14,7 @@ from landscale.formats.content import read_text
 from landscale.runtime.files import check_regular
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 _SEPARATORS = ",;\t"
@@ -117,6 +118,20 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     except Exception as error:  # Arrow raises many types of errors for a damaged file
         raise BadInput(path, f"cannot be read as parquet ({reason(error)})") from None
     return table
+
+
+def read_parquet_frame(path: Path) -> pd.DataFrame:
+    """A parquet file as a data frame, with the index that pandas wrote.
+
+    Raises:
+        BadInput: as `read_parquet`; or what pandas wrote about its columns is damaged.
+    """
+    table = read_parquet(path)
+    try:
+        frame: pd.DataFrame = table.to_pandas()
+    except Exception as error:  # Arrow and pandas raise many types of errors for damaged metadata
+        raise BadInput(path, f"cannot be read as parquet ({reason(error)})") from None
+    return frame
 
 
 def _check_size(path: Path, rows: int, size: int) -> None:

@@ -64,9 +64,13 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     file = find_weights(path) / "config.json"
     config = read_sealed_config(file, _EXPECTED)
-    description = _description(file, config)
+    return _with_units(config, _description(file, config))
+
+
+def _with_units(config: dict[str, Any], description: Description) -> dict[str, Any]:
+    """The content of a `config.json` with units and level, which older weights do not record."""
     units = {band: description.units.get(band, "unknown") for band in description.bands}
-    return config | {"units": units, "level": description.level}  # older weights do not record them
+    return config | {"units": units, "level": description.level}
 
 
 def _description(file: Path, config: Mapping[str, Any]) -> Description:
@@ -86,7 +90,8 @@ def check_weights(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: `load_model` would refuse these weights.
     """
-    return _read(path)[0]
+    config, description, _ = _read(path)
+    return _with_units(config, description)
 
 
 def load_model(path: str | Path) -> Classifier:

@@ -45,7 +45,7 @@ def read_yaml_object(path: str | Path, expected: str) -> dict[str, Any]:
     path = Path(path)
     check_regular(path, MAX_BYTES)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except RecursionError:
         raise BadInput(path, "is not valid YAML: it is nested too deeply") from None
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -11,6 +11,7 @@ much memory. Three things show whether it ran or fetched what a case offered as 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import io
 import os
 import select
@@ -140,6 +141,7 @@ def _end_session(leader: int) -> None:
 
 def _command(words: Sequence[str], folder: Path, files: dict[str, int]) -> None:
     """In the forked process."""
+    faulthandler.disable()  # pytest's would print the stack of a crash
     os.setsid()
     os.chdir(folder)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

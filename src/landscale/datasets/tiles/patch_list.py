@@ -31,7 +31,7 @@ from landscale.datasets.label_cells import classes_of_cells
 from landscale.datasets.splits import read_list, split_code
 from landscale.errors import BadInput, LandscaleError, UnknownName, reason
 from landscale.formats.content import read_text
-from landscale.formats.tables import read_csv, read_parquet, separator
+from landscale.formats.tables import read_csv, read_parquet_frame, separator
 from landscale.runtime.documents import read_json
 from landscale.scenes.tile import GRID, SIDE, Tile, product_name
 from landscale.store import SPLITS
@@ -86,7 +86,7 @@ def _has_header(path: Path) -> bool:
 def _read_table(path: Path) -> pd.DataFrame:
     """The columns of a table, with names in lower case, and None in empty cells."""
     if path.suffix == ".parquet":
-        table: pd.DataFrame = read_parquet(path).to_pandas()
+        table: pd.DataFrame = read_parquet_frame(path)
     else:
         header, rows = read_csv(path)
         table = pd.DataFrame(rows, columns=header, dtype=object).replace("", None)
