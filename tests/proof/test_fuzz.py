@@ -12,10 +12,10 @@ KINDS = ("weights", "checkpoints", "stores", "recipes", "sources", "command_line
 
 def test_altered_inputs_are_refused_or_mean_the_same(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    words = [sys.executable, Path(__file__).parent / "fuzz", "--cases", "15", "--json", report]
+    words = [sys.executable, Path(__file__).parent / "fuzz", "--cases", "8", "--json", report]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     results = json.loads(report.read_text())
     assert not [case for kind in KINDS for case in results[kind]["wrong"]], done.stdout
     for kind in KINDS:  # most cases are noticed
-        assert results[kind]["counts"]["refused"] >= 5, done.stdout
+        assert results[kind]["counts"]["refused"] >= 3, done.stdout
     assert done.returncode == 0
