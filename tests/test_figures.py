@@ -17,22 +17,10 @@ import rounds  # noqa: E402
 
 # Figures without a committed result, by the beginning of file and pointer. They may only become fewer: remove a line when
 # its benchmark has been run, and run `python benchmarks/figures.py`.
-NOT_MEASURED = (
-    "demo.json",
-    "eurosat.json",
-    "few_labels.json#/seconds",
-    "few_labels.json#/classes_with_support",
-    "few_labels.json#/val/few_labels",
-    "peers.json#/ratios/resnet50/landscale_fp32",
-    "peers.json#/ratios/resnet18/landscale_fp32",
-    "peers.json#/ratios/resnet50/landscale_over_files_bf16",
-    "peers.json#/ratios/resnet18/landscale_over_files_bf16",
-    "peers.json#/ratios/resnet50/landscale_over_memory_bf16",
-    "peers.json#/ratios/resnet18/landscale_over_memory_bf16",
-)
+NOT_MEASURED: tuple[str, ...] = ()
 # Results that were measured before the load was recorded. They may only become fewer.
 WITHOUT_LOAD = (
-    *("archive", "few_labels", "learning", "lmdb_reads", "peers", "prepare"),
+    *("archive", "learning", "lmdb_reads", "peers", "prepare"),
     *("store_reads", "superres", "training_loop", "two_ranks"),
 )
 ON_THEIR_OWN_PAGE = {"zoo.json", "learning.json"}  # docs/zoo.md is written from these
