@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -82,6 +83,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         "TORCH_CPP_LOG_LEVEL", "ERROR"
     )  # a lost rank is reported in one line, without torch's backtrace
     wait_without_spinning()
+    warnings.filterwarnings(
+        "ignore", "Dataset has no geotransform"
+    )  # of rasterio; such rasters are refused in one line
     keep_freed_memory()
     atexit.register(gc.freeze)  # skip the last garbage collection, which takes a second once torch is imported
     try:

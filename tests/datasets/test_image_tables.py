@@ -87,7 +87,7 @@ REFUSED = {
     "blanks between classes": ("path,labels\na.tif,Forest Water\nb.tif,Forest\n", "'Forest Water' may be one class or"),
     "a bracket without quotes": ("path,labels\na.tif,[Forest Water]\nb.tif,[]\n", "can be read in two ways"),
     "a vector": ("path,labels\na.tif,[0 1 0]\nb.tif,[1 0 0]\n", "a cell has '0' twice"),
-    "several in the column of one": ("path,label\na.tif,Forest;Water\nb.tif,x\n", "call the column 'labels'"),
+    "several in the column of one": ("path,label\na.tif,Forest;Water\nb.tif,Forest\n", "call the column 'labels'"),
     "a fraction": ("path,label\na.tif,0.5\nb.tif,1\n", "0.5 is neither a name nor a whole number"),
     "a column of 0 and 1": ("path,target\na.tif,0\nb.tif,1\n", "call it 'label' if these are two classes"),
     "two columns of classes": ("path,label,Labels\na.tif,x,x\nb.tif,x,x\n", "columns label and Labels"),

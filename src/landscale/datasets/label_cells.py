@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,16 +48,22 @@ def classes_of_cells(cells: Iterable[Any], path: Path, column: str) -> list[tupl
 def one_class_of_cells(cells: Iterable[Any], path: Path, column: str) -> list[str]:
     """The class in each cell of a column that has one for each image; empty for a cell without a value.
 
+    `;` and `|` belong to the name of a class, unless a part of it is in other cells as well.
+
     Raises:
         BadInput: as `classes_of_cells`; or a cell has several classes.
     """
+    cells = list(cells)
     rows = _read(cells, path, column)
     _check_separators({name for row in rows for name in row}, path, column)
-    several = next((row for row in rows if len(row) > 1), None)
-    if several is not None:
-        problem = f"a cell has the classes {', '.join(several)}; if images have several, call the column 'labels'"
-        raise BadInput(path, f"column {column}: {problem}")
-    return [row[0] if row else "" for row in rows]
+    places = Counter(name for row in {*rows} for name in {*row})
+    found = []
+    for cell, row in zip(cells, rows, strict=True):
+        if len(row) > 1 and (not isinstance(cell, str) or any(places[name] > 1 for name in row)):
+            problem = f"a cell has the classes {', '.join(row)}; if images have several, call the column 'labels'"
+            raise BadInput(path, f"column {column}: {problem}")
+        found.append(" ".join(cell.split()) if len(row) > 1 else row[0] if row else "")
+    return found
 
 
 def _read(cells: Iterable[Any], path: Path, column: str) -> list[tuple[str, ...]]:

@@ -64,7 +64,7 @@ COLUMNS = ("name", "split", "state", "tile", "crs", "origin", "date", "country",
 SUPER = "data_super"  # key of the plane with all bands at 10 m, which a store may have besides the native planes
 _GSD_IN_KEY = re.compile(r"data_(\d+)m")
 
-Name = Annotated[str, Meta(min_length=1, max_length=500)]
+Name = Annotated[str, Meta(min_length=1, max_length=20_000)]
 
 
 @dataclass(frozen=True)
