@@ -218,3 +218,13 @@ def test_a_map_may_lie_in_a_run_but_not_in_its_weights(copy, tmp_path):
         predict(run, tmp_path / "scene", run / "map.tif")
     with pytest.raises(BadInput, match="is inside the input"):
         predict(run, tmp_path / "scene", run / "weights" / "map.tif")
+
+
+@pytest.mark.parametrize(
+    "provenance", [[1], True, 7, "text", {"scores": []}, {"steps": 3}, {"steps": {"trained": "x"}}]
+)
+def test_provenance_of_another_type_is_refused(copy: Path, provenance: object) -> None:
+    old_format(copy, provenance=provenance)
+    for read in (read_config, load_model):
+        with pytest.raises(BadInput, match="is not a description of landscale weights: Expected"):
+            read(copy)

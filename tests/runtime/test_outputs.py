@@ -62,3 +62,10 @@ def test_inputs_are_left_also_by_another_name(tmp_path: Path) -> None:
             check_output(path, "a page", PAGE, [scene])
     with pytest.raises(BadInput, match="is an input of this command"):
         check_output(band, "a page", PAGE, [str(band)])
+
+
+def test_links_that_form_a_loop_are_no_unexpected_error(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    check_output(loop, "a map", lambda _: False, inputs=[tmp_path / "scene"])
+    check_output(tmp_path / "map.tif", "a map", lambda _: False, inputs=[loop])

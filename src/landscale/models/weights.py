@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,18 @@ from landscale.runtime.sealed_config import read_sealed, read_sealed_config, wri
 from landscale.vocabulary.headline import headline, support_note
 
 _EXPECTED = "a description of landscale weights"
+
+
+class _Steps(TypedDict):
+    trained: int
+    planned: int
+
+
+class _Provenance(TypedDict, total=False):
+    """The fields of `provenance` that are used; it may have others."""
+
+    scores: dict[str, Any]
+    steps: _Steps | None
 
 
 def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any]) -> None:
@@ -75,6 +87,7 @@ def _with_units(config: dict[str, Any], description: Description) -> dict[str, A
 
 def _description(file: Path, config: Mapping[str, Any]) -> Description:
     """The description in the content of a `config.json`, once types, ranges and sizes are right."""
+    typed(file, config.get("provenance", {}), _Provenance, _EXPECTED)
     known = {key: config[key] for key in Description.__dataclass_fields__.keys() & config.keys()}
     description = typed(file, known, Description, _EXPECTED)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -26,9 +27,9 @@ def check_output(
         BadInput: the path is a folder, a device or an input, or a file that the command did not write; nothing was changed.
     """
     path = Path(path)
-    place = path.resolve()
+    place = Path(os.path.realpath(path))  # unlike resolve, it raises no error for links that form a loop
     for given in inputs:
-        source = Path(given).resolve()
+        source = Path(os.path.realpath(given))
         if place == source:
             raise BadInput(path, "is an input of this command; choose another name for the output")
         if source.is_dir() and place.is_relative_to(source):
