@@ -90,6 +90,9 @@ class ScenePixels:
         except BadInput:
             self.close()
             raise
+        for band, file in self.files.items():
+            if scene.files[band].suffix.lower() != ".mat":
+                _check_grid(scene.files[band], file)
         finest = min(self.files.values(), key=lambda file: file.transform.a)
         self.width, self.height = int(finest.width), int(finest.height)
         self.transform, self.crs, self.bounds = finest.transform, finest.crs, finest.bounds
@@ -100,7 +103,6 @@ class ScenePixels:
 
     def _check(self, path: Path, file: Any, ratio: int) -> None:
         if path.suffix.lower() != ".mat":
-            _check_grid(path, file)
             if file.count != 1:
                 raise BadInput(path, f"has {file.count} bands, expected one")
             if file.colorinterp[0].name == "palette":

@@ -46,7 +46,7 @@ class TrainingState:
     """fraction of the planned training that is done, in 0…1; the schedule depends on it"""
     ranks: Annotated[int, Meta(ge=1)] = 1
     """number of processes"""
-    halved: Count = 0
+    halved: Annotated[int, Meta(ge=0, le=64)] = 0
     """how often the learning rate was halved after a divergence"""
     first_loss: float = math.nan
     """loss of the first step of the training; a loss far above it counts as a divergence"""
