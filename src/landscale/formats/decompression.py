@@ -13,6 +13,7 @@ from isal.igzip_lib import IsalError
 from landscale.errors import BadInput, reason
 from landscale.formats.read_ahead import ReadAhead, read_fully
 from landscale.formats.zstandard import ZstandardFile, is_zstandard
+from landscale.runtime.files import check_regular
 
 BLOCK = 16 << 20  # bytes decompressed at a time: large, so that the thread rarely has to acquire Python's GIL
 _BLOCKS = 4  # in memory at once
@@ -31,8 +32,8 @@ class _Stream(Protocol):
 
 def _open(path: Path, size: int) -> tuple[_File, _Stream]:
     """The file, whose position counts compressed bytes, and a stream of its decompressed content."""
-    if path.exists() and not path.is_file():
-        raise BadInput(path, "is not a regular file")
+    if path.exists():
+        check_regular(path)
     with path.open("rb") as file:
         start = file.read(4)
     if not start:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import stat
+import warnings
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 from landscale.errors import BadInput
 
@@ -31,10 +33,11 @@ def raster_driver(path: str | Path) -> str:
     return driver
 
 
-def open_raster(path: str | Path) -> Any:
-    """Open a raster in the format of its suffix.
+def open_raster_file(path: str | Path) -> Any:
+    """Open a raster in the format of its suffix. One without a place is opened without rasterio's warning.
 
     Raises:
         BadInput: as `raster_driver`. rasterio.errors.RasterioError: it cannot be read in this format.
     """
-    return rasterio.open(path, driver=raster_driver(path))
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+        return rasterio.open(path, driver=raster_driver(path))

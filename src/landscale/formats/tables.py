@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SEPARATORS = ",;\t"
-MAX_PARQUET = (
-    512 << 20
-)  # bytes, in the file and in memory; metadata.parquet of BigEarthNet v2 has 5 MB, 120 MB in memory
+MAX_PARQUET = 512 << 20  # bytes, in the file and in memory; metadata.parquet of BigEarthNet v2 has 5 and 120 MB
 MAX_ROWS = 10_000_000
 _BATCH = 4096  # rows that are decoded between two checks of the size
 

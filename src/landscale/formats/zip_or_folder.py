@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from landscale.errors import BadInput, reason
 from landscale.formats.content import MAX_FILE, read_content
 from landscale.formats.walk import files_below
+from landscale.runtime.files import check_regular
 
 
 def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PurePosixPath, str]]:
@@ -27,8 +28,8 @@ def list_members(path: str | Path, suffixes: Container[str]) -> list[tuple[PureP
     if path.is_dir():
         files = [(PurePosixPath(p.relative_to(path).as_posix()), str(p)) for p in files_below(path)]
     elif path.suffix == ".zip":
-        if path.exists() and not path.is_file():
-            raise BadInput(path, "is not a regular file")
+        if path.exists():
+            check_regular(path)
         try:
             with zipfile.ZipFile(path) as archive:
                 files = [(PurePosixPath(name), f"{path}::{name}") for name in archive.namelist()]

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_KEYS = (
-    -0.5
-)  # the parameter a of Keys 1981, IEEE Trans. ASSP 29(6), as TensorFlow, GDAL and Pillow have it; torch has -0.75
+# The parameter a of Keys 1981, IEEE Trans. ASSP 29(6), as TensorFlow, GDAL and Pillow have it; torch has -0.75.
+_KEYS = -0.5
 
 
 def resize(values: Tensor, side: int, upsample: str) -> Tensor:

@@ -16,7 +16,7 @@ from pathlib import Path
 from landscale.errors import BadInput
 
 
-def check_regular(path: Path, limit: int) -> None:
+def check_regular(path: Path, limit: int | None = None) -> None:
     """Refuse what is not a regular file of at most `limit` bytes: reading a pipe may wait for ever, a device may never end.
 
     Raises:
@@ -28,7 +28,7 @@ def check_regular(path: Path, limit: int) -> None:
         raise BadInput(path, f"cannot be read ({error.strerror})") from None
     if not stat.S_ISREG(found.st_mode):
         raise BadInput(path, "is not a regular file")
-    if found.st_size > limit:
+    if limit is not None and found.st_size > limit:
         raise BadInput(path, f"has {found.st_size:,} bytes, expected at most {limit:,}")
 
 

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 
 from landscale.errors import BadInput, reason
 from landscale.formats.content import read_text
-from landscale.formats.rasters import open_raster
+from landscale.formats.rasters import open_raster_file
 from landscale.runtime.documents import read_json_object
 from landscale.scenes.radiometry import has_own_scale
 
@@ -66,7 +66,7 @@ def _declared_offset(files: Mapping[str, Path]) -> int | None:
     found: dict[int, Path] = {}
     for path in files.values():
         try:
-            with open_raster(path) as file:
+            with open_raster_file(path) as file:
                 scale, offset = (1, 0) if has_own_scale(file) else (file.scales[0], file.offsets[0])
         except RasterioError as error:
             raise BadInput(path, f"cannot be read ({reason(error)})") from None

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
-from landscale.formats.rasters import open_raster
+from landscale.formats.rasters import open_raster_file
 from landscale.scenes.matlab import open_matlab_band
 from landscale.scenes.radiometry import to_digital_numbers
 from landscale.scenes.scene import Scene
@@ -83,7 +83,7 @@ class ScenePixels:
             for band in bands:
                 path = scene.files[band]
                 matlab = path.suffix.lower() == ".mat"
-                self.files[band] = open_matlab_band(path, band) if matlab else open_raster(path)
+                self.files[band] = open_matlab_band(path, band) if matlab else open_raster_file(path)
         except RasterioError as error:
             self.close()
             raise BadInput(path, f"cannot be read ({reason(error)})") from None

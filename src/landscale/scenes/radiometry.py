@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
+from landscale.formats.rasters import open_raster_file
 from landscale.vocabulary.units import PER_REFLECTANCE, RANGES, Level, Unit, unit_name
 
 Scaling = tuple[float, float]  # digital number = pixel · first + second
@@ -27,9 +28,8 @@ _NAME = re.compile(r"(?:S2[A-D]_MSI|(?=L.._T\d\d[A-Z]{3}))(L1C|L2A)_")  # of a p
 _DEPTH = 6  # folders from the bands up to their product
 _WINDOW, _PLACES = 128, (0.1, 0.5, 0.9)  # px of a sampled window, and where its centre lies in a raster
 _BRIGHTEST = 2.0  # reflectance: 99% of the pixels are darker than this; sunlit clouds reach 1.5
-_FAINTEST = (
-    0.005  # reflectance: the brightest 1% of water are above this; less was multiplied by a declared scale twice
-)
+# Reflectance: the brightest 1% of water are above this; less was multiplied by a declared scale twice.
+_FAINTEST = 0.005
 _LEAST_NUMBER = 255.0  # the brightest 1% of a scene's digital numbers are above this, a reflectance of 0.0255
 _DARKEST_BAND = 1.0  # the brightest 1% of a band's digital numbers are above this, even in B10
 
@@ -55,9 +55,7 @@ def _is_digital(scale: float) -> bool:
     return scale == 1 or math.isclose(scale * PER_REFLECTANCE, 1, rel_tol=1e-6)
 
 
-def find_unit(
-    files: Mapping[str, Path], open_file: Callable[[Path], Any], *, from_product: bool
-) -> tuple[Unit, dict[str, Scaling]]:
+def find_unit(files: Mapping[str, Path], *, from_product: bool) -> tuple[Unit, dict[str, Scaling]]:
     """The unit of the pixels in a scene's files, and the bands that are converted into digital numbers.
 
     Integers without a declared scale are digital numbers if names or metadata are those of a product, else of unknown unit.
@@ -65,7 +63,6 @@ def find_unit(
 
     Args:
         files: by band.
-        open_file: opens a raster.
         from_product: whether names or metadata of a product were found, or the user has given the offset.
 
     Raises:
@@ -76,7 +73,7 @@ def find_unit(
     scalings: dict[str, Scaling] = {}
     for band, path in files.items():
         try:
-            with open_file(path) as file:
+            with open_raster_file(path) as file:
                 scale, offset, dtype = file.scales[0], file.offsets[0], np.dtype(file.dtypes[0])
                 if has_own_scale(file):
                     measured[band] = _quantiles(file, scale, offset)

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from landscale.errors import BadInput
-from landscale.formats.rasters import open_raster
 from landscale.formats.walk import files_below
 from landscale.runtime.documents import read_json_object
+from landscale.scenes.acquisitions import check_one_product
 from landscale.scenes.matlab import matlab_bands
 from landscale.scenes.offset import NOTE_FILE, checked_offset, find_offset
 from landscale.scenes.radiometry import Scaling, find_level, find_unit
-from landscale.scenes.takes import check_one_product
 from landscale.vocabulary.bands import ALIASES, BANDS
 from landscale.vocabulary.units import LEVELS, Level, Unit
 
@@ -88,7 +87,7 @@ def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
     files = {band: _native(folder, band, paths) for band, paths in found.items()}
     found_offset = find_offset(folder, files) if offset is None else offset
     level = _noted_level(folder) or find_level(files)
-    unit, scalings = find_unit(files, open_raster, from_product=found_offset is not None or level != "unknown")
+    unit, scalings = find_unit(files, from_product=found_offset is not None or level != "unknown")
     if unit == "reflectance" and offset is None:
         found_offset = None  # the offset in a product's name may have been removed in the conversion
     return Scene(folder, files, found_offset or 0, found_offset is not None, unit, level, scalings)

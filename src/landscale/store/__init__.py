@@ -1,4 +1,4 @@
-"""The patch store: an HDF5 file that many processes write and read; and published LMDBs, read in place."""
+"""The patch store: an HDF5 file that many processes write and that is mapped into memory; and published LMDBs, read in place."""
 
 from landscale.store.band_sums import moments
 from landscale.store.checksums import checksum

@@ -17,8 +17,8 @@ _EXIT_CODE = 2  # that of every error in what the user gave
 _sizes: dict[Path, int] = {}  # bytes of the mapped files
 
 
-def end_in_one_line(path: Path) -> None:
-    """Name this file, if it is shorter then, when the process ends because a map cannot be read."""
+def report_bus_errors(path: Path) -> None:
+    """After this call, a bus error ends the process with exit code 2 and a line, which names the file if it became shorter."""
     if not _sizes:
         _C.signal(signal.SIGBUS, _handler)
     _sizes[path] = path.stat().st_size

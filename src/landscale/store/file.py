@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from landscale.errors import BadStore
 from landscale.runtime.portability import read_into
-from landscale.store.bus_error import CUT_SHORT, end_in_one_line
+from landscale.store.bus_error import CUT_SHORT, report_bus_errors
 from landscale.store.structure import Place
 
 _BLOCK = 1 << 22  # bytes read at once
@@ -86,7 +86,7 @@ class StoreFile:
     def _mapped(self, place: Place) -> NDArray[Any]:
         found = self._maps.get(place.offset)
         if found is None:
-            end_in_one_line(self._path)
+            report_bus_errors(self._path)
             try:
                 content = mmap.mmap(self._handle, 0, prot=mmap.PROT_READ)
                 values: NDArray[Any] = np.frombuffer(content, place.dtype, int(np.prod(place.shape)), place.offset)

@@ -1,4 +1,4 @@
-"""The patch store: one HDF5 file that many processes write at once and training reads in any order.
+"""The patch store: one HDF5 file that many processes write at once and training maps into memory.
 
 Datasets. N is the number of patches, C the number of classes, "bands" counts all bands of all planes:
 
@@ -33,7 +33,7 @@ Attributes of the file:
     provenance  JSON: source, version, and whether the data are synthetic
 
 Every dataset is contiguous, uncompressed and allocated when the file is created. So it is a plain range of bytes of the file,
-which processes write with `pwrite` and read with `pread`, without locks and without HDF5. Text has a fixed
+which processes write with `pwrite`, without locks and without HDF5, and which training maps into memory. Text has a fixed
 length, because HDF5 stores it in headers that have checksums; text of variable length would be stored in a heap that has none.
 
 Everything but the pixels is compared with `digests` whenever a store is opened. `seal` and `checksum` name the patch of a damage.
@@ -64,7 +64,7 @@ COLUMNS = ("name", "split", "state", "tile", "crs", "origin", "date", "country",
 SUPER = "data_super"  # key of the plane with all bands at 10 m, which a store may have besides the native planes
 _GSD_IN_KEY = re.compile(r"data_(\d+)m")
 
-Name = Annotated[str, Meta(min_length=1, max_length=20_000)]
+Name = Annotated[str, Meta(min_length=1, max_length=20_000)]  # of a band or class
 
 
 @dataclass(frozen=True)

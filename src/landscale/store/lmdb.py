@@ -18,7 +18,7 @@ from typing import BinaryIO
 import lmdb
 
 from landscale.errors import BadStore, reason
-from landscale.store.bus_error import end_in_one_line
+from landscale.store.bus_error import report_bus_errors
 from landscale.store.file import file_state
 from landscale.store.lmdb_tree import Pages, read_keys
 
@@ -58,7 +58,7 @@ class LmdbEnvironment:
                 self.transaction, self._pages = self._check_whole(file)
         except OSError as error:
             raise BadStore(self.data, f"cannot be read ({error.strerror})") from None
-        end_in_one_line(self.data)
+        report_bus_errors(self.data)
 
     def __reduce__(self) -> tuple[type[LmdbEnvironment], tuple[Path]]:
         return type(self), (self.path,)

@@ -1,4 +1,4 @@
-"""Open a store. Columns of an HDF5 store are compared with their digests and read into memory, its pixels are read when used."""
+"""Open a store. Columns of an HDF5 store are compared with their digests and read into memory, its pixels are mapped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHUNK = 64  # patches that `damaged` reads at once
 
 @dataclass(frozen=True)
 class Hdf5Store(PatchStore):
-    """A store in an HDF5 file, whose values are read from plain ranges of bytes."""
+    """A store in an HDF5 file, from whose plain ranges of bytes columns are read and patches copied, without HDF5."""
 
     proof = "checksums"
 
@@ -167,7 +167,7 @@ def _check_digests(path: Path, file: StoreFile, structure: Structure) -> None:
     if broken.any():
         raise BadStore(path, _is_damaged(f"the columns of {broken.sum()} of {structure.patches} patches"))
     if multiprocessing.parent_process() is None:
-        _say_once(
+        _print_once(
             f"landscale: {path}: has format {structure.attributes.format}, whose labels only `landscale verify` can check;"
             " prepare it again to have them checked whenever it is opened"
         )
@@ -178,7 +178,7 @@ def _is_damaged(what: str) -> str:
 
 
 @cache
-def _say_once(line: str) -> None:
+def _print_once(line: str) -> None:
     console.print(line, highlight=False, soft_wrap=True)
 
 

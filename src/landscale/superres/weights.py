@@ -118,9 +118,8 @@ def load_networks(folder: Path) -> tuple[dict[int, DSen2], dict[str, Any]]:
         for gsd in GROUPS:
             if (saved := described.get(f"{gsd}m")) is None:
                 continue
-            with torch.device(
-                "meta"
-            ):  # memory is allocated for tensors that are there, not for those that are described
+            # Memory is allocated for tensors that are there, not for those that are described.
+            with torch.device("meta"):
                 network = DSen2(NetworkShape(gsd, saved.features, saved.blocks))
             if _shape_to_json(network.shape) != asdict(saved):
                 raise BadInput(

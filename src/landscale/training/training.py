@@ -14,6 +14,7 @@ import torch
 from landscale.distributed import Ranks, local_device
 from landscale.distributed.agreement import check_agreement
 from landscale.inference.metrics import Scores
+from landscale.loading import labelled_patches
 from landscale.models.pretrained import begin_from
 from landscale.runtime.documents import write_json
 from landscale.runtime.portability import usable_cores
@@ -75,7 +76,8 @@ def _train(
 ) -> Scores | None:
     _check_same_start(recipe, store, run, ranks)
     classifier = build_classifier(recipe, store)
-    check_smallest_step(recipe, classifier, len(store.patches("train")), ranks.world)
+    patches = labelled_patches(store, "train", classifier.description.classes)
+    check_smallest_step(recipe, classifier, len(patches), ranks.world)
     resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint and `init` is ignored
     origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
     trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)

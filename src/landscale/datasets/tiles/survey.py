@@ -26,7 +26,7 @@ from landscale.datasets.tiles.quality_masks import FLAGGED_FROM, Limits, mask_fr
 from landscale.datasets.tiles.reader import TileReader
 from landscale.errors import BadInput, LandscaleError
 from landscale.runtime.progress import print_notes
-from landscale.scenes.takes import check_tiles
+from landscale.scenes.acquisitions import check_tiles
 from landscale.scenes.tile import SIDE, Tile, open_tiles
 from landscale.store import SHARES, SPLITS, Layout, Plane
 from landscale.vocabulary.bands import BANDS, band_set

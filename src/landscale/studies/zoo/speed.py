@@ -6,7 +6,6 @@ turned from round to round, and a reference computation beside each measurement 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +15,7 @@ from pathlib import Path
 from landscale.errors import reason
 from landscale.models.registry import PATCH_SIDE, describe_model, zoo
 from landscale.runtime.documents import write_json
-from landscale.runtime.progress import progress_bar
+from landscale.runtime.progress import console, progress_bar
 from landscale.runtime.signals import Stopped, deferred_signals
 from landscale.runtime.workers import interrupts_left_to_parent, start_fork_server
 from landscale.studies.results import Results, needs_row, open_results, put_row, rows_with_values
@@ -56,7 +55,8 @@ def measure_zoo(
         UnknownName: there is no such network.
         Stopped: a signal came; what was being measured is in `out`.
     """
-    until = time.monotonic() + seconds_left
+    begun = time.monotonic()
+    until = begun + seconds_left
     networks = [zoo(name)[0] for name in dict.fromkeys(names)]
     sizes = [{"name": entry.name, "family": entry.family, "side": entry.side} for entry in networks]
     if {SMALL, LARGE} <= {entry.name for entry in networks}:
@@ -66,7 +66,7 @@ def measure_zoo(
         write_json(out, content)
     keys = [key for number in range(rounds) for key in _round_of(sizes, number, content)]
     tried: list[Results] = []
-    bar = progress_bar("zoo", len(keys), "measurements", visible=sys.stderr.isatty())
+    bar = progress_bar("zoo", len(keys), "measurements", visible=console.is_terminal)
     with deferred_signals(alone=True) as caught, bar as advance:
         while time.monotonic() < until and (key := _next_key(keys, content["measurements"], tried)):
             tried.append(key)
@@ -74,6 +74,9 @@ def measure_zoo(
             _put_measurement(content["measurements"], key, measured)
             write_json(out, content)
             advance(1)
+            if not console.is_terminal and len(tried) % len(sizes) == 0:  # about a round
+                took = time.monotonic() - begun
+                console.print(f"zoo: {len(tried):,} of {len(keys):,} measurements, without repeats, in {took:.0f} s")
             if caught():
                 done = len(content["measurements"])
                 raise Stopped(f"stopped after {done} measurements; run the same command again to resume", caught())

@@ -10,6 +10,7 @@ from landscale.datasets.tiles.corine.polygon_map import open_polygon_map
 from landscale.datasets.tiles.corine.raster_map import open_raster_map
 from landscale.errors import BadInput
 from landscale.formats.rasters import RASTER_DRIVERS
+from landscale.runtime.files import check_regular
 
 __all__ = ["CODES", "GLACIERS", "CorineMap", "corine_labels", "open_corine"]
 
@@ -31,8 +32,7 @@ def open_corine(path: Path) -> CorineMap:
         file = path.with_name(name)
     if not file.exists():
         raise BadInput(file, "no such file")
-    if not file.is_file():
-        raise BadInput(file, "is not a regular file")
+    check_regular(file)
     try:
         with file.open("rb") as opened:
             start = opened.read(len(_SQLITE))

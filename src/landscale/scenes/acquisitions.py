@@ -38,7 +38,7 @@ def check_tiles(tiles: Sequence[Tile]) -> None:
         BadInput: naming two products.
     """
     levels: dict[str, Tile] = {}
-    takes: dict[tuple[str, str, str], Tile] = {}
+    acquisitions: dict[tuple[str, str, str], Tile] = {}
     for tile in tiles:
         folder = tile.scene.folder
         level = _level(tile)
@@ -52,8 +52,8 @@ def check_tiles(tiles: Sequence[Tile]) -> None:
         match = _PRODUCT.match(folder.resolve().name)
         if match is None or not match[4]:
             continue
-        take = match[1], match[3], match[4]
-        first = takes.setdefault(take, tile).scene.folder
+        acquisition = match[1], match[3], match[4]
+        first = acquisitions.setdefault(acquisition, tile).scene.folder
         if first.resolve() != folder.resolve():
             raise BadInput(folder, f"is the same acquisition and tile as {first}; prepare one of them")
 

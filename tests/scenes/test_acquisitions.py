@@ -11,9 +11,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 from landscale.errors import BadInput
+from landscale.scenes.acquisitions import check_tiles
 from landscale.scenes.pixels import summary
 from landscale.scenes.scene import open_scene
-from landscale.scenes.takes import check_tiles
 from landscale.scenes.tile import open_tiles
 
 TAKE = "20170613T101031_N0205_R022_T33UUP_20170613T101608"
