@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -77,15 +76,13 @@ def _discard_output() -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options, remaining = _command_line().parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options, remaining = _command_line(words).parse_known_args(words)
     options.remaining = remaining
     os.environ.setdefault(
         "TORCH_CPP_LOG_LEVEL", "ERROR"
     )  # a lost rank is reported in one line, without torch's backtrace
     wait_without_spinning()
-    warnings.filterwarnings(
-        "ignore", "Dataset has no geotransform"
-    )  # of rasterio; such rasters are refused in one line
     keep_freed_memory()
     atexit.register(gc.freeze)  # skip the last garbage collection, which takes a second once torch is imported
     try:
@@ -160,7 +157,7 @@ def _report_unexpected(error: Exception) -> int:
     return 70
 
 
-def _command_line() -> argparse.ArgumentParser:
+def _command_line(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = CommandParser(
         "landscale",
         description="Land-cover classification for Sentinel-2 at scale.",
@@ -172,7 +169,8 @@ def _command_line() -> argparse.ArgumentParser:
     add = command_adder(parser, metavar="COMMAND", dest="name")
     for name in COMMANDS:
         import_module(f"landscale.commands.{name}").add_command(add)
-    _add_installed_commands(add)
+    if not words or words[0] not in COMMANDS:  # looking for other packages takes a while
+        _add_installed_commands(add)
     return parser
 
 

@@ -7,22 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from landscale.datasets import dataset_names, load_dataset
+from landscale.datasets import load_dataset
 from landscale.errors import LandscaleError
 
 _DEST_PREFIX = "dataset option "  # of the names of these options in the namespace
 
 
-def add_dataset_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+def add_dataset_options(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
     """Add the options of the data sets that are named on a command line, before it is parsed.
 
-    A word may be the name of a data set without being meant as one, as in `--weights folder`. The parser then accepts the
+    A word of it may be the name of a data set without being meant as one, as in `--weights folder`. The parser then accepts the
     options of that data set, too, and `Dataset.survey` refuses them.
     """
     flags: set[str] = set()
-    for name in dataset_names():
-        if name not in words:
-            continue
+    for name in datasets:
         group = parser.add_argument_group(f"options of {name}")
         try:
             options = load_dataset(name).options

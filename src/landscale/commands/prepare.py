@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from landscale.commands.command import AddCommand, print_result
 from landscale.commands.dataset_options import add_dataset_options, given_dataset_options, split_input
-from landscale.datasets import dataset_names, load_dataset
+from landscale.datasets import dataset_names, load_dataset, own_dataset_names
 from landscale.errors import LandscaleError
 from landscale.runtime.portability import usable_cores
 
@@ -31,11 +31,11 @@ def add_command(add: AddCommand) -> None:
     p.usage = "landscale prepare DATASET INPUT… STORE.h5 [options]"
     dataset = p.add_argument("dataset", metavar="DATASET")
 
-    def complete(
-        words: Sequence[str],
-    ) -> None:  # only when this command runs: finding installed data sets takes a while
-        dataset.help = f"{', '.join(dataset_names())}; `landscale prepare DATASET --help` lists the options of one"
-        add_dataset_options(p, words)
+    def complete(words: Sequence[str]) -> None:
+        # Finding the data sets of other packages takes a while, and is not needed if the first word is one of our own.
+        names = own_dataset_names() if words and words[0] in own_dataset_names() else dataset_names()
+        dataset.help = f"{', '.join(names)}; `landscale prepare DATASET --help` lists the options of one"
+        add_dataset_options(p, [name for name in names if name in words])
 
     p.before_parsing = complete
     p.add_argument(

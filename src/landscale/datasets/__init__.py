@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # a data set's module is imported when it is used
 
 SplitInputs = Sequence[tuple[str | None, Path]]
 ENTRY_POINTS = "landscale.datasets"
-_MODULES = {
+_MODULES = {  # landscale's own; those of other packages are looked for only if another one is asked for
     "bigearthnet": "landscale.datasets.bigearthnet.dataset",
     "tiles": "landscale.datasets.tiles.survey",
     "lmdb": "landscale.datasets.bigearthnet.lmdb",
@@ -91,15 +91,20 @@ def dataset_names() -> list[str]:
     return list(_modules())
 
 
+def own_dataset_names() -> list[str]:
+    """The names of landscale's own data sets."""
+    return list(_MODULES)
+
+
 def load_dataset(name: str) -> Dataset:
     """Import a data set's module.
 
     Raises:
         UnknownName: no data set has that name. LandscaleError: its module cannot be imported, or is not one of a data set.
     """
-    if name not in _modules():
+    path = _MODULES.get(name) or _modules().get(name)
+    if path is None:
         raise UnknownName("data set", name, _modules())
-    path = _modules()[name]
     try:
         module = import_module(path)
         return Dataset(name, module.OPTIONS, module.survey, getattr(module, "is_sequential", lambda _: False))

@@ -18,10 +18,9 @@ from landscale.loading import Native
 from landscale.models.heads import create_with_head
 from landscale.models.input_stage import InputStage, turn
 from landscale.models.registry import zoo
+from landscale.store.layout import Name
 from landscale.vocabulary.bands import band
 from landscale.vocabulary.units import Level, Unit
-
-Name = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Description:
     Attributes:
         model: name of the network.
         bands: names of the bands, in the order of the network's channels.
-        classes: names of the classes, in the order of the network's outputs.
+        classes: names of the classes, in the order of the network's outputs; none for an encoder, which only has features.
         nomenclature: name of the list of classes, or `custom`.
         multi_label: whether a patch may have several classes.
         statistics: mean and standard deviation of each band in its unit, and of its logarithm (`log B02`) if
@@ -47,11 +46,13 @@ class Description:
         views: number of rotations and reflections of a patch over which probabilities are averaged: 1, 2, 4 or 8.
         units: unit of each band in training, which is that of `statistics`; a missing one is unknown.
         level: processing level of the Sentinel-2 products in training.
+        limits: smallest and largest pixel value of a band in its unit, to which pixels are clipped before normalisation; bands
+            that are not listed are not clipped.
     """
 
     model: Name
     bands: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=64)]
-    classes: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=4096)]
+    classes: Annotated[tuple[Name, ...], Meta(max_length=4096)]
     nomenclature: Name
     multi_label: bool
     statistics: Mapping[str, tuple[float, Annotated[float, Meta(ge=0)]]]
@@ -66,12 +67,13 @@ class Description:
     views: int = 1
     units: Mapping[str, Unit] = field(default_factory=dict)
     level: Level = "unknown"
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse what contradicts itself; the type and range of each field are annotations, which a reader of files checks.
 
         Raises:
-            LandscaleError: a name is repeated, a threshold is missing, or a statistic is not finite.
+            LandscaleError: a name is repeated, a threshold is missing, a statistic is not finite, or limits are not in order.
         """
         for what, names in (("band", self.bands), ("class", self.classes)):
             if repeated := [name for name in names if names.count(name) > 1]:
@@ -83,6 +85,8 @@ class Description:
             raise LandscaleError(f"found {len(self.thresholds)} thresholds for {len(self.classes)} classes")
         if infinite := [name for name, pair in self.statistics.items() if not all(map(math.isfinite, pair))]:
             raise LandscaleError(f"the statistics of {infinite[0]} are not finite")
+        if disordered := [name for name, (low, high) in self.limits.items() if not -math.inf < low < high < math.inf]:
+            raise LandscaleError(f"the limits of {disordered[0]} are not two finite numbers in ascending order")
 
     @property
     def stored(self) -> bool:
@@ -105,7 +109,7 @@ class Classifier(nn.Module):
         super().__init__()
         d = description
         self.description = d
-        self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample, d.scale)
+        self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample, d.scale, d.limits)
         self.network = network if network is not None else _build_network(d, self.inputs)
 
     def forward(self, planes: Native) -> Tensor:
@@ -131,6 +135,18 @@ class Classifier(nn.Module):
         return digest.hexdigest()
 
     @torch.inference_mode()
+    def features(self, planes: Native) -> Tensor:
+        """(n, F) float32, what the last layer of the network sees, for one view. The classifier should be in eval mode.
+
+        For a network with a query head, it is the mean over the positions of the last map. The planes are in the units of the
+        description.
+        """
+        values = self.inputs(planes).contiguous(memory_format=torch.channels_last)
+        device = values.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=reduced_precision(device)):
+            return last_features(self.network, values).float()
+
+    @torch.inference_mode()
     def probabilities(self, planes: Native) -> Tensor:
         """(n, C) float32 in 0…1, the mean over the views of the description. The classifier should be in eval mode.
 
@@ -146,6 +162,13 @@ class Classifier(nn.Module):
                 total = part if total is None else total + part
         assert total is not None
         return total / self.description.views
+
+
+def last_features(network: nn.Module, values: Tensor) -> Tensor:
+    """(n, F), the input of the last layer of a network; values are (n, channels, side, side)."""
+    maps = network.forward_features(values)  # type: ignore[operator]
+    found: Tensor = network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+    return found.flatten(1)
 
 
 def _build_network(d: Description, inputs: InputStage) -> nn.Module:

@@ -6,6 +6,7 @@ the classifier and its settings are saved with the weights, so weights are never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -36,11 +37,14 @@ class InputStage(nn.Module):
         scale: linear; log: ln(digital number + 100), which brings dark water and bright cloud to one scale; or both: all
             linear channels, then all logarithmic ones. With log and both, values are clipped at 5 standard deviations.
             Statistics of a logarithm have the key `log B02`, and so on.
+        limits: smallest and largest pixel value by band, to which pixels are clipped first; a missing band is not clipped.
     """
 
     mean: Tensor
     std: Tensor
     positions: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class InputStage(nn.Module):
         side: int | None = None,
         upsample: str = "bilinear",
         scale: str = "linear",
+        limits: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         super().__init__()
         if scale not in SCALES:
@@ -71,6 +76,11 @@ class InputStage(nn.Module):
         )  # they are saved in the config.json of the weights
         self.register_buffer("std", values[:, 1].clamp(min=1e-6), persistent=False)
 
+        self.clips = bool(limits)
+        edges = torch.tensor([(limits or {}).get(band, (-math.inf, math.inf)) for band in bands], dtype=torch.float32)
+        self.register_buffer("low", edges[:, 0].clone(), persistent=False)
+        self.register_buffer("high", edges[:, 1].clone(), persistent=False)
+
     @property
     def channels(self) -> int:
         """Channels of the output."""
@@ -87,6 +97,8 @@ class InputStage(nn.Module):
                 continue
             positions = torch.stack([self.positions[self.bands.index(band)] for band in used])
             numbers = _select(tensor, [names.index(band) for band in used]).float()
+            if self.clips:
+                numbers = numbers.clamp(self.low[positions, None, None], self.high[positions, None, None])
             for k, scale in enumerate(self.scales):
                 channels = positions + k * len(self.bands)
                 values = numbers if scale == "linear" else _logarithm(numbers)
