@@ -18,7 +18,8 @@ import timm
 import torch
 import torchvision
 
-from badserver import Server
+import landscale
+from badserver import QUICK, Server, drop, status
 from conftest import Cli
 from landscale.errors import LandscaleError
 from landscale.models.encoders import cache, find_encoder, load_encoder, named, torchgeo
@@ -60,6 +61,7 @@ def serve(server: Server, monkeypatch: pytest.MonkeyPatch, content: bytes, diges
     entry = replace(torchgeo.entries()[MOCO], url=f"{server.url}/file-{digest}.pth", digest=f"sha256:{digest}")
     known = {**torchgeo.entries(), MOCO: entry}
     monkeypatch.setattr(torchgeo, "entries", lambda: known)
+    monkeypatch.setattr(named, "RETRIES", QUICK)
 
 
 def test_every_entry_has_an_input_for_each_channel_and_a_network_of_timm() -> None:
@@ -96,7 +98,9 @@ def test_seco_is_normalised_as_by_its_authors() -> None:
 def test_weights_are_fetched_and_converted_once(
     moco: dict[str, torch.Tensor], server: Server, own_cache: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    classifier = load_encoder(MOCO)
+    server.plan = [drop(200_000)]
+    classifier = landscale.load_model(MOCO)
+    assert server.received() == [None, "bytes=200000-"]
     state = classifier.network.state_dict()
     assert state.keys() == moco.keys() - {"fc.weight", "fc.bias"}
     assert all(torch.equal(tensor, moco[name]) for name, tensor in state.items())
@@ -129,6 +133,27 @@ def test_a_file_of_another_digest_is_never_unpickled(
     with pytest.raises(LandscaleError, match="its publisher gives 0123abcd; not read"):
         find_encoder(f"{MOCO}={tmp_path / 'mine.pth'}")
     assert list(own_cache.rglob("model.safetensors")) == []
+
+
+def test_a_mirror_of_the_hub_is_used_and_a_failure_names_the_way_without_a_network(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, content = published("resnet18", 13)
+    serve(server, monkeypatch, content)
+    entry = torchgeo.entries()[MOCO]
+    torchgeo.entries()[MOCO] = replace(entry, url=entry.url.replace(server.url, "https://huggingface.co"))
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    server.plan = [status(404)]
+    with pytest.raises(LandscaleError, match=r"answers 404 .*; or download it elsewhere and give torchgeo:\S+=FILE"):
+        find_encoder(MOCO)
+    assert torch.equal(load_encoder(MOCO).network.conv1.weight, state["conv1.weight"])
+
+
+def test_tensors_that_are_not_dense_are_refused(tmp_path: Path) -> None:
+    for tensor in (torch.eye(3).to_sparse(), torch.empty(2, device="meta")):
+        torch.save({"conv1.weight": tensor}, tmp_path / "enc.pth")
+        with pytest.raises(LandscaleError, match=r"enc.pth: .*"):
+            find_encoder(f"{NO_DIGEST}={tmp_path / 'enc.pth'}")
 
 
 class FolderMaker:

@@ -48,7 +48,13 @@ def find_encoder(name: str | Path) -> Path:
 
 
 def load_encoder(name: str | Path) -> Classifier:
-    """Load a trained network by its name, as `find_encoder` takes it, in eval mode, on the CPU.
+    """Load a trained network by its name, in eval mode, on the CPU: network, input stage, class names and thresholds.
+
+    `model.probabilities(planes)` gives (n, C) float32 in 0…1, and `model.features(planes)` (n, F); `planes` maps tuples of band
+    names to raw pixels (n, bands, h, w) at native resolution, in the units of `model.description.units`.
+
+    Args:
+        name: the folder of a run or of weights, or a name such as `hf-hub:owner/name@revision`; `find_encoder` takes all of them.
 
     Raises:
         LandscaleError: there are no such weights, or they are damaged.

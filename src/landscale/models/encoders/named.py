@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from landscale.models.encoders.entry import Entry
 from landscale.models.encoders.pickled import check_digest, read_pickled
 from landscale.runtime.progress import print_notes, progress_bar
 
-RETRIES = RetryPolicy()
+_HUB = "https://huggingface.co"
+RETRIES = RetryPolicy(failures=3)
 
 
 def find(name: str) -> Path:
@@ -62,10 +64,14 @@ def _torchgeo(name: str) -> Path:
 
 def _fetch_and_convert(entry: Entry, folder: Path) -> None:
     path = cache_folder() / "downloads" / entry.url.rpartition("/")[2]
-    print_notes([f"{entry.name}: {entry.url}, licence: {entry.licence}"])
-    size = remote_size(entry.url, RETRIES)
-    with progress_bar("download", size or 0, "bytes") as advance:
-        fetch(entry.url, path, entry.digest, size, RETRIES, advance)
+    url = entry.url.replace(_HUB, os.environ.get("HF_ENDPOINT", _HUB), 1)  # a mirror of the hub
+    print_notes([f"{entry.name}: from {url}, licence: {entry.licence}"])
+    try:
+        size = remote_size(url, RETRIES)
+        with progress_bar("download", size or 0, "bytes") as advance:
+            fetch(url, path, entry.digest, size, RETRIES, advance)
+    except BadInput as error:
+        raise BadInput(error.path, f"{error.problem}; or download it elsewhere and give {entry.name}=FILE") from None
     _convert(entry, path, folder)
     path.unlink()  # the folder of weights has everything of it
 

@@ -65,19 +65,19 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise BadInput(path, "needs more than tensors to be unpickled, which can run any code; not read") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # damaged files lead to errors of many kinds
         raise BadInput(path, f"is not a file of tensors by torch.save ({reason(error)})") from None
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    found = (
-        {k: t for k, t in content.items() if isinstance(k, str) and isinstance(t, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
+    items = content.items() if isinstance(content, Mapping) else ()
+    found = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
     if not found:
         raise BadInput(path, "holds no tensors by name, expected the state_dict of a network")
+    for key, tensor in found.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise BadInput(path, f"holds a sparse, quantised or empty tensor, {key}, expected dense numbers")
     return found
 
 
