@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch.nn.functional import interpolate
 
+import landscale
 from conftest import Cli
 from hub import COMMIT, Hub
 from landscale.errors import LandscaleError
@@ -20,7 +24,7 @@ from landscale.models.classifier import Classifier, Description
 from landscale.models.encoders import bundled, find_encoder, load_encoder
 from landscale.models.input_units import compare_units, store_source
 from landscale.models.pretrained import begin_from
-from landscale.models.weights import read_config, save_weights
+from landscale.models.weights import check_weights, read_config, save_weights
 from landscale.store import Plane
 from landscale.testing import make_store
 
@@ -227,7 +231,31 @@ def test_bundled_weights_are_listed_and_taken_by_name(
             find_encoder(outside)
 
 
-def test_all_trained_networks_are_listed_without_torch(cli: Cli) -> None:
+def test_the_bundled_weights_are_whole_and_small() -> None:
+    folders = [bundled.find(name) for name in bundled.bundled_names()]
+    assert all(check_weights(folder)["provenance"] for folder in folders)
+    assert sum(file.stat().st_size for folder in folders for file in folder.iterdir()) <= 6_000_000
+
+
+def test_every_data_file_of_the_package_is_in_the_wheel() -> None:
+    package = Path(landscale.__file__).parent
+    settings = tomllib.loads((package.parents[1] / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["landscale"]
+    assert "models/encoders/bundled/*/*" in patterns
+    shipped = {path for pattern in patterns for path in package.glob(pattern)}
+    there = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there == {path for path in shipped if path.is_file()}
+
+
+def test_the_list_needs_no_torch() -> None:
+    program = (
+        "import sys; from landscale.models.encoders.listing import bundled_rows, published_rows;"
+        "published_rows(); bundled_rows(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_all_trained_networks_are_listed(cli: Cli) -> None:
     rows = {row["name"]: row for row in cli("models", "--encoders", "--json").json}
     row = rows["torchgeo:ResNet50_Weights.SENTINEL2_ALL_MOCO"]
     assert (row["model"], len(row["bands"]), row["licence"]) == ("resnet50", 13, "CC-BY-4.0")
