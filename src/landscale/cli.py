@@ -157,7 +157,8 @@ def _report_unexpected(error: Exception) -> int:
     return 70
 
 
-def _command_line(words: Sequence[str]) -> argparse.ArgumentParser:
+def _command_line(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of a command line: of all commands, or only of the one that `words` begins with, which is made sooner."""
     parser = CommandParser(
         "landscale",
         description="Land-cover classification for Sentinel-2 at scale.",
@@ -167,9 +168,10 @@ def _command_line(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
     add = command_adder(parser, metavar="COMMAND", dest="name")
-    for name in COMMANDS:
+    named = [name for name in COMMANDS if name in words[:1]]
+    for name in named or COMMANDS:
         import_module(f"landscale.commands.{name}").add_command(add)
-    if not words or words[0] not in COMMANDS:  # looking for other packages takes a while
+    if not named:
         _add_installed_commands(add)
     return parser
 

@@ -1,4 +1,4 @@
-"""Names of files, patches and classes that are text."""
+"""Names of files, patches and classes: whether they are text, and which are those of tar archives."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from pathlib import Path
 from landscale.errors import BadInput
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # surrogates stand for bytes that are not UTF-8
+
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path has the name of a tar archive, and is not a folder."""
+    return path.name.endswith(_ARCHIVES) and not path.is_dir()
 
 
 def check_text(names: Iterable[str], path: Path) -> None:
