@@ -21,7 +21,7 @@ from pathlib import Path
 
 from landscale import __version__
 from landscale.commands.command import AddCommand, CommandParser, command_adder
-from landscale.errors import LandscaleError, LostRank, reason
+from landscale.errors import LandscaleError, LostRank, printable, reason
 from landscale.runtime.portability import keep_freed_memory
 from landscale.runtime.signals import Stopped
 from landscale.runtime.threads import wait_without_spinning
@@ -132,7 +132,7 @@ def _check_remaining(options: argparse.Namespace) -> None:
 
 def _report_error(line: str) -> int:
     with suppress(OSError):
-        print(f"landscale: {' '.join(line.split())}", file=sys.stderr, flush=True)
+        print(f"landscale: {printable(line)}", file=sys.stderr, flush=True)
     return 2
 
 
@@ -150,7 +150,7 @@ def _report_unexpected(error: Exception) -> int:
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         with suppress(OSError):
             (folder / name).write_text(report, encoding="utf-8", errors="backslashreplace")
-            found = " ".join(f"{type(error).__name__}: {reason(error)}".split())
+            found = printable(f"{type(error).__name__}: {reason(error)}")
             print(f"landscale: unexpected error ({found}); please report it with {folder / name}", file=sys.stderr)
             return 70
     print(text, file=sys.stderr)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from landscale.errors import BadInput
 
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # surrogates stand for bytes that are not UTF-8
+# Control characters, with which a name could change a terminal, and surrogates, which stand for bytes that are not UTF-8.
+_NO_TEXT = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 
@@ -19,7 +20,7 @@ def is_archive(path: Path) -> bool:
 
 
 def check_text(names: Iterable[str], path: Path) -> None:
-    """Refuse names that cannot be written as UTF-8, as file names with bytes of another encoding, and those with a NUL.
+    """Refuse names that cannot be written as UTF-8, as file names with bytes of another encoding, or with control characters.
 
     Raises:
         BadInput: naming `path`.
@@ -27,4 +28,7 @@ def check_text(names: Iterable[str], path: Path) -> None:
     names = list(names)
     if _NO_TEXT.search("".join(names)):  # once, as there may be 600,000
         name = next(filter(_NO_TEXT.search, names))
-        raise BadInput(path, f"holds the name {name!r}, which is not UTF-8 text; rename the file or folder")
+        raise BadInput(
+            path,
+            f"holds the name {name!r}, which is not UTF-8 text without control characters; rename the file or folder",
+        )
