@@ -15,6 +15,7 @@ from landscale.errors import BadStore
 
 NAMES = {
     *("open_store", "prepare", "train", "evaluate", "predict", "load_model", "create_model", "list_models"),
+    "export_model",
     *(
         "Recipe",
         "Scores",

@@ -23,6 +23,7 @@ from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, LostR
 from landscale.models.registration import register_when_timm_is_imported
 
 if TYPE_CHECKING:
+    from landscale.export.weights import export_model
     from landscale.inference.evaluate import evaluate
     from landscale.inference.predict import predict
     from landscale.inference.scores import Scores
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "export_model",
     "list_models",
     "load_model",
     "open_store",
@@ -59,6 +61,7 @@ _MODULES = {
     "Scores": "landscale.inference.scores",
     "create_model": "landscale.models.registry",
     "evaluate": "landscale.inference.evaluate",
+    "export_model": "landscale.export.weights",
     "list_models": "landscale.models.registry",
     "load_model": "landscale.models.weights",
     "open_store": "landscale.store",

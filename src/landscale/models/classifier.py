@@ -48,6 +48,8 @@ class Description:
         level: processing level of the Sentinel-2 products in training.
         limits: smallest and largest pixel value of a band in its unit, to which pixels are clipped before normalisation; bands
             that are not listed are not clipped.
+        temperature: positive number by which logits are divided before they become probabilities; above 1, these are less
+            extreme.
     """
 
     model: Name
@@ -68,12 +70,14 @@ class Description:
     units: Mapping[str, Unit] = field(default_factory=dict)
     level: Level = "unknown"
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    temperature: Annotated[float, Meta(gt=0)] = 1.0
 
     def check(self) -> None:
         """Refuse what contradicts itself; the type and range of each field are annotations, which a reader of files checks.
 
         Raises:
-            LandscaleError: a name is repeated, a threshold is missing, a statistic is not finite, or limits are not in order.
+            LandscaleError: a name is repeated, a threshold is missing, a statistic or the temperature is not finite, or limits
+                are not in order.
         """
         for what, names in (("band", self.bands), ("class", self.classes)):
             if repeated := [name for name in names if names.count(name) > 1]:
@@ -87,6 +91,8 @@ class Description:
             raise LandscaleError(f"the statistics of {infinite[0]} are not finite")
         if disordered := [name for name, (low, high) in self.limits.items() if not -math.inf < low < high < math.inf]:
             raise LandscaleError(f"the limits of {disordered[0]} are not two finite numbers in ascending order")
+        if not 0 < self.temperature < math.inf:
+            raise LandscaleError(f"the temperature is {self.temperature}, expected a finite number above 0")
 
     @property
     def stored(self) -> bool:
@@ -123,8 +129,8 @@ class Classifier(nn.Module):
         return twin.eval()
 
     def activate(self, logits: Tensor) -> Tensor:
-        """Logits → probabilities in 0…1, float32."""
-        logits = logits.float()
+        """Logits → probabilities in 0…1, float32, at the temperature of the description."""
+        logits = logits.float() / self.description.temperature
         return logits.sigmoid() if self.description.multi_label else logits.softmax(-1)
 
     def digest(self) -> str:
