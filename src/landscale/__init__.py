@@ -23,6 +23,7 @@ from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, LostR
 from landscale.models.registration import register_when_timm_is_imported
 
 if TYPE_CHECKING:
+    from landscale.inference.embed import embed
     from landscale.inference.evaluate import evaluate
     from landscale.inference.predict import predict
     from landscale.inference.scores import Scores
@@ -45,6 +46,7 @@ __all__ = [
     "UnknownName",
     "__version__",
     "create_model",
+    "embed",
     "evaluate",
     "list_models",
     "load_model",
@@ -58,6 +60,7 @@ _MODULES = {
     "Recipe": "landscale.training.recipe",
     "Scores": "landscale.inference.scores",
     "create_model": "landscale.models.registry",
+    "embed": "landscale.inference.embed",
     "evaluate": "landscale.inference.evaluate",
     "list_models": "landscale.models.registry",
     "load_model": "landscale.models.weights",
