@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from landscale.models.registry import create_model, list_models
     from landscale.models.weights import load_model
     from landscale.preparation import prepare
+    from landscale.probing import probe
     from landscale.store import open_store
     from landscale.training.recipe import Recipe
     from landscale.training.training import train
@@ -53,6 +54,7 @@ __all__ = [
     "open_store",
     "predict",
     "prepare",
+    "probe",
     "train",
 ]
 
@@ -67,6 +69,7 @@ _MODULES = {
     "open_store": "landscale.store",
     "predict": "landscale.inference.predict",
     "prepare": "landscale.preparation",
+    "probe": "landscale.probing",
     "train": "landscale.training.training",
 }
 
