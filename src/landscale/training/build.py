@@ -13,6 +13,7 @@ from landscale.models.classifier import Classifier, Description
 from landscale.models.input_stage import measure_statistics
 from landscale.models.registry import PATCH_SIDE, fixed_side, zoo
 from landscale.store import PatchStore
+from landscale.training.frozen import Frozen
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BANDS, band_set
 from landscale.vocabulary.headline import HEADLINE
@@ -116,8 +117,10 @@ def check_smallest_step(recipe: Recipe, classifier: Classifier, patches: int, wo
     fewest = recipe.batch if whole else patches // parts // world
     if fewest != 1 or (recipe.sync_norms and world > 1):
         return
+    frozen = Frozen(recipe, classifier.network)
     for side in {classifier.description.side, *(int(other) for _, other in recipe.progressive)}:
         network = deepcopy(classifier.network).train()  # a copy, because batch norms record what they see
+        frozen.fix_norms(network, frozen.stages_for_good)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 network(torch.zeros(1, classifier.inputs.channels, side, side))

@@ -41,6 +41,15 @@ class Recipe:
     init: str | None = None
     """initial weights: `imagenet` (timm's for this model), a safetensors file, a run, a folder of weights, or a name on the
     Hugging Face hub (`owner/name`); they are adapted to other bands and classes. None: random weights from the seed"""
+    freeze: int | Literal["all"] = 0
+    """number of stages of the network, counted from its input (the stem is the first), that keep the weights of --init: without
+    gradient, and with fixed statistics of batch norms; all: everything but the head"""
+    unfreeze_every: float = 0.0
+    """epochs after which the last stage that is still frozen is trained too, after as many again the one before it, and so on;
+    with --epochs it is scaled like `warmup_epochs`. 0: the stages stay frozen to the end"""
+    layer_decay: float = 1.0
+    """factor by which the learning rate of a layer is lower than that of the next one, in 0.01…1; the head has the whole rate. 1:
+    all layers have the same"""
     bands: str = "s2-12"
     """band set or list of bands, in the order of the network's input channels"""
     labels: str | None = None
@@ -205,12 +214,13 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         recipe = _with_scaled_schedule(recipe, epochs, {flag.replace("-", "_") for flag in flags})
     _check_ranges(recipe)
     _check_schedule(recipe)
+    _check_transfer(recipe)
     _check_loss(recipe)
     return recipe
 
 
 def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recipe:
-    """The recipe with warm-up and milestones for `recipe.epochs` instead of the `epochs` of its file.
+    """The recipe with warm-up, milestones and `unfreeze_every` for `recipe.epochs` instead of the `epochs` of its file.
 
     So a shorter training keeps the shape of the schedule, as with --max-time. Keys that were `given` as flags are kept.
     """
@@ -219,6 +229,8 @@ def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recip
     scale = recipe.epochs / epochs
     if "warmup_epochs" not in given:
         recipe = replace(recipe, warmup_epochs=recipe.warmup_epochs * scale)
+    if "unfreeze_every" not in given:
+        recipe = replace(recipe, unfreeze_every=recipe.unfreeze_every * scale)
     if "milestones" not in given:
         recipe = replace(recipe, milestones=[epoch * scale for epoch in recipe.milestones])
     return recipe
@@ -227,8 +239,11 @@ def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recip
 MAX_SIDE = 4096  # px
 
 # Smallest allowed values (of other keys: 0) and largest allowed values (of other keys: none).
-_SMALLEST = dict.fromkeys(("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1)
-_LARGEST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
+_SMALLEST: dict[str, float] = dict.fromkeys(
+    ("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1
+)
+_SMALLEST |= {"layer_decay": 0.01}
+_LARGEST: dict[str, float] = dict.fromkeys(("layer_decay", "momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
 _LARGEST |= {"side": MAX_SIDE, "seed": 2**63 - 1} | dict.fromkeys(("mixup", "cutmix", "jitter"), 1000)
 
 
@@ -281,6 +296,18 @@ def _check_schedule(recipe: Recipe) -> None:
     if recipe.rate_rule == "workers" and recipe.rate_batch is not None:
         raise LandscaleError(
             "--rate-rule workers: takes no --rate-batch, because the rate does not depend on the batch"
+        )
+
+
+def _check_transfer(recipe: Recipe) -> None:
+    """Refuse keys of initial weights that contradict each other or would have no effect."""
+    if recipe.freeze and recipe.init is None:
+        raise LandscaleError(f"--freeze {recipe.freeze}: needs --init, the weights to keep")
+    if recipe.unfreeze_every and not recipe.freeze:
+        raise LandscaleError("--unfreeze-every: needs --freeze, the stages to unfreeze")
+    if recipe.unfreeze_every >= recipe.epochs:
+        raise LandscaleError(
+            f"--unfreeze-every: found {recipe.unfreeze_every:g}, expected less than the {recipe.epochs} epochs of the training"
         )
 
 

@@ -91,6 +91,7 @@ class Trainer:
         """Train for all remaining steps."""
         d, recipe = self.description, self.recipe
         self.placed = place(self.store, d.bands, d.stored, self.patches, self.ranks, self.device, recipe.placement)
+        self.model.freeze(self.state.progress)
         self._announce()
         planner = self._planner()
         if self.ranks.first:
@@ -196,6 +197,7 @@ class Trainer:
         """One step; returns what `TrainableModel.step` returns."""
         state = self.state
         self.ranks.report_progress(state.step)
+        self.model.freeze(state.progress)
         rate = self.highest_rate * rate_factor(self.recipe, state.progress) / 2**state.halved
         return self.model.step(parts, incoming, state.step, rate, self._side(), self._limit, int(signalled > 0))
 
@@ -230,7 +232,7 @@ class Trainer:
             "step": state.step,
             "seconds": round(state.seconds, 1),
             "train_seconds": round(state.epoch_seconds, 3),
-            "rate": model.optimizer.param_groups[0]["lr"],
+            "rate": max(group["lr"] for group in model.optimizer.param_groups),
             "loss": state.epoch_loss / max(state.epoch_steps, 1),
         }
         evaluation_seconds = 0.0
