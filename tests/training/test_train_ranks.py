@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ EQUIVALENT |= {
         replace(SGD, batch=8, freeze=3, unfreeze_every=0.5),
     ),
 }
+if find_spec("peft"):
+    EQUIVALENT["adapters"] = (replace(LAYER_NORM, batch=4, lora=2), replace(LAYER_NORM, batch=8, lora=2))
 LARGE = replace(LAYER_NORM, model="convnext_atto", batch=4, epochs=4, rate=0.01)  # its gradients fill several buckets
 COMPRESSED = {method: replace(LARGE, compress=method) for method in ("none", "bf16", "powersgd")}
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from landscale.errors import LandscaleError
 from landscale.models.stages import check_layers, in_head, stages
+from landscale.training.adapters import MARK
 from landscale.training.recipe import Recipe
 
 _ROUNDING = 1e-6  # of a fraction of the training, times `epochs / unfreeze_every`
@@ -31,8 +32,9 @@ class Frozen:
         self.recipe = recipe
         self._stage: dict[str, int] = {}
         self.most = 0
-        if recipe.freeze == "all" and not recipe.unfreeze_every:  # no order is needed
-            self._stage = {name: 0 for name, _ in network.named_parameters() if not in_head(network, name)}
+        if recipe.lora or (recipe.freeze == "all" and not recipe.unfreeze_every):  # no order is needed
+            names = [name for name, _ in network.named_parameters() if MARK not in name]
+            self._stage = {name: 0 for name in names if not in_head(network, name)}
             self.most = 1
         elif recipe.freeze:
             check_layers(network, "--freeze", recipe.model)

@@ -47,6 +47,9 @@ class Recipe:
     unfreeze_every: float = 0.0
     """epochs after which the last stage that is still frozen is trained too, after as many again the one before it, and so on;
     with --epochs it is scaled like `warmup_epochs`. 0: the stages stay frozen to the end"""
+    lora: int = 0
+    """rank of low-rank adapters (Hu et al. 2022) that are trained instead of the weights of --init, in all dense layers and
+    ungrouped convolutions before the head; they are merged into the weights that are saved. 0: none. Needs landscale[lora]"""
     layer_decay: float = 1.0
     """factor by which the learning rate of a layer is lower than that of the next one, in 0.01…1; the head has the whole rate. 1:
     all layers have the same"""
@@ -301,8 +304,11 @@ def _check_schedule(recipe: Recipe) -> None:
 
 def _check_transfer(recipe: Recipe) -> None:
     """Refuse keys of initial weights that contradict each other or would have no effect."""
-    if recipe.freeze and recipe.init is None:
-        raise LandscaleError(f"--freeze {recipe.freeze}: needs --init, the weights to keep")
+    for key in ("freeze", "lora"):
+        if (value := getattr(recipe, key)) and recipe.init is None:
+            raise LandscaleError(f"--{key} {value}: needs --init, the weights to keep")
+    if recipe.freeze and recipe.lora:
+        raise LandscaleError("--lora with --freeze: adapters keep all weights of --init, so nothing is left to freeze")
     if recipe.unfreeze_every and not recipe.freeze:
         raise LandscaleError("--unfreeze-every: needs --freeze, the stages to unfreeze")
     if recipe.unfreeze_every >= recipe.epochs:

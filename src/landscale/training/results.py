@@ -16,6 +16,7 @@ from landscale.models.shared_tensors import with_shared
 from landscale.models.weights import save_weights
 from landscale.runtime.documents import read_json, write_json
 from landscale.store import PatchStore
+from landscale.training.adapters import merge_adapters
 from landscale.training.checkpoint import load_checkpoint
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
@@ -51,6 +52,8 @@ def write_results(
             network.load_state_dict(with_shared(network, load_checkpoint(run.best, device)[0]))
         except RuntimeError as error:
             raise BadInput(run.best, f"does not fit this training ({reason(error)})") from None
+    if recipe.lora:
+        merge_adapters(network)
     if store.has_split("val"):
         if description.multi_label:
             patches = labelled_patches(store, "val", description.classes)

@@ -21,6 +21,7 @@ from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import console
 from landscale.runtime.threads import cores_of_others, free_threads
 from landscale.store import PatchStore, open_store
+from landscale.training.adapters import add_adapters
 from landscale.training.build import build_classifier, check_smallest_step
 from landscale.training.recipe import RESUMABLE_CHANGES, Recipe, load_recipe
 from landscale.training.runs import Run
@@ -80,6 +81,8 @@ def _train(
     check_smallest_step(recipe, classifier, len(patches), ranks.world)
     resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint and `init` is ignored
     origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
+    if recipe.lora:
+        add_adapters(classifier, recipe.lora, recipe.seed)
     trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)
     if ranks.first:
         run.begin(recipe, store)  # after all checks, so that a failed check leaves no folder behind
