@@ -31,6 +31,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     store.patches("train")
     planes = store.planes_for(bands, recipe.upsample == "stored")
     units = {band: plane.unit for plane in planes for band in plane.bands if band in bands}
+    stretches = {band: p.stretch for p in planes for band in p.bands if band in bands and p.stretch is not None}
     if recipe.scale != "linear" and (small := [band for band, unit in units.items() if unit == "reflectance"]):
         raise LandscaleError(
             f"--scale {recipe.scale}: {store.path} holds reflectance in {small[0]}, expected digital numbers; use --scale linear"
@@ -60,6 +61,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         head_options=recipe.head_options,
         views=recipe.views,
         units=units,
+        stretches=stretches,
         level=store.layout.level if any(BANDS[band].wavelength for band in bands) else "not applicable",
     )
     torch.manual_seed(recipe.seed)
