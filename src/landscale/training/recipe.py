@@ -6,7 +6,7 @@ The docstring of each key is its help text (`landscale train --keys`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -29,7 +29,8 @@ class Recipe:
     name: str = "custom"
     """name of the recipe, after its paper"""
     model: str = "resnet50"
-    """name of a model: one listed by `landscale models`, or any of timm"""
+    """name of a model: one listed by `landscale models`, or any of timm; encoder: the network of --init with its options and
+    head, which is what --init without --model means"""
     options: dict[str, Any] = field(default_factory=dict)
     """keyword arguments of the model; if --model replaces the recipe's model, only drop_rate is kept"""
     head: Literal["linear", "ml_decoder", "query"] = "linear"
@@ -39,8 +40,9 @@ class Recipe:
     """options of the head: layers, width, heads, drop_rate of ml_decoder and query, groups of ml_decoder; if --head replaces
     the recipe's head, none is kept"""
     init: str | None = None
-    """initial weights: `imagenet` (timm's for this model), a safetensors file, a run, a folder of weights, or a name on the
-    Hugging Face hub (`owner/name`); they are adapted to other bands and classes. None: random weights from the seed"""
+    """initial weights: `imagenet` (timm's for this model), a safetensors file, a run, a folder of weights, a name on the Hugging
+    Face hub (`owner/name`), or another name of an encoder; they are adapted to other bands and classes, and bands that they know
+    are normalised as in their training. None: random weights from the seed"""
     freeze: int | Literal["all"] = 0
     """number of stages of the network, counted from its input (the stem is the first), that keep the weights of --init: without
     gradient, and with fixed statistics of batch norms; all: everything but the head"""
@@ -206,7 +208,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         settings = p.parse_args([_underscored(word) for word in overrides], namespace=settings)
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(_first_line(error)) from None
-    recipe = Recipe(**settings.as_dict())
+    recipe = _with_encoder(Recipe(**settings.as_dict()), content, {flag.replace("-", "_") for flag in flags})
     _check_finite(recipe)
     if recipe.model != content.get("model", recipe.model) and "options" not in flags:
         # The recipe's options are those of its own model; only drop_rate is an option of every network.
@@ -220,6 +222,30 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     _check_transfer(recipe)
     _check_loss(recipe)
     return recipe
+
+
+# Keys that come with the network of `init`, unless they are given beside it.
+_OF_NETWORK = ("options", "head", "head_options", "side", "upsample", "scale")
+
+
+def _with_encoder(recipe: Recipe, content: Mapping[str, Any], flags: set[str]) -> Recipe:
+    """The recipe with the network of `init`, if it says which that is and no other is given beside it.
+
+    Args:
+        recipe: of the file and the flags.
+        content: of the file. Its network and input do not belong to an `init` that is a flag.
+        flags: keys that are flags.
+    """
+    given = flags | (content.keys() if "init" not in flags else set())
+    if recipe.init is None or "model" in given:
+        return recipe
+    from landscale.models.pretrained_files import ENCODER, names_network  # imports torch
+
+    if not names_network(recipe.init):
+        return recipe
+    default = Recipe()
+    left = {key: getattr(default, key) for key in _OF_NETWORK if key not in given}
+    return replace(recipe, model=ENCODER, **left)
 
 
 def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recipe:
