@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from landscale.errors import BadInput, LandscaleError, reason
-from landscale.runtime.documents import read_json
+from landscale.models.classifier import Description
+from landscale.models.encoders import find_encoder
+from landscale.runtime.documents import read_json, typed
 from landscale.runtime.sealed_config import is_sealed, read_sealed_config, tensors_digest
 
-IMAGENET = "imagenet"
+IMAGENET, ENCODER = "imagenet", "encoder"
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 _CONVERT = (
     "pickled weights can run any code and are never read; where you trust them, convert them: python -c"
@@ -41,6 +43,37 @@ class Pretrained:
         """Whether landscale wrote them, so that the names of their bands and classes are known."""
         return "landscale_format" in self.config
 
+    @property
+    def model(self) -> str | None:
+        """The name of their network; None if it is not recorded."""
+        name = self.config.get("model" if self.is_landscale else "architecture")
+        return None if name is None else str(name)
+
+    def description(self) -> Description | None:
+        """The description of the classifier that they are from; None if landscale did not write them.
+
+        Raises:
+            BadInput: `config.json` is not such a description.
+        """
+        if not self.is_landscale:
+            return None
+        known = {key: self.config[key] for key in Description.__dataclass_fields__.keys() & self.config.keys()}
+        try:
+            found = typed(Path(self.name), known, Description, "a description of landscale weights")
+            found.check()
+        except BadInput:
+            raise
+        except LandscaleError as error:
+            raise BadInput(self.name, f"its config.json is not a description of landscale weights: {error}") from None
+        return found
+
+
+def names_network(init: str) -> bool:
+    """Whether weights of this name say which network they are of: all but `imagenet` and single files."""
+    path = Path(init)
+    single = path.suffix in (*_PICKLED, ".safetensors") and not path.is_dir()
+    return init != IMAGENET and not (single and not path.with_name("config.json").is_file())
+
 
 def find_pretrained(init: str, model: str) -> Pretrained:
     """Find and read weights for the network `model`.
@@ -48,7 +81,9 @@ def find_pretrained(init: str, model: str) -> Pretrained:
     Args:
         init: `imagenet`: timm's weights of this network. A path: a safetensors file, a run, or a folder of `config.json` and
             `model.safetensors`, landscale's or timm's. A name on the hub: `hf-hub:owner/name` or `owner/name`, with
-            an optional `@revision`. The variables HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are respected.
+            an optional `@revision`. The variables HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are respected. Or any other name that
+            `encoders.find_encoder` takes.
+        model: name of the network; `ENCODER`: that of the weights, whichever it is.
 
     Raises:
         LandscaleError: the weights do not exist, cannot be downloaded, are damaged or pickled, or are those of another network.
@@ -60,9 +95,14 @@ def find_pretrained(init: str, model: str) -> Pretrained:
     on_hub = _ON_HUB.fullmatch(init)
     if on_hub and not path.exists() and path.suffix not in (*_PICKLED, ".safetensors"):
         repository, revision = on_hub.groups()
-        config = _read_config(_download(repository, "config.json", revision))
+        described = _download(repository, "config.json", revision)
+        if not _is_known(described):
+            return _read_encoder(init, model)
+        config = _read_config(described)
         return _read(_download(repository, "model.safetensors", revision), init, config, model)
     if not path.exists():
+        if ":" in init:
+            return _read_encoder(init, model)
         raise BadInput(init, "is neither a file nor a folder, nor a name on the hub (owner/name)")
     if path.is_dir() or (path.name == "model.safetensors" and path.with_name("config.json").is_file()):
         folder = _weights_folder(path if path.is_dir() else path.parent)
@@ -96,6 +136,17 @@ def _weights_folder(path: Path) -> Path:
     raise BadInput(path, f"holds no weights: expected config.json and model.safetensors, or a finished run{begun}")
 
 
+def _read_encoder(name: str, model: str) -> Pretrained:
+    folder = find_encoder(name)
+    return _read(folder / "model.safetensors", name, _read_config(folder / "config.json"), model)
+
+
+def _is_known(path: Path) -> bool:
+    """Whether a `config.json` describes weights of landscale or of timm."""
+    content = read_json(path)
+    return isinstance(content, dict) and bool({"landscale_format", "landscale", "architecture"} & content.keys())
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or not (is_sealed(content) or "architecture" in content):
@@ -104,8 +155,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read(file: Path, name: str, config: Mapping[str, Any], model: str) -> Pretrained:
-    holds = config.get("model" if "landscale_format" in config else "architecture")
-    if config and str(holds).partition(".")[0] != model.partition(".")[0]:  # timm's names may end in a tag, after a dot
+    holds = str(config.get("model" if "landscale_format" in config else "architecture"))
+    # timm's names may end in a tag, after a dot
+    if config and model not in (ENCODER, holds) and holds.partition(".")[0] != model.partition(".")[0]:
         raise BadInput(name, f"holds weights of model '{holds}', not of '{model}'")
     try:
         with file.open("rb") as content:

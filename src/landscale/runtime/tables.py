@@ -22,7 +22,8 @@ def show_store(summary: dict[str, Any]) -> None:
     _console.print(f"{summary['path']}{synthetic}: {summary['patches']:,} patches ({splits}{skipped})")
     _console.print(f"  {labels}, {len(summary['classes'])} classes of {summary['nomenclature']}")
     for key, shape in summary["planes"].items():
-        _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}, unit: {summary['units'][key]}")
+        stretch = f" (255 is digital number {summary['stretches'][key]:g})" if key in summary["stretches"] else ""
+        _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}, unit: {summary['units'][key]}{stretch}")
     _console.print(f"  level: {summary['level']}")
     table = Table("band", "mean", "std", title="train split", title_justify="left")
     for band in summary["bands"]:
