@@ -28,6 +28,7 @@ pytest_plugins = [
     "landscapes",
     "learned",
     "lmdbs",
+    "local_hub",
     "published",
     "sharpening",
     "streamed",

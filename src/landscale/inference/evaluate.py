@@ -26,6 +26,7 @@ def evaluate(
     batch: int = 64,
     *,
     show: bool = True,
+    notes: bool = True,
 ) -> Scores:
     """The scores of a split at the classifier's thresholds and at 0.5. Labels are matched by class name.
 
@@ -38,6 +39,7 @@ def evaluate(
         ranks: the processes that share the work; each of them calls this function and gets all scores.
         batch: patches per batch.
         show: whether to show a progress bar.
+        notes: whether to print lines about units that are converted, and about another processing level.
 
     Raises:
         LandscaleError: the weights have no classes.
@@ -58,7 +60,7 @@ def evaluate(
     targets = targets_by_name(opened, d.classes)[patches]
     ranks = ranks or Ranks()
     compared = compare_units(d, store_source(opened, d.bands, patches, stored=d.stored))
-    if ranks.first:
+    if ranks.first and notes:
         print_notes(compared.notes)
     probabilities = infer(classifier, opened, patches, ranks, batch, show=show, factors=compared.factors)
     thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))

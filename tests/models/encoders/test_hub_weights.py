@@ -23,7 +23,6 @@ from landscale.errors import LandscaleError
 from landscale.models.classifier import Classifier, Description
 from landscale.models.encoders import bundled, find_encoder, load_encoder
 from landscale.models.input_units import compare_units, store_source
-from landscale.models.pretrained import begin_from
 from landscale.models.weights import check_weights, read_config, save_weights
 from landscale.store import Plane
 from landscale.testing import make_store
@@ -106,7 +105,7 @@ def test_a_reben_classifier_is_fetched_once_evaluated_and_shown(hub: Hub, tmp_pa
     assert scores["patches"] == 3
     assert hub.fetched.count("model.safetensors") == 1
     about = read_config(find_encoder(name))["provenance"]
-    assert (about["encoder"], about["licence"], about["revision"]) == (name, "MIT", COMMIT)
+    assert (about["encoder"], about["licence"], about["revision"]) == (name, "mit", COMMIT)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +198,21 @@ def test_timms_weights_see_reflectance_as_a_photograph(hub: Hub, tmp_path: Path)
         find_encoder("timm:resnet181")
 
 
-def test_a_training_begins_from_weights_by_name(hub: Hub) -> None:
+def test_a_training_begins_from_weights_by_name(hub: Hub, tmp_path: Path, cli: Cli) -> None:
+    """It takes their network, normalisation and unit, and digital numbers are converted into that."""
     state = add_timm(hub)
     bands = ("B02", "B03", "B04")
-    statistics = dict.fromkeys(bands, (1000.0, 300.0))
-    model = Classifier(Description("resnet18", bands, ("a", "b"), "custom", True, statistics, 32, 240))
-    record = begin_from(model, "timm:resnet18")
-    assert torch.equal(model.network.conv1.weight, state["conv1.weight"][:, [2, 1, 0]])
-    assert record["provenance"]["encoder"] == "timm:resnet18"
+    plane = Plane("data_10m", bands, 8, 10, unit="digital number")
+    store = make_store(tmp_path / "s.h5", planes=(plane,), splits={"train": 4, "val": 2}, level="L2A")
+    settings = ("--bands", "rgb", "--side", "32", "--epochs", "1", "--batch", "2", "--rate", "0", "--weight-decay", "0")
+    trained = cli("train", "--store", store.path, "--run", tmp_path / "run", "--init", "timm:resnet18", *settings)
+    assert trained.code == 0, trained.lines
+    model = load_encoder(tmp_path / "run")
+    d = model.description
+    assert (d.model, d.units["B04"], d.stretches["B04"]) == ("resnet18", "8-bit", 3000)
+    assert torch.equal(model.network.conv1.weight, state["conv1.weight"])
+    about = read_config(tmp_path / "run")["provenance"]["init"]["provenance"]
+    assert about["encoder"] == "timm:resnet18"
 
 
 def test_bundled_weights_are_listed_and_taken_by_name(
@@ -258,7 +264,7 @@ def test_the_list_needs_no_torch() -> None:
 def test_all_trained_networks_are_listed(cli: Cli) -> None:
     rows = {row["name"]: row for row in cli("models", "--encoders", "--json").json}
     row = rows["torchgeo:ResNet50_Weights.SENTINEL2_ALL_MOCO"]
-    assert (row["model"], len(row["bands"]), row["licence"]) == ("resnet50", 13, "CC-BY-4.0")
+    assert (row["model"], len(row["bands"]), row["licence"]) == ("resnet50", 13, "cc-by-4.0")
     assert row["citation"] == "https://arxiv.org/abs/2211.07044"
     assert len(rows[f"hf-hub:{REBEN}/resnet50-s2-v0.2.0"]["classes"]) == 19
     shown = cli("models", "SOFTCON", "--encoders").out

@@ -109,7 +109,7 @@ def test_weights_are_fetched_and_converted_once(
     assert len(server.received()) == requests
     about = read_config(folder)["provenance"]
     assert about["encoder"] == MOCO
-    assert about["licence"] == "CC-BY-4.0"
+    assert about["licence"] == "cc-by-4.0"
     assert about["digest"] == hashlib.sha256(server.content).hexdigest()
     assert about["citation"].endswith("2211.07044")
     assert [path.name for path in (own_cache / "downloads").iterdir()] == []

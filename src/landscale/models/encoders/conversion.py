@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from landscale.errors import BadInput
 from landscale.models.classifier import Classifier, Description
-from landscale.models.encoders.entry import Entry, Inputs
+from landscale.models.encoders.entry import NOT_STATED, Entry, Inputs
 from landscale.models.encoders.torchvision_swin import is_torchvision_swin, timm_names
 from landscale.models.weights import check_finite, save_weights
 
@@ -56,7 +56,8 @@ def save_converted(
     load_tensors(classifier.network, tensors, path, entry.model, headless=not entry.classes)
     about = {key: getattr(entry, key) for key in ("licence", "citation", "source", "url")}
     provenance = {"encoder": entry.name, **about, "digest": digest, **more}
-    save_weights(folder, classifier, provenance)
+    licence = entry.licence if entry.licence != NOT_STATED else None
+    save_weights(folder, classifier, provenance, licence=licence)
 
 
 def load_tensors(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from landscale.vocabulary.units import Level, Unit
 
+NOT_STATED = "not stated"
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -31,7 +33,7 @@ class Entry:
         name: by which commands take it, such as `torchgeo:ResNet50_Weights.SENTINEL2_ALL_MOCO`.
         model: the network, in timm's words.
         inputs: the pixels that it takes.
-        licence: of the weights, or of the project if it states none for them; `not stated` if we found none.
+        licence: of the weights, or of the project if it states none for them, as the Hugging Face hub names it; or `NOT_STATED`.
         citation: address of the paper.
         source: address of the project.
         url: address of the file of weights.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from landscale.models.encoders import bundled, reben, torchgeo
+from landscale.models.encoders.entry import NOT_STATED
 from landscale.runtime.sealed_config import read_sealed_config
 
 Row = dict[str, Any]
@@ -23,7 +24,7 @@ def bundled_rows() -> list[Row]:
         config = read_sealed_config(bundled.find(name) / "config.json", "a description of landscale weights")
         about = config.get("provenance", {})
         row = {key: config[key] for key in ("model", "bands", "units", "level", "classes")}
-        licence = config.get("licence") or about.get("licence", "not stated")
+        licence = config.get("licence") or NOT_STATED
         more = {"licence": licence, "citation": about.get("citation", ""), "source": about.get("source", "landscale")}
         rows.append({"name": name, **row, **more, "by_name": True})
     return rows

@@ -71,7 +71,7 @@ def find(name: str) -> Entry | None:
             ground=1200,
             upsample="nearest",
         ),
-        licence="MIT",
+        licence="mit",
         citation="https://arxiv.org/abs/2407.03653",
         source=f"https://huggingface.co/{name.removeprefix('hf-hub:')}",
         url=f"https://huggingface.co/{name.removeprefix('hf-hub:')}/resolve/main/model.safetensors",

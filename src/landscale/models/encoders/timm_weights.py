@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from landscale.errors import BadInput, reason
 from landscale.models.encoders.conversion import save_converted
-from landscale.models.encoders.entry import Entry, Inputs
+from landscale.models.encoders.entry import NOT_STATED, Entry, Inputs
 from landscale.models.encoders.hub import hub_file
 from landscale.models.encoders.pickled import sha256_of
 from landscale.models.registry import zoo
@@ -51,7 +51,7 @@ def find(name: str) -> Entry:
             upsample=cfg.interpolation if cfg.interpolation in _UPSAMPLING else "bilinear",
             stretches=dict.fromkeys(_RGB, STRETCH),
         ),
-        licence=cfg.license or "not stated",
+        licence=cfg.license or NOT_STATED,
         citation=f"https://arxiv.org/abs/{_first(cfg.paper_ids)}" if cfg.paper_ids else str(cfg.origin_url or ""),
         source=f"https://huggingface.co/{cfg.hf_hub_id}",
         url=f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{_file(cfg)}",

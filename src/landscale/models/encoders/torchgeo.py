@@ -20,7 +20,7 @@ from typing import TypedDict
 
 import msgspec
 
-from landscale.models.encoders.entry import Entry, Inputs
+from landscale.models.encoders.entry import NOT_STATED, Entry, Inputs
 from landscale.vocabulary.units import Level, Unit
 
 KIND = "torchgeo"
@@ -37,13 +37,13 @@ _IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
 _TRUE_COLOUR = 3558  # digital number of 255 in ESA's true-colour pictures of level 1C
 _SECO = {"B04": (0.0, 129.0), "B03": (2.0, 103.0), "B02": (3.0, 88.0)}  # of 255, where 255 is reflectance 1
 _LICENCES = {
-    "ServiceNow/seasonal-contrast": "Apache-2.0",
-    "allenai/satlas": "ODC-BY-1.0",
-    "allenai/satlaspretrain_models": "ODC-BY-1.0",
-    "DarthReca/closp": "Apache-2.0",
-    "zhu-xlab/DeCUR": "Apache-2.0",
-    "zhu-xlab/FGMAE": "Apache-2.0",
-    "zhu-xlab/SSL4EO-S12": "CC-BY-4.0",
+    "ServiceNow/seasonal-contrast": "apache-2.0",
+    "allenai/satlas": "odc-by",
+    "allenai/satlaspretrain_models": "odc-by",
+    "DarthReca/closp": "apache-2.0",
+    "zhu-xlab/DeCUR": "apache-2.0",
+    "zhu-xlab/FGMAE": "apache-2.0",
+    "zhu-xlab/SSL4EO-S12": "cc-by-4.0",
 }
 
 
@@ -117,7 +117,7 @@ def _entry(row: _Row) -> Entry:
         name=f"{KIND}:{row['name']}",
         model=row["model"],
         inputs=_INPUTS[row["inputs"]],
-        licence=_LICENCES.get(row["project"], "not stated"),
+        licence=_LICENCES.get(row["project"], NOT_STATED),
         citation=f"https://arxiv.org/abs/{row['paper']}",
         source=f"https://github.com/{row['project']}",
         url=f"https://huggingface.co/{row['repository']}/resolve/{row['revision']}/{row['file']}",
