@@ -33,14 +33,29 @@ class _Steps(TypedDict):
     planned: int
 
 
+class _Scores(TypedDict, total=False):
+    """The fields of scores that are used; they may have others."""
+
+    split: str
+    patches: int
+    micro_f1: float | None
+    macro_f1: float | None
+    micro_ap: float | None
+    macro_ap: float | None
+    accuracy: float | None
+    extra: dict[str, float]
+    counts: list[Any]
+    classes_with_support: int
+
+
 class _Provenance(TypedDict, total=False):
     """The fields of `provenance` that are used; it may have others.
 
     scores: of the val split. test_scores: of the test split. splits: number of patches of each split of the training's store.
     """
 
-    scores: dict[str, Any]
-    test_scores: dict[str, Any]
+    scores: _Scores
+    test_scores: _Scores
     splits: dict[str, int]
     steps: _Steps | None
 
