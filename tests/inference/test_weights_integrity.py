@@ -110,6 +110,8 @@ def test_weights_of_older_formats_open(copy, write):
         {"multi_label": False},
         {"views": 3},
         {"views": True},
+        {"licence": 3},
+        {"exported": "yes"},
         {"temperature": 0},
         {"temperature": "1"},
         {"temperature": 1e999},

@@ -60,6 +60,11 @@ class _Provenance(TypedDict, total=False):
     steps: _Steps | None
 
 
+class _Publication(TypedDict, total=False):
+    licence: str | None
+    exported: bool
+
+
 def save_weights(
     folder: Path,
     classifier: Classifier,
@@ -134,6 +139,7 @@ def _with_units(config: dict[str, Any], description: Description) -> dict[str, A
 def _description(file: Path, config: Mapping[str, Any]) -> Description:
     """The description in the content of a `config.json`, once types, ranges and sizes are right."""
     typed(file, config.get("provenance", {}), _Provenance, _EXPECTED)
+    typed(file, config, _Publication, _EXPECTED)
     known = {key: config[key] for key in Description.__dataclass_fields__.keys() & config.keys()}
     description = typed(file, known, Description, _EXPECTED)
     try:
