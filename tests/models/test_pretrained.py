@@ -31,6 +31,7 @@ from landscale.models.pretrained_files import find_pretrained
 from landscale.models.weights import load_model, save_weights
 from landscale.testing import CLASSES, make_store, rgbn_plane
 from landscale.vocabulary.bands import BAND_SETS, BANDS
+from weights_folders import entries
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -551,7 +552,7 @@ def test_training_starts_from_a_file_records_it_and_resumes_without_it(cli, tmp_
     result = cli(*args)
     assert result.code == 0, result.lines
     assert "first convolution: B02 from blue; B03 from green; B04, B08 from red" in result.lines
-    config = json.loads((tmp_path / "run" / "weights" / "config.json").read_text())
+    config = entries(tmp_path / "run" / "weights")
     assert config["provenance"]["init"]["digest"] == hashlib.sha256(rgb.read_bytes()).hexdigest()
     adapted = load_model(tmp_path / "run").network.state_dict()
     assert torch.equal(adapted["layer1.0.conv1.weight"], load_file(file)["layer1.0.conv1.weight"])
@@ -561,7 +562,7 @@ def test_training_starts_from_a_file_records_it_and_resumes_without_it(cli, tmp_
     resumed = cli(*args)
     assert resumed.code == 0, resumed.lines
     assert not any("first convolution" in line for line in resumed.lines)
-    config = json.loads((tmp_path / "run" / "weights" / "config.json").read_text())
+    config = entries(tmp_path / "run" / "weights")
     assert config["provenance"]["init"]["init"] == str(file)
     other = cli(*args[:-1], "imagenet")
     assert other.code == 2

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
-from landscale.errors import LandscaleError
+from landscale.errors import LandscaleError, printable
 
 STARTED = time.monotonic()
 
@@ -36,7 +36,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"landscale: {message}; see {self.prog} --help\n")
+        self.exit(2, f"landscale: {printable(message)}; see {self.prog} --help\n")
 
 
 class AddCommand(Protocol):

@@ -33,11 +33,11 @@ def _show_contents(options: argparse.Namespace) -> int:
         return print_result(options, scene, lambda: show_scene(scene))
     if weights:
         from landscale.models.weights import check_weights, find_weights
-        from landscale.runtime.documents import read_json_object
+        from landscale.runtime.sealed_config import read_sealed_config
         from landscale.superres.weights import KIND, load_networks
 
         folder = find_weights(path)
-        if read_json_object(folder / "config.json", "a description of landscale weights").get("kind") == KIND:
+        if read_sealed_config(folder / "config.json", "a description of landscale weights").get("kind") == KIND:
             networks = load_networks(folder)[1]
             return print_result(options, networks, lambda: show_networks(networks))
         config = {"kind": "weights", **check_weights(folder)}

@@ -18,7 +18,7 @@ from landscale.errors import BadInput, LandscaleError, reason
 from landscale.models.classifier import Description
 from landscale.models.encoders import find_encoder
 from landscale.runtime.documents import read_json, typed
-from landscale.runtime.sealed_config import check_seal
+from landscale.runtime.sealed_config import is_sealed, read_sealed_config, tensors_digest
 
 IMAGENET, ENCODER = "imagenet", "encoder"
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
@@ -149,11 +149,9 @@ def _is_known(path: Path) -> bool:
 
 def _read_config(path: Path) -> dict[str, Any]:
     content = read_json(path)
-    if not isinstance(content, dict) or not ("landscale_format" in content or "architecture" in content):
+    if not isinstance(content, dict) or not (is_sealed(content) or "architecture" in content):
         raise BadInput(path, "describes neither weights of landscale nor of timm")
-    if "landscale_format" in content:
-        check_seal(path, content)
-    return content
+    return read_sealed_config(path, "a description of landscale weights") if is_sealed(content) else content
 
 
 def _read(file: Path, name: str, config: Mapping[str, Any], model: str) -> Pretrained:
@@ -172,7 +170,7 @@ def _read(file: Path, name: str, config: Mapping[str, Any], model: str) -> Pretr
 
 def _check(file: Path, digest: str, config: Mapping[str, Any]) -> None:
     """Compare digests: landscale's are in `config.json`, the hub's cache names the target of a link by its digest."""
-    if "landscale_format" in config and config.get("digest") != digest:
+    if "landscale_format" in config and tensors_digest(config) != digest:
         raise BadInput(file, "is damaged: its digest is not the one in config.json")
     linked = file.readlink().name if file.is_symlink() else ""
     if re.fullmatch(r"[0-9a-f]{64}", linked) and linked != digest:

@@ -64,7 +64,8 @@ COLUMNS = ("name", "split", "state", "tile", "crs", "origin", "date", "country",
 SUPER = "data_super"  # key of the plane with all bands at 10 m, which a store may have besides the native planes
 _GSD_IN_KEY = re.compile(r"data_(\d+)m")
 
-Name = Annotated[str, Meta(min_length=1, max_length=20_000)]  # of a band or class
+# Of a band or class. Without control characters, with which a name could change a terminal.
+Name = Annotated[str, Meta(min_length=1, max_length=20_000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 
 
 @dataclass(frozen=True)

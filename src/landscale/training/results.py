@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 
@@ -69,7 +69,8 @@ def write_results(
     if ranks.first:
         provenance = store.attributes["provenance"]
         figures = scores.to_json() if scores else {}
-        about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures, "steps": steps}
+        about = {"recipe": recipe.name, "seed": recipe.seed, "settings": asdict(recipe), "store": provenance}
+        about |= {"splits": store.split_sizes(), "scores": figures, "steps": steps}
         if (run.folder / "init.json").exists():
             about["init"] = read_json(run.folder / "init.json")
         save_weights(run.weights, trained, about | {"synthetic": bool(provenance.get("synthetic"))})
