@@ -107,7 +107,7 @@ def probe(
     _begin(folder, about)
     with named_lock(folder / ".lock", folder, "is being probed"):
         write_json(folder / _ABOUT, about)
-        whole = frozenset(a for a in amounts if len(a.draw(data.targets("train"), 0)) == len(data.rows("train")))
+        whole = frozenset(amount for amount in amounts if amount.is_whole(data.targets("train")))
         cells = planned_cells(tuple(protocols), amounts, seeds, whole)
         results: dict[Cell, CellResult] = {}
         for number, cell in enumerate(cells, 1):
