@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from landscale.distributed import local_device
-from landscale.errors import BadInput, Diverged
+from landscale.errors import BadInput, BadStore, Diverged
 from landscale.inference.embed import embed, embedded_rows
 from landscale.inference.features_file import read_features
 from landscale.loading import labelled_patches, targets_by_name
@@ -101,6 +101,8 @@ def probe(
     digest = classifier.digest()
     folder = Path("probes") / f"{opened.path.stem}-{digest[:12]}" if out is None else Path(out)
     data = ProbeData(opened, _classes(opened, recipe), folder)
+    if not data.classes:
+        raise BadStore(opened.path, "has no classes, which a probe learns; use a store with labels")
     for split in SPLITS if "linear" in protocols else ("train", "test"):
         data.rows(split)  # a missing split is found before the features are computed
     about = {"weights": digest, "store": opened.fingerprint(), "classes": list(data.classes)}
