@@ -92,7 +92,7 @@ def probe(
         UnknownName: no such protocol or encoder.
     """
     opened = open_store(store) if isinstance(store, str | Path) else store
-    amounts = (*(Amount(fraction=f) for f in fractions), *(Amount(shots=k) for k in shots)) or (Amount(fraction=1.0),)
+    amounts = (*(Amount(shots=k) for k in shots), *(Amount(fraction=f) for f in fractions)) or (Amount(fraction=1.0),)
     # The number of seeds and the protocols are checked before the weights are read.
     planned_cells(tuple(protocols), amounts, seeds, frozenset())
     weights = find_encoder(model)
