@@ -111,4 +111,4 @@ def _is_export(folder: Path, names: set[str]) -> bool:
         config = read_config(folder) if CONFIG in names else {}
     except LandscaleError:
         return False
-    return config.get("exported") is True and names == {CONFIG, *config["files"]}
+    return config.get("exported") is True and names == {CONFIG, *config.get("files", {})}
