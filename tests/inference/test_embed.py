@@ -185,16 +185,21 @@ def test_corners_in_degrees_feet_and_across_the_180th_meridian(tmp_path: Path):
         "EPSG:999999": (0.0, 0.0),  # no such system
         "": (0.0, 0.0),
     }
-    write(tmp_path / "s.h5", n=6)
+    far = [(500_000.0, 5_000_000.0), (3e7, 5_000_000.0)]  # the second one is outside the projection
+    write(tmp_path / "s.h5", n=8)
     from landscale.store import open_store
 
     store = open_store(tmp_path / "s.h5")
-    columns = {"crs": np.array([*places, "EPSG:32633"]), "origin": np.array([*places.values(), (np.nan, np.nan)])}
+    columns = {
+        "crs": np.array([*places, *["EPSG:32633"] * 3]),
+        "origin": np.array([*places.values(), (np.nan, np.nan), *far]),
+    }
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(type(store), "column", lambda self, key: columns[key])
         patched.setattr(type(store.layout), "ground", 1200)
-        corners = footprint_corners(store, np.arange(6))
-    assert np.isnan(corners[3:]).all()
+        corners = footprint_corners(store, np.arange(8))
+    assert np.isnan(corners[[3, 4, 5, 7]]).all()
+    np.testing.assert_allclose(corners[6, 0], (15, 45.15), atol=0.01)
     degree, feet, edge = corners[:3]
     np.testing.assert_allclose(np.ptp(degree, axis=0), 1200 / 111_319.49, rtol=1e-6)
     np.testing.assert_allclose(degree[0], (10, 50), atol=1e-12)
