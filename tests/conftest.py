@@ -24,6 +24,7 @@ from landscale.cli import main
 pytest_plugins = [
     "surveys",
     "badserver",
+    "hub",
     "landscapes",
     "learned",
     "lmdbs",

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from landscale.inference.evaluate import evaluate
     from landscale.inference.predict import predict
     from landscale.inference.scores import Scores
+    from landscale.models.encoders import load_encoder as load_model
     from landscale.models.registry import create_model, list_models
-    from landscale.models.weights import load_model
     from landscale.preparation import prepare
     from landscale.probing import probe
     from landscale.store import open_store
@@ -68,7 +68,7 @@ _MODULES = {
     "evaluate": "landscale.inference.evaluate",
     "export_model": "landscale.export.weights",
     "list_models": "landscale.models.registry",
-    "load_model": "landscale.models.weights",
+    "load_model": "landscale.models.encoders:load_encoder",
     "open_store": "landscale.store",
     "predict": "landscale.inference.predict",
     "prepare": "landscale.preparation",
@@ -82,7 +82,8 @@ register_when_timm_is_imported()
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'landscale' has no attribute '{name}'")
-    return getattr(import_module(_MODULES[name]), name)
+    module, _, called_there = _MODULES[name].partition(":")
+    return getattr(import_module(module), called_there or name)
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -10,6 +11,7 @@ import torch
 
 import landscale
 from conftest import Cli, command, outcome
+from landscale.export.publish import publish_weights
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import load_model, save_weights
 from local_hub import LocalHub
@@ -55,6 +57,18 @@ def test_a_published_folder_is_downloaded_and_loaded_as_it_was(
     for how in ({}, {"local_dir": tmp_path / "local"}):
         downloaded = huggingface_hub.snapshot_download("me/model", revision=number, **how)
         assert load_model(downloaded).digest() == classifier.digest()
+
+
+def test_timm_loads_a_published_network_by_its_name(local_hub: LocalHub, tmp_path: Path) -> None:
+    import timm
+
+    options = {"embed_dim": 12, "num_heads": 1, "depth": 1}
+    d = replace(DESCRIPTION, model="vit_small_patch8_224", options=options, side=32, ground=320)
+    ours = Classifier(d).eval()
+    done = publish_weights(landscale.export_model(ours, tmp_path / "w"), "me/vit")
+    network = timm.create_model(done.name, pretrained=True).eval()
+    values = torch.randn(1, 2, 32, 32)
+    torch.testing.assert_close(network(values), ours.network(values))
 
 
 def test_a_second_publication_removes_files_of_the_first(

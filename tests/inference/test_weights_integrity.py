@@ -110,6 +110,11 @@ def test_weights_of_older_formats_open(copy, write):
         {"multi_label": False},
         {"views": 3},
         {"views": True},
+        {"licence": 3},
+        {"exported": "yes"},
+        {"temperature": 0},
+        {"temperature": "1"},
+        {"temperature": 1e999},
         {"upsample": "magic"},
         {"scale": 5},
         {"options": {"checkpoint_path": "evil.pth"}},
@@ -263,7 +268,21 @@ def test_a_map_may_lie_in_a_run_but_not_in_its_weights(copy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "provenance", [[1], True, 7, "text", {"scores": []}, {"steps": 3}, {"steps": {"trained": "x"}}]
+    "provenance",
+    [
+        [1],
+        True,
+        7,
+        "text",
+        {"scores": []},
+        {"steps": 3},
+        {"steps": {"trained": "x"}},
+        {"splits": {"train": "many"}},
+        {"test_scores": 1},
+        {"scores": {"micro_f1": "x"}},
+        {"scores": {"extra": {"kappa": []}}},
+        {"scores": {"counts": 3, "classes_with_support": 1}},
+    ],
 )
 def test_provenance_of_another_type_is_refused(copy: Path, provenance: object) -> None:
     write_format_1(copy, provenance=provenance)

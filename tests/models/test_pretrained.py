@@ -7,13 +7,10 @@ import json
 import os
 import pickle
 import socketserver
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
-import huggingface_hub.utils._http as hub_http
 import pytest
 import timm
 import torch
@@ -36,7 +33,6 @@ from weights_folders import entries
 pytestmark = pytest.mark.usefixtures("seeded")
 
 S2 = BAND_SETS["s2-12"].names
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def begin_from(model, init):
@@ -365,8 +361,28 @@ def test_a_pickle_file_is_refused_without_unpickling(name, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(pickle.dumps(FolderMaker()))
     line = loading_error(name)
-    assert ("convert" in line) == (not name.endswith(".safetensors"))
+    assert ("can run any code; not read" in line) == (not name.endswith(".safetensors"))
     assert not Path("unpickled").exists()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_pickled_file_that_the_user_names_becomes_safetensors(tmp_path, rgb, monkeypatch, nested):
+    monkeypatch.setenv("LANDSCALE_CACHE", str(tmp_path / "cache"))
+    state = load_file(rgb)
+    torch.save({"state_dict": state, "epoch": 3} if nested else state, tmp_path / "w.pth")
+    model, other = classifier(), classifier()
+    begin_from(model, str(tmp_path / "w.pth"))
+    begin_from(other, str(rgb))
+    assert all(torch.equal(v, other.network.state_dict()[k]) for k, v in model.network.state_dict().items())
+    (converted,) = (tmp_path / "cache" / "files").iterdir()
+    assert load_file(converted).keys() == state.keys()
+
+
+def test_a_file_without_tensors_is_refused(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    assert "holds no tensors by name" in loading_error(tmp_path / "w.pth")
+    (tmp_path / "w.pt").write_bytes(b"not a pickle")
+    assert loading_error(tmp_path / "w.pt")
 
 
 def test_incomplete_missing_and_damaged_files_are_refused(tmp_path, rgb):
@@ -387,82 +403,10 @@ def test_incomplete_missing_and_damaged_files_are_refused(tmp_path, rgb):
 def test_networks_without_imagenet_weights_are_refused():
     assert "no such weights of model 'wide_resnet'" in loading_error("imagenet", classifier("wide_resnet"))
     assert "gcvit_xxtiny_224_nvidia" in (line := loading_error("imagenet", classifier("gcvit_xxtiny", side=224)))
-    assert "convert" in line
+    assert "not fetched by name" in line
 
 
 # ---- the hub
-
-
-class Hub(ThreadingHTTPServer):
-    """A local server with the interface of the Hugging Face hub; `spoil` lists files to be served with an error."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        self.files, self.spoil, self.fetched = {}, {}, []
-        super().__init__(("127.0.0.1", 0), HubRequests)
-
-    def handle_error(self, request, address):
-        pass  # a client that closes the connection
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class HubRequests(BaseHTTPRequestHandler):
-    server: Hub
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET(body=False)
-
-    def do_GET(self, body=True):
-        repository, _, rest = self.path.lstrip("/").partition("/resolve/")
-        file = rest.partition("/")[2]
-        content = self.server.files.get(f"{repository}/{file}")
-        if content is None:
-            known = any(name.startswith(f"{repository}/") for name in self.server.files)
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        spoil = self.server.spoil.get(file)
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Linked-Size", str(len(content) + (7 if spoil == "size" else 0)))
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if not body:
-            return
-        self.server.fetched.append(file)
-        if spoil == "drop":
-            content = content[: len(content) // 2] if self.server.fetched.count(file) == 1 else b""
-            self.close_connection = True
-        if spoil == "bytes":
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        self.wfile.write(content)
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with Hub() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(hub_http.time, "sleep", lambda _: None)
-        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
-        yield server
-        server.shutdown()
 
 
 def add_repository(hub, repository="timm/resnet18.a1_in1k", architecture="resnet18"):
@@ -506,7 +450,7 @@ def test_missing_and_unusable_repositories_of_the_hub_are_refused(hub):
     hub.files["me/pickled/pytorch_model.bin"] = pickle.dumps(FolderMaker())
     line = loading_error("me/pickled")
     assert "has no model.safetensors" in line
-    assert "never read" in line
+    assert "not fetched by name" in line
     assert "pytorch_model.bin" not in hub.fetched
     add_repository(hub, "me/other", "resnet50")
     assert "'resnet50', not of 'resnet18'" in loading_error("me/other")
@@ -576,7 +520,7 @@ def test_unusable_weights_give_one_error_line_and_create_no_run(cli, tmp_path):
     result = cli(*args, "--batch", 8, "--init", tmp_path / "w.pth")
     assert result.code == 2
     assert len(result.lines) == 1
-    assert "convert" in result.lines[0]
+    assert "is not a file of tensors" in result.lines[0]
     assert not (tmp_path / "run").exists()
 
 

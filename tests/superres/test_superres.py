@@ -55,6 +55,14 @@ def test_sealed_tensors_that_do_not_fit_are_refused(cli: Cli, weights: Path, how
     )
 
 
+def test_networks_with_a_file_that_is_not_theirs_are_refused(cli: Cli, weights: Path):
+    (weights / "more.txt").touch()
+    answer = cli("info", weights)
+    assert answer.lines == [
+        f"landscale: {weights}/more.txt: is not part of these weights: config.json does not list it; move it away"
+    ]
+
+
 def test_padding_equals_symmetric_padding_of_numpy():
     values = np.arange(20).reshape(4, 5)
     for margin in (1, 4, 11):

@@ -78,6 +78,12 @@ def command_adder(parent: argparse.ArgumentParser, metavar: str, dest: str) -> A
     return add
 
 
+def add_weights(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add a positional argument for weights, which `models.encoders.find_encoder` takes."""
+    about = "folder of a run or of weights, or a name that `landscale models --encoders` lists"
+    parser.add_argument(name, metavar="RUN|WEIGHTS", help=about)
+
+
 def add_timeout(parser: argparse.ArgumentParser) -> None:
     """Add `--timeout`, for commands that run on several ranks."""
     parser.add_argument(

@@ -137,6 +137,18 @@ class Classifier(nn.Module):
         twin.inputs = self.inputs  # on its device, and with its present side
         return twin.eval()
 
+    def check_classes(self) -> None:
+        """Refuse an encoder without classes where probabilities are needed.
+
+        Raises:
+            LandscaleError: there are no classes.
+        """
+        if not self.description.classes:
+            raise LandscaleError(
+                f"these weights of {self.description.model} are an encoder without classes, expected a classifier; embed, probe"
+                " and train --init take encoders"
+            )
+
     def activate(self, logits: Tensor) -> Tensor:
         """Logits → probabilities in 0…1, float32, at the temperature of the description."""
         logits = logits.float() / self.description.temperature
