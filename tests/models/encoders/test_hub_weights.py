@@ -21,7 +21,7 @@ from conftest import Cli
 from hub import COMMIT, Hub
 from landscale.errors import LandscaleError
 from landscale.models.classifier import Classifier, Description
-from landscale.models.encoders import bundled, find_encoder, load_encoder
+from landscale.models.encoders import bundled, find_encoder, load_encoder, timm_weights
 from landscale.models.input_units import compare_units, store_source
 from landscale.models.weights import check_weights, read_config, save_weights
 from landscale.store import Plane
@@ -192,6 +192,8 @@ def test_timms_weights_see_reflectance_as_a_photograph(hub: Hub, tmp_path: Path)
     expected = (photograph - mean[:, None, None]) / std[:, None, None]
     classifier.inputs.side = None
     assert torch.allclose(classifier.inputs({d.bands: values}), expected, atol=1e-5)
+    entry = timm_weights.find("timm:vit_base_patch16_224.augreg_in21k")  # timm once read these by code of its own
+    assert (entry.inputs.side, entry.inputs.statistics["B02"], entry.licence) == (224, (127.5, 127.5), "apache-2.0")
     with pytest.raises(LandscaleError, match="timm has no weights of this network"):
         find_encoder("timm:wide_resnet")
     with pytest.raises(LandscaleError, match="did you mean"):
