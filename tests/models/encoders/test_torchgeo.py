@@ -203,6 +203,14 @@ def test_a_transformer_published_without_its_last_norm_keeps_the_initial_one() -
         load_tensors(network, state | {"cls_token": torch.zeros(1, 1, 9)}, Path("f"), "m", headless=True)
 
 
+def test_a_prefix_is_found_also_without_the_counters_of_batch_norms() -> None:
+    state, _ = published("resnet18", 3, 10)
+    older = {f"encoder.{k}": t for k, t in state.items() if not k.endswith("num_batches_tracked")}
+    network = timm.create_model("resnet18", num_classes=0)
+    load_tensors(network, older | {"projector.weight": torch.zeros(2)}, Path("f"), "resnet18", headless=True)
+    assert torch.equal(network.layer4[1].bn2.weight, state["layer4.1.bn2.weight"])
+
+
 def test_torchvisions_swin_gives_the_same_features_under_timms_names() -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.swin_v2_t(weights=None).eval()
