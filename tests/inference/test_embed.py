@@ -191,13 +191,13 @@ def test_corners_in_degrees_feet_and_across_the_180th_meridian(tmp_path: Path):
     assert edge[:, 0].min() < 180 < edge[:, 0].max()
 
 
-@pytest.mark.parametrize("call", [1, 3, 5])
+@pytest.mark.parametrize("function, call, done", [("Parts.put", 1, 0), ("Parts.put", 3, 2), ("write_features", 1, 5)])
 def test_a_kill_in_the_middle_changes_nothing(
-    call: int, patches: PatchStore, weights: Path, tmp_path: Path, cli: Cli, small_parts: None
+    function: str, call: int, done: int, patches: PatchStore, weights: Path, tmp_path: Path, cli: Cli, small_parts: None
 ):
     words = ["embed", weights, patches.path, tmp_path / "f.parquet", "--batch", BATCH]
     settings = {"landscale.inference.embed:PART": BATCH}
-    code = run_until_killed(words, "landscale.inference.embed:Parts.put", call, settings)
+    code = run_until_killed(words, f"landscale.inference.embed:{function}", call, settings)
     assert code == -signal.SIGKILL
     assert not (tmp_path / "f.parquet").exists()
     computed = []
@@ -205,7 +205,7 @@ def test_a_kill_in_the_middle_changes_nothing(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(embed_module, "part_features", lambda *given: (computed.append(len(given[2])), true(*given))[1])
         assert cli(*words).code == 0
-    assert len(computed) == 6 - call  # of 5 parts, `call` − 1 were finished
+    assert len(computed) == 5 - done
     embed(weights, patches, tmp_path / "undisturbed.parquet", batch=BATCH, show=False)
     assert sha256(tmp_path / "f.parquet") == sha256(tmp_path / "undisturbed.parquet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.parquet", "undisturbed.parquet"]

@@ -110,6 +110,8 @@ def test_weights_of_older_formats_open(copy, write):
         {"multi_label": False},
         {"views": 3},
         {"views": True},
+        {"licence": 3},
+        {"exported": "yes"},
         {"temperature": 0},
         {"temperature": "1"},
         {"temperature": 1e999},
@@ -277,6 +279,9 @@ def test_a_map_may_lie_in_a_run_but_not_in_its_weights(copy, tmp_path):
         {"steps": {"trained": "x"}},
         {"splits": {"train": "many"}},
         {"test_scores": 1},
+        {"scores": {"micro_f1": "x"}},
+        {"scores": {"extra": {"kappa": []}}},
+        {"scores": {"counts": 3, "classes_with_support": 1}},
     ],
 )
 def test_provenance_of_another_type_is_refused(copy: Path, provenance: object) -> None:

@@ -56,8 +56,9 @@ def other_value(key):
     raise AssertionError(f"no test value for {key}: {hint}")
 
 
-# Keys that have no effect without others.
-NEEDED = {"freeze": {"init": "w"}, "lora": {"init": "w"}, "unfreeze_every": {"init": "w", "freeze": 2}}
+# Keys that have no effect without others, or change others.
+INIT = {"init": "w", "model": "resnet18"}
+NEEDED = {"freeze": INIT, "lora": INIT, "unfreeze_every": {**INIT, "freeze": 2}, "init": {"model": "resnet18"}}
 every_key = pytest.mark.parametrize("key", [f.name for f in fields(Recipe)])
 
 

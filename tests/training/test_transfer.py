@@ -221,6 +221,19 @@ def test_bands_that_take_the_weights_of_another_wavelength_are_normalised_by_the
     assert all(found[band] == pytest.approx(own.statistics[band]) for band in ("B05", "B06"))
 
 
+@pytest.mark.parametrize("units", [{}, dict.fromkeys(("B02", "B03", "B04"), "unknown")])
+def test_weights_without_recorded_units_bring_their_statistics_and_keep_the_units_of_the_store(
+    units, store, encoder, tmp_path, capsys
+):
+    older = changed_encoder(encoder, tmp_path / "older", units=units, level="unknown", limits={})
+    code, lines = train_lines(capsys, store, tmp_path / "run", f"--init={older}")
+    assert code == 0
+    assert "normalisation: that of the weights for B02, B03, B04, of the store for all other bands" in lines
+    d = load_model(tmp_path / "run").description
+    assert d.units == dict.fromkeys(BANDS, "digital number")
+    assert d.statistics["B04"] == load_model(encoder).description.statistics["B04"]
+
+
 def test_pixels_that_cannot_have_the_units_of_the_weights_are_refused(encoder, tmp_path, capsys):
     unknown = store_of(tmp_path / "s.h5", (numbers() / 1e4).astype(np.float32), "unknown", "unknown")
     code, lines = train_lines(capsys, unknown, tmp_path / "run", f"--init={encoder}", "--bands=B02,B03,B04")

@@ -1,9 +1,8 @@
 """The input of a network that begins from the weights of an encoder: its normalisation and units belong to these weights.
 
-A filter has learned what one standard deviation of the pixels it was trained on means. So bands that the encoder knows are
-brought to its units, clipped to its limits and normalised by its statistics. All other bands keep the units of the store and are
-normalised by its statistics: bands that the encoder does not know, bands that take the weights of another wavelength, and bands
-whose units cannot be converted.
+Filters depend on the normalisation of the pixels in their training. So bands that the encoder was trained on are brought to its
+units, clipped to its limits and normalised by its statistics. All other bands keep the units of the store and are normalised by
+the statistics of the store. So do bands whose units cannot be converted.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from landscale.vocabulary.units import conversion, differ, unit_name
 
 
 def with_encoder_input(d: Description, encoder: Description) -> Description:
-    """A description with the normalisation and the units of an encoder for the bands that it knows.
+    """A description with the normalisation and the units of an encoder for the bands that it was trained on.
 
     Args:
         d: the description with statistics and units of the store.
         encoder: that of the weights.
     """
-    known = [band for band in d.bands if _is_known(band, d, encoder)]
-    keys = [key for band in known for key in channel_names((band,), d.scale)]
-    recorded = [band for band in known if encoder.units.get(band, "unknown") != "unknown"]
+    shared = [band for band in d.bands if _is_shared(band, d, encoder)]
+    keys = [key for band in shared for key in channel_names((band,), d.scale)]
+    recorded = [band for band in shared if encoder.units.get(band, "unknown") != "unknown"]
     stretches = {band: stretch for band, stretch in d.stretches.items() if band not in recorded}
     return replace(
         d,
         statistics={**d.statistics, **{key: encoder.statistics[key] for key in keys}},
         units={**d.units, **{band: encoder.units[band] for band in recorded}},
-        limits={band: encoder.limits[band] for band in known if band in encoder.limits},
+        limits={band: encoder.limits[band] for band in shared if band in encoder.limits},
         stretches={**stretches, **{band: encoder.stretches[band] for band in recorded if band in encoder.stretches}},
     )
 
@@ -42,16 +41,16 @@ def describe_input(d: Description, encoder: Description) -> list[str]:
     Args:
         d, encoder: the same.
     """
-    known = [band for band in d.bands if _is_known(band, d, encoder)]
+    shared = [band for band in d.bands if _is_shared(band, d, encoder)]
     lines = []
     for band in d.bands:
         if band in encoder.bands and _factor(band, d, encoder) is None:
             theirs, ours = (unit_name(of.units[band], of.stretches.get(band)) for of in (encoder, d))
             lines.append(f"the weights take {theirs}, into which {ours} cannot be converted")
-    if len(known) == len(d.bands):
+    if len(shared) == len(d.bands):
         lines.append("normalisation: that of the weights")
-    elif known:
-        lines.append(f"normalisation: that of the weights for {', '.join(known)}, of the store for all other bands")
+    elif shared:
+        lines.append(f"normalisation: that of the weights for {', '.join(shared)}, of the store for all other bands")
     else:
         lines.append("normalisation: that of the store")
     if differ(encoder.level, d.level):
@@ -60,12 +59,12 @@ def describe_input(d: Description, encoder: Description) -> list[str]:
 
 
 def new_bands(d: Description, encoder: Description) -> Sequence[str]:
-    """The bands whose weights are 0 at first, because the encoder knows others of ours but not these."""
+    """The bands whose weights are 0 at first, because the encoder was trained on others of ours but not on these."""
     new = [band for band in d.bands if band not in encoder.bands]
     return new if len(new) < len(d.bands) else []
 
 
-def _is_known(band: str, d: Description, encoder: Description) -> bool:
+def _is_shared(band: str, d: Description, encoder: Description) -> bool:
     return (
         band in encoder.bands
         and all(key in encoder.statistics for key in channel_names((band,), d.scale))

@@ -68,10 +68,6 @@ def _results(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [scores for scores in (provenance.get("test_scores"), provenance.get("scores")) if scores]
 
 
-def _figures(scores: Mapping[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in headline(scores).items() if isinstance(value, int | float)}
-
-
 def _source(provenance: Mapping[str, Any]) -> str:
     """The data set of the training with its version."""
     store = provenance.get("store")
@@ -93,14 +89,14 @@ def _metadata(
     found = [
         {
             "task": {"type": "image-classification", "name": f"{kind} land-cover classification"},
-            "dataset": {"type": source.split()[0], "name": source, "split": str(scores.get("split", "unknown"))},
+            "dataset": {"type": source.split()[0], "name": source, "split": scores.get("split", "unknown")},
             "metrics": [
                 {"type": _METRIC_TYPES.get(key, key), "name": HEADLINE_NAMES.get(key, key), "value": value}
-                for key, value in _figures(scores).items()
+                for key, value in headline(scores).items()
             ],
         }
         for scores in results
-        if _figures(scores)
+        if headline(scores)
     ]
     return {
         "library_name": "timm" if loaded_by_timm else "landscale",
@@ -166,10 +162,10 @@ Mean and standard deviation are those of the training pixels, by which each band
 def _scores(d: Description, results: list[Mapping[str, Any]]) -> str:
     tables = []
     for scores in results:
-        rows = "\n".join(f"| {inline(key)} | {value:.4f} |" for key, value in _figures(scores).items())
+        rows = "\n".join(f"| {inline(key)} | {value:.4f} |" for key, value in headline(scores).items())
         note = support_note(scores)
         tables.append(
-            f"Split `{inline(str(scores.get('split', '?')))}`, {scores.get('patches', 0)} patches:\n\n"
+            f"Split `{inline(scores.get('split', '?'))}`, {scores.get('patches', 0)} patches:\n\n"
             f"| figure | value |\n|---|---|\n{rows}" + (f"\n\n{note.capitalize()}." if note else "")
         )
     if not tables:

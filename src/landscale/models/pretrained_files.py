@@ -70,7 +70,7 @@ class Pretrained:
 
 
 def names_network(init: str) -> bool:
-    """Whether weights of this name say which network they are of: all but `imagenet` and single files."""
+    """Whether the network of the weights of this name is recorded with them: not for `imagenet` and single files."""
     path = Path(init)
     single = not is_name(init) and path.suffix in (*SUFFIXES, ".safetensors") and not path.is_dir()
     return init != IMAGENET and not (single and not path.with_name("config.json").is_file())

@@ -33,16 +33,36 @@ class _Steps(TypedDict):
     planned: int
 
 
+class _Scores(TypedDict, total=False):
+    """The fields of scores that are used; they may have others."""
+
+    split: str
+    patches: int
+    micro_f1: float | None
+    macro_f1: float | None
+    micro_ap: float | None
+    macro_ap: float | None
+    accuracy: float | None
+    extra: dict[str, float]
+    counts: list[Any]
+    classes_with_support: int
+
+
 class _Provenance(TypedDict, total=False):
     """The fields of `provenance` that are used; it may have others.
 
     scores: of the val split. test_scores: of the test split. splits: number of patches of each split of the training's store.
     """
 
-    scores: dict[str, Any]
-    test_scores: dict[str, Any]
+    scores: _Scores
+    test_scores: _Scores
     splits: dict[str, int]
     steps: _Steps | None
+
+
+class _Publication(TypedDict, total=False):
+    licence: str | None
+    exported: bool
 
 
 def save_weights(
@@ -119,6 +139,7 @@ def _with_units(config: dict[str, Any], description: Description) -> dict[str, A
 def _description(file: Path, config: Mapping[str, Any]) -> Description:
     """The description in the content of a `config.json`, once types, ranges and sizes are right."""
     typed(file, config.get("provenance", {}), _Provenance, _EXPECTED)
+    typed(file, config, _Publication, _EXPECTED)
     known = {key: config[key] for key in Description.__dataclass_fields__.keys() & config.keys()}
     description = typed(file, known, Description, _EXPECTED)
     try:

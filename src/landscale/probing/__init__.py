@@ -1,7 +1,8 @@
 """How good are the features of an encoder? Frozen probes and fine-tuning on some or all labels of a store.
 
-The frozen protocols are those of torchgeo-bench 0.4 (`neighbours`, `linear`, `intervals`; read in its sources of mid-2026, of
-which `src/torchgeo_bench/main.py` is commit 94b1a60850c9 and `knn.py` and `linear.py` are 241b178e1a02):
+The frozen protocols are those of torchgeo-bench 0.4.0 (https://github.com/torchgeo/torchgeo-bench; `evaluate_knn`,
+`evaluate_logistic` and both bootstraps in its `main.py`, with the settings of its `conf/config.yaml`). On the same features,
+score, interval and C are equal.
 
 - Features are taken from one view of each patch, as they are: neither standardised nor normalised.
 - `knn`: the 5 nearest training patches by Euclidean distance, each with one vote.

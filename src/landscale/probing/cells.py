@@ -41,6 +41,10 @@ class Amount:
             return f"{self.fraction:g}"
         return f"{self.shots} {'shot' if self.shots == 1 else 'shots'}"
 
+    def is_whole(self, targets: NDArray[np.uint8]) -> bool:
+        """Whether all patches with these targets (n, C) are used, whatever the seed."""
+        return self.fraction == 1 if self.shots is None else len(self.draw(targets, 0)) == len(targets)
+
     def draw(self, targets: NDArray[np.uint8], seed: int) -> NDArray[np.int64]:
         """Positions of the patches that are used, of those with these targets (n, C)."""
         if self.fraction is not None:

@@ -88,8 +88,8 @@ def write_chart(file: Path, summary: Sequence[Row], figure: str, title: str) -> 
     for k, protocol in enumerate(dict.fromkeys(row["protocol"] for row in summary)):
         rows = sorted((row for row in summary if row["protocol"] == protocol), key=lambda row: row["fitted"])
         points = [(row["fitted"], row[figure]) for row in rows]
-        halves = [(row[f"{figure}_high"] - row[f"{figure}_low"]) / 2 for row in rows]
-        lines.append(ChartLine(protocol, points, COLOURS[k], deviations=halves))
+        intervals = [(row[f"{figure}_low"], row[f"{figure}_high"]) for row in rows]
+        lines.append(ChartLine(protocol, points, COLOURS[k], intervals=intervals))
     chart = Chart(f"{title}: {HEADLINE_NAMES[figure]} by labels", "labelled patches", lines, log_x=True)
     drawn = chart_figure([[chart]])
     buffer = BytesIO()

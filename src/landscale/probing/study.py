@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from landscale.distributed import local_device
-from landscale.errors import BadInput, Diverged
+from landscale.errors import BadInput, BadStore, Diverged
 from landscale.inference.embed import embed, embedded_rows
 from landscale.inference.features_file import read_features
 from landscale.loading import labelled_patches, targets_by_name
@@ -92,7 +92,7 @@ def probe(
         UnknownName: no such protocol or encoder.
     """
     opened = open_store(store) if isinstance(store, str | Path) else store
-    amounts = (*(Amount(fraction=f) for f in fractions), *(Amount(shots=k) for k in shots)) or (Amount(fraction=1.0),)
+    amounts = (*(Amount(shots=k) for k in shots), *(Amount(fraction=f) for f in fractions)) or (Amount(fraction=1.0),)
     # The number of seeds and the protocols are checked before the weights are read.
     planned_cells(tuple(protocols), amounts, seeds, frozenset())
     weights = find_encoder(model)
@@ -101,13 +101,15 @@ def probe(
     digest = classifier.digest()
     folder = Path("probes") / f"{opened.path.stem}-{digest[:12]}" if out is None else Path(out)
     data = ProbeData(opened, _classes(opened, recipe), folder)
+    if not data.classes:
+        raise BadStore(opened.path, "has no classes, which a probe learns; use a store with labels")
     for split in SPLITS if "linear" in protocols else ("train", "test"):
         data.rows(split)  # a missing split is found before the features are computed
     about = {"weights": digest, "store": opened.fingerprint(), "classes": list(data.classes)}
     _begin(folder, about)
     with named_lock(folder / ".lock", folder, "is being probed"):
         write_json(folder / _ABOUT, about)
-        whole = frozenset(a for a in amounts if len(a.draw(data.targets("train"), 0)) == len(data.rows("train")))
+        whole = frozenset(amount for amount in amounts if amount.is_whole(data.targets("train")))
         cells = planned_cells(tuple(protocols), amounts, seeds, whole)
         results: dict[Cell, CellResult] = {}
         for number, cell in enumerate(cells, 1):

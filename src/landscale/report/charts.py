@@ -63,6 +63,7 @@ class ChartLine:
     Args:
         points: (x, y), x ascending.
         deviations: half the length of the error bar at each point; empty for none.
+        intervals: lower and upper end of the error bar at each point, where its halves differ; empty for none.
         reference: what would be ideal: dashed and grey, without markers.
     """
 
@@ -71,6 +72,7 @@ class ChartLine:
     colour: str = BLUE
     width: float = 1.5
     deviations: Sequence[float] = ()
+    intervals: Sequence[tuple[float, float]] = ()
     reference: bool = False
     dashed: bool = False
 
@@ -208,6 +210,10 @@ def _draw_line(axes: Axes, line: ChartLine, chart: Chart) -> None:
     if line.deviations:
         below = [min(d, 0.9 * y) if chart.log_y else d for d, (_, y) in zip(line.deviations, line.points, strict=True)]
         axes.errorbar(xs, ys, yerr=[below, list(line.deviations)], fmt="none", ecolor=line.colour, label="_bars")
+    if line.intervals:
+        # matplotlib refuses negative lengths; a figure can lie just outside the interval of its bootstrap samples.
+        halves = [(max(y - low, 0.0), max(high - y, 0.0)) for y, (low, high) in zip(ys, line.intervals, strict=True)]
+        axes.errorbar(xs, ys, yerr=list(zip(*halves, strict=True)), fmt="none", ecolor=line.colour, label="_bars")
 
 
 def _label_logarithmic(axis: Axis) -> None:

@@ -52,7 +52,7 @@ def show_weights(config: dict[str, Any]) -> None:
     if steps := config.get("provenance", {}).get("steps"):
         _console.print(f"  {shortened(steps)}")
     for key, value in headline(scores).items():
-        _console.print(f"  {scores['split']} {key} {value:.4f}")
+        _console.print(f"  {scores.get('split', '?')} {key} {value:.4f}")
     if note := support_note(scores):
         _console.print(f"  {note}")
 

@@ -41,8 +41,8 @@ class Recipe:
     the recipe's head, none is kept"""
     init: str | None = None
     """initial weights: `imagenet` (timm's for this model), a safetensors file, a run, a folder of weights, a name on the Hugging
-    Face hub (`owner/name`), or another name of an encoder; they are adapted to other bands and classes, and bands that they know
-    are normalised as in their training. None: random weights from the seed"""
+    Face hub (`owner/name`), or another name of an encoder; they are adapted to other bands and classes, and bands that they were
+    trained on are normalised as in their training. None: random weights from the seed"""
     freeze: int | Literal["all"] = 0
     """number of stages of the network, counted from its input (the stem is the first), that keep the weights of --init: without
     gradient, and with fixed statistics of batch norms; all: everything but the head"""
@@ -229,7 +229,7 @@ _OF_NETWORK = ("options", "head", "head_options", "side", "upsample", "scale")
 
 
 def _with_encoder(recipe: Recipe, content: Mapping[str, Any], flags: set[str]) -> Recipe:
-    """The recipe with the network of `init`, if it says which that is and no other is given beside it.
+    """The recipe with the network of `init`, if it is recorded there and no other is given beside it.
 
     Args:
         recipe: of the file and the flags.

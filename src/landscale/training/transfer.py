@@ -1,7 +1,7 @@
 """The weights that a training begins from: what they say about the network and its input, and loading them.
 
-A resumed training takes its weights from the checkpoint. It reads what it needs to know about the encoder from the run's
-`init.json`, so the encoder itself need not exist any more.
+A resumed training takes its weights from the checkpoint, and the description of the encoder from the run's `init.json`. So the
+encoder itself need not exist any more.
 """
 
 from __future__ import annotations
@@ -122,8 +122,9 @@ def load_beginning(
     if encoder is not None:
         lines += describe_input(of_store, encoder)
         if recipe.freeze and (new := new_bands(d, encoder)):
+            names = ", ".join(new)
             lines.append(
-                f"{', '.join(new)} have no effect while the first stage is frozen, because their weights are 0"
+                f"new bands ({names}) have no effect while the first stage is frozen, because their weights are 0"
             )
     record |= {"init": recipe.init, "done": lines, "model": beginning.model}
     return record | {"encoder": None if encoder is None else asdict(encoder)}
