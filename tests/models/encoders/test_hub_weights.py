@@ -215,6 +215,8 @@ def test_a_training_begins_from_weights_by_name(hub: Hub, tmp_path: Path, cli: C
     assert torch.equal(model.network.conv1.weight, state["conv1.weight"])
     about = read_config(tmp_path / "run")["provenance"]["init"]["provenance"]
     assert about["encoder"] == "timm:resnet18"
+    card = (tmp_path / "run" / "weights" / "README.md").read_text()
+    assert "- Began from timm:resnet18 (source https://huggingface.co/timm/resnet18" in card
 
 
 def test_bundled_weights_are_listed_and_taken_by_name(

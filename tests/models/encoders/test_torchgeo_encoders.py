@@ -112,6 +112,8 @@ def test_weights_are_fetched_and_converted_once(
     assert about["licence"] == "cc-by-4.0"
     assert about["digest"] == hashlib.sha256(server.content).hexdigest()
     assert about["citation"].endswith("2211.07044")
+    card = (folder / "README.md").read_text()
+    assert f"- Trained by others and published as {MOCO} (source https://github.com/zhu-xlab/SSL4EO-S12" in card
     assert [path.name for path in (own_cache / "downloads").iterdir()] == []
     planes = {("B02",): torch.rand(1, 1, 8, 8) * 4000} | {
         (b,): torch.rand(1, 1, 4, 4) for b in BANDS if b[0] == "B" and b != "B02"
