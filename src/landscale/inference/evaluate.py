@@ -43,11 +43,12 @@ def evaluate(
         BadInput: there are no weights in the folder, or they are damaged; or the store's unit cannot be converted into that of
             the weights (`models.input_units`).
         BadStore: the store cannot be read, or has no patch of the split, lacks a band or a class.
-        UnknownName: no split has this name.
+        UnknownName: no split has this name. LandscaleError: the classifier has no classes.
     """
     classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device(ranks))
     opened = open_store(store) if isinstance(store, str | Path) else store
     d = classifier.description
+    d.require_classes()
     patches = labelled_patches(opened, split, d.classes)
     opened.planes_for(d.bands, d.stored)
     left_out = len(opened.patches(split)) - len(patches)

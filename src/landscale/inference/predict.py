@@ -108,12 +108,14 @@ def predict(
     Raises:
         BadInput: the weights or the scene cannot be read, the scene lacks bands or has a unit that cannot be converted into that
             of the weights, or `out` is part of an input, or exists and is not a map.
+        LandscaleError: the classifier has no classes.
     """
     out = Path(out)
     inputs = [scene] if isinstance(model, Classifier) else [scene, find_weights(Path(model))]
     check_output(out, "a map of landscale", _is_map, inputs)
     classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device())
     d = classifier.description
+    d.require_classes()
     product = open_scene(Path(scene), offset)
     with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(product, d.bands) as pixels, ExitStack() as stack:
         pixels.check_offset()

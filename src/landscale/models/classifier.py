@@ -88,6 +88,18 @@ class Description:
         if disordered := [name for name, (low, high) in self.limits.items() if not -math.inf < low < high < math.inf]:
             raise LandscaleError(f"the limits of {disordered[0]} are not two finite numbers in ascending order")
 
+    def require_classes(self) -> None:
+        """Refuse an encoder where probabilities are needed.
+
+        Raises:
+            LandscaleError: there are no classes.
+        """
+        if not self.classes:
+            raise LandscaleError(
+                f"the weights of {self.model} are an encoder without classes; train a classifier from them with"
+                " `landscale train --init`"
+            )
+
     @property
     def stored(self) -> bool:
         """Whether the input is `data_super`, the bands that a store holds already resampled to 10 m."""

@@ -34,11 +34,14 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         raise LandscaleError(
             f"--scale {recipe.scale}: {store.path} holds reflectance in {small[0]}, expected digital numbers; use --scale linear"
         )
-    if recipe.labels is None:
-        classes, name = store.layout.classes, store.layout.nomenclature
-    else:
+    classes, name = store.layout.classes, store.layout.nomenclature
+    if recipe.objective != "labels":
+        classes, name = (), "none"
+    elif recipe.labels is not None:
         classes, name = nomenclature(recipe.labels).names, recipe.labels
         _check_labels(store, recipe.labels, classes)
+    if recipe.objective == "labels" and not classes:
+        raise BadStore(store.path, "has no classes to learn; use `landscale pretrain`, which learns without labels")
     entry = zoo(recipe.model)[0]
     if recipe.progressive and fixed_side(recipe.model):
         raise LandscaleError(f"--progressive with model '{entry.name}': it is built for one side, expected []")
@@ -139,6 +142,11 @@ def check_training(recipe: Recipe, store: PatchStore, description: Description, 
     patches = len(store.patches("train"))
     if patches < world:
         raise BadStore(store.path, f"holds {patches} patches to train on, fewer than {world} processes")
+    if recipe.objective == "vicreg" and min(patches // recipe.accumulate, recipe.batch * world) < 2:
+        raise LandscaleError(
+            f"--batch {recipe.batch} with {patches} patches: a batch has one patch, but vicreg compares the patches of a batch;"
+            " expected at least 2"
+        )
     least = min([description.side, *(int(side) for _, side in recipe.progressive)])
     if recipe.shift >= least:
         raise LandscaleError(f"--shift: found {recipe.shift}, expected less than the input's {least} pixels")

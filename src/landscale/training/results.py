@@ -40,7 +40,7 @@ def write_results(
         steps: of a training that a time limit has cut short (`TrainingState.cut_short`).
 
     Returns:
-        The scores; None if the store has no val split.
+        The scores; None if the store has no val split or the network no classes.
 
     Raises:
         BadInput: the weights of the best epoch are damaged.
@@ -51,7 +51,7 @@ def write_results(
             network.load_state_dict(with_shared(network, load_checkpoint(run.best, device)[0]))
         except RuntimeError as error:
             raise BadInput(run.best, f"does not fit this training ({reason(error)})") from None
-    if store.has_split("val"):
+    if description.classes and store.has_split("val"):
         if description.multi_label:
             patches = labelled_patches(store, "val", description.classes)
             targets = targets_by_name(store, description.classes)[patches]
