@@ -16,7 +16,7 @@ from landscale.store import PatchStore
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BANDS, band_set
 from landscale.vocabulary.headline import HEADLINE
-from landscale.vocabulary.nomenclatures import nomenclature
+from landscale.vocabulary.nomenclatures import UNLABELLED, nomenclature
 
 
 def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
@@ -36,7 +36,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         )
     classes, name = store.layout.classes, store.layout.nomenclature
     if recipe.objective != "labels":
-        classes, name = (), "none"
+        classes, name = (), UNLABELLED.name
     elif recipe.labels is not None:
         classes, name = nomenclature(recipe.labels).names, recipe.labels
         _check_labels(store, recipe.labels, classes)
