@@ -21,7 +21,18 @@ from hypothesis import HealthCheck, settings
 from archives import Patch, write_eurosat, write_eurosat_ms, write_v1, write_v2
 from landscale.cli import main
 
-pytest_plugins = ["surveys", "badserver", "landscapes", "learned", "lmdbs", "published", "sharpening", "streamed"]
+pytest_plugins = [
+    "surveys",
+    "badserver",
+    "hub",
+    "landscapes",
+    "learned",
+    "lmdbs",
+    "local_hub",
+    "published",
+    "sharpening",
+    "streamed",
+]
 
 # `make test` tries the same examples each time, `make proof` (--hypothesis-profile=proof) more of them, new each time.
 _common = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,7 +14,8 @@ import landscale
 from landscale.errors import BadStore
 
 NAMES = {
-    *("open_store", "prepare", "train", "evaluate", "predict", "load_model", "create_model", "list_models"),
+    *("open_store", "prepare", "train", "evaluate", "predict", "embed", "probe", "load_model", "create_model"),
+    *("list_models", "export_model"),
     *(
         "Recipe",
         "Scores",

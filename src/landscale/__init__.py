@@ -23,12 +23,15 @@ from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, LostR
 from landscale.models.registration import register_when_timm_is_imported
 
 if TYPE_CHECKING:
+    from landscale.export.weights import export_model
+    from landscale.inference.embed import embed
     from landscale.inference.evaluate import evaluate
     from landscale.inference.predict import predict
     from landscale.inference.scores import Scores
+    from landscale.models.encoders import load_encoder as load_model
     from landscale.models.registry import create_model, list_models
-    from landscale.models.weights import load_model
     from landscale.preparation import prepare
+    from landscale.probing import probe
     from landscale.store import open_store
     from landscale.training.recipe import Recipe
     from landscale.training.training import train
@@ -45,12 +48,15 @@ __all__ = [
     "UnknownName",
     "__version__",
     "create_model",
+    "embed",
     "evaluate",
+    "export_model",
     "list_models",
     "load_model",
     "open_store",
     "predict",
     "prepare",
+    "probe",
     "train",
 ]
 
@@ -58,12 +64,15 @@ _MODULES = {
     "Recipe": "landscale.training.recipe",
     "Scores": "landscale.inference.scores",
     "create_model": "landscale.models.registry",
+    "embed": "landscale.inference.embed",
     "evaluate": "landscale.inference.evaluate",
+    "export_model": "landscale.export.weights",
     "list_models": "landscale.models.registry",
-    "load_model": "landscale.models.weights",
+    "load_model": "landscale.models.encoders:load_encoder",
     "open_store": "landscale.store",
     "predict": "landscale.inference.predict",
     "prepare": "landscale.preparation",
+    "probe": "landscale.probing",
     "train": "landscale.training.training",
 }
 
@@ -73,7 +82,8 @@ register_when_timm_is_imported()
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'landscale' has no attribute '{name}'")
-    return getattr(import_module(_MODULES[name]), name)
+    module, _, called_there = _MODULES[name].partition(":")
+    return getattr(import_module(module), called_there or name)
 
 
 def __dir__() -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from landscale import __version__
 from landscale.commands.command import AddCommand, CommandParser, command_adder
-from landscale.errors import LandscaleError, LostRank, reason
+from landscale.errors import LandscaleError, LostRank, printable, reason
 from landscale.runtime.portability import keep_freed_memory
 from landscale.runtime.signals import Stopped
 from landscale.runtime.threads import wait_without_spinning
@@ -35,8 +35,8 @@ EXAMPLES = """examples:
 """
 
 COMMANDS = (
-    *("demo", "download", "prepare", "info", "verify", "models", "train", "pretrain", "evaluate", "predict", "report"),
-    *("superres", "scale", "benchmark"),
+    *("demo", "download", "prepare", "info", "verify", "models", "train", "pretrain", "evaluate", "predict"),
+    *("report", "export", "publish", "embed", "probe", "superres", "scale", "benchmark"),
 )
 """The modules of `landscale.commands` that add a command, in the order of `landscale --help`."""
 
@@ -132,7 +132,7 @@ def _check_remaining(options: argparse.Namespace) -> None:
 
 def _report_error(line: str) -> int:
     with suppress(OSError):
-        print(f"landscale: {' '.join(line.split())}", file=sys.stderr, flush=True)
+        print(f"landscale: {printable(line)}", file=sys.stderr, flush=True)
     return 2
 
 
@@ -150,14 +150,15 @@ def _report_unexpected(error: Exception) -> int:
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         with suppress(OSError):
             (folder / name).write_text(report, encoding="utf-8", errors="backslashreplace")
-            found = " ".join(f"{type(error).__name__}: {reason(error)}".split())
+            found = printable(f"{type(error).__name__}: {reason(error)}")
             print(f"landscale: unexpected error ({found}); please report it with {folder / name}", file=sys.stderr)
             return 70
     print(text, file=sys.stderr)
     return 70
 
 
-def _command_line(words: Sequence[str]) -> argparse.ArgumentParser:
+def _command_line(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of a command line: of all commands, or only of the one that `words` begins with, which is made sooner."""
     parser = CommandParser(
         "landscale",
         description="Land-cover classification for Sentinel-2 at scale.",
@@ -167,9 +168,10 @@ def _command_line(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
     add = command_adder(parser, metavar="COMMAND", dest="name")
-    for name in COMMANDS:
+    named = [name for name in COMMANDS if name in words[:1]]
+    for name in named or COMMANDS:
         import_module(f"landscale.commands.{name}").add_command(add)
-    if not words or words[0] not in COMMANDS:  # looking for other packages takes a while
+    if not named:
         _add_installed_commands(add)
     return parser
 

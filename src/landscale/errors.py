@@ -64,3 +64,8 @@ def reason(error: BaseException) -> str:
     """The first line of an exception's message, or its type if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text on one line. Control characters, which names of files may have, become escapes, as in Python's `ascii`."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))

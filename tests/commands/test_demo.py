@@ -14,6 +14,7 @@ from landscale.demo import DemoSize, demo
 from landscale.runtime.documents import read_json
 from landscale.runtime.signals import Stopped
 from landscale.store import open_store
+from weights_folders import entries
 
 TINY = DemoSize(
     patches=16,
@@ -45,7 +46,7 @@ def test_a_stopped_demo_resumes_and_repeats_only_what_is_missing(tmp_path, monke
     assert ["(exists)" in line for line in lines[:6]] == [True] * 2 + [False] * 4
     assert f"Open {page} in a browser." in " ".join(lines)
     assert open_store(out / "store.h5").attributes["provenance"]["synthetic"] is True
-    assert read_json(out / "run" / "weights" / "config.json")["provenance"]["synthetic"] is True
+    assert entries(out / "run" / "weights")["provenance"]["synthetic"] is True
     scores = read_json(out / "run" / "scores-test.json")
     assert (scores["split"], scores["patches"]) == ("test", open_store(out / "store.h5").split_sizes()["test"])
     with rasterio.open(out / "map.tif") as file:

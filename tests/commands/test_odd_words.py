@@ -33,3 +33,13 @@ def test_a_name_that_is_not_utf_8(cli: Cli, tmp_path: Path, scene: Path, weights
     answer = cli("superres", "apply", weights, scene, tmp_path / "\udcff")
     assert (answer.code, len(answer.lines)) == (2, 1)
     assert "is not UTF-8 text; rename the file or folder" in answer.lines[0]
+
+
+@pytest.mark.parametrize(
+    "words", [["info", "\x1b[31mred.h5"], ["info", "x", "--\x1b[2J"], ["prepare", "\x1b]0;x\x07", "a", "b.h5"]]
+)
+def test_control_characters_do_not_reach_the_terminal(words: list[str], cli: Cli) -> None:
+    answer = cli(*words)
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert "\x1b" not in answer.lines[0]
+    assert "\\x1b" in answer.lines[0]

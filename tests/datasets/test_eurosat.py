@@ -31,6 +31,7 @@ def test_pixels_and_classes_of_the_rgb_images(eurosat: Path, prepared: Prepared)
     assert store.summary()["bands"] == ["B02", "B03", "B04"]
     assert store.layout.side == 64
     assert ({*store.layout.units().values()}, store.layout.level) == ({"8-bit"}, "L1C")
+    assert store.layout.stretches() == {"data_10m": 2750}
     for name, row in row_of(store).items():
         assert labels(store, row) == {name.split("_")[0]}
         with Image.open(eurosat / name.split("_")[0] / f"{name}.jpg") as image:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from conftest import Cli
@@ -19,8 +20,9 @@ def write_images(folder: Path, classes: list[bytes]) -> None:
             Image.fromarray(np.full((8, 8, 3), 40 * k, np.uint8)).save(inside / f"{k}.png")
 
 
-def test_a_class_that_is_not_utf8(tmp_path: Path, cli: Cli) -> None:
-    write_images(tmp_path / "images", [b"forest", b"A\xff"])
+@pytest.mark.parametrize("name", [b"A\xff", b"A\x1b[31m", b"A\tB", "A\x9b1m".encode()])
+def test_a_class_that_is_not_utf8_or_has_control_characters(name: bytes, tmp_path: Path, cli: Cli) -> None:
+    write_images(tmp_path / "images", [b"forest", name])
     answer = cli("prepare", "folder", tmp_path / "images", tmp_path / "s.h5", "--workers", 1)
     assert answer.code == 2
     assert len(answer.lines) == 1

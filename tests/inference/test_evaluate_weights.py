@@ -27,6 +27,7 @@ from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import find_weights, load_model, read_config, save_weights
 from landscale.store import Plane
 from landscale.testing import CLASSES, make_store, sentinel_planes
+from weights_folders import write_format_1
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 CPU = torch.device("cpu")
@@ -366,7 +367,7 @@ def test_no_file_of_older_weights_remains_in_the_folder(classifier, stores, tmp_
 def test_older_weights_remain_if_writing_fails(classifier, stores, tmp_path, monkeypatch):
     save_weights(tmp_path / "weights", classifier, {})
     monkeypatch.setattr(
-        "landscale.runtime.sealed_config.write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
+        "landscale.runtime.sealed_config.write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
     )
     with pytest.raises(OSError, match="disk full"):
         save_weights(tmp_path / "weights", make_classifier(stores["home"], views=2), {})
@@ -401,7 +402,7 @@ def test_a_folder_without_valid_weights_is_refused(classifier, tmp_path):
     model.write_bytes(valid_weights[:-10])
     assert_refused("damaged")
     model.unlink()
-    assert_refused(r"model\.safetensors")
+    assert_refused(r"model\.safetensors: is missing")
     model.write_bytes(valid_weights)
     config.write_text(valid_config[:-30])
     assert_refused(r"config\.json: is not valid JSON")
@@ -409,15 +410,24 @@ def test_a_folder_without_valid_weights_is_refused(classifier, tmp_path):
     assert_refused(r"config\.json")
     config.write_text(json.dumps({"architecture": "resnet50"}))  # a configuration of another library
     assert_refused(r"config\.json.*not a description of landscale weights")
-    config.write_text(json.dumps(json.loads(valid_config) | {"landscale_format": 99}))
-    assert_refused("format 99")
-    config.write_text(json.dumps(json.loads(valid_config) | {"classes": ["one", "two"]}))
-    assert_refused("does not match its config_digest")
-    first_format = json.loads(valid_config) | {"landscale_format": 1}
-    config.write_text(json.dumps(first_format | {"classes": ["one", "two"], "thresholds": []}))
-    assert_refused(r"model\.safetensors")
-    config.write_text(json.dumps({k: v for k, v in first_format.items() if k != "bands"}))
-    assert_refused("bands")
+    for own, pattern in (
+        ({"landscale_format": 99}, "format 99"),
+        ({"landscale_format": 2}, "landscale_format is 2"),
+        ({"classes": ["one", "two"]}, "does not match its digest"),
+    ):
+        changed = json.loads(valid_config)
+        changed["landscale"] |= own
+        config.write_text(json.dumps(changed))
+        assert_refused(pattern)
+    for changes, pattern in (
+        ({"classes": ["one", "two"], "thresholds": []}, r"model\.safetensors"),
+        ({"landscale_format": 3}, "landscale_format is 3"),
+        ({"landscale_format": 2}, "does not match its config_digest"),
+        ({"bands": None}, "bands"),
+    ):
+        config.write_text(valid_config)
+        write_format_1(config.parent, **changes)
+        assert_refused(pattern)
     config.write_text(valid_config)
     assert load_model(tmp_path / "weights")
     with pytest.raises(BadInput, match="holds no weights"):

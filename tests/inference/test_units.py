@@ -25,6 +25,7 @@ from landscale.testing import make_store
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.units import Level, Unit
+from weights_folders import write_format_2
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
 SIDE = 12
@@ -53,6 +54,7 @@ def weights_of(folder: Path, store: PatchStore) -> Path:
 def without_units(weights: Path, folder: Path) -> Path:
     """A copy of weights as they were written before units were recorded."""
     shutil.copytree(weights, folder)
+    write_format_2(folder)
     config = json.loads((folder / "config.json").read_text())
     config = {key: value for key, value in config.items() if key not in {"units", "level", "config_digest"}}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

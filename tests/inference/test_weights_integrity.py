@@ -19,7 +19,8 @@ from landscale.errors import BadInput
 from landscale.inference.predict import predict
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import load_model, read_config, save_weights
-from landscale.runtime.sealed_config import write_sealed
+from landscale.runtime.sealed_config import FORMAT
+from weights_folders import entries, seal, write_format_1, write_format_2
 
 DESCRIPTION = Description(
     model="wide_resnet",
@@ -49,29 +50,15 @@ def copy(weights, tmp_path) -> Path:
     return tmp_path / "w"
 
 
-def old_format(folder: Path, **changes: object) -> None:
-    """Make config.json one of format 1, which has no digest of itself."""
-    config = json.loads((folder / "config.json").read_text())
-    del config["config_digest"]
-    (folder / "config.json").write_text(json.dumps(config | {"landscale_format": 1} | changes))
-
-
 @settings(max_examples=60)
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_in_config_json_is_found(weights, tmp_path_factory, position, bit):
-    content = (weights / "config.json").read_bytes()
-    altered = bytearray(content)
-    altered[int(position * len(content))] ^= 1 << bit
-    try:
-        same = json.loads(altered) == json.loads(content)
-    except ValueError:
-        same = False
-    folder = tmp_path_factory.mktemp("flipped")
-    shutil.copy(weights / "model.safetensors", folder)
+    """Even where the JSON stays the same, as in white space."""
+    folder = tmp_path_factory.mktemp("flipped") / "w"
+    shutil.copytree(weights, folder)
+    altered = bytearray((weights / "config.json").read_bytes())
+    altered[int(position * len(altered))] ^= 1 << bit
     (folder / "config.json").write_bytes(altered)
-    if same:  # white space
-        load_model(folder)
-        return
     for read in (load_model, read_config):
         with pytest.raises(BadInput):
             read(folder)
@@ -88,9 +75,12 @@ def test_a_flipped_bit_in_the_tensors_is_found_by_info_too(copy, offset, cli):
     assert answer.lines == [f"landscale: {file}: is damaged: its digest is not the one in config.json"]
 
 
-def test_weights_of_format_1_open(copy):
-    old_format(copy)
+@pytest.mark.parametrize("write", [write_format_1, write_format_2])
+def test_weights_of_older_formats_open(copy, write):
+    write(copy)
+    (copy / "notes.txt").touch()  # their digests do not cover other files
     assert load_model(copy).description == DESCRIPTION
+    assert read_config(copy)["landscale_format"] == (1 if write is write_format_1 else 2)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +110,11 @@ def test_weights_of_format_1_open(copy):
         {"multi_label": False},
         {"views": 3},
         {"views": True},
+        {"licence": 3},
+        {"exported": "yes"},
+        {"temperature": 0},
+        {"temperature": "1"},
+        {"temperature": 1e999},
         {"upsample": "magic"},
         {"scale": 5},
         {"options": {"checkpoint_path": "evil.pth"}},
@@ -136,7 +131,7 @@ def test_weights_of_format_1_open(copy):
     ids=json.dumps,
 )
 def test_a_config_with_wrong_values_is_refused_in_one_line(copy, changes, cli):
-    old_format(copy, **changes)
+    write_format_1(copy, **changes)
     with pytest.raises(BadInput) as caught:
         load_model(copy)
     assert "\n" not in str(caught.value)
@@ -144,16 +139,9 @@ def test_a_config_with_wrong_values_is_refused_in_one_line(copy, changes, cli):
 
 def test_tensors_that_do_not_fit_are_found_before_memory_is_allocated(copy):
     """The described network would take 100 GB."""
-    old_format(copy, options={"width": 512})
+    write_format_1(copy, options={"width": 512})
     with pytest.raises(BadInput, match=r"does not fit config\.json"):
         load_model(copy)
-
-
-def seal(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Replace the tensors, with a digest that fits."""
-    save_file(tensors, folder / "model.safetensors")
-    config = json.loads((folder / "config.json").read_text())
-    write_sealed(folder, {key: config[key] for key in config if not key.endswith("digest")})
 
 
 @pytest.mark.parametrize("how", ["nan", "infinite", "more"])
@@ -161,7 +149,8 @@ def test_sealed_tensors_that_are_no_numbers_or_left_over_are_refused_by_info_too
     tensors = load_file(copy / "model.safetensors")
     name = next(name for name in tensors if name.endswith("running_mean"))
     tensors["more" if how == "more" else name] = torch.full_like(tensors[name], float("nan" if how == "nan" else "inf"))
-    seal(copy, tensors)
+    save_file(tensors, copy / "model.safetensors")
+    seal(copy)
     answer = cli("info", copy)
     assert (answer.code, len(answer.lines)) == (2, 1)
     expected = "has an unexpected tensor more" if how == "more" else f"not finite, in tensor {name}"
@@ -175,14 +164,14 @@ def test_a_file_far_larger_than_the_network_is_not_read(copy):
 
 
 def test_half_a_character_is_no_text(copy, cli):
-    old_format(copy, statistics={"B02": [1, "\ud800"], "B03": [1, 1]})
+    write_format_1(copy, statistics={"B02": [1, "\ud800"], "B03": [1, 1]})
     answer = cli("info", copy)
     assert (answer.code, len(answer.lines)) == (2, 1)
 
 
 def test_an_edited_config_is_refused_although_its_values_are_valid(copy):
     config = json.loads((copy / "config.json").read_text())
-    config["classes"] = ["lake", "forest", "town"]
+    config["landscale"]["classes"] = ["lake", "forest", "town"]
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadInput, match="damaged or was edited"):
         load_model(copy)
@@ -197,8 +186,63 @@ def test_a_pipe_is_no_config(copy, cli):
 
 def test_digests_are_those_of_the_files(weights):
     config = read_config(weights)
-    assert config["digest"] == hashlib.sha256((weights / "model.safetensors").read_bytes()).hexdigest()
-    assert config["landscale_format"] == 2
+    found = {
+        name: hashlib.sha256((weights / name).read_bytes()).hexdigest() for name in ("model.safetensors", "README.md")
+    }
+    assert config["files"] == found
+    text = (weights / "config.json").read_text()
+    assert hashlib.sha256(text.replace(config["digest"], "0" * 64).encode()).hexdigest() == config["digest"]
+    assert config["landscale_format"] == FORMAT == 3
+    assert entries(weights) == {key: config[key] for key in entries(weights)} | {"units": {}}
+
+
+@pytest.mark.parametrize(
+    "name,content,expected",
+    [
+        ("README.md", b"a card of another network", "README.md: is damaged: its digest is not the one in config.json"),
+        ("README.md", None, "README.md: is missing: config.json lists it"),
+        ("model.safetensors", None, "model.safetensors: is missing: config.json lists it"),
+        ("model.pth", b"", "model.pth: is not part of these weights: config.json does not list it; move it away"),
+        (".hidden", b"", ".hidden: is not part of these weights: config.json does not list it; move it away"),
+    ],
+)
+def test_every_file_of_the_folder_is_covered(copy, cli, name, content, expected):
+    if content is None:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes(content)
+    answer = cli("info", copy)
+    assert (answer.code, answer.lines) == (2, [f"landscale: {copy}/{expected}"])
+
+
+def test_a_folder_inside_and_a_pipe_instead_of_the_card_are_refused(copy):
+    (copy / "more").mkdir()
+    with pytest.raises(BadInput, match="more: is not part of these weights"):
+        load_model(copy)
+    (copy / "more").rmdir()
+    (copy / "README.md").unlink()
+    os.mkfifo(copy / "README.md")
+    with pytest.raises(BadInput, match="not a regular file"):
+        load_model(copy)
+
+
+def test_what_git_and_the_client_of_the_hub_add_is_accepted(copy):
+    (copy / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text")
+    (copy / ".cache" / "huggingface").mkdir(parents=True)
+    assert load_model(copy).description == DESCRIPTION
+
+
+def test_names_of_files_in_config_json_do_not_lead_out_of_the_folder(copy):
+    (copy.parent / "secret").write_text("x")
+    files = entries(copy)["files"] | {"../secret": hashlib.sha256(b"x").hexdigest()}
+    text = (copy / "config.json").read_text()
+    config = json.loads(text)
+    config["landscale"] |= {"files": files, "digest": "0" * 64}
+    zeros = json.dumps(config)
+    digest = hashlib.sha256(zeros.encode()).hexdigest()
+    (copy / "config.json").write_text(zeros.replace("0" * 64, digest))
+    with pytest.raises(BadInput, match=r"is missing: config\.json lists it"):
+        load_model(copy)
 
 
 def test_names_are_text_in_the_model_card(tmp_path):
@@ -206,8 +250,11 @@ def test_names_are_text_in_the_model_card(tmp_path):
     save_weights(tmp_path / "w", Classifier(replace(DESCRIPTION, classes=names)), {"recipe": "<b>", "scores": {}})
     card = (tmp_path / "w" / "README.md").read_text()
     assert "<" not in card
-    last = card.strip().splitlines()[-1]
-    assert last == r"Classes: &lt;script&gt;alert(1)&lt;/script&gt;, a\|b \[link\](x), two lines."
+    assert card.strip().splitlines()[-3:] == [
+        r"| 0 | &lt;script&gt;alert(1)&lt;/script&gt; | 0.250 |",
+        r"| 1 | a\|b \[link\](x) | 0.500 |",
+        "| 2 | two lines | 0.750 |",
+    ]
 
 
 def test_a_map_may_lie_in_a_run_but_not_in_its_weights(copy, tmp_path):
@@ -221,10 +268,24 @@ def test_a_map_may_lie_in_a_run_but_not_in_its_weights(copy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "provenance", [[1], True, 7, "text", {"scores": []}, {"steps": 3}, {"steps": {"trained": "x"}}]
+    "provenance",
+    [
+        [1],
+        True,
+        7,
+        "text",
+        {"scores": []},
+        {"steps": 3},
+        {"steps": {"trained": "x"}},
+        {"splits": {"train": "many"}},
+        {"test_scores": 1},
+        {"scores": {"micro_f1": "x"}},
+        {"scores": {"extra": {"kappa": []}}},
+        {"scores": {"counts": 3, "classes_with_support": 1}},
+    ],
 )
 def test_provenance_of_another_type_is_refused(copy: Path, provenance: object) -> None:
-    old_format(copy, provenance=provenance)
+    write_format_1(copy, provenance=provenance)
     for read in (read_config, load_model):
         with pytest.raises(BadInput, match="is not a description of landscale weights: Expected"):
             read(copy)

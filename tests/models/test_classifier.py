@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
+from landscale.errors import LandscaleError
 from landscale.models.classifier import Classifier, Description
 
 DESCRIPTION = Description(
@@ -54,3 +56,20 @@ def test_without_a_given_network_one_is_built_from_the_description():
     assert type(network).__name__ == "WideResNet"
     assert network.num_features == 32
     assert network(torch.zeros(2, 3, 12, 12)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_the_temperature_divides_logits_before_they_become_probabilities(multi_label):
+    d = replace(DESCRIPTION, multi_label=multi_label)
+    logits = Classifier(d, MeanOfBands()).eval()(PLANES)
+    found = Classifier(replace(d, temperature=2.5), MeanOfBands()).eval().activate(logits)
+    assert torch.allclose(found, (logits / 2.5).sigmoid() if multi_label else (logits / 2.5).softmax(-1))
+    assert torch.equal(
+        Classifier(d, MeanOfBands()).activate(logits), logits.sigmoid() if multi_label else logits.softmax(-1)
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_that_is_no_positive_number_is_refused(temperature):
+    with pytest.raises(LandscaleError, match="the temperature is"):
+        replace(DESCRIPTION, temperature=temperature).check()

@@ -26,6 +26,7 @@ from landscale.testing import make_store, sentinel_planes
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BAND_SETS, band, band_set
+from weights_folders import entries
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -253,7 +254,7 @@ def test_the_train_command_learns_and_its_weights_evaluate_to_the_same_counts(tm
     assert scores["micro_ap"] > 0.9
     table = np.genfromtxt(tmp_path / "run" / "metrics.csv", delimiter=",", names=True)
     assert table["loss"][-1] < 0.7 * table["loss"][0]
-    config = json.loads((tmp_path / "run" / "weights" / "config.json").read_text())
+    config = entries(tmp_path / "run" / "weights")
     assert config["upsample"] == "nearest"
     first, second = load_model(tmp_path / "run"), load_model(tmp_path / "run" / "weights")
     store = open_store(tmp_path / "s.h5")

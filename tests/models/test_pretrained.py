@@ -7,13 +7,10 @@ import json
 import os
 import pickle
 import socketserver
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
-import huggingface_hub.utils._http as hub_http
 import pytest
 import timm
 import torch
@@ -23,18 +20,23 @@ from safetensors.torch import load_file, save, save_file
 
 from conftest import command, outcome
 from landscale.errors import LandscaleError
+from landscale.models import pretrained, pretrained_files
 from landscale.models.classifier import Classifier, Description
 from landscale.models.first_convolution import RGB, adapt_weights, channel_names, describe_mapping, map_channels
 from landscale.models.input_stage import SCALES
-from landscale.models.pretrained import begin_from
+from landscale.models.pretrained_files import find_pretrained
 from landscale.models.weights import load_model, save_weights
 from landscale.testing import CLASSES, make_store, rgbn_plane
 from landscale.vocabulary.bands import BAND_SETS, BANDS
+from weights_folders import entries
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 S2 = BAND_SETS["s2-12"].names
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def begin_from(model, init):
+    return pretrained.begin_from(model, find_pretrained(init, model.description.model))
 
 
 def classifier(model="resnet18", bands=S2, classes=CLASSES, scale="linear", side=32, **options):
@@ -197,27 +199,28 @@ def test_landscale_weights_give_the_same_logits_with_more_bands_and_reordered_cl
     assert torch.allclose(model.eval().network(x), expected, atol=1e-4)
     assert record["provenance"] == {"recipe": "first", "synthetic": True}
     assert record["done"][-1] == "last layer: kept, its classes by name"
-    other = classifier(bands=S2, classes=("forest", "ice"))
+    other = classifier(bands=S2, classes=("tundra", "ice"))
     assert begin_from(other, str(tmp_path / "run"))["done"][-1] == "last layer: fresh, 2 classes"
     from_file = classifier(bands=S2, classes=classes)
     begin_from(from_file, str(tmp_path / "run" / "weights" / "model.safetensors"))  # config.json is in the same folder
     assert torch.equal(from_file.network.conv1.weight, model.network.conv1.weight)
 
 
-def test_another_unit_or_level_is_recorded_but_may_be_the_beginning(tmp_path):
-    """The input stage normalises both, but a user should see it."""
-
-    def trained_on(bands, unit, level):
-        model = classifier(bands=bands)
-        model.description = replace(model.description, units=dict.fromkeys(bands, unit), level=level)
-        return model
-
-    save_weights(tmp_path / "w", trained_on(S2[:3], "8-bit", "L1C"), {})
-    done = begin_from(trained_on(S2, "digital number", "L2A"), str(tmp_path / "w"))["done"]
-    assert "its pixels were 8-bit, ours are digital number" in done
-    assert "its pixels were of level L1C, ours are of L2A" in done
-    same = begin_from(trained_on(S2[:3], "8-bit", "L1C"), str(tmp_path / "w"))["done"]
-    assert not any("its pixels" in line for line in same)
+def test_rows_of_classes_with_the_same_name_are_kept_and_all_others_are_fresh(tmp_path):
+    source = save_random_weights(tmp_path / "w")
+    classes = ("ice", CLASSES[2], "tundra", CLASSES[0])
+    model = classifier(classes=classes)
+    fresh = {key: value.clone() for key, value in model.network.fc.state_dict().items()}
+    done = begin_from(model, str(tmp_path / "w"))["done"]
+    assert done[-1] == f"last layer: kept for {CLASSES[2]}, {CLASSES[0]}, fresh for 2 other classes"
+    for key, value in model.network.fc.state_dict().items():
+        theirs = source.network.fc.state_dict()[key]
+        assert torch.equal(value[[1, 3]], theirs[[2, 0]])
+        assert torch.equal(value[[0, 2]], fresh[key][[0, 2]])
+    without_head = classifier(classes=())
+    save_weights(tmp_path / "encoder", without_head, {})
+    assert begin_from(model, str(tmp_path / "encoder"))["done"][-1] == "last layer: fresh, 4 classes"
+    assert not any("last layer" in line for line in begin_from(without_head, str(tmp_path / "w"))["done"])
 
 
 def test_a_query_head_is_kept_for_the_same_classes_and_fresh_otherwise(tmp_path, rgb):
@@ -237,7 +240,20 @@ def test_a_query_head_is_kept_for_the_same_classes_and_fresh_otherwise(tmp_path,
     assert "kept" in begin_from(restored, str(tmp_path / "w"))["done"][-1]
     state = restored.network.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in model.network.state_dict().items())
-    assert "fresh" in begin_from(with_query_head(CLASSES[::-1]), str(tmp_path / "w"))["done"][-1]
+    mixed = with_query_head((*CLASSES[:0:-1], "ice"))  # a query for each class: by name
+    done = begin_from(mixed, str(tmp_path / "w"))["done"]
+    assert done[-1] == f"last layer: kept for {', '.join(CLASSES[:0:-1])}, fresh for 1 other class"
+    kept = model.network.head.state_dict()
+    for key, value in mixed.network.head.state_dict().items():
+        if key in ("queries", "weight", "bias"):
+            assert torch.equal(value[:3], kept[key][[3, 2, 1]])
+        else:
+            assert torch.equal(value, kept[key])
+    one_query = Classifier(replace(model.description, head_options={"groups": 1}))
+    assert "fresh" in begin_from(one_query, str(tmp_path / "w"))["done"][-1]  # another head
+    save_weights(tmp_path / "one", one_query, {})
+    other = Classifier(replace(one_query.description, classes=CLASSES[::-1]))
+    assert "fresh" in begin_from(other, str(tmp_path / "one"))["done"][-1]  # one query for all classes
     plain = classifier()  # from a query head back to the network's own classifier
     begin_from(plain, str(tmp_path / "w"))
     assert torch.equal(plain.network.conv1.weight, model.network.trunk.conv1.weight)
@@ -263,6 +279,22 @@ def test_position_embeddings_are_resampled_to_the_input_side(tmp_path):
     assert model.network.patch_embed.proj.weight.square().sum().item() == pytest.approx(
         state["patch_embed.proj.weight"].square().sum().item(), rel=1e-4
     )
+
+
+def test_a_network_that_fits_one_side_says_which(tmp_path):
+    save_random_weights(tmp_path / "w", model="vit_20", side=60)
+    line = loading_error(tmp_path / "w", classifier("vit_20", side=80))
+    assert (
+        "differs in shape in pos_embed, dense.2.weight; it was trained at 60 px, expected 80 px; use --side 60" in line
+    )
+
+
+def test_names_of_encoders_are_found_like_everywhere(tmp_path, monkeypatch):
+    source = save_random_weights(tmp_path / "w")
+    monkeypatch.setattr(pretrained_files, "find_encoder", {"torchgeo:X": tmp_path / "w"}.__getitem__)
+    model = classifier()
+    assert begin_from(model, "torchgeo:X")["init"] == "torchgeo:X"
+    assert torch.equal(model.network.conv1.weight, source.network.conv1.weight)
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "swin_tiny_patch4_window7_224"])
@@ -329,8 +361,28 @@ def test_a_pickle_file_is_refused_without_unpickling(name, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(pickle.dumps(FolderMaker()))
     line = loading_error(name)
-    assert ("convert" in line) == (not name.endswith(".safetensors"))
+    assert ("can run any code; not read" in line) == (not name.endswith(".safetensors"))
     assert not Path("unpickled").exists()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_pickled_file_that_the_user_names_becomes_safetensors(tmp_path, rgb, monkeypatch, nested):
+    monkeypatch.setenv("LANDSCALE_CACHE", str(tmp_path / "cache"))
+    state = load_file(rgb)
+    torch.save({"state_dict": state, "epoch": 3} if nested else state, tmp_path / "w.pth")
+    model, other = classifier(), classifier()
+    begin_from(model, str(tmp_path / "w.pth"))
+    begin_from(other, str(rgb))
+    assert all(torch.equal(v, other.network.state_dict()[k]) for k, v in model.network.state_dict().items())
+    (converted,) = (tmp_path / "cache" / "files").iterdir()
+    assert load_file(converted).keys() == state.keys()
+
+
+def test_a_file_without_tensors_is_refused(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    assert "holds no tensors by name" in loading_error(tmp_path / "w.pth")
+    (tmp_path / "w.pt").write_bytes(b"not a pickle")
+    assert loading_error(tmp_path / "w.pt")
 
 
 def test_incomplete_missing_and_damaged_files_are_refused(tmp_path, rgb):
@@ -351,82 +403,10 @@ def test_incomplete_missing_and_damaged_files_are_refused(tmp_path, rgb):
 def test_networks_without_imagenet_weights_are_refused():
     assert "no such weights of model 'wide_resnet'" in loading_error("imagenet", classifier("wide_resnet"))
     assert "gcvit_xxtiny_224_nvidia" in (line := loading_error("imagenet", classifier("gcvit_xxtiny", side=224)))
-    assert "convert" in line
+    assert "not fetched by name" in line
 
 
 # ---- the hub
-
-
-class Hub(ThreadingHTTPServer):
-    """A local server with the interface of the Hugging Face hub; `spoil` lists files to be served with an error."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        self.files, self.spoil, self.fetched = {}, {}, []
-        super().__init__(("127.0.0.1", 0), HubRequests)
-
-    def handle_error(self, request, address):
-        pass  # a client that closes the connection
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class HubRequests(BaseHTTPRequestHandler):
-    server: Hub
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET(body=False)
-
-    def do_GET(self, body=True):
-        repository, _, rest = self.path.lstrip("/").partition("/resolve/")
-        file = rest.partition("/")[2]
-        content = self.server.files.get(f"{repository}/{file}")
-        if content is None:
-            known = any(name.startswith(f"{repository}/") for name in self.server.files)
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        spoil = self.server.spoil.get(file)
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Linked-Size", str(len(content) + (7 if spoil == "size" else 0)))
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if not body:
-            return
-        self.server.fetched.append(file)
-        if spoil == "drop":
-            content = content[: len(content) // 2] if self.server.fetched.count(file) == 1 else b""
-            self.close_connection = True
-        if spoil == "bytes":
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        self.wfile.write(content)
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with Hub() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(hub_http.time, "sleep", lambda _: None)
-        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
-        yield server
-        server.shutdown()
 
 
 def add_repository(hub, repository="timm/resnet18.a1_in1k", architecture="resnet18"):
@@ -470,7 +450,7 @@ def test_missing_and_unusable_repositories_of_the_hub_are_refused(hub):
     hub.files["me/pickled/pytorch_model.bin"] = pickle.dumps(FolderMaker())
     line = loading_error("me/pickled")
     assert "has no model.safetensors" in line
-    assert "never read" in line
+    assert "not fetched by name" in line
     assert "pytorch_model.bin" not in hub.fetched
     add_repository(hub, "me/other", "resnet50")
     assert "'resnet50', not of 'resnet18'" in loading_error("me/other")
@@ -516,7 +496,7 @@ def test_training_starts_from_a_file_records_it_and_resumes_without_it(cli, tmp_
     result = cli(*args)
     assert result.code == 0, result.lines
     assert "first convolution: B02 from blue; B03 from green; B04, B08 from red" in result.lines
-    config = json.loads((tmp_path / "run" / "weights" / "config.json").read_text())
+    config = entries(tmp_path / "run" / "weights")
     assert config["provenance"]["init"]["digest"] == hashlib.sha256(rgb.read_bytes()).hexdigest()
     adapted = load_model(tmp_path / "run").network.state_dict()
     assert torch.equal(adapted["layer1.0.conv1.weight"], load_file(file)["layer1.0.conv1.weight"])
@@ -526,7 +506,7 @@ def test_training_starts_from_a_file_records_it_and_resumes_without_it(cli, tmp_
     resumed = cli(*args)
     assert resumed.code == 0, resumed.lines
     assert not any("first convolution" in line for line in resumed.lines)
-    config = json.loads((tmp_path / "run" / "weights" / "config.json").read_text())
+    config = entries(tmp_path / "run" / "weights")
     assert config["provenance"]["init"]["init"] == str(file)
     other = cli(*args[:-1], "imagenet")
     assert other.code == 2
@@ -540,7 +520,7 @@ def test_unusable_weights_give_one_error_line_and_create_no_run(cli, tmp_path):
     result = cli(*args, "--batch", 8, "--init", tmp_path / "w.pth")
     assert result.code == 2
     assert len(result.lines) == 1
-    assert "convert" in result.lines[0]
+    assert "is not a file of tensors" in result.lines[0]
     assert not (tmp_path / "run").exists()
 
 

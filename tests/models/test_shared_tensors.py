@@ -14,11 +14,10 @@ from torch import nn
 from landscale.inference.evaluate import evaluate
 from landscale.models.shared_tensors import distinct_tensors, shared_names, with_shared
 from landscale.models.weights import load_model, save_weights
-from landscale.runtime.documents import read_json
-from landscale.runtime.sealed_config import write_sealed
 from landscale.runtime.signals import Stopped
 from landscale.training.runs import Run
 from trainings import PLAIN, interrupted_learning, learn, outcome
+from weights_folders import seal
 
 MODEL = "tests_tied"
 
@@ -108,8 +107,5 @@ def test_weights_that_hold_shared_tensors_twice_are_still_read_and_others_begin_
     twice = {name: tensor.clone() for name, tensor in with_shared(model.network, once).items()}
     assert len(twice) == len(once) + len(SHARED)
     save_file(twice, tmp_path / "old" / "model.safetensors")
-    config = read_json(tmp_path / "old" / "config.json")
-    for key in ("digest", "config_digest", "landscale_format"):
-        config.pop(key)
-    write_sealed(tmp_path / "old", config)
+    seal(tmp_path / "old")
     assert load_model(tmp_path / "old").digest() == model.digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from scipy.ndimage import gaussian_filter
 
 from conftest import Cli
-from landscale.runtime.sealed_config import write_sealed
 from landscale.scenes.matlab import IMAGES
 from landscale.scenes.pixels import ScenePixels, summary
 from landscale.scenes.scene import open_scene
@@ -26,6 +24,7 @@ from landscale.superres.superresolver import Superresolver
 from landscale.superres.wald import degrade
 from landscale.vocabulary.bands import BANDS
 from sharpening import read_bands, write_keras, write_mat, write_scene
+from weights_folders import entries, seal
 
 # rasterio raises this warning in its own use of affine transforms.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
@@ -48,13 +47,20 @@ def test_sealed_tensors_that_do_not_fit_are_refused(cli: Cli, weights: Path, how
     else:
         tensors["20m.tail.bias"][0] = float("nan")
     save_file(tensors, weights / "model.safetensors")
-    config = json.loads((weights / "config.json").read_text())
-    write_sealed(weights, {key: config[key] for key in config if not key.endswith("digest")})
+    seal(weights)
     answer = cli("info", weights)
     assert (answer.code, len(answer.lines)) == (2, 1)
     assert ("unexpected tensor 30m.head.weight" if how == "left over" else "not finite, in tensor 20m.tail.bias") in (
         answer.lines[0]
     )
+
+
+def test_networks_with_a_file_that_is_not_theirs_are_refused(cli: Cli, weights: Path):
+    (weights / "more.txt").touch()
+    answer = cli("info", weights)
+    assert answer.lines == [
+        f"landscale: {weights}/more.txt: is not part of these weights: config.json does not list it; move it away"
+    ]
 
 
 def test_padding_equals_symmetric_padding_of_numpy():
@@ -178,10 +184,9 @@ def bad_command(name: str, tmp_path: Path, scene: Path, weights: Path) -> tuple[
         file.write_bytes(file.read_bytes()[:-100])
         return [*apply, scene, tmp_path / "out"], "is damaged"
     if name == "weights of another version":
-        config = json.loads((weights / "config.json").read_text())
-        config["networks"]["20m"]["inputs"].reverse()
-        del config["config_digest"]
-        (weights / "config.json").write_text(json.dumps(config | {"landscale_format": 1}))
+        networks = entries(weights)["networks"]
+        networks["20m"]["inputs"].reverse()
+        seal(weights, networks=networks)
         return [*apply, scene, tmp_path / "out"], "cannot build"
     if name == "output folder of something else":
         shutil.copytree(scene, tmp_path / "out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -30,6 +29,7 @@ from landscale.training.checkpoint import load_checkpoint
 from landscale.vocabulary.bands import BANDS
 from launchers import run_until_killed
 from sharpening import small_shape
+from weights_folders import entries
 
 # rasterio raises this warning in its own use of affine transforms.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
@@ -57,7 +57,7 @@ def test_a_short_training_is_better_than_bicubic(cli: Cli, scene: Path, tmp_path
     assert figures["ratio_60m"] < 1.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dsen2"]  # no checkpoint is left
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
-    config = json.loads((out / "config.json").read_text())
+    config = entries(out)
     assert config["networks"]["20m"]["inputs"][:4] == ["B04", "B03", "B02", "B08"]
     assert config["networks"]["60m"]["outputs"] == ["B01", "B09"]
     assert cli("superres", "train", scene, out, "--json").json == answer.json
@@ -189,7 +189,7 @@ def test_the_command_trains_networks_of_the_published_size(scene: Path, tmp_path
     answer = outcome(command("superres", "train", scene, tmp_path / "dsen2", "--max-time", "6s", "--json"))
     assert answer.code == 0, answer.lines
     assert answer.json["steps_20m"] > 0 < answer.json["steps_60m"]
-    config = json.loads((tmp_path / "dsen2" / "config.json").read_text())
+    config = entries(tmp_path / "dsen2")
     assert config["networks"]["20m"] | {"inputs": [], "outputs": []} == {
         "inputs": [], "outputs": [], "scale": 2, "features": 128, "blocks": 6,
     }  # fmt: skip

@@ -22,6 +22,7 @@ from landscale.superres.stored import with_upsampled
 from landscale.superres.train import train_superres
 from landscale.superres.weights import load_networks, save_networks
 from sharpening import random_networks, read_bands, read_raster, small_shape, write_scene
+from weights_folders import entries, write_format_1
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
 L1C = "S2A_MSIL1C_20170613T101031_N0205_R022_T33UUP_20170613T101608"
@@ -80,13 +81,14 @@ def test_networks_of_both_levels_have_no_level(
     toa = write_scene(tmp_path / L1C, read_bands(scene))
     train_superres([toa, scene], tmp_path / "w", torch.device("cpu"), 600.0)
     assert "warning: trained on scenes of levels L1C and L2A" in capsys.readouterr().err
-    assert json.loads((tmp_path / "w" / "config.json").read_text())["level"] == "unknown"
+    assert entries(tmp_path / "w")["level"] == "unknown"
 
 
 def test_older_weights_have_an_unknown_level_and_others_are_refused(tmp_path: Path) -> None:
     save_networks(tmp_path / "w", random_networks(0.0), {})
+    write_format_1(tmp_path / "w")
     config = json.loads((tmp_path / "w" / "config.json").read_text())
-    del config["unit"], config["level"], config["config_digest"]
+    del config["unit"], config["level"]
     (tmp_path / "w" / "config.json").write_text(json.dumps(config | {"landscale_format": 1}))
     assert load_networks(tmp_path / "w")[1]["level"] == "unknown"
     (tmp_path / "w" / "config.json").write_text(json.dumps(config | {"landscale_format": 1, "level": "L3"}))

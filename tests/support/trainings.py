@@ -22,6 +22,7 @@ from landscale.training.recipe import Recipe
 from landscale.training.trainer import Trainer
 from landscale.training.training import train
 from launchers import fork_context
+from weights_folders import entries
 
 CPU = torch.device("cpu")
 BANDS = "B02,B03,B04,B08"
@@ -93,8 +94,7 @@ def metrics_of(folder):
 
 def outcome(folder):
     scores = json.loads((Path(folder) / "scores.json").read_text())
-    config = json.loads((Path(folder) / "weights" / "config.json").read_text())
-    return weights_of(folder), metrics_of(folder), scores, config["thresholds"]
+    return weights_of(folder), metrics_of(folder), scores, entries(Path(folder) / "weights")["thresholds"]
 
 
 def undisturbed(store, folder):

@@ -42,7 +42,7 @@ def other_value(key):
         value = (default or 0) + 3
         return value, str(value)
     if hint is float:
-        value = (default or 0.0) + 0.05
+        value = (default or 0.0) + (0.05 if key != "layer_decay" else -0.25)
         return value, str(value)
     if hint is str:
         by_key = {"labels": "ben19", "bands": "B04,B03,B02", "model": "resnet18", "optimizer": "lamb", "loss": "focal"}
@@ -56,6 +56,9 @@ def other_value(key):
     raise AssertionError(f"no test value for {key}: {hint}")
 
 
+# Keys that have no effect without others, or change others.
+INIT = {"init": "w", "model": "resnet18"}
+NEEDED = {"freeze": INIT, "lora": INIT, "unfreeze_every": {**INIT, "freeze": 2}, "init": {"model": "resnet18"}}
 every_key = pytest.mark.parametrize("key", [f.name for f in fields(Recipe)])
 
 
@@ -65,14 +68,15 @@ every_key = pytest.mark.parametrize("key", [f.name for f in fields(Recipe)])
 @every_key
 def test_every_key_is_a_flag(key):
     value, word = other_value(key)
-    expected = replace(DEFAULT, **{key: value})
+    needed = [f"--{name}={content}" for name, content in NEEDED.get(key, {}).items()]
+    expected = replace(DEFAULT, **NEEDED.get(key, {}) | {key: value})
     for words in (
         [f"--{key}", word],
         [f"--{key}={word}"],
         [f"--{key.replace('_', '-')}", word],
         [f"--{key.replace('_', '-')}={word}"],
     ):
-        found = load_recipe(None, words)
+        found = load_recipe(None, [*needed, *words])
         assert found == expected
         assert type(getattr(found, key)) is type(value)
 
@@ -81,7 +85,8 @@ def test_every_key_is_a_flag(key):
 def test_every_key_can_be_set_in_a_file_and_overridden_by_a_flag(key, tmp_path):
     value, _ = other_value(key)
     file = tmp_path / "own.yaml"
-    file.write_text(yaml.safe_dump({key: value, "momentum": 0.77} if key != "momentum" else {key: value}))
+    needed = NEEDED.get(key, {})
+    file.write_text(yaml.safe_dump({"momentum": 0.77} | needed | {key: value}))
     assert getattr(load_recipe(str(file), []), key) == value
     default = "null" if getattr(DEFAULT, key) is None else yaml.safe_dump(getattr(DEFAULT, key)).split("\n")[0]
     overridden = load_recipe(str(file), [f"--{key}={default}"])
@@ -158,6 +163,10 @@ NOT_IN_PAPERS = {
     "head": "linear",
     "head_options": {},
     "init": None,
+    "freeze": 0,
+    "unfreeze_every": 0.0,
+    "lora": 0,
+    "layer_decay": 1.0,
     "side": None,
     "scale": "linear",
     "accumulate": 1,

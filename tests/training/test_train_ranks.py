@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from trainings import CPU, PLAIN, TINY, flags, outcome
 
 SGD = replace(PLAIN, optimizer="sgd", rate=0.05, weight_decay=0.0, warmup_epochs=0.0, turns=False, epochs=2)
 LAYER_NORM = replace(SGD, model="test_convnext", options={}, side=32)
+UNFREEZING = replace(LAYER_NORM, freeze="all", unfreeze_every=0.4, layer_decay=0.8, rate=0.2)
 # A recipe for two ranks, and the recipe of a single process that must give the same weights.
 EQUIVALENT = {
     "batch": (replace(LAYER_NORM, batch=4), replace(LAYER_NORM, batch=8)),
@@ -45,6 +47,16 @@ EQUIVALENT = {
         replace(LAYER_NORM, batch=8, optimizer="adamw", rate=1e-3, clip_grad=0.5),
     ),
 }
+EQUIVALENT |= {
+    "frozen": (replace(LAYER_NORM, batch=4, freeze=2), replace(LAYER_NORM, batch=8, freeze=2)),
+    "unfreezing": (replace(UNFREEZING, batch=2, accumulate=2), replace(UNFREEZING, batch=8)),
+    "unfreezing norms": (
+        replace(SGD, batch=4, sync_norms=True, freeze=3, unfreeze_every=0.5),
+        replace(SGD, batch=8, freeze=3, unfreeze_every=0.5),
+    ),
+}
+if find_spec("peft"):
+    EQUIVALENT["adapters"] = (replace(LAYER_NORM, batch=4, lora=2), replace(LAYER_NORM, batch=8, lora=2))
 LARGE = replace(LAYER_NORM, model="convnext_atto", batch=4, epochs=4, rate=0.01)  # its gradients fill several buckets
 COMPRESSED = {method: replace(LARGE, compress=method) for method in ("none", "bf16", "powersgd")}
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
-from landscale.errors import LandscaleError
+from landscale.errors import LandscaleError, printable
 
 STARTED = time.monotonic()
 
@@ -36,7 +36,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"landscale: {message}; see {self.prog} --help\n")
+        self.exit(2, f"landscale: {printable(message)}; see {self.prog} --help\n")
 
 
 class AddCommand(Protocol):
@@ -76,6 +76,12 @@ def command_adder(parent: argparse.ArgumentParser, metavar: str, dest: str) -> A
         return parser
 
     return add
+
+
+def add_weights(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add a positional argument for weights, which `models.encoders.find_encoder` takes."""
+    about = "folder of a run or of weights, or a name that `landscale models --encoders` lists"
+    parser.add_argument(name, metavar="RUN|WEIGHTS", help=about)
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:

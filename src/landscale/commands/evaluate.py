@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from landscale.commands.command import AddCommand, add_timeout, print_result
+from landscale.commands.command import AddCommand, add_timeout, add_weights, print_result
 from landscale.errors import BadInput
 
 
@@ -17,7 +17,7 @@ def add_command(add: AddCommand) -> None:
         "score a model on a split of a store",
         "landscale evaluate runs/eca ben.h5 --split test --json",
     )
-    parser.add_argument("model", type=Path, metavar="RUN|WEIGHTS", help="folder of a run or of weights")
+    add_weights(parser, "model")
     parser.add_argument("store", type=Path, metavar="STORE.h5", help="the patch store to score on")
     parser.add_argument("--split", default="test", help="train, val or test (default: test)")
     parser.add_argument("--out", type=Path, metavar="SCORES.json", help="also write the scores to this file")
@@ -32,7 +32,8 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.inference.evaluate import evaluate
     from landscale.inference.scores import read_scores
     from landscale.inference.scores_table import show_scores
-    from landscale.models.weights import find_weights, load_model, read_config
+    from landscale.models.encoders import find_encoder
+    from landscale.models.weights import load_model, read_config
     from landscale.runtime.documents import write_json
     from landscale.runtime.outputs import check_output
     from landscale.runtime.progress import console
@@ -40,11 +41,12 @@ def _evaluate_model(options: argparse.Namespace) -> int:
 
     if options.batch < 1:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")
+    folder = find_encoder(options.model)
     if options.out:
-        check_output(options.out, "a file of scores", read_scores, [find_weights(options.model), options.store])
+        check_output(options.out, "a file of scores", read_scores, [folder, options.store])
     store = open_store(options.store)
     store.patches(options.split)
-    model = load_model(options.model)
+    model = load_model(folder)
     with process_group(options.timeout) as ranks:
         if ranks.world > 1:  # one rank need not read all weights for their digest
             settings = {"weights": model.digest(), "store": store.fingerprint(), "--split": options.split}
@@ -52,12 +54,13 @@ def _evaluate_model(options: argparse.Namespace) -> int:
         scores = evaluate(model.to(local_device(ranks)), store, options.split, ranks, batch=options.batch)
     if not ranks.first:
         return 0
-    scores = replace(scores, steps=read_config(options.model).get("provenance", {}).get("steps"))
+    run = Path(options.model)
+    scores = replace(scores, steps=read_config(folder).get("provenance", {}).get("steps"))
     if options.out:
         write_json(options.out, scores.to_json())
-    elif (options.model / "run.json").exists():
+    elif (run / "run.json").exists():
         try:
-            write_json(options.model / f"scores-{options.split}.json", scores.to_json())
+            write_json(run / f"scores-{options.split}.json", scores.to_json())
         except OSError as error:  # as on read-only media: the scores are printed all the same
-            console.print(f"{options.model}: the scores are not saved there ({error.strerror})", soft_wrap=True)
+            console.print(f"{run}: the scores are not saved there ({error.strerror})", soft_wrap=True)
     return print_result(options, scores.to_json(), lambda: show_scores(scores))

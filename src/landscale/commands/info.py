@@ -15,15 +15,16 @@ def add_command(add: AddCommand) -> None:
         "show what a store, run, folder of weights, or scene contains",
         "landscale info ben.h5 --json",
     )
-    parser.add_argument("path", type=Path, metavar="PATH")
+    parser.add_argument("path", metavar="PATH", help="a path, or a name that `landscale models --encoders` lists")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _show_contents(options: argparse.Namespace) -> int:
+    from landscale.models.encoders import find_encoder, is_name
     from landscale.runtime.tables import show_networks, show_scene, show_store, show_weights
     from landscale.store import is_environment, open_store
 
-    path: Path = options.path
+    path = find_encoder(options.path) if is_name(options.path) else Path(options.path)
     weights = (path / "config.json").exists() or (path / "recipe.yaml").exists()
     if not weights and (path.suffix == ".mat" or (path.is_dir() and not is_environment(path))):
         from landscale.scenes.pixels import summary as scene_summary
@@ -33,11 +34,11 @@ def _show_contents(options: argparse.Namespace) -> int:
         return print_result(options, scene, lambda: show_scene(scene))
     if weights:
         from landscale.models.weights import check_weights, find_weights
-        from landscale.runtime.documents import read_json_object
+        from landscale.runtime.sealed_config import read_sealed_config
         from landscale.superres.weights import KIND, load_networks
 
         folder = find_weights(path)
-        if read_json_object(folder / "config.json", "a description of landscale weights").get("kind") == KIND:
+        if read_sealed_config(folder / "config.json", "a description of landscale weights").get("kind") == KIND:
             networks = load_networks(folder)[1]
             return print_result(options, networks, lambda: show_networks(networks))
         config = {"kind": "weights", **check_weights(folder)}

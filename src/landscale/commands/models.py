@@ -1,4 +1,4 @@
-"""`landscale models`: the catalogue of networks."""
+"""`landscale models`: the catalogue of networks, and trained ones by name."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ def add_command(add: AddCommand) -> None:
     parser.add_argument(
         "--recount", action="store_true", help="count all networks again and rewrite the table this command reads"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--encoders", action="store_true", help="list trained networks by name: bundled ones and those of other people"
+    )
+    parser.add_argument(
+        "--bundled", action="store_true", help="list only the trained networks that come with landscale"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with citation and source of each")
 
 
 def _list_networks(options: argparse.Namespace) -> int:
+    if options.encoders or options.bundled:
+        return _list_encoders(options)
     from landscale.models.catalogue import recount_zoo, zoo_rows
     from landscale.runtime.tables import show_models
     from landscale.vocabulary.bands import band_set
@@ -39,3 +47,13 @@ def _list_networks(options: argparse.Namespace) -> int:
         raise LandscaleError(f"--classes: found {options.classes}, expected at least 0")
     rows = recount_zoo() if options.recount else zoo_rows(options.model, options.family, bands, options.classes)
     return print_result(options, rows, lambda: show_models(rows, bands, options.classes))
+
+
+def _list_encoders(options: argparse.Namespace) -> int:
+    from landscale.models.encoders.listing import bundled_rows, published_rows
+    from landscale.runtime.tables import show_encoders
+
+    rows = bundled_rows() + ([] if options.bundled else published_rows())
+    if options.model:
+        rows = [row for row in rows if options.model in row["name"]]
+    return print_result(options, rows, lambda: show_encoders(rows, others=not options.bundled))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from landscale.commands.command import AddCommand, print_result
+from landscale.commands.command import AddCommand, add_weights, print_result
 from landscale.errors import BadInput
 
 
@@ -16,7 +16,7 @@ def add_command(add: AddCommand) -> None:
         "map the class probabilities of a scene; run the same command again to resume",
         "landscale predict runs/eca SCENE map.tif",
     )
-    parser.add_argument("model", type=Path, metavar="RUN|WEIGHTS", help="folder of a run or of weights")
+    add_weights(parser, "model")
     parser.add_argument("scene", type=Path, metavar="SCENE", help="folder of band rasters at native resolution")
     parser.add_argument("out", type=Path, metavar="OUT.tif", help="the GeoTIFF to write, one band per class")
     parser.add_argument("--stride", type=int, help="distance between windows in pixels of 10 m (default: half a patch)")
@@ -32,11 +32,11 @@ def add_command(add: AddCommand) -> None:
 def _predict_scene(options: argparse.Namespace) -> int:
     from landscale.distributed import local_device
     from landscale.inference.predict import predict
-    from landscale.models.weights import load_model
+    from landscale.models.encoders import load_encoder
 
     if options.stride is not None and options.stride < 1:
         raise BadInput("--stride", f"found {options.stride}, expected at least 1")
-    model = load_model(options.model).to(local_device())
+    model = load_encoder(options.model).to(local_device())
     written = predict(model, options.scene, options.out, options.stride, offset=options.offset)
     return print_result(
         options,

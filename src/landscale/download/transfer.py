@@ -78,7 +78,7 @@ def fetch(
     Args:
         url: its address.
         path: the local file; its folder is created if necessary.
-        digest: "md5:…" or "sha256:…".
+        digest: "md5:…" or "sha256:…"; all of its digits, or as many of the first as are published.
         size: bytes, if known; a file of another size is refused before its first byte is received.
         retries: how failures are retried.
         advance: called with the number of bytes of earlier calls, while they are hashed, and of newly received bytes.
@@ -221,7 +221,7 @@ class _Partial:
             BadInput: the digest differs; the bytes are removed.
         """
         kind, _, expected = self.digest.partition(":")
-        if (found := self.hasher.hexdigest()) != expected:
+        if not (found := self.hasher.hexdigest()).startswith(expected):
             self._discard()
             raise BadInput(path, f"the downloaded file has {kind} {found}, expected {expected}; it was removed")
         self.file.flush()

@@ -16,18 +16,12 @@ from isal import isal_zlib
 from landscale.errors import BadInput
 from landscale.formats.decompression import DecompressedFile
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _MAX_MEMBER = 1 << 20  # bytes; the largest members of BigEarthNet have 58 kB
 _MAX_EXTENDED = 1 << 16  # bytes of an extended header, which has a long name
 _MAX_DIGITS = 10  # digits of the length of a record in an extended header
 _FILES, _FOLDER, _LINKS = frozenset((b"0", b"\0", b"7")), b"5", frozenset((b"1", b"2", b"K"))
 _LONG_NAME, _PAX = b"L", b"x"
 _EXTENDED = frozenset((_LONG_NAME, _PAX, b"g"))  # headers that describe the next members
-
-
-def is_archive(path: str | Path) -> bool:
-    path = Path(path)
-    return path.name.endswith(SUFFIXES) and not path.is_dir()
 
 
 class Tarball:

@@ -12,8 +12,8 @@ from landscale.distributed import Ranks, local_device
 from landscale.inference.metrics import Scores, compute_scores
 from landscale.loading import batches, evaluation_steps, labelled_patches, targets_by_name
 from landscale.models.classifier import Classifier
+from landscale.models.encoders import load_encoder
 from landscale.models.input_units import compare_units, convert, store_source
-from landscale.models.weights import load_model
 from landscale.runtime.progress import console, print_notes, progress_bar
 from landscale.store import PatchStore, open_store
 
@@ -26,29 +26,32 @@ def evaluate(
     batch: int = 64,
     *,
     show: bool = True,
+    notes: bool = True,
 ) -> Scores:
     """The scores of a split at the classifier's thresholds and at 0.5. Labels are matched by class name.
 
     Patches whose labels all lie outside the classifier's classes are left out.
 
     Args:
-        model: a classifier, which is used on the device it is on, or the folder of a run or of weights.
+        model: a classifier, which is used on the device it is on, or the name of weights (`models.encoders.find_encoder`).
         store: a store, or its path.
         split: name of the split.
         ranks: the processes that share the work; each of them calls this function and gets all scores.
         batch: patches per batch.
         show: whether to show a progress bar.
+        notes: whether to print lines about units that are converted, and about another processing level.
 
     Raises:
-        BadInput: there are no weights in the folder, or they are damaged; or the store's unit cannot be converted into that of
-            the weights (`models.input_units`).
+        LandscaleError: the weights have no classes.
+        BadInput: there are no such weights, or they are damaged; or the store's unit cannot be converted into that of the weights
+            (`models.input_units`).
         BadStore: the store cannot be read, or has no patch of the split, lacks a band or a class.
-        UnknownName: no split has this name. LandscaleError: the classifier has no classes.
+        UnknownName: no split has this name.
     """
-    classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device(ranks))
+    classifier = model if isinstance(model, Classifier) else load_encoder(model).to(local_device(ranks))
+    classifier.check_classes()
     opened = open_store(store) if isinstance(store, str | Path) else store
     d = classifier.description
-    d.require_classes()
     patches = labelled_patches(opened, split, d.classes)
     opened.planes_for(d.bands, d.stored)
     left_out = len(opened.patches(split)) - len(patches)
@@ -57,7 +60,7 @@ def evaluate(
     targets = targets_by_name(opened, d.classes)[patches]
     ranks = ranks or Ranks()
     compared = compare_units(d, store_source(opened, d.bands, patches, stored=d.stored))
-    if ranks.first:
+    if ranks.first and notes:
         print_notes(compared.notes)
     probabilities = infer(classifier, opened, patches, ranks, batch, show=show, factors=compared.factors)
     thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))

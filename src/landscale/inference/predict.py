@@ -26,8 +26,8 @@ from landscale.distributed import local_device
 from landscale.errors import BadInput, reason
 from landscale.loading import Native
 from landscale.models.classifier import Classifier
+from landscale.models.encoders import find_encoder, load_encoder
 from landscale.models.input_units import compare_units, convert, scene_source
-from landscale.models.weights import find_weights, load_model
 from landscale.runtime.files import atomic_file
 from landscale.runtime.outputs import check_output
 from landscale.runtime.parts import Parts, resumable_parts
@@ -97,7 +97,8 @@ def predict(
     """Write the map of a scene. After an interruption, the same call resumes.
 
     Args:
-        model: a classifier in eval mode, which is used on the device it is on, or the folder of a run or of weights.
+        model: a classifier in eval mode, which is used on the device it is on, or the name of weights
+            (`models.encoders.find_encoder`).
         scene: folder of band rasters at native resolution; offsets of digital numbers are removed (`scenes.scene`).
         out: the GeoTIFF to write: float32, one band per class, in 0…1; NaN where the scene has no data, that is where
             all bands of its finest grid are 0.
@@ -106,16 +107,16 @@ def predict(
         offset: the offset that was added to the scene's digital numbers; by default that of its metadata or name.
 
     Raises:
+        LandscaleError: the weights have no classes.
         BadInput: the weights or the scene cannot be read, the scene lacks bands or has a unit that cannot be converted into that
             of the weights, or `out` is part of an input, or exists and is not a map.
-        LandscaleError: the classifier has no classes.
     """
     out = Path(out)
-    inputs = [scene] if isinstance(model, Classifier) else [scene, find_weights(Path(model))]
+    inputs = [scene] if isinstance(model, Classifier) else [scene, find_encoder(model)]
     check_output(out, "a map of landscale", _is_map, inputs)
-    classifier = model if isinstance(model, Classifier) else load_model(model).to(local_device())
+    classifier = model if isinstance(model, Classifier) else load_encoder(model).to(local_device())
+    classifier.check_classes()
     d = classifier.description
-    d.require_classes()
     product = open_scene(Path(scene), offset)
     with rasterio.Env(GDAL_CACHEMAX=1024), ScenePixels(product, d.bands) as pixels, ExitStack() as stack:
         pixels.check_offset()

@@ -20,7 +20,7 @@ from landscale.models.input_stage import InputStage, turn
 from landscale.models.registry import zoo
 from landscale.store.layout import Name
 from landscale.vocabulary.bands import band
-from landscale.vocabulary.units import Level, Unit
+from landscale.vocabulary.units import RANGES, Level, Unit
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class Description:
         level: processing level of the Sentinel-2 products in training.
         limits: smallest and largest pixel value of a band in its unit, to which pixels are clipped before normalisation; bands
             that are not listed are not clipped.
+        temperature: positive number by which logits are divided before they become probabilities; above 1, these are less
+            extreme.
+        stretches: of bands in 8-bit, the digital number that 255 stands for, where it is known.
     """
 
     model: Name
@@ -68,12 +71,15 @@ class Description:
     units: Mapping[str, Unit] = field(default_factory=dict)
     level: Level = "unknown"
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    stretches: Mapping[str, Annotated[float, Meta(gt=0)]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse what contradicts itself; the type and range of each field are annotations, which a reader of files checks.
 
         Raises:
-            LandscaleError: a name is repeated, a threshold is missing, a statistic is not finite, or limits are not in order.
+            LandscaleError: a name is repeated, a threshold is missing, a statistic or the temperature is not finite, limits are
+                not in order, or a stretch is not that of a band in 8-bit.
         """
         for what, names in (("band", self.bands), ("class", self.classes)):
             if repeated := [name for name in names if names.count(name) > 1]:
@@ -87,18 +93,13 @@ class Description:
             raise LandscaleError(f"the statistics of {infinite[0]} are not finite")
         if disordered := [name for name, (low, high) in self.limits.items() if not -math.inf < low < high < math.inf]:
             raise LandscaleError(f"the limits of {disordered[0]} are not two finite numbers in ascending order")
-
-    def require_classes(self) -> None:
-        """Refuse an encoder where probabilities are needed.
-
-        Raises:
-            LandscaleError: there are no classes.
-        """
-        if not self.classes:
-            raise LandscaleError(
-                f"the weights of {self.model} are an encoder without classes; train a classifier from them with"
-                " `landscale train --init`"
-            )
+        if not 0 < self.temperature < math.inf:
+            raise LandscaleError(f"the temperature is {self.temperature}, expected a finite number above 0")
+        for name, stretch in self.stretches.items():
+            if self.units.get(name) != "8-bit" or not 0 < stretch < math.inf:
+                raise LandscaleError(
+                    f"the stretch of {name} is {stretch}, expected a finite number above 0, and 8-bit as unit"
+                )
 
     @property
     def stored(self) -> bool:
@@ -121,7 +122,9 @@ class Classifier(nn.Module):
         super().__init__()
         d = description
         self.description = d
-        self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample, d.scale, d.limits)
+        # Digital numbers beyond the stretch of a picture become 255, as in the picture.
+        pictures = dict.fromkeys(d.stretches, RANGES["8-bit"])
+        self.inputs = InputStage(d.bands, d.statistics, d.side, d.upsample, d.scale, {**pictures, **d.limits})
         self.network = network if network is not None else _build_network(d, self.inputs)
 
     def forward(self, planes: Native) -> Tensor:
@@ -134,9 +137,21 @@ class Classifier(nn.Module):
         twin.inputs = self.inputs  # on its device, and with its present side
         return twin.eval()
 
+    def check_classes(self) -> None:
+        """Refuse an encoder without classes where probabilities are needed.
+
+        Raises:
+            LandscaleError: there are no classes.
+        """
+        if not self.description.classes:
+            raise LandscaleError(
+                f"these weights of {self.description.model} are an encoder without classes, expected a classifier; embed, probe"
+                " and train --init take encoders"
+            )
+
     def activate(self, logits: Tensor) -> Tensor:
-        """Logits → probabilities in 0…1, float32."""
-        logits = logits.float()
+        """Logits → probabilities in 0…1, float32, at the temperature of the description."""
+        logits = logits.float() / self.description.temperature
         return logits.sigmoid() if self.description.multi_label else logits.softmax(-1)
 
     def digest(self) -> str:

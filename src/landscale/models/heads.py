@@ -16,11 +16,13 @@ network, and its queries are not trained.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from timm.layers import Attention, Mlp
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError, UnknownName
@@ -172,6 +174,16 @@ class HeadedNetwork(nn.Module):
         """Parameters without weight decay in timm's optimisers, besides norms and biases."""
         spared = getattr(self.trunk, "no_weight_decay", set)
         return {"head.queries", *(f"trunk.{name}" for name in spared())}
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
+        """The order of a parameter for timm's `group_parameters`: the layers of the trunk, then the head.
+
+        Raises:
+            AttributeError: the trunk does not list its layers.
+        """
+        matcher = self.trunk.group_matcher(coarse=coarse)  # type: ignore[operator]
+        groups: dict[str, int] = group_parameters(self.trunk, matcher, reverse=True)
+        return lambda name: groups[name.removeprefix("trunk.")] if name.startswith("trunk.") else math.inf
 
     def _tokens(self, x: Tensor) -> Tensor:
         if x.ndim == 3:

@@ -20,8 +20,8 @@ from landscale.store import PatchStore
 
 UPSAMPLING = ("bilinear", "bicubic", "nearest", "stored")
 SCALES = ("linear", "log", "both")
-_LOG_RANGE, LOG_FLOOR = (1.0, 15000.0), 100.0
-_LIMIT = 5.0  # standard deviations at which values are clipped, unless `scale` is linear
+LOG_RANGE, LOG_FLOOR = (1.0, 15000.0), 100.0
+MOST_DEVIATIONS = 5.0  # standard deviations at which values are clipped, unless `scale` is linear
 _LOG_PATCHES = 2048  # patches from which statistics of the logarithm are estimated
 
 
@@ -104,7 +104,7 @@ class InputStage(nn.Module):
                 values = numbers if scale == "linear" else _logarithm(numbers)
                 values = (values - self.mean[channels, None, None]) / self.std[channels, None, None]
                 if "log" in self.scales:
-                    values = values.clamp(-_LIMIT, _LIMIT)
+                    values = values.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
                 out[:, channels] = resize(values, side, self.upsample)
             filled += len(used)
         if filled != len(self.bands):
@@ -114,7 +114,7 @@ class InputStage(nn.Module):
 
 
 def _logarithm(values: Tensor) -> Tensor:
-    return (values.clamp(*_LOG_RANGE) + LOG_FLOOR).log()
+    return (values.clamp(*LOG_RANGE) + LOG_FLOOR).log()
 
 
 def measure_statistics(store: PatchStore, bands: Sequence[str], scale: str) -> dict[str, tuple[float, float]]:

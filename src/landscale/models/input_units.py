@@ -1,15 +1,15 @@
 """Compare unit and processing level of the pixels that weights were trained on with those of a store or scene.
 
-Digital numbers and reflectance are converted into each other. Other units are refused, because the same band names would
-otherwise be taken for the same numbers: 8-bit pictures, for example, have an unknown stretch. Where a unit is not recorded, the
-pixels themselves are compared.
+Digital numbers, reflectance, and 8-bit pictures with a known stretch are converted into each other. Other units are refused,
+because the same band names would otherwise be taken for the same numbers: most pictures, for example, have an unknown stretch.
+Where a unit is not recorded, the pixels themselves are compared.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,8 @@ class Source:
     """Pixels that a classifier is to be applied to.
 
     path: the store or scene. units: by band, of the pixels as they are read. in_files: by band, of the pixels in the files.
-    level: processing level. sample: reads some pixels (n,) of a band.
+    level: processing level. sample: reads some pixels (n,) of a band. stretches: of bands in 8-bit, where it is known, the
+    digital number that 255 stands for.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Source:
     in_files: Mapping[str, Unit]
     level: Level
     sample: Callable[[str], NDArray[np.generic]]
+    stretches: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def store_source(store: PatchStore, bands: Sequence[str], patches: NDArray[np.in
         return store.pixels(plane.key, rows)[:, plane.bands.index(band)].ravel()
 
     units = {band: planes[band].unit for band in bands}
-    return Source(store.path, units, units, store.layout.level, sample)
+    stretches = {band: stretch for band in bands if (stretch := planes[band].stretch) is not None}
+    return Source(store.path, units, units, store.layout.level, sample, stretches)
 
 
 def scene_source(scene: Scene, pixels: ScenePixels) -> Source:
@@ -80,20 +83,19 @@ def compare_units(d: Description, source: Source) -> Comparison:
         BadInput: there is none, or pixels of unknown unit cannot be in that of the classifier.
     """
     factors: dict[str, float] = {}
-    converted: set[tuple[Unit, Unit]] = set()
+    converted: set[tuple[str, str]] = set()
     for band in d.bands:
         expected, found, in_file = d.units.get(band, "unknown"), source.units[band], source.in_files[band]
-        factor = conversion(found, expected)
+        stretch, of_weights = source.stretches.get(band), d.stretches.get(band)
+        factor = conversion(found, expected, stretch, of_weights)
         if factor is None:
             raise BadInput(source.path, _mismatch(unit_name(found), band, expected))
         if factor != 1:
             factors[band] = factor
-        if conversion(in_file, target := found if expected == "unknown" else expected) != 1:
-            converted.add((in_file, target))
-    notes = [
-        f"{source.path}: {unit_name(in_file)} converted into {unit_name(target)}"
-        for in_file, target in sorted(converted)
-    ]
+        target = found if expected == "unknown" else expected
+        if conversion(in_file, target, stretch, of_weights) != 1:
+            converted.add((unit_name(in_file, stretch), unit_name(target, of_weights)))
+    notes = [f"{source.path}: {in_file} converted into {target}" for in_file, target in sorted(converted)]
     if any("unknown" in (d.units.get(band, "unknown"), source.units[band]) for band in d.bands):
         notes += _compare_pixels(d, source)
     if differ(source.level, d.level):

@@ -12,7 +12,7 @@ the blocks; random shifts and zooms do not, so with them a branch is trained on 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from timm.layers import to_2tuple
@@ -133,6 +133,19 @@ class KBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int, ...]]:
+        """The order of a parameter for timm's `group_parameters`: convolutions, one by one unless `coarse`, then dense layers."""
+
+        def order(name: str) -> tuple[int, ...]:
+            parts = name.split(".")
+            if parts[0] != "branches":
+                return (2,) if parts[0] == "joined" else (3,)
+            if parts[2] == "dense":
+                return (1,)
+            return (0,) if coarse else (0, int(parts[3]) // 5)  # five or six modules for each convolution
+
+        return order
 
     def get_classifier(self) -> nn.Module:
         return self.fc

@@ -1,4 +1,7 @@
-"""Find and read pre-trained weights, on the disk or on the Hugging Face hub. Only safetensors files are read."""
+"""Find and read pre-trained weights, on the disk or on the Hugging Face hub.
+
+Only safetensors files are fetched. A pickled file is read only if the user gives its path (`encoders.pickled`).
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from landscale.errors import BadInput, LandscaleError, reason
-from landscale.runtime.documents import read_json
-from landscale.runtime.sealed_config import check_seal
+from landscale.models.classifier import Description
+from landscale.models.encoders import find_encoder, is_name
+from landscale.models.encoders.hub import hub_file
+from landscale.models.encoders.pickled import SUFFIXES, as_safetensors
+from landscale.runtime.documents import read_json, typed
+from landscale.runtime.sealed_config import is_sealed, read_sealed_config, tensors_digest
 
-IMAGENET = "imagenet"
-_PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
-_CONVERT = (
-    "pickled weights can run any code and are never read; where you trust them, convert them: python -c"
-    ' \'import torch, safetensors.torch as s; s.save_file(torch.load("in.pth", weights_only=True), "out.safetensors")\''
-)
+IMAGENET, ENCODER = "imagenet", "encoder"
+_PICKLED_HINT = "pickled weights are not fetched by name; download the file, and give its path"
 _ON_HUB = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
@@ -41,35 +44,70 @@ class Pretrained:
         """Whether landscale wrote them, so that the names of their bands and classes are known."""
         return "landscale_format" in self.config
 
+    @property
+    def model(self) -> str | None:
+        """The name of their network; None if it is not recorded."""
+        name = self.config.get("model" if self.is_landscale else "architecture")
+        return None if name is None else str(name)
+
+    def description(self) -> Description | None:
+        """The description of the classifier that they are from; None if landscale did not write them.
+
+        Raises:
+            BadInput: `config.json` is not such a description.
+        """
+        if not self.is_landscale:
+            return None
+        known = {key: self.config[key] for key in Description.__dataclass_fields__.keys() & self.config.keys()}
+        try:
+            found = typed(Path(self.name), known, Description, "a description of landscale weights")
+            found.check()
+        except BadInput:
+            raise
+        except LandscaleError as error:
+            raise BadInput(self.name, f"its config.json is not a description of landscale weights: {error}") from None
+        return found
+
+
+def names_network(init: str) -> bool:
+    """Whether the network of the weights of this name is recorded with them: not for `imagenet` and single files."""
+    path = Path(init)
+    single = not is_name(init) and path.suffix in (*SUFFIXES, ".safetensors") and not path.is_dir()
+    return init != IMAGENET and not (single and not path.with_name("config.json").is_file())
+
 
 def find_pretrained(init: str, model: str) -> Pretrained:
     """Find and read weights for the network `model`.
 
     Args:
-        init: `imagenet`: timm's weights of this network. A path: a safetensors file, a run, or a folder of `config.json` and
-            `model.safetensors`, landscale's or timm's. A name on the hub: `hf-hub:owner/name` or `owner/name`, with
-            an optional `@revision`. The variables HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are respected.
+        init: `imagenet`: timm's weights of this network. A path: a safetensors file, a pickled file of tensors, a run, or a
+            folder of `config.json` and `model.safetensors`, landscale's or timm's. A name on the hub: `hf-hub:owner/name` or
+            `owner/name`, with an optional `@revision`. Or any other name that `encoders.find_encoder` takes.
+        model: name of the network; `ENCODER`: that of the weights, whichever it is.
 
     Raises:
-        LandscaleError: the weights do not exist, cannot be downloaded, are damaged or pickled, or are those of another network.
+        LandscaleError: the weights do not exist, cannot be downloaded, are damaged, or are those of another network.
     """
     if init == IMAGENET:
         repository, file = _timm_repository(model)
-        return _read(_download(repository, file), repository, {}, model)
+        return _read(hub_file(repository, file, otherwise=_PICKLED_HINT), repository, {}, model)
     path = Path(init)
     on_hub = _ON_HUB.fullmatch(init)
-    if on_hub and not path.exists() and path.suffix not in (*_PICKLED, ".safetensors"):
+    if on_hub and not path.exists() and path.suffix not in (*SUFFIXES, ".safetensors"):
         repository, revision = on_hub.groups()
-        config = _read_config(_download(repository, "config.json", revision))
-        return _read(_download(repository, "model.safetensors", revision), init, config, model)
+        described = hub_file(repository, "config.json", revision)
+        if not _is_known(described):
+            return _read_encoder(init, model)
+        config = _read_config(described)
+        return _read(hub_file(repository, "model.safetensors", revision, _PICKLED_HINT), init, config, model)
     if not path.exists():
+        if ":" in init:
+            return _read_encoder(init, model)
         raise BadInput(init, "is neither a file nor a folder, nor a name on the hub (owner/name)")
     if path.is_dir() or (path.name == "model.safetensors" and path.with_name("config.json").is_file()):
         folder = _weights_folder(path if path.is_dir() else path.parent)
         return _read(folder / "model.safetensors", init, _read_config(folder / "config.json"), model)
-    if path.suffix in _PICKLED:
-        raise BadInput(init, _CONVERT)
-    return _read(path, init, {}, model)
+    return _read(as_safetensors(path) if path.suffix in SUFFIXES else path, init, {}, model)
 
 
 def _timm_repository(model: str) -> tuple[str, str]:
@@ -82,7 +120,7 @@ def _timm_repository(model: str) -> tuple[str, str]:
         )
     if not cfg.hf_hub_id:
         raise LandscaleError(
-            f"--init {IMAGENET}: timm has the weights of model '{model}' only at {cfg.url}; {_CONVERT}"
+            f"--init {IMAGENET}: timm has the weights of model '{model}' only at {cfg.url}; {_PICKLED_HINT}"
         )
     named = cfg.hf_hub_filename or ""
     return str(cfg.hf_hub_id), named if named.endswith(".safetensors") else "model.safetensors"
@@ -96,18 +134,28 @@ def _weights_folder(path: Path) -> Path:
     raise BadInput(path, f"holds no weights: expected config.json and model.safetensors, or a finished run{begun}")
 
 
+def _read_encoder(name: str, model: str) -> Pretrained:
+    folder = find_encoder(name)
+    return _read(folder / "model.safetensors", name, _read_config(folder / "config.json"), model)
+
+
+def _is_known(path: Path) -> bool:
+    """Whether a `config.json` describes weights of landscale or of timm."""
+    content = read_json(path)
+    return isinstance(content, dict) and bool({"landscale_format", "landscale", "architecture"} & content.keys())
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     content = read_json(path)
-    if not isinstance(content, dict) or not ("landscale_format" in content or "architecture" in content):
+    if not isinstance(content, dict) or not (is_sealed(content) or "architecture" in content):
         raise BadInput(path, "describes neither weights of landscale nor of timm")
-    if "landscale_format" in content:
-        check_seal(path, content)
-    return content
+    return read_sealed_config(path, "a description of landscale weights") if is_sealed(content) else content
 
 
 def _read(file: Path, name: str, config: Mapping[str, Any], model: str) -> Pretrained:
-    holds = config.get("model" if "landscale_format" in config else "architecture")
-    if config and str(holds).partition(".")[0] != model.partition(".")[0]:  # timm's names may end in a tag, after a dot
+    holds = str(config.get("model" if "landscale_format" in config else "architecture"))
+    # timm's names may end in a tag, after a dot
+    if config and model not in (ENCODER, holds) and holds.partition(".")[0] != model.partition(".")[0]:
         raise BadInput(name, f"holds weights of model '{holds}', not of '{model}'")
     try:
         with file.open("rb") as content:
@@ -120,32 +168,8 @@ def _read(file: Path, name: str, config: Mapping[str, Any], model: str) -> Pretr
 
 def _check(file: Path, digest: str, config: Mapping[str, Any]) -> None:
     """Compare digests: landscale's are in `config.json`, the hub's cache names the target of a link by its digest."""
-    if "landscale_format" in config and config.get("digest") != digest:
+    if "landscale_format" in config and tensors_digest(config) != digest:
         raise BadInput(file, "is damaged: its digest is not the one in config.json")
     linked = file.readlink().name if file.is_symlink() else ""
     if re.fullmatch(r"[0-9a-f]{64}", linked) and linked != digest:
         raise BadInput(file, "is damaged: its SHA-256 differs from that of the hub; remove it and try again")
-
-
-def _download(repository: str, file: str, revision: str | None = None) -> Path:
-    """The path of a file in the hub's cache, downloaded if it is not there."""
-    from huggingface_hub import constants, errors, hf_hub_download  # imported here, because it takes half a second
-
-    where = f"{repository} on {constants.ENDPOINT}"
-    try:
-        return Path(hf_hub_download(repository, file, revision=revision))
-    except errors.LocalEntryNotFoundError as error:
-        raise LandscaleError(f"{where}: cannot be reached ({reason(error.__cause__ or error)})") from None
-    except errors.GatedRepoError:
-        raise LandscaleError(
-            f"{where}: access is restricted by the owner; request it on the hub, then run `hf auth login`"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise LandscaleError(f"{where}: is neither a local file or folder nor a repository of the hub") from None
-    except errors.RevisionNotFoundError:
-        raise LandscaleError(f"{where}: has no revision {revision}") from None
-    except errors.EntryNotFoundError:
-        pickled = f"; {_CONVERT}" if file.endswith(".safetensors") else ""
-        raise LandscaleError(f"{where}: has no {file}{pickled}") from None
-    except Exception as error:  # the hub's transport, and what it raises, differs between its versions
-        raise LandscaleError(f"{where}: {file} could not be fetched ({reason(error)})") from None

@@ -123,6 +123,13 @@ class Trio(nn.Module):
             nn.init.normal_(self.fc.weight, std=1e-3)
             nn.init.constant_(self.fc.bias, -1.5)  # most classes are absent from most patches
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002  the interface of timm
+        """Patterns of timm's `group_parameters`: the stems of all members, then their blocks; `coarse` makes no difference."""
+        stem = r"^members\.\d+\.(?:stem|pixel\.[01]\.)"
+        second = (r"^members\.\d+\.pixel", (0,))  # of a spectral member
+        norms = (r"^members\.\d+\.norm|^norms", (99999,))  # belong to the last blocks
+        return {"stem": stem, "blocks": [(r"^members\.\d+\.blocks\.(\d+)", None), second, norms]}
+
     def get_classifier(self) -> nn.Module:
         return self.fc
 

@@ -77,6 +77,10 @@ class VggGap(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns of timm's `group_parameters`: the stages, or with `coarse=False` their convolutions."""
+        return {"blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
+
     def get_classifier(self) -> nn.Module:
         classifier: nn.Module = self.head.fc
         return classifier

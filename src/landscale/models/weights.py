@@ -1,4 +1,8 @@
-"""Weights: a folder with `model.safetensors`, `config.json` and a model card, that can be loaded without pickle."""
+"""Weights: a folder with `model.safetensors`, `config.json`, a model card and perhaps a picture; loaded without pickle.
+
+`config.json` has timm's entries as well, so timm loads the folder without landscale (`timm_config`), and digests of everything in
+the folder (`runtime.sealed_config`). Training and export write the same format, by `save_weights`.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from torch import Tensor
 
 from landscale.errors import BadInput, LandscaleError, reason
 from landscale.models.classifier import Classifier, Description
+from landscale.models.model_card import PICTURE, model_card
 from landscale.models.shared_tensors import distinct_tensors, with_shared
+from landscale.models.timm_config import timm_config
 from landscale.runtime.documents import typed
 from landscale.runtime.files import atomic_folder
-from landscale.runtime.markdown import inline
-from landscale.runtime.sealed_config import read_sealed, read_sealed_config, write_sealed
-from landscale.vocabulary.headline import headline, support_note
+from landscale.runtime.sealed_config import CONFIG, TENSORS, read_sealed, read_sealed_config, write_sealed
 
 _EXPECTED = "a description of landscale weights"
 
@@ -29,30 +33,77 @@ class _Steps(TypedDict):
     planned: int
 
 
-class _Provenance(TypedDict, total=False):
-    """The fields of `provenance` that are used; it may have others."""
+class _Scores(TypedDict, total=False):
+    """The fields of scores that are used; they may have others."""
 
-    scores: dict[str, Any]
+    split: str
+    patches: int
+    micro_f1: float | None
+    macro_f1: float | None
+    micro_ap: float | None
+    macro_ap: float | None
+    accuracy: float | None
+    extra: dict[str, float]
+    counts: list[Any]
+    classes_with_support: int
+
+
+class _Provenance(TypedDict, total=False):
+    """The fields of `provenance` that are used; it may have others.
+
+    scores: of the val split. test_scores: of the test split. splits: number of patches of each split of the training's store.
+    """
+
+    scores: _Scores
+    test_scores: _Scores
+    splits: dict[str, int]
     steps: _Steps | None
 
 
-def save_weights(folder: Path, classifier: Classifier, provenance: dict[str, Any]) -> None:
+class _Publication(TypedDict, total=False):
+    licence: str | None
+    exported: bool
+
+
+def save_weights(
+    folder: Path,
+    classifier: Classifier,
+    provenance: dict[str, Any],
+    *,
+    licence: str | None = None,
+    picture: bytes | None = None,
+    exported: bool = False,
+) -> None:
     """Write a folder of weights completely or not at all.
 
     Args:
         folder: replaced if it exists.
         classifier: the classifier whose parameters and description are written.
         provenance: recipe, seed, store and scores, as any JSON object.
+        licence: identifier of the licence of the weights, as the hub lists them; None: not chosen yet.
+        picture: a PNG file with examples, for the model card.
+        exported: whether `landscale export` writes the folder; it replaces only such folders.
     """
+    network, timm_entries = classifier.network, timm_config(classifier, licence)
     with atomic_folder(folder) as temporary:
-        # Cloned, because safetensors refuses tensors that share memory, such as views of each other.
-        state = {
-            name: t.detach().cpu().contiguous().clone() for name, t in distinct_tensors(classifier.network).items()
-        }
-        save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
-        parameters = sum(p.numel() for p in classifier.network.parameters())
-        write_sealed(temporary, {"parameters": parameters, **asdict(classifier.description), "provenance": provenance})
-        (temporary / "README.md").write_text(_model_card(classifier, provenance), encoding="utf-8")
+        # timm expects a tensor under each of its names. Cloned, because safetensors refuses tensors that share memory.
+        tensors = network.state_dict() if timm_entries else distinct_tensors(network)
+        state = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        save_file(state, temporary / TENSORS, metadata={"format": "pt"})
+        parameters = sum(p.numel() for p in network.parameters())
+        if picture is not None:
+            (temporary / PICTURE).write_bytes(picture)
+        card = model_card(
+            classifier.description,
+            provenance,
+            parameters,
+            loaded_by_timm=bool(timm_entries),
+            licence=licence,
+            picture=picture is not None,
+        )
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        about = {"licence": licence, "exported": exported, "provenance": provenance}
+        write_sealed(temporary, {"parameters": parameters, **asdict(classifier.description), **about}, timm_entries)
 
 
 def find_weights(path: Path) -> Path:
@@ -62,19 +113,19 @@ def find_weights(path: Path) -> Path:
         BadInput: there are no weights.
     """
     for folder in (path, path / "weights"):
-        if (folder / "config.json").is_file():
+        if (folder / CONFIG).is_file():
             return folder
     begun = " (its training has not ended)" if (path / "recipe.yaml").exists() else ""
     raise BadInput(path, f"holds no weights: expected config.json and model.safetensors, or a finished run{begun}")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of the `config.json` of a run or weights. The tensors beside it are not read.
+    """Landscale's entries in the `config.json` of a run or weights. The files beside it are not read.
 
     Raises:
         BadInput: there are no weights, `config.json` is damaged, or of a newer format.
     """
-    file = find_weights(path) / "config.json"
+    file = find_weights(path) / CONFIG
     config = read_sealed_config(file, _EXPECTED)
     return _with_units(config, _description(file, config))
 
@@ -88,6 +139,7 @@ def _with_units(config: dict[str, Any], description: Description) -> dict[str, A
 def _description(file: Path, config: Mapping[str, Any]) -> Description:
     """The description in the content of a `config.json`, once types, ranges and sizes are right."""
     typed(file, config.get("provenance", {}), _Provenance, _EXPECTED)
+    typed(file, config, _Publication, _EXPECTED)
     known = {key: config[key] for key in Description.__dataclass_fields__.keys() & config.keys()}
     description = typed(file, known, Description, _EXPECTED)
     try:
@@ -98,7 +150,7 @@ def _description(file: Path, config: Mapping[str, Any]) -> Description:
 
 
 def check_weights(path: Path) -> dict[str, Any]:
-    """The content of `config.json`, as `read_config`, once the tensors beside it are those of the network that it describes.
+    """What `read_config` returns, once the whole folder matches its digests and the tensors fit the network described.
 
     Raises:
         BadInput: `load_model` would refuse these weights.
@@ -117,7 +169,8 @@ def load_model(path: str | Path) -> Classifier:
         path: the folder of a run or of weights.
 
     Raises:
-        BadInput: there are no weights, they are damaged (the digest differs), or not written by landscale.
+        BadInput: there are no weights, they are damaged (a digest differs, a file is missing or left over), or not written by
+            landscale.
     """
     path = Path(path)
     _, description, tensors = _read(path)
@@ -132,13 +185,13 @@ def load_model(path: str | Path) -> Classifier:
 
 
 def _tensor_file(path: Path) -> Path:
-    return find_weights(path) / "model.safetensors"
+    return find_weights(path) / TENSORS
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Description, dict[str, Tensor]]:
     """The content of `config.json`, the description in it, and the tensors, which are finite and fit the description."""
     config, content = read_sealed(find_weights(path), _EXPECTED)
-    description = _description(find_weights(path) / "config.json", config)
+    description = _description(find_weights(path) / CONFIG, config)
     file = _tensor_file(path)
     try:
         tensors = load(content)
@@ -181,36 +234,3 @@ def check_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise BadInput(file, f"holds values that are not finite, in tensor {name}")
-
-
-def _model_card(classifier: Classifier, provenance: dict[str, Any]) -> str:
-    d = classifier.description
-    scores = provenance.get("scores", {})
-    lines = [f"| {inline(key)} | {value:.4f} |" for key, value in headline(scores).items()]
-    table = "\n".join(["| figure | value |", "|---|---|", *lines])
-    if note := support_note(scores):
-        table += f"\n\n{note.capitalize()}."
-    units = ", ".join(sorted({*d.units.values()})) or "unknown"
-    synthetic = "\n\n**Trained on synthetic data: not usable on real scenes.**" if provenance.get("synthetic") else ""
-    return f"""---
-library_name: landscale
-tags: [sentinel-2, land-cover, {"multi-label" if d.multi_label else "single-label"}]
----
-# {inline(d.model)}, {len(d.bands)} bands, {len(d.classes)} classes ({inline(d.nomenclature)}){synthetic}
-
-```python
-import landscale
-
-model = landscale.load_model("THIS_FOLDER")  # takes raw pixels at native resolution
-```
-
-Bands: {inline(", ".join(d.bands))}; unit: {units}; level: {d.level}.
-Input {d.side}×{d.side} px, {d.upsample}; statistics and thresholds are in `config.json`.
-Recipe {inline(str(provenance.get("recipe", "?")))}, seed {provenance.get("seed", "?")}.
-
-Scores on the split `{scores.get("split", "?")}` ({scores.get("patches", 0)} patches), at the thresholds of this model:
-
-{table}
-
-Classes: {inline(", ".join(d.classes))}.
-"""

@@ -183,6 +183,12 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns of timm's `group_parameters`: the stem, then the stages, or with `coarse=False` their blocks."""
+        norm = len(self.stages[0]) - 1  # type: ignore[arg-type]  # the last module of a stage belongs to its last block
+        blocks = [(rf"^stages\.(\d+)\.{norm}\.", (99999,)), (r"^stages\.(\d+)\.(\d+)", None)]
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else blocks}
+
     def get_classifier(self) -> nn.Module:
         classifier: nn.Module = self.head.fc
         return classifier

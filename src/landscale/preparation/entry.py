@@ -14,7 +14,6 @@ from landscale.errors import LandscaleError
 from landscale.preparation.random_access import prepare_random_access
 from landscale.preparation.ranks import on_first_rank
 from landscale.preparation.result import PreparationResult
-from landscale.preparation.sequential import prepare_sequential
 from landscale.runtime.workers import start_fork_server
 
 if TYPE_CHECKING:  # it imports torch, which a preparation by one process does not need
@@ -117,6 +116,8 @@ def prepare_survey(
     """
     path = Path(store)
     if isinstance(survey, SequentialSurvey):
+        from landscale.preparation.sequential import prepare_sequential  # folders do not need it
+
         return prepare_sequential(survey, path, skip_bad=skip_bad)
     result = prepare_random_access(survey, path, workers, skip_bad=skip_bad, scheduler=scheduler, ranks=ranks)
     return replace(result, notes=survey.notes)

@@ -1,4 +1,4 @@
-"""Line charts as SVG, drawn by matplotlib: files that stand alone, and elements inside the HTML report.
+"""Line charts as SVG, and sheets of pictures as PNG, drawn by matplotlib.
 
 The same input gives the same bytes. Colours are from Okabe and Ito (2008) and can be distinguished with any common colour
 blindness; further lines are dashed. Text and axes take the colour of the text around an inline chart.
@@ -10,15 +10,17 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from xml.sax.saxutils import escape
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
+from numpy.typing import NDArray
 
 BLUE, ORANGE, GREEN, RED, PINK, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
 GREY = "#888888"
@@ -61,6 +63,7 @@ class ChartLine:
     Args:
         points: (x, y), x ascending.
         deviations: half the length of the error bar at each point; empty for none.
+        intervals: lower and upper end of the error bar at each point, where its halves differ; empty for none.
         reference: what would be ideal: dashed and grey, without markers.
     """
 
@@ -69,6 +72,7 @@ class ChartLine:
     colour: str = BLUE
     width: float = 1.5
     deviations: Sequence[float] = ()
+    intervals: Sequence[tuple[float, float]] = ()
     reference: bool = False
     dashed: bool = False
 
@@ -121,6 +125,36 @@ def svg_element(chart: Chart) -> Markup:
     )  # matplotlib and `_svg` escape all names
 
 
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a sheet: (height, width, 3) uint8, and the lines of text below it."""
+
+    pixels: NDArray[np.uint8]
+    lines: Sequence[str]
+
+
+def picture_sheet(pictures: Sequence[Picture], columns: int = 4) -> bytes:
+    """A PNG file of pictures in rows, each with its lines below it."""
+    rows = -(-len(pictures) // columns)
+    most_lines = max(len(picture.lines) for picture in pictures)
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(2.4 * columns, (2.3 + 0.2 * most_lines) * rows), layout="constrained")
+        for k, picture in enumerate(pictures):
+            axes = figure.add_subplot(rows, columns, k + 1)
+            axes.imshow(picture.pixels, interpolation="nearest")
+            axes.set_axis_off()
+            text = "\n".join(_shortened(_printable(line)) for line in picture.lines)
+            axes.text(0, -0.04, text, transform=axes.transAxes, va="top", fontsize=8, color="black")
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=100, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= LONGEST_NAME else f"{line[: LONGEST_NAME - 1]}…"
+
+
 def chart_figure(rows: Sequence[Sequence[Chart]], size: tuple[int, int] = SIZE, *, titles: bool = True) -> Figure:
     """The charts as a matplotlib figure: a grid of axes, row by row, and below it a legend of all lines' names."""
     columns = max(len(row) for row in rows)
@@ -171,11 +205,15 @@ def _draw_line(axes: Axes, line: ChartLine, chart: Chart) -> None:
         clip_on=False,
     )
     name = _printable(line.name)
-    name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    name = _shortened(name)
     drawn.set_label(f"{name}: {ys[-1]:.4g}" if chart.last_values and ys else name)
     if line.deviations:
         below = [min(d, 0.9 * y) if chart.log_y else d for d, (_, y) in zip(line.deviations, line.points, strict=True)]
         axes.errorbar(xs, ys, yerr=[below, list(line.deviations)], fmt="none", ecolor=line.colour, label="_bars")
+    if line.intervals:
+        # matplotlib refuses negative lengths; a figure can lie just outside the interval of its bootstrap samples.
+        halves = [(max(y - low, 0.0), max(high - y, 0.0)) for y, (low, high) in zip(ys, line.intervals, strict=True)]
+        axes.errorbar(xs, ys, yerr=list(zip(*halves, strict=True)), fmt="none", ecolor=line.colour, label="_bars")
 
 
 def _label_logarithmic(axis: Axis) -> None:

@@ -19,7 +19,12 @@ T = TypeVar("T")
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write a JSON file atomically, indented, with non-ASCII characters as they are."""
-    write_text(Path(path), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(Path(path), json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_json(path: str | Path) -> Any:
@@ -28,12 +33,31 @@ def read_json(path: str | Path) -> Any:
     Raises:
         BadInput: the file is missing or unreadable, no regular file, larger than MAX_BYTES, or is not valid JSON.
     """
+    return parse_json(path, read_bytes(path, MAX_BYTES))
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Raises:
+        BadInput: the file is missing or unreadable, no regular file, or larger.
+    """
     path = Path(path)
-    check_regular(path, MAX_BYTES)
+    check_regular(path, limit)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except OSError as error:
         raise BadInput(path, f"cannot be read ({error.strerror})") from None
+
+
+def parse_json(path: str | Path, content: bytes) -> Any:
+    """The value in the bytes of a JSON file.
+
+    Raises:
+        BadInput: they are not valid JSON in UTF-8.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadInput(path, f"is not valid JSON ({error})") from None
 
@@ -49,7 +73,11 @@ def read_json_object(path: str | Path, expected: str, fields: Iterable[str] = ()
     Raises:
         BadInput: as `read_json`; or it is not an object, or lacks a field.
     """
-    content = read_json(path)
+    return json_object(path, read_json(path), expected, fields)
+
+
+def json_object(path: str | Path, content: Any, expected: str, fields: Iterable[str] = ()) -> dict[str, Any]:
+    """A value of a JSON file, if it is an object that has these fields. Arguments and errors are those of `read_json_object`."""
     if not isinstance(content, dict):
         raise BadInput(path, f"is not {expected}: found JSON of type {type(content).__name__}, expected an object")
     if missing := [field for field in fields if field not in content]:

@@ -1,4 +1,11 @@
-"""The `config.json` of weights, which holds a digest of itself and of the tensors beside it."""
+"""The `config.json` of a folder of weights, which holds digests of everything in the folder.
+
+Since format 3, the entry `landscale` of `config.json` has what landscale needs, and other libraries have entries beside it. Its
+entry `files` has the SHA-256 of every other file of the folder, and its last entry, `digest`, is the SHA-256 of `config.json`
+itself, computed while `digest` consists of zeros. So this one digest covers every byte of the folder. In formats 1 and 2,
+landscale's entries are those of `config.json` itself. Format 2 has digests of `config.json` and `model.safetensors`, format 1
+only of the latter.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +16,132 @@ from pathlib import Path
 from typing import Any
 
 from landscale.errors import BadInput
-from landscale.runtime.documents import read_json_object, write_json
-from landscale.runtime.files import check_regular
+from landscale.runtime.documents import MAX_BYTES, json_object, json_text, parse_json, read_bytes, typed
+from landscale.runtime.files import check_regular, write_text
 
-FORMAT = 2  # 1: without `config_digest`
-MAX_BYTES = 1 << 36  # of model.safetensors
+FORMAT = 3
+ENTRY = "landscale"
+CONFIG, TENSORS = "config.json", "model.safetensors"
+OF_OTHERS = (".git", ".gitattributes", ".cache")  # git and the client of the hub write these into a copy of the folder
+MAX_TENSOR_BYTES = 1 << 36
 BYTES_OF_PARAMETER = 16  # at most: 8 for float64, and as many again for buffers
 MAX_HEADER = 1 << 26  # of model.safetensors
+_UNSET = "0" * 64
 
 
-def write_sealed(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write `config.json` into a folder that has its `model.safetensors` already; format and digests are added."""
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    config = {"landscale_format": FORMAT, "digest": digest, **content}
-    write_json(folder / "config.json", config | {"config_digest": _digest(config)})
+def write_sealed(folder: Path, content: Mapping[str, Any], of_others: Mapping[str, Any] | None = None) -> None:
+    """Write `config.json` into a folder that has all its other files already; format and digests are added.
+
+    Args:
+        folder: it has no folders inside.
+        content: what landscale needs, as a JSON object.
+        of_others: entries of `config.json` for other libraries.
+    """
+    files = {path.name: _digest_of_file(path) for path in sorted(folder.iterdir()) if path.name != CONFIG}
+    own = {"landscale_format": FORMAT, **content, "files": files, "digest": _UNSET}
+    text = json_text({**(of_others or {}), ENTRY: own})
+    before, _, after = text.rpartition(_UNSET)
+    write_text(folder / CONFIG, before + hashlib.sha256(text.encode()).hexdigest() + after)
+
+
+def is_sealed(config: Mapping[str, Any]) -> bool:
+    """Whether the content of a `config.json` is that of landscale's weights."""
+    return "landscale_format" in config or ENTRY in config
 
 
 def read_sealed_config(file: Path, expected: str) -> dict[str, Any]:
-    """The content of a `config.json`, once it matches its own digest. Arguments and errors are those of `read_sealed`."""
-    config = read_json_object(file, expected, ("landscale_format", "digest"))
-    check_seal(file, config)
-    return config
+    """Landscale's entries in a `config.json`, once it matches its own digest. Arguments and errors are those of `read_sealed`."""
+    text = read_bytes(file, MAX_BYTES)
+    config = json_object(file, parse_json(file, text), expected)
+    own = json_object(file, config.get(ENTRY, config), expected, ("landscale_format", "digest"))
+    found, digest = own["landscale_format"], own["digest"]
+    if type(found) is not int or found < 1 or (found < FORMAT) != (own is config):
+        raise BadInput(file, f"is not {expected}: landscale_format is {found!r}")
+    if found > FORMAT:
+        raise BadInput(file, f"has format {found}, this program reads up to {FORMAT}; update landscale")
+    if type(digest) is not str or len(digest) != len(_UNSET):
+        raise BadInput(file, f"is not {expected}: digest is {digest!r}")
+    if found == FORMAT and digest != _digest_with_zeros(text, digest):
+        raise BadInput(file, "is damaged or was edited: its content does not match its digest")
+    if found == 2 and own.get("config_digest") != _digest_of_format_2(own):
+        raise BadInput(file, "is damaged or was edited: its content does not match its config_digest")
+    if found == FORMAT:
+        json_object(file, typed(file, own.get("files"), dict[str, str], expected), expected, (TENSORS,))
+    return own
 
 
 def read_sealed(folder: Path, expected: str) -> tuple[dict[str, Any], bytes]:
-    """The content of `config.json` and the bytes of `model.safetensors`, once both match their digests.
+    """Landscale's entries in `config.json` and the bytes of `model.safetensors`, once the whole folder matches its digests.
 
     Args:
         folder: the folder of weights.
         expected: what config.json should be, for the error message, such as "a description of landscale weights".
 
     Raises:
-        BadInput: a file is missing, damaged, or of a newer format.
+        BadInput: a file is missing, damaged, not listed in `config.json`, or of a newer format.
     """
-    tensors = folder / "model.safetensors"
-    config = read_sealed_config(folder / "config.json", expected)
-    check_regular(tensors, _most_bytes(config))
-    try:
-        content = tensors.read_bytes()
-    except OSError as error:
-        raise BadInput(tensors, f"cannot be read ({error.strerror})") from None
-    if hashlib.sha256(content).hexdigest() != config["digest"]:
-        raise BadInput(tensors, "is damaged: its digest is not the one in config.json")
+    config = read_sealed_config(folder / CONFIG, expected)
+    for name, digest in _listed_files(folder, config).items():
+        if name != TENSORS and _digest_of_file(folder / name, MAX_BYTES) != digest:
+            raise BadInput(folder / name, "is damaged: its digest is not the one in config.json")
+    content = read_bytes(folder / TENSORS, _most_bytes(config))
+    if hashlib.sha256(content).hexdigest() != tensors_digest(config):
+        raise BadInput(folder / TENSORS, "is damaged: its digest is not the one in config.json")
     return config, content
+
+
+def tensors_digest(config: Mapping[str, Any]) -> str:
+    """The SHA-256 of `model.safetensors` in what `read_sealed_config` returned, in hexadecimal."""
+    return str(config["digest"] if config["landscale_format"] < FORMAT else config["files"][TENSORS])
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of all files and folders in a folder of weights, without those that git or the hub's client wrote."""
+    try:
+        return {path.name for path in folder.iterdir()} - set(OF_OTHERS)
+    except OSError as error:
+        raise BadInput(folder, f"cannot be read ({error.strerror})") from None
+
+
+def _listed_files(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of all files but `config.json`, by name; none for older formats.
+
+    Raises:
+        BadInput: the folder lacks one of the files, or has others.
+    """
+    if config["landscale_format"] < FORMAT:
+        return {}
+    files: dict[str, str] = config["files"]
+    there = names_in(folder) - {CONFIG}
+    if missing := sorted(files.keys() - there):
+        raise BadInput(folder / missing[0], "is missing: config.json lists it")
+    if left_over := sorted(there - files.keys()):
+        raise BadInput(
+            folder / left_over[0], "is not part of these weights: config.json does not list it; move it away"
+        )
+    return files
+
+
+def _digest_of_file(path: Path, limit: int | None = None) -> str:
+    """SHA-256 of a regular file, in hexadecimal."""
+    check_regular(path, limit)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(path, f"cannot be read ({error.strerror})") from None
+
+
+def _digest_with_zeros(text: bytes, digest: str) -> str:
+    """SHA-256 of a `config.json`, in hexadecimal, with zeros where its last `digest` is."""
+    before, found, after = text.rpartition(digest.encode(errors="replace"))
+    return hashlib.sha256(before + _UNSET.encode() + after).hexdigest() if found else ""
+
+
+def _digest_of_format_2(config: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of everything in a `config.json` but the entry `config_digest` itself."""
+    described = {key: value for key, value in config.items() if key != "config_digest"}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _most_bytes(config: Mapping[str, Any]) -> int:
@@ -59,25 +149,4 @@ def _most_bytes(config: Mapping[str, Any]) -> int:
     parameters = config.get("parameters")
     if type(parameters) is not int or parameters < 0:
         return MAX_HEADER
-    return min(MAX_BYTES, MAX_HEADER + BYTES_OF_PARAMETER * parameters)
-
-
-def check_seal(file: Path, config: Mapping[str, Any]) -> None:
-    """Compare the content of a `config.json` with its digest.
-
-    Raises:
-        BadInput: it is damaged, or of a newer format.
-    """
-    found = config.get("landscale_format")
-    if type(found) is not int or found < 1:
-        raise BadInput(file, f"is not a description of landscale weights: landscale_format is {found!r}")
-    if found > FORMAT:
-        raise BadInput(file, f"has format {found}, this program reads up to {FORMAT}; update landscale")
-    if found > 1 and config.get("config_digest") != _digest(config):
-        raise BadInput(file, "is damaged or was edited: its content does not match its config_digest")
-
-
-def _digest(config: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of everything in a `config.json` but the entry `config_digest` itself."""
-    described = {key: value for key, value in config.items() if key != "config_digest"}
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return min(MAX_TENSOR_BYTES, MAX_HEADER + BYTES_OF_PARAMETER * parameters)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from landscale.vocabulary.bands import BAND_SETS
 from landscale.vocabulary.headline import headline, shortened, support_note
 
 _console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
@@ -23,7 +24,8 @@ def show_store(summary: dict[str, Any]) -> None:
     classes = f"{labels}, {len(summary['classes'])} classes of {summary['nomenclature']}"
     _console.print(f"  {classes if summary['classes'] else 'no labels'}")
     for key, shape in summary["planes"].items():
-        _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}, unit: {summary['units'][key]}")
+        stretch = f" (255 is digital number {summary['stretches'][key]:g})" if key in summary["stretches"] else ""
+        _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}, unit: {summary['units'][key]}{stretch}")
     _console.print(f"  level: {summary['level']}")
     table = Table("band", "mean", "std", title="train split", title_justify="left")
     for band in summary["bands"]:
@@ -51,7 +53,7 @@ def show_weights(config: dict[str, Any]) -> None:
     if steps := config.get("provenance", {}).get("steps"):
         _console.print(f"  {shortened(steps)}")
     for key, value in headline(scores).items():
-        _console.print(f"  {scores['split']} {key} {value:.4f}")
+        _console.print(f"  {scores.get('split', '?')} {key} {value:.4f}")
     if note := support_note(scores):
         _console.print(f"  {note}")
 
@@ -95,6 +97,32 @@ def show_models(rows: list[dict[str, Any]], bands: int, classes: int) -> None:
             if figures.keys() != {"parameters"} or len(rows) == 1:
                 values = ", ".join(f"{key} {value:,}" for key, value in figures.items())
                 _console.print(f"{row['name']}, {source}: {values}", highlight=False)
+
+
+def show_encoders(rows: list[dict[str, Any]], *, others: bool) -> None:
+    """Print one row per trained network; `others`: also mention the names that no table can list."""
+    table = Table("name", "network", "bands", "unit", "classes", "licence")
+    for row in rows:
+        name = row["name"] if row["by_name"] else f"{row['name']}=FILE"
+        units = " and ".join(dict.fromkeys(row["units"].values()))
+        table.add_row(
+            name, row["model"], _short_bands(row["bands"]), units, str(len(row["classes"]) or "–"), row["licence"]
+        )
+    table.columns[0].no_wrap = True  # to be copied
+    _console.print(table)
+    if others:
+        _console.print(
+            "Also: timm:NAME, weights of timm for red, green and blue; hf-hub:OWNER/NAME@REVISION, weights of landscale."
+        )
+        if any(not row["by_name"] for row in rows):
+            _console.print(
+                "=FILE: its publisher gives no digest, so download the file first; --json gives the address."
+            )
+
+
+def _short_bands(bands: list[str]) -> str:
+    named = next((s.name for s in BAND_SETS.values() if s.names == tuple(bands)), None)
+    return named or (", ".join(bands) if len(bands) < 4 else f"{len(bands)} bands")
 
 
 def _cited(source: str) -> str:

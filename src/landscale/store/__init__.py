@@ -6,6 +6,7 @@ from landscale.store.layout import BAD, COLUMNS, PENDING, SHARES, SPLITS, SUPER,
 from landscale.store.lmdb import is_environment
 from landscale.store.patches import PatchStore
 from landscale.store.reader import open_store
+from landscale.store.subset import subset
 from landscale.store.writer import StoreWriter, create_store, train_statistics
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "is_environment",
     "moments",
     "open_store",
+    "subset",
     "train_statistics",
 ]

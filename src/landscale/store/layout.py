@@ -26,8 +26,8 @@ Attributes of the file:
 
     format      4 (this program also reads 3, which lacks `digests`, and `unit` and `level` in `layout`; and 2, which also
                 lacks `gsd`)
-    layout      JSON of `Layout`: by plane the key, bands, side in pixels, gsd in metres per pixel, dtype and unit; class names,
-                nomenclature, multi_label, level
+    layout      JSON of `Layout`: by plane the key, bands, side in pixels, gsd in metres per pixel, dtype, unit and, only where it
+                is known, stretch; class names, nomenclature, multi_label, level
     classes     class names again, as text; each plane has its `bands` in the same form
     plan        digest of the source and layout: a preparation that was interrupted resumes only with the same plan
     provenance  JSON: source, version, and whether the data are synthetic
@@ -64,7 +64,8 @@ COLUMNS = ("name", "split", "state", "tile", "crs", "origin", "date", "country",
 SUPER = "data_super"  # key of the plane with all bands at 10 m, which a store may have besides the native planes
 _GSD_IN_KEY = re.compile(r"data_(\d+)m")
 
-Name = Annotated[str, Meta(min_length=1, max_length=20_000)]  # of a band or class
+# Of a band or class. Without control characters, with which a name could change a terminal.
+Name = Annotated[str, Meta(min_length=1, max_length=20_000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,11 @@ class Plane:
     """One dataset of pixels: bands that share a sampling distance, a side in pixels and a dtype.
 
     key: name of the dataset. side: side of a patch in pixels. gsd: ground sampling distance in metres per pixel. unit: that of
-    the pixels, one of `vocabulary.units.UNITS`.
+    the pixels, one of `vocabulary.units.UNITS`. stretch: of 8-bit pixels, the digital number that 255 stands for; None: unknown.
 
     Raises:
-        ValueError: gsd is not a positive number, a band occurs more than once, or there is no such unit.
+        ValueError: gsd or stretch is not a positive number, a band occurs more than once, there is no such unit, or pixels of
+            another unit than 8-bit have a stretch.
     """
 
     key: Annotated[str, Meta(pattern=r"^data_[\w.]{1,60}$")]
@@ -84,6 +86,7 @@ class Plane:
     gsd: int | float
     dtype: Annotated[str, Meta(pattern=r"^(u?int(8|16|32|64)|float(16|32|64))$")] = "uint16"
     unit: Unit = "unknown"
+    stretch: int | float | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.bands)) < len(self.bands):
@@ -92,6 +95,10 @@ class Plane:
             raise ValueError(f"plane {self.key}: unit is {self.unit!r}, expected {', '.join(UNITS)}")
         if not (isinstance(self.gsd, int | float) and 0 < self.gsd < math.inf):
             raise ValueError(f"plane {self.key}: gsd is {self.gsd!r}, expected a positive number of metres per pixel")
+        if self.stretch is not None and not (self.unit == "8-bit" and 0 < self.stretch < math.inf):
+            raise ValueError(
+                f"plane {self.key}: stretch is {self.stretch!r} and unit {self.unit}, expected a positive number and 8-bit"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -139,8 +146,12 @@ class Layout:
         return int(side) if side == int(side) else side
 
     def to_json(self) -> dict[str, Any]:
-        """The attribute `layout` of a store."""
-        return asdict(self)
+        """The attribute `layout` of a store. Planes without a known stretch do not mention it, as in earlier stores."""
+        fields = asdict(self)
+        for plane in fields["planes"]:
+            if plane["stretch"] is None:
+                del plane["stretch"]
+        return fields
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -165,7 +176,7 @@ class Layout:
         fields = asdict(self)
         del fields["level"]
         for plane in fields["planes"]:
-            del plane["gsd"], plane["unit"]
+            del plane["gsd"], plane["unit"], plane["stretch"]
         return fields
 
     @property
@@ -176,6 +187,10 @@ class Layout:
     def units(self) -> dict[str, Unit]:
         """The unit of each band; of a band in several planes that of the first."""
         return {band: plane.unit for plane in reversed(self.planes) for band in plane.bands}
+
+    def stretches(self) -> dict[str, float]:
+        """By key of a plane, the digital number that 255 stands for in it; only where it is known."""
+        return {plane.key: plane.stretch for plane in self.planes if plane.stretch is not None}
 
     @property
     def side(self) -> int:

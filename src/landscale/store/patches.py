@@ -154,6 +154,7 @@ class PatchStore(ABC):
             "side": self.layout.side,
             "planes": {p.key: [len(self.states), *p.shape] for p in self.layout.planes},
             "units": {p.key: p.unit for p in self.layout.planes},
+            "stretches": self.layout.stretches(),
             "level": self.layout.level,
             "classes": list(self.layout.classes),
             "nomenclature": self.layout.nomenclature,

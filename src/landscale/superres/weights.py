@@ -14,9 +14,9 @@ from safetensors.torch import load, save_file
 
 from landscale.errors import BadInput, reason
 from landscale.models.weights import check_finite
-from landscale.runtime.documents import read_json_object, typed
+from landscale.runtime.documents import typed
 from landscale.runtime.files import atomic_folder
-from landscale.runtime.sealed_config import check_seal, read_sealed, write_sealed
+from landscale.runtime.sealed_config import read_sealed, read_sealed_config, write_sealed
 from landscale.superres.network import DIVISOR, DSen2, NetworkShape
 from landscale.superres.planes import GROUPS
 from landscale.vocabulary.units import Level
@@ -86,17 +86,16 @@ def _shape_to_json(shape: NetworkShape) -> dict[str, Any]:
 
 
 def read_superres_config(folder: Path) -> dict[str, Any]:
-    """The content of `config.json`.
+    """Landscale's entries in `config.json`. The files beside it are not read.
 
     Raises:
         BadInput: the folder holds no super-resolution weights, or their format is too new.
     """
     if not (folder / "config.json").is_file():
         raise BadInput(folder, "holds no weights: expected config.json and model.safetensors of superres train")
-    content = read_json_object(folder / "config.json", _EXPECTED)
+    content = read_sealed_config(folder / "config.json", _EXPECTED)
     if content.get("kind") != KIND:
         raise BadInput(folder, "holds weights of another kind, expected those of superres train")
-    check_seal(folder / "config.json", content)
     return content
 
 

@@ -10,30 +10,54 @@ import torch
 from landscale.errors import BadStore, LandscaleError, UnknownName, reason
 from landscale.loading import targets_by_name
 from landscale.models.classifier import Classifier, Description
+from landscale.models.encoder_input import with_encoder_input
 from landscale.models.input_stage import measure_statistics
 from landscale.models.registry import PATCH_SIDE, fixed_side, zoo
 from landscale.store import PatchStore
+from landscale.training.frozen import Frozen
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BANDS, band_set
 from landscale.vocabulary.headline import HEADLINE
 from landscale.vocabulary.nomenclatures import UNLABELLED, nomenclature
 
 
-def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
+def build_classifier(recipe: Recipe, store: PatchStore, encoder: Description | None = None) -> Classifier:
     """A new classifier with random weights from the recipe's seed.
+
+    Args:
+        recipe, store: of the training.
+        encoder: description of the weights that will be loaded into it, which brings its normalisation; None: that of the store.
 
     Raises:
         BadStore: the store lacks the train split, a band or a class.
         LandscaleError: the settings of network, head and input contradict each other.
     """
-    bands = band_set(recipe.bands).names
-    store.patches("train")
-    planes = store.planes_for(bands, recipe.upsample == "stored")
-    units = {band: plane.unit for plane in planes for band in plane.bands if band in bands}
+    description = describe(recipe, store)
+    if encoder is not None:
+        description = with_encoder_input(description, encoder)
+    units = description.units
     if recipe.scale != "linear" and (small := [band for band, unit in units.items() if unit == "reflectance"]):
         raise LandscaleError(
             f"--scale {recipe.scale}: {store.path} holds reflectance in {small[0]}, expected digital numbers; use --scale linear"
         )
+    torch.manual_seed(recipe.seed)
+    classifier = Classifier(description)
+    for size in {description.side, *(int(other) for _, other in recipe.progressive)}:
+        _try_side(classifier, size)
+    return classifier
+
+
+def describe(recipe: Recipe, store: PatchStore) -> Description:
+    """The description of a recipe's classifier, with the normalisation and the units of the store.
+
+    Raises:
+        BadStore, LandscaleError: as for `build_classifier`.
+    """
+    bands = band_set(recipe.bands).names
+    store.patches("train")
+    planes = store.planes_for(bands, recipe.upsample == "stored")
+    units = {band: plane.unit for plane in planes for band in plane.bands if band in bands}
+    stretches = {band: p.stretch for p in planes for band in p.bands if band in bands and p.stretch is not None}
     classes, name = store.layout.classes, store.layout.nomenclature
     if recipe.objective != "labels":
         classes, name = (), UNLABELLED.name
@@ -46,7 +70,7 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
     if recipe.progressive and fixed_side(recipe.model):
         raise LandscaleError(f"--progressive with model '{entry.name}': it is built for one side, expected []")
     side = recipe.side or round(entry.side * store.layout.side / PATCH_SIDE)
-    description = Description(
+    return Description(
         model=recipe.model,
         bands=bands,
         classes=classes,
@@ -62,13 +86,9 @@ def build_classifier(recipe: Recipe, store: PatchStore) -> Classifier:
         head_options=recipe.head_options,
         views=recipe.views,
         units=units,
+        stretches=stretches,
         level=store.layout.level if any(BANDS[band].wavelength for band in bands) else "not applicable",
     )
-    torch.manual_seed(recipe.seed)
-    classifier = Classifier(description)
-    for size in {side, *(int(other) for _, other in recipe.progressive)}:
-        _try_side(classifier, size)
-    return classifier
 
 
 def _check_labels(store: PatchStore, labels: str, classes: Sequence[str]) -> None:
@@ -119,8 +139,10 @@ def check_smallest_step(recipe: Recipe, classifier: Classifier, patches: int, wo
     fewest = recipe.batch if whole else patches // parts // world
     if fewest != 1 or (recipe.sync_norms and world > 1):
         return
+    frozen = Frozen(recipe, classifier.network)
     for side in {classifier.description.side, *(int(other) for _, other in recipe.progressive)}:
         network = deepcopy(classifier.network).train()  # a copy, because batch norms record what they see
+        frozen.fix_norms(network, frozen.stages_for_good)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 network(torch.zeros(1, classifier.inputs.channels, side, side))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,12 +200,18 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
     return tensors, {name: value for name, value in named.items() if isinstance(value, int | float)}
 
 
-def check_optimizer(fresh: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+def check_optimizer(
+    fresh: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    numbers: Mapping[str, Any],
+    later: Collection[int] = (),
+) -> None:
     """Compare the state of an optimiser in a checkpoint with the one that the optimiser itself has after a step.
 
     Args:
         fresh: an optimiser of the same kind on a copy of the network, which this function changes.
         tensors, numbers: what `pack_optimizer` returned, among others.
+        later: `id` of the parameters that may have no state, because their training begins after the first step.
 
     Raises:
         ValueError: a part of the state is missing, unknown or of another shape or type, or a setting differs.
@@ -219,7 +225,10 @@ def check_optimizer(fresh: torch.optim.Optimizer, tensors: Mapping[str, Tensor],
     parameters = {str(k): p for k, p in enumerate(p for group in fresh.param_groups for p in group["params"])}
     found = {name: value for name, value in (*tensors.items(), *numbers.items()) if name.startswith("optimizer.")}
     states = {name for name in found if not name.startswith("optimizer.group")}
-    lacking = sorted(name for name in expected.keys() - found.keys() if not name.startswith("optimizer.group"))
+    begun = {name.split(".")[1] for name in states}
+    waiting = {key for key, parameter in parameters.items() if id(parameter) in later and key not in begun}
+    waiting |= {f"group{k}" for k in range(len(fresh.param_groups))}
+    lacking = sorted(name for name in expected.keys() - found.keys() if name.split(".")[1] not in waiting)
     if states and lacking:  # a checkpoint before the first step has none
         raise ValueError(f"{lacking[0]} is missing")
     for name, value in found.items():

@@ -26,10 +26,14 @@ def settings_line(
 ) -> str:
     """Recipe, network, input, data, batch and rate, then `how`: precision, device, and where the patches are kept."""
     d, begun = description, f", resumes at step {step}" if step else ""
-    millions = sum(p.numel() for p in network.parameters()) / 1e6
+    sizes = [(p.numel() / 1e6, p.requires_grad) for p in network.parameters()]
+    millions, trained = sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
+    size = f"{millions:.2f} M parameters"
+    if trained < millions:
+        size += f", {trained:.2f} M of them trained" + (" at first" if recipe.unfreeze_every else "")
     parts = f"{ranks.world}×{recipe.batch}" + (f"×{recipe.accumulate}" if recipe.accumulate > 1 else "")
     return (
-        f"{recipe.name}: {d.model} ({millions:.2f} M parameters), {len(d.bands)} bands at {d.side} px,"
+        f"{recipe.name}: {d.model} ({size}), {len(d.bands)} bands at {d.side} px,"
         f" {f'{len(d.classes)} classes' if d.classes else 'no labels'}; {patches:,} patches, {parts} a step,"
         f" {rate_in_words(recipe, ranks.world)}, {how}{begun}"
     )

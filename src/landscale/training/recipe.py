@@ -6,7 +6,7 @@ The docstring of each key is its help text (`landscale train --keys`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -18,6 +18,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 
 from landscale.errors import LandscaleError, UnknownName
 from landscale.runtime.yaml_files import read_yaml_object
+from landscale.training.objective import check_objective
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -32,7 +33,8 @@ class Recipe:
     """what is learnt. labels: the classes of the store; vicreg: features without labels (Bardes et al. 2022), so the weights have
     no classes"""
     model: str = "resnet50"
-    """name of a model: one listed by `landscale models`, or any of timm"""
+    """name of a model: one listed by `landscale models`, or any of timm; encoder: the network of --init with its options and
+    head, which is what --init without --model means"""
     options: dict[str, Any] = field(default_factory=dict)
     """keyword arguments of the model; if --model replaces the recipe's model, only drop_rate is kept"""
     head: Literal["linear", "ml_decoder", "query"] = "linear"
@@ -42,8 +44,21 @@ class Recipe:
     """options of the head: layers, width, heads, drop_rate of ml_decoder and query, groups of ml_decoder; if --head replaces
     the recipe's head, none is kept"""
     init: str | None = None
-    """initial weights: `imagenet` (timm's for this model), a safetensors file, a run, a folder of weights, or a name on the
-    Hugging Face hub (`owner/name`); they are adapted to other bands and classes. None: random weights from the seed"""
+    """initial weights: `imagenet` (timm's for this model), a safetensors file, a run, a folder of weights, a name on the Hugging
+    Face hub (`owner/name`), or another name of an encoder; they are adapted to other bands and classes, and bands that they were
+    trained on are normalised as in their training. None: random weights from the seed"""
+    freeze: int | Literal["all"] = 0
+    """number of stages of the network, counted from its input (the stem is the first), that keep the weights of --init: without
+    gradient, and with fixed statistics of batch norms; all: everything but the head"""
+    unfreeze_every: float = 0.0
+    """epochs after which the last stage that is still frozen is trained too, after as many again the one before it, and so on;
+    with --epochs it is scaled like `warmup_epochs`. 0: the stages stay frozen to the end"""
+    lora: int = 0
+    """rank of low-rank adapters (Hu et al. 2022) that are trained instead of the weights of --init, in all dense layers and
+    ungrouped convolutions before the head; they are merged into the weights that are saved. 0: none. Needs landscale[lora]"""
+    layer_decay: float = 1.0
+    """factor by which the learning rate of a layer is lower than that of the next one, in 0.01…1; the head has the whole rate. 1:
+    all layers have the same"""
     bands: str = "s2-12"
     """band set or list of bands, in the order of the network's input channels"""
     labels: str | None = None
@@ -202,7 +217,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         settings = p.parse_args([_underscored(word) for word in overrides], namespace=settings)
     except (ArgumentError, TypeError, ValueError) as error:
         raise LandscaleError(_first_line(error)) from None
-    recipe = Recipe(**settings.as_dict())
+    recipe = _with_encoder(Recipe(**settings.as_dict()), content, {flag.replace("-", "_") for flag in flags})
     _check_finite(recipe)
     if recipe.model != content.get("model", recipe.model) and "options" not in flags:
         # The recipe's options are those of its own model; only drop_rate is an option of every network.
@@ -213,13 +228,38 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
         recipe = _with_scaled_schedule(recipe, epochs, {flag.replace("-", "_") for flag in flags})
     _check_ranges(recipe)
     _check_schedule(recipe)
+    _check_transfer(recipe)
     _check_loss(recipe)
-    _check_objective(recipe)
+    check_objective(recipe)
     return recipe
 
 
+# Keys that come with the network of `init`, unless they are given beside it.
+_OF_NETWORK = ("options", "head", "head_options", "side", "upsample", "scale")
+
+
+def _with_encoder(recipe: Recipe, content: Mapping[str, Any], flags: set[str]) -> Recipe:
+    """The recipe with the network of `init`, if it is recorded there and no other is given beside it.
+
+    Args:
+        recipe: of the file and the flags.
+        content: of the file. Its network and input do not belong to an `init` that is a flag.
+        flags: keys that are flags.
+    """
+    given = flags | (content.keys() if "init" not in flags else set())
+    if recipe.init is None or "model" in given:
+        return recipe
+    from landscale.models.pretrained_files import ENCODER, names_network  # imports torch
+
+    if not names_network(recipe.init):
+        return recipe
+    default = Recipe()
+    left = {key: getattr(default, key) for key in _OF_NETWORK if key not in given}
+    return replace(recipe, model=ENCODER, **left)
+
+
 def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recipe:
-    """The recipe with warm-up and milestones for `recipe.epochs` instead of the `epochs` of its file.
+    """The recipe with warm-up, milestones and `unfreeze_every` for `recipe.epochs` instead of the `epochs` of its file.
 
     So a shorter training keeps the shape of the schedule, as with --max-time. Keys that were `given` as flags are kept.
     """
@@ -228,6 +268,8 @@ def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recip
     scale = recipe.epochs / epochs
     if "warmup_epochs" not in given:
         recipe = replace(recipe, warmup_epochs=recipe.warmup_epochs * scale)
+    if "unfreeze_every" not in given:
+        recipe = replace(recipe, unfreeze_every=recipe.unfreeze_every * scale)
     if "milestones" not in given:
         recipe = replace(recipe, milestones=[epoch * scale for epoch in recipe.milestones])
     return recipe
@@ -236,10 +278,13 @@ def _with_scaled_schedule(recipe: Recipe, epochs: int, given: set[str]) -> Recip
 MAX_SIDE = 4096  # px
 
 # Smallest allowed values (of other keys: 0) and largest allowed values (of other keys: none).
-_SMALLEST = dict.fromkeys(
+_SMALLEST: dict[str, float] = dict.fromkeys(
     ("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every", "expander"), 1
 )
-_LARGEST = dict.fromkeys(("momentum", "smoothing", "ema", "zoom", "drop_bands", "balance_beta"), 1)
+_SMALLEST |= {"layer_decay": 0.01}
+_LARGEST: dict[str, float] = dict.fromkeys(
+    ("layer_decay", "momentum", "smoothing", "ema", "zoom", "drop_bands", "balance_beta"), 1
+)
 _LARGEST |= {"side": MAX_SIDE, "expander": 1 << 14, "seed": 2**63 - 1} | dict.fromkeys(
     ("mixup", "cutmix", "jitter"), 1000
 )
@@ -297,40 +342,26 @@ def _check_schedule(recipe: Recipe) -> None:
         )
 
 
+def _check_transfer(recipe: Recipe) -> None:
+    """Refuse keys of initial weights that contradict each other or would have no effect."""
+    for key in ("freeze", "lora"):
+        if (value := getattr(recipe, key)) and recipe.init is None:
+            raise LandscaleError(f"--{key} {value}: needs --init, the weights to keep")
+    if recipe.freeze and recipe.lora:
+        raise LandscaleError("--lora with --freeze: adapters keep all weights of --init, so nothing is left to freeze")
+    if recipe.unfreeze_every and not recipe.freeze:
+        raise LandscaleError("--unfreeze-every: needs --freeze, the stages to unfreeze")
+    if recipe.unfreeze_every >= recipe.epochs:
+        raise LandscaleError(
+            f"--unfreeze-every: found {recipe.unfreeze_every:g}, expected less than the {recipe.epochs} epochs of the training"
+        )
+
+
 def _check_loss(recipe: Recipe) -> None:
     from landscale.training.losses import LOSSES  # imports torch
 
     if recipe.loss not in LOSSES:
         raise UnknownName("loss", recipe.loss, LOSSES)
-
-
-# Keys that have no effect with another objective.
-_NEEDS_LABELS = (
-    *(
-        "labels",
-        "head",
-        "head_options",
-        "loss",
-        "smoothing",
-        "balance",
-        "balance_beta",
-        "oversample",
-        "mixup",
-        "cutmix",
-    ),
-    *("views", "thresholds", "select", "evaluate_every"),
-)
-
-
-def _check_objective(recipe: Recipe) -> None:
-    """Refuse keys that would have no effect without labels."""
-    default, given = asdict(Recipe()), asdict(recipe)
-    for key in _NEEDS_LABELS if recipe.objective != "labels" else ():
-        if given[key] != default[key]:
-            raise LandscaleError(
-                f"--{key.replace('_', '-')}: found {given[key]}, which has no effect with the objective {recipe.objective};"
-                f" expected {default[key]}"
-            )
 
 
 def _underscored(word: str) -> str:

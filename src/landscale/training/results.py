@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 
@@ -12,10 +12,12 @@ from landscale.inference.evaluate import evaluate, infer
 from landscale.inference.metrics import Scores, choose_thresholds
 from landscale.loading import labelled_patches, targets_by_name
 from landscale.models.classifier import Classifier
+from landscale.models.input_units import Comparison
 from landscale.models.shared_tensors import with_shared
 from landscale.models.weights import save_weights
 from landscale.runtime.documents import read_json, write_json
 from landscale.store import PatchStore
+from landscale.training.adapters import merge_adapters
 from landscale.training.checkpoint import load_checkpoint
 from landscale.training.recipe import Recipe
 from landscale.training.runs import Run
@@ -29,6 +31,7 @@ def write_results(
     ranks: Ranks,
     device: torch.device,
     steps: dict[str, int] | None,
+    compared: Comparison,
 ) -> Scores | None:
     """Choose thresholds on the val split, score it with all views, write weights and scores.
 
@@ -38,6 +41,7 @@ def write_results(
         ranks: they share the scoring, the first one writes.
         device: of the classifier.
         steps: of a training that a time limit has cut short (`TrainingState.cut_short`).
+        compared: how pixels of the store become those that the classifier takes.
 
     Returns:
         The scores; None if the store has no val split or the network no classes.
@@ -51,19 +55,22 @@ def write_results(
             network.load_state_dict(with_shared(network, load_checkpoint(run.best, device)[0]))
         except RuntimeError as error:
             raise BadInput(run.best, f"does not fit this training ({reason(error)})") from None
+    if recipe.lora:
+        merge_adapters(network)
     if description.classes and store.has_split("val"):
         if description.multi_label:
             patches = labelled_patches(store, "val", description.classes)
             targets = targets_by_name(store, description.classes)[patches]
             thresholds = choose_thresholds(
-                infer(trained, store, patches, ranks, show=False), targets, recipe.thresholds
+                infer(trained, store, patches, ranks, show=False, factors=compared.factors), targets, recipe.thresholds
             )
             trained = trained.variant(network, recipe.views, tuple(float(t) for t in thresholds))
-        scores = replace(evaluate(trained, store, "val", ranks), steps=steps)
+        scores = replace(evaluate(trained, store, "val", ranks, notes=False), steps=steps)
     if ranks.first:
         provenance = store.attributes["provenance"]
         figures = scores.to_json() if scores else {}
-        about = {"recipe": recipe.name, "seed": recipe.seed, "store": provenance, "scores": figures, "steps": steps}
+        about = {"recipe": recipe.name, "seed": recipe.seed, "settings": asdict(recipe), "store": provenance}
+        about |= {"splits": store.split_sizes(), "scores": figures, "steps": steps}
         if (run.folder / "init.json").exists():
             about["init"] = read_json(run.folder / "init.json")
         save_weights(run.weights, trained, about | {"synthetic": bool(provenance.get("synthetic"))})

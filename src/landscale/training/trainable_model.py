@@ -25,8 +25,10 @@ from landscale.errors import Diverged, UnknownName
 from landscale.loading import PatchBatch
 from landscale.models.classifier import Classifier
 from landscale.models.shared_tensors import distinct_tensors, with_shared
+from landscale.models.stages import check_layers
 from landscale.training.augmentation import Augmentation
 from landscale.training.checkpoint import check_optimizer, pack_optimizer, unpack_optimizer
+from landscale.training.frozen import Frozen
 from landscale.training.gradients import over_ranks
 from landscale.training.losses import Loss
 from landscale.training.recipe import Recipe
@@ -90,7 +92,7 @@ class TrainableModel:
     """A classifier's network with its optimiser and its averaged weights.
 
     Raises:
-        UnknownName: no such optimiser.
+        UnknownName: no such optimiser. LandscaleError: the network does not list the stages or layers that the recipe needs.
     """
 
     def __init__(
@@ -102,13 +104,28 @@ class TrainableModel:
         self.network = use_channels_last(_trained(classifier, recipe))
         self.average = ModelEmaV3(self.network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.inputs = classifier.inputs
-        self.parallel = over_ranks(self.network, ranks, device, recipe.compress, sync_norms=recipe.sync_norms)
-        self.compiled_inputs, self.compiled_network = speed.compiled(self.inputs), speed.compiled(self.parallel)
+        self.compiled_inputs = speed.compiled(self.inputs)
+        self.frozen, self.frozen_stages = Frozen(recipe, self.network), -1
         self.optimizer = self._optimizer_of(self.network)
+        self.freeze(0.0)
         self.augment = Augmentation(**{field.name: getattr(recipe, field.name) for field in fields(Augmentation)})
         self.figures: tuple[str, ...] = loss.figures if isinstance(loss, VicReg) else ()
         self.unread: Check | None = None
         """numbers of the last step, if they are read one step later"""
+
+    def freeze(self, progress: float) -> None:
+        """Freeze what the recipe freezes when the fraction `progress` of the training is done. All ranks call it alike."""
+        count, before = self.frozen.stages_at(progress), self.frozen_stages
+        if count == before:
+            return
+        self.frozen_stages = count
+        self.frozen.set_gradients(self.network, count)
+        # DDP reduces the gradients of the parameters that had one when it was made.
+        self.parallel: nn.Module = self.network  # the hooks of the one before end with it
+        self.compiled_network: Callable[..., Any] = self.network
+        synchronise = self.recipe.sync_norms and before < 0
+        self.parallel = over_ranks(self.network, self.ranks, self.device, self.recipe.compress, sync_norms=synchronise)
+        self.compiled_network = self.speed.compiled(self.parallel)
 
     def step(
         self,
@@ -142,6 +159,7 @@ class TrainableModel:
         torch.manual_seed(_seed(recipe.seed, step, ranks.rank))  # dropout
         generator = torch.Generator().manual_seed(_seed(recipe.seed + 1, step, ranks.rank))
         self.parallel.train()
+        self.frozen.fix_norms(self.network, self.frozen_stages)
         self.inputs.side = side
         total = torch.zeros(1 + len(self.figures), device=self.device)  # the loss, then the figures
         wait_for_sums: Callable[[], Tensor] | None = None
@@ -221,13 +239,19 @@ class TrainableModel:
 
     def _optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
         recipe = self.recipe
-        fused: dict[str, Any] = {"fused": True} if recipe.optimizer.lower() in FUSED else {}
+        if recipe.layer_decay < 1:
+            check_layers(network, "--layer-decay", recipe.model)
+        self.frozen.set_gradients(network, self.frozen.stages_for_good)  # what is never trained is left out
+        # Where training begins later for some weights, fused SGD fails, because only the others have a momentum.
+        fuses = recipe.optimizer.lower() in FUSED and not recipe.unfreeze_every
+        fused: dict[str, Any] = {"fused": True} if fuses else {}
         return create_optimizer_v2(
             network,
             opt=recipe.optimizer,
             lr=recipe.rate,
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
+            layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
             **fused,
         )
 
@@ -267,7 +291,10 @@ class TrainableModel:
             module.load_state_dict(with_shared(module, part))
 
         self.unread = None
-        check_optimizer(self._optimizer_of(deepcopy(self.network)), tensors, numbers)
+        twin = deepcopy(self.network)
+        fresh = self._optimizer_of(twin)
+        later = {id(p) for name, p in twin.named_parameters() if self.frozen.begins_frozen(name)}
+        check_optimizer(fresh, tensors, numbers, later)
         load(self.network, "network.")
         if self.average is not None:
             load(self.average.module, "average.")

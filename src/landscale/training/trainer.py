@@ -33,6 +33,7 @@ from landscale.loading import (
     train_steps,
 )
 from landscale.models.classifier import Classifier
+from landscale.models.input_units import compare_units, convert, store_source
 from landscale.models.shared_tensors import distinct_tensors
 from landscale.runtime.documents import typed
 from landscale.runtime.progress import console, training_bar
@@ -88,6 +89,9 @@ class Trainer:
             else build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
         )
         self.model = TrainableModel(recipe, classifier, ranks, device, loss, fastest(recipe, device))
+        source = store_source(store, self.description.bands, self.patches, stored=self.description.stored)
+        self.compared = compare_units(self.description, source)
+        """how pixels of the store become those that the classifier takes: an encoder may have other units"""
         self.writer = CheckpointWriter()
         self.placed: PlacedSplit | None = None
 
@@ -97,6 +101,7 @@ class Trainer:
         """Train for all remaining steps."""
         d, recipe = self.description, self.recipe
         self.placed = place(self.store, d.bands, d.stored, self.patches, self.ranks, self.device, recipe.placement)
+        self.model.freeze(self.state.progress)
         self._announce()
         planner = self._planner()
         if self.ranks.first:
@@ -184,8 +189,8 @@ class Trainer:
         ]
 
     def batches(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[PatchBatch]:
-        d = self.description
-        return batches(
+        d, factors = self.description, self.compared.factors
+        incoming = batches(
             self.store,
             d.bands,
             self.targets,
@@ -195,6 +200,7 @@ class Trainer:
             ranks=self.ranks,
             placed=self.placed,
         )
+        return (replace(batch, planes=convert(batch.planes, factors)) for batch in incoming) if factors else incoming
 
     def step(
         self, parts: Sequence[NDArray[np.int64]], incoming: Iterator[PatchBatch], signalled: int = 0
@@ -202,6 +208,7 @@ class Trainer:
         """One step; returns what `TrainableModel.step` returns."""
         state = self.state
         self.ranks.report_progress(state.step)
+        self.model.freeze(state.progress)
         rate = self.highest_rate * rate_factor(self.recipe, state.progress) / 2**state.halved
         return self.model.step(parts, incoming, state.step, rate, self._side(), self._limit, int(signalled > 0))
 
@@ -236,7 +243,7 @@ class Trainer:
             "step": state.step,
             "seconds": round(state.seconds, 1),
             "train_seconds": round(state.epoch_seconds, 3),
-            "rate": model.optimizer.param_groups[0]["lr"],
+            "rate": max(group["lr"] for group in model.optimizer.param_groups),
             "loss": state.epoch_loss / max(state.epoch_steps, 1),
         }
         row |= {name: total / state.epoch_steps for name, total in state.epoch_figures.items()}
@@ -244,7 +251,7 @@ class Trainer:
         if self.validates and ((epoch - 1) % recipe.evaluate_every == 0 or last):
             begun = time.monotonic()
             quick = self.classifier.variant(model.averaged, views=1, thresholds=())
-            scores = evaluate(quick, self.store, "val", self.ranks, show=False)
+            scores = evaluate(quick, self.store, "val", self.ranks, show=False, notes=False)
             evaluation_seconds = time.monotonic() - begun
             figures = scores.headline()
             row |= {f"val_{key}": value for key, value in figures.items()}
@@ -267,7 +274,7 @@ class Trainer:
         self.ranks.broadcast(None)  # the first rank has written the best weights
         trained = self.classifier.variant(self.model.averaged, self.recipe.views, ())
         steps = self.state.cut_short(self._steps_left(0, 0, self.step_size))
-        return write_results(trained, self.recipe, self.store, self.run, self.ranks, self.device, steps)
+        return write_results(trained, self.recipe, self.store, self.run, self.ranks, self.device, steps, self.compared)
 
     # ---- interruptions
 

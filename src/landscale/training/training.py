@@ -15,16 +15,17 @@ from landscale.distributed import Ranks, local_device
 from landscale.distributed.agreement import check_agreement
 from landscale.inference.metrics import Scores
 from landscale.loading import labelled_patches
-from landscale.models.pretrained import begin_from
 from landscale.runtime.documents import write_json
 from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import console
 from landscale.runtime.threads import cores_of_others, free_threads
 from landscale.store import PatchStore, open_store
-from landscale.training.build import build_classifier, check_smallest_step
+from landscale.training.adapters import add_adapters
+from landscale.training.build import build_classifier, check_smallest_step, describe
 from landscale.training.recipe import RESUMABLE_CHANGES, Recipe, load_recipe
 from landscale.training.runs import Run
 from landscale.training.trainer import Trainer
+from landscale.training.transfer import find_beginning, load_beginning, with_network
 
 
 def train(
@@ -75,17 +76,21 @@ def _train(
     begun: float,
 ) -> Scores | None:
     _check_same_start(recipe, store, run, ranks)
-    classifier = build_classifier(recipe, store)
+    resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint
+    beginning = find_beginning(recipe, run, resumes=resumes)
+    own, recipe = recipe, with_network(recipe, beginning, store)
+    classifier = build_classifier(recipe, store, beginning.encoder)
     patches = labelled_patches(store, "train", classifier.description.classes)
     check_smallest_step(recipe, classifier, len(patches), ranks.world)
-    resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint and `init` is ignored
-    origin = begin_from(classifier, recipe.init) if recipe.init and not resumes else None
+    origin = load_beginning(classifier, own, recipe, beginning, describe(recipe, store)) if beginning.found else None
+    if recipe.lora:
+        add_adapters(classifier, recipe.lora, recipe.seed)
     trainer = Trainer(recipe, store, run, ranks, classifier.to(device), device, max_time, begun)
     if ranks.first:
         run.begin(recipe, store)  # after all checks, so that a failed check leaves no folder behind
         if origin is not None:
             write_json(run.folder / "init.json", origin)
-            for line in origin["done"]:
+            for line in (*origin["done"], *trainer.compared.notes):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         if left_out := len(store.patches("train")) - len(trainer.patches):
             classes = len(classifier.description.classes)

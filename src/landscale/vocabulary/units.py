@@ -1,7 +1,8 @@
 """Units of pixels, and the processing levels of Sentinel-2 products.
 
 A digital number is the reflectance × 10,000, as in ESA's products once their offset is subtracted. 8-bit values are those of
-pictures: how a picture was stretched is not recorded, so they cannot be converted into any other unit.
+pictures, which map the digital numbers from 0 to some number, the picture's stretch, linearly to 0…255 and clip larger ones to
+255. Most pictures do not record their stretch, so they cannot be converted into any other unit.
 """
 
 from __future__ import annotations
@@ -31,20 +32,36 @@ _NAMES: dict[Unit, str] = {
 }
 
 
-def unit_name(unit: Unit) -> str:
-    """A unit in a sentence: "digital numbers"."""
-    return _NAMES[unit]
+def unit_name(unit: Unit, stretch: float | None = None) -> str:
+    """A unit in a sentence: "digital numbers", or "8-bit picture values (255 is digital number 2750)"."""
+    return _NAMES[unit] + (f" (255 is digital number {stretch:g})" if unit == "8-bit" and stretch else "")
 
 
-def conversion(found: Unit, expected: Unit) -> float | None:
-    """The factor by which values of one unit become those of another; 1 if either is unknown; None if there is none."""
-    if found == expected or "unknown" in (found, expected):
+def conversion(
+    found: Unit, expected: Unit, stretch: float | None = None, expected_stretch: float | None = None
+) -> float | None:
+    """The factor by which values of one unit become those of another; 1 if either is unknown; None if there is none.
+
+    Values that become 8-bit must be clipped to 0…255 afterwards, as those of a picture.
+
+    Args:
+        found, expected: the units.
+        stretch, expected_stretch: of `found` and `expected` if they are 8-bit, the digital number that 255 stands for; None: not
+            known. Two pictures of which one has an unknown stretch are taken for equal.
+    """
+    if "unknown" in (found, expected):
         return 1.0
-    if (found, expected) == ("reflectance", "digital number"):
-        return PER_REFLECTANCE
-    if (found, expected) == ("digital number", "reflectance"):
-        return 1 / PER_REFLECTANCE
-    return None
+    if found == expected:
+        return stretch / expected_stretch if stretch and expected_stretch and found == "8-bit" else 1.0
+    numbers, expected_numbers = _digital_numbers(found, stretch), _digital_numbers(expected, expected_stretch)
+    return numbers / expected_numbers if numbers and expected_numbers else None
+
+
+def _digital_numbers(unit: Unit, stretch: float | None) -> float | None:
+    """The digital numbers of a value of 1 in a unit; None if they are not known."""
+    if unit == "8-bit":
+        return stretch and stretch / RANGES["8-bit"][1]
+    return {"digital number": 1.0, "reflectance": PER_REFLECTANCE}.get(unit)
 
 
 def differ(one: object, other: object) -> bool:

@@ -74,7 +74,7 @@ def make(root: Path, bait: Bait) -> Made:
 
 def _weights(run: Path) -> str:
     """A digest of the tensors and of the thresholds."""
-    config = json.loads((run / "weights" / "config.json").read_text())
+    config = json.loads((run / "weights" / "config.json").read_text())["landscale"]
     content = (run / "weights" / "model.safetensors").read_bytes()
     return hashlib.sha256(content + json.dumps(config["thresholds"]).encode()).hexdigest()
 

@@ -1,7 +1,7 @@
 """Folders of weights, of classifiers and of super-resolution networks.
 
-Both files have digests. What is altered without renewing them must be refused, or mean the same. Cases that renew the digests
-stand for weights that somebody else made: they may be other weights, but not such that contradict themselves.
+One digest covers every byte of a folder, so any folder that differs from the original without new digests must be refused. Cases
+with new digests stand for weights that other people made: they may be other weights, but not such that contradict themselves.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import json
 import pickle
 import random
 import shutil
+import stat
 import struct
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,7 +25,9 @@ from torch import Tensor
 import damage
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import save_weights
-from landscale.runtime.sealed_config import _digest
+from landscale.report.charts import Picture, picture_sheet
+from landscale.runtime.documents import json_text
+from landscale.runtime.sealed_config import ENTRY
 from landscale.testing import make_store, rgbn_plane
 from outcomes import Case
 from products import noise
@@ -66,7 +69,11 @@ class _Bomb:
 
 def make(root: Path, bait: Bait) -> Made:
     torch.manual_seed(0)
-    save_weights(root / "classifier", Classifier(DESCRIPTION), {"recipe": "tiny", "scores": {}})
+    of_timm = replace(DESCRIPTION, model="mobilenetv3_small_050", options={}, side=32)
+    for kind, description in (("classifier", DESCRIPTION), ("of_timm", of_timm)):
+        about = {"recipe": "tiny", "scores": {}, "splits": {"train": 16}}
+        picture = picture_sheet([Picture(np.zeros((4, 4, 3), np.uint8), ["label: lake"])])
+        save_weights(root / kind, Classifier(description), about, licence="mit", picture=picture, exported=True)
     save_random(root / "networks", tail=0.02)
     store, scene = root / "store.h5", write_scene(root / "scene", noise(60))
     make_store(store, planes=rgbn_plane(12), splits={"test": 16})
@@ -74,12 +81,15 @@ def make(root: Path, bait: Bait) -> Made:
     shutil.copy(root / "classifier" / "model.safetensors", bait.folder)
     pickled = pickle.dumps(_Bomb(bait.folder / "ran"))
     (bait.folder / "weights.pth").write_bytes(pickled)
+    of_classifiers = [
+        *[["evaluate", "w", str(store), "--json"]] * 5,
+        ["info", "w", "--json"],
+        ["export", "w", "out", "--json"],
+        ["predict", "w", str(scene), "map.tif", "--json"],
+    ]
     commands = {
-        "classifier": [
-            *[["evaluate", "w", str(store), "--json"]] * 5,
-            ["info", "w", "--json"],
-            ["predict", "w", str(scene), "map.tif", "--json"],
-        ],
+        "classifier": of_classifiers,
+        "of_timm": of_classifiers,
         "networks": [["superres", "apply", "w", str(scene), "out", "--json"], ["info", "w", "--json"]],
     }
     folders = {kind: root / kind for kind in commands}
@@ -104,39 +114,56 @@ def _without_times(text: str) -> str:
 
 
 def alter(rng: random.Random, made: Made, folder: Path) -> Case:
-    kind = rng.choice(("classifier",) * 4 + ("networks",))
+    kind = rng.choice(("classifier",) * 3 + ("of_timm", "networks"))
     words = rng.choice(made.commands[kind])
     weights = folder / "w"
     shutil.copytree(made.folders[kind], weights)
-    ways = (_bytes, _bytes, _values, _values, _values, _resealed, _resealed, _resealed, _foreign_option)
-    ways += (_format_1, _tensors, _tensors, _tensors, _header, _text, _file, _more_files)
+    ways = (_bytes, _bytes, _bytes, _values, _values, _resealed, _resealed, _resealed, _foreign_option)
+    ways += (_format_1, _tensors, _tensors, _tensors, _header, _text, _file, _file, _more_files, _listed_files)
     way = rng.choice(ways)
-    what, other = way(rng, weights, made)
+    what, judged = way(rng, weights, made)
+    if judged == "not sealed":
+        judged = "same" if _is_same(weights, made.folders[kind]) else "refused"
 
     def accepted(out: str) -> str:
         try:
             same = _without_times(out) == made.printed[f"{kind} {' '.join(words)}"]
         except ValueError:
             return "silent"
-        if same and other != "refused":
+        if same and judged != "refused":
             return "same"
-        return "valid" if other == "allowed" and "NaN" not in out else "silent"
+        result = {key: value for key, value in json.loads(out).items() if key != "provenance"}  # any JSON
+        return "valid" if judged == "allowed" and "NaN" not in json.dumps(result) else "silent"
 
     return Case(f"{kind}: {way.__name__[1:]}: {what}", words, accepted)
 
 
-# Each alters a folder; returns what it did, and how another result would be judged: `forbidden`, `allowed`; or `refused`, if
-# even the same result would be wrong.
+def _is_same(folder: Path, original: Path) -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    names = {path.name for path in folder.iterdir()}
+    return names == {path.name for path in original.iterdir()} and all(
+        stat.S_ISREG((folder / name).lstat().st_mode)
+        and (folder / name).stat().st_size == (original / name).stat().st_size
+        and (folder / name).read_bytes() == (original / name).read_bytes()
+        for name in names
+    )
+
+
+# Each alters a folder; returns what it did, and how a command that accepts it is judged: `not sealed`: right only if nothing has
+# changed after all; `allowed`: these are other weights; `refused`: even the same result would be wrong.
 
 Judged = tuple[str, str]
 
 
+def _any_file(rng: random.Random, weights: Path) -> Path:
+    return rng.choice([*sorted(weights.iterdir()), weights / "config.json"])
+
+
 def _bytes(rng: random.Random, weights: Path, made: Made) -> Judged:
-    names = ("config.json", "config.json", "model.safetensors", "model.safetensors", "README.md")
-    file = weights / rng.choice([name for name in names if (weights / name).exists()])
+    file = _any_file(rng, weights)
     content, what = damage.of_bytes(rng, file.read_bytes())
     file.write_bytes(content)
-    return f"{file.name}: {what}", "forbidden"
+    return f"{file.name}: {what}", "not sealed"
 
 
 def _config(weights: Path) -> dict[str, Any]:
@@ -145,33 +172,41 @@ def _config(weights: Path) -> dict[str, Any]:
 
 
 def _write(weights: Path, config: dict[str, Any], *, sealed: bool) -> None:
-    if sealed:
-        config["digest"] = hashlib.sha256((weights / "model.safetensors").read_bytes()).hexdigest()
-        with suppress(UnicodeError, TypeError):  # it cannot be sealed
-            config["config_digest"] = _digest(config)
-    (weights / "config.json").write_text(json.dumps(config), errors="surrogatepass")
+    own = config.get(ENTRY)
+    if not sealed or not isinstance(own, dict):
+        (weights / "config.json").write_text(json_text(config), errors="surrogatepass")
+        return
+    others = [path for path in sorted(weights.iterdir()) if path.name != "config.json"]
+    own["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in others}
+    own.pop("digest", None)
+    own["digest"] = zeros = "0" * 64
+    before, _, after = json_text(config).encode(errors="surrogatepass").rpartition(zeros.encode())
+    digest = hashlib.sha256(before + zeros.encode() + after).hexdigest()
+    (weights / "config.json").write_bytes(before + digest.encode() + after)
 
 
 def _values(rng: random.Random, weights: Path, made: Made) -> Judged:
     config = _config(weights)
     what = damage.of_values(rng, config)
     _write(weights, config, sealed=False)
-    return what, "forbidden"
+    return what, "not sealed"
 
 
 def _resealed(rng: random.Random, weights: Path, made: Made) -> Judged:
     config = _config(weights)
-    what = damage.of_values(rng, config)
+    what = damage.of_values(rng, config[ENTRY] if rng.random() < 0.8 else config)
     _write(weights, config, sealed=True)
     return what, "allowed"
 
 
 def _format_1(rng: random.Random, weights: Path, made: Made) -> Judged:
     """Format 1 had no digest of config.json: values of the right type are believed."""
-    config = _config(weights)
+    config = {key: value for key, value in _config(weights)[ENTRY].items() if key != "files"}
+    config |= {
+        "landscale_format": 1,
+        "digest": hashlib.sha256((weights / "model.safetensors").read_bytes()).hexdigest(),
+    }
     what = damage.of_values(rng, config)
-    config.pop("config_digest", None)
-    config["landscale_format"] = 1
     _write(weights, config, sealed=False)
     return what, "allowed"
 
@@ -179,6 +214,7 @@ def _format_1(rng: random.Random, weights: Path, made: Made) -> Judged:
 def _foreign_option(rng: random.Random, weights: Path, made: Made) -> Judged:
     """Options that would make timm read a file or fetch a URL."""
     config = _config(weights)
+    own = config[ENTRY]
     bait, url = made.bait.folder, made.bait.url
     name, value = rng.choice(
         [
@@ -195,16 +231,17 @@ def _foreign_option(rng: random.Random, weights: Path, made: Made) -> Judged:
             ("__class__", "x"),
         ]
     )
-    where = rng.choice(("options", "head_options", ""))
-    if where:
+    where = rng.choice(("options", "head_options", "model_args", ""))
+    if where == "model_args":  # timm's own, which landscale does not use
         config.setdefault(where, {})[name] = value
+    elif where:
+        own.setdefault(where, {})[name] = value
     else:
-        config["model"] = rng.choice((f"local-dir:{bait}", "hf-hub:someone/something", f"hf_hub:{url}", str(bait)))
+        own["model"] = rng.choice((f"local-dir:{bait}", "hf-hub:someone/something", f"hf_hub:{url}", str(bait)))
     _write(weights, config, sealed=True)
     # Super-resolution weights have no options: a further key there means nothing.
-    return f"{where or 'model'}: {name} {value}", "refused" if "options" in _config(made.folders["classifier"]) and (
-        config.get("kind") != "superres"
-    ) else "allowed"
+    ignored = where == "model_args" or own.get("kind") == "superres"
+    return f"{where or 'model'}: {name} {value}", "allowed" if ignored else "refused"
 
 
 def _tensors(rng: random.Random, weights: Path, made: Made) -> Judged:
@@ -251,7 +288,7 @@ def _tensors(rng: random.Random, weights: Path, made: Made) -> Judged:
     sealed = rng.random() < 0.8
     if sealed:
         _write(weights, _config(weights), sealed=True)
-    return f"{kind} {name}{' and sealed' if sealed else ''}", judged if sealed else "forbidden"
+    return f"{kind} {name}{' and sealed' if sealed else ''}", judged if sealed else "not sealed"
 
 
 def _header(rng: random.Random, weights: Path, made: Made) -> Judged:
@@ -275,7 +312,6 @@ def _text(rng: random.Random, weights: Path, made: Made) -> Judged:
     config = json.loads(text)
     key = rng.choice(sorted(config))
     repeated = json.dumps({key: rng.choice(damage.ODD)})[1:-1]
-    judged = "forbidden"
     kind = rng.choice(
         ("repeated before", "repeated after", "deep", "bom", "utf-16", "long number", "infinity", "after")
     )
@@ -295,14 +331,25 @@ def _text(rng: random.Random, weights: Path, made: Made) -> Judged:
         text.encode("utf-16") if kind == "utf-16" else text.encode("utf-8-sig" if kind == "bom" else "utf-8", "replace")
     )
     file.write_bytes(encoded)
-    return f"{kind} {key}", judged
+    return f"{kind} {key}", "not sealed"
 
 
 def _file(rng: random.Random, weights: Path, made: Made) -> Judged:
-    return damage.of_file(rng, weights / rng.choice(("config.json", "model.safetensors"))), "forbidden"
+    return damage.of_file(rng, _any_file(rng, weights)), "not sealed"
 
 
 def _more_files(rng: random.Random, weights: Path, made: Made) -> Judged:
+    return _add_file(rng, weights, made), "not sealed"
+
+
+def _listed_files(rng: random.Random, weights: Path, made: Made) -> Judged:
+    """With digests that fit: the file belongs to these weights, and must not be used."""
+    what = _add_file(rng, weights, made)
+    _write(weights, _config(weights), sealed=True)
+    return f"{what}, listed", "allowed"
+
+
+def _add_file(rng: random.Random, weights: Path, made: Made) -> str:
     names = (
         "pytorch_model.bin",
         "model.pth",
@@ -313,4 +360,4 @@ def _more_files(rng: random.Random, weights: Path, made: Made) -> Judged:
     )
     name = rng.choice(names)
     (weights / name).write_bytes(made.pickled if not name.endswith(".py") else b"open('/tmp/ran', 'w')")
-    return f"a further file {name}", "forbidden"
+    return f"a further file {name}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landscale.datasets.options import LISTS, labels_option
-from landscale.formats.tar import is_archive
+from landscale.formats.names import is_archive
 
 if TYPE_CHECKING:
     from landscale.datasets.sequential import SequentialSurvey

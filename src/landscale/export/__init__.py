@@ -1,0 +1,1 @@
+"""Weights for other people and programs: complete folders, and their publication on the Hugging Face hub."""
