@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from conftest import Cli
 from landscale.datasets import folder
 from landscale.errors import BadInput
 from landscale.store import open_store
+from landscale.testing import check_store
 
 
-def picture(path: Path, side: int = 8) -> None:
+def picture(path: Path, side: int = 8, value: int = 7) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((side, side, 3), 7, np.uint8)).save(path)
+    Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(path)
 
 
 def classes(root: Path, each: int = 4) -> Path:
@@ -113,3 +115,50 @@ def test_images_outside_the_classes_and_odd_classes_are_reported(tmp_path: Path,
 
 def test_ordinary_folders_have_no_notes(tmp_path: Path) -> None:
     assert folder.survey([(None, classes(tmp_path))]).notes == ()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_without_folders_give_a_store_without_labels_for_training_without_them(
+    packed: bool, tmp_path: Path, cli: Cli
+) -> None:
+    root, store, run = tmp_path / "tiles", tmp_path / "s.h5", tmp_path / "run"
+    for k in range(8):
+        picture(root / f"{k}.png", value=20 * k)
+    given = Path(shutil.make_archive(str(root), "zip", root)) if packed else root
+    answer = cli("prepare", "folder", given, store, "--workers", 1)
+    note = (
+        f"note: {given}: 8 images in no folder of a class: they have no labels, and can be used by `landscale pretrain`"
+    )
+    assert (answer.code, note in answer.lines) == (0, True)
+    opened = open_store(store)
+    check_store(opened)
+    assert (opened.layout.classes, opened.layout.nomenclature, opened.split_sizes()) == ((), "none", {"train": 8})
+    assert "no labels" in cli("info", store).out
+    assert cli("verify", store).code == 0
+    words = ("--store", store, "--bands", "rgb", "--epochs", 1, "--batch", 4)
+    assert cli("pretrain", *words, "--run", run, "--expander", 8).code == 0
+    assert "no classes" in cli("info", run).out
+    refusal = cli("train", *words, "--run", tmp_path / "other")
+    assert (refusal.code, "has no classes to learn" in refusal.lines[-1], (tmp_path / "other").exists()) == (
+        2,
+        True,
+        False,
+    )
+
+
+def test_the_split_of_images_without_labels_may_be_given(tmp_path: Path) -> None:
+    for k in range(4):
+        picture(tmp_path / f"{k}.png")
+    assert [*folder.survey([("val", tmp_path)]).table["split"]] == [2, 2, 2, 2]
+
+
+def test_inputs_with_and_without_labels_are_refused(tmp_path: Path) -> None:
+    labelled = classes(tmp_path / "in")
+    picture(tmp_path / "out/0.png")
+    with pytest.raises(BadInput, match="in: some inputs have labels and others have none"):
+        folder.survey([("val", tmp_path / "out"), ("train", labelled)])
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"has no \.jpeg"):
+        folder.survey([(None, tmp_path)])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from rasterio.warp import transform
@@ -203,7 +204,30 @@ def test_patches_beyond_the_map_are_left_out(bands: Bands, clc: Path, tmp_path: 
 
 
 def test_without_a_map_and_a_patch_list_labels_are_missing(safe: Path, tmp_path: Path, cli: Cli) -> None:
-    refused(cli("prepare", "tiles", safe, tmp_path / "s.h5"), "no labels", "--corine MAP", "--patch-list")
+    refused(
+        cli("prepare", "tiles", safe, tmp_path / "s.h5"), "no labels", "--corine MAP", "--patch-list", "--labels none"
+    )
+
+
+def test_tiles_without_labels_give_all_patches_in_train(
+    safe: Path, tmp_path: Path, cli: Cli, clc: Path, prepared: Callable[..., Path]
+) -> None:
+    labelled, store = open_store(prepared("tiles", safe, "--corine", clc)), tmp_path / "s.h5"
+    assert cli("prepare", "tiles", safe, store, "--labels", "none").code == 0
+    found = open_store(store)
+    assert (found.layout.classes, found.layout.nomenclature, found.split_sizes()) == ((), "none", {"train": 25})
+    assert found.column("name").tolist() == labelled.column("name").tolist()
+    table = pd.DataFrame(
+        {"patch_id": found.column("name")[:6], "labels": "unheard of", "split": ["val"] * 2 + ["train"] * 4}
+    )
+    table.to_csv(tmp_path / "list.csv", index=False)
+    listed = tmp_path / "listed.h5"
+    assert cli("prepare", "tiles", safe, listed, "--labels", "none", "--patch-list", tmp_path / "list.csv").code == 0
+    assert open_store(listed).split_sizes() == {"train": 4, "val": 2}
+    refused(
+        cli("prepare", "tiles", safe, tmp_path / "t.h5", "--labels", "none", "--corine", clc),
+        "--labels none: takes no --corine",
+    )
 
 
 # ---- splits

@@ -158,6 +158,8 @@ def test_shipped_recipes_have_valid_and_consistent_values(name):
 
 # Values of the keys that neither paper mentions: no further augmentation, no averaged weights, one view.
 NOT_IN_PAPERS = {
+    "objective": "labels",
+    "expander": 1024,
     "head": "linear",
     "head_options": {},
     "init": None,
@@ -180,6 +182,7 @@ NOT_IN_PAPERS = {
     "shift": 0,
     "zoom": 0.0,
     "jitter": 0.0,
+    "drop_bands": 0.0,
     "cutmix": 0.0,
     "ema": 0.0,
     "views": 1,

@@ -106,7 +106,7 @@ def test_thresholds_are_chosen_on_the_val_split(store, tmp_path, monkeypatch):
 
 
 def test_the_recipe_sets_every_option_of_the_augmentation(store):
-    keys = {"turns": False, "shift": 2, "zoom": 0.3, "jitter": 0.1, "mixup": 0.4, "cutmix": 0.5}
+    keys = {"turns": False, "shift": 2, "zoom": 0.3, "jitter": 0.1, "drop_bands": 0.2, "mixup": 0.4, "cutmix": 0.5}
     augment = trainable(store, **keys).augment
     assert {key: getattr(augment, key) for key in keys} == keys
     assert set(keys) == set(augment.__dataclass_fields__)

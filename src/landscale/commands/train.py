@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from landscale.commands.command import AddCommand, add_timeout, print_result, seconds_left
 from landscale.runtime.signals import requeued_by_signals
 from landscale.vocabulary.headline import shortened
+
+if TYPE_CHECKING:
+    from landscale.training.recipe import Recipe
 
 
 def add_command(add: AddCommand) -> None:
@@ -21,6 +24,11 @@ def add_command(add: AddCommand) -> None:
     )
     recipes = sorted(path.stem for path in (Path(__file__).parents[1] / "training" / "recipes").glob("*.yaml"))
     parser.add_argument("--recipe", help=f"a YAML file, or the name of a built-in recipe: {', '.join(recipes)}")
+    add_training_options(parser)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every training takes besides `--recipe`."""
     parser.add_argument("--store", type=Path, required=True, metavar="STORE.h5", help="the patch store to train on")
     parser.add_argument(
         "--run",
@@ -46,21 +54,26 @@ class _ListRecipeKeys(argparse.Action):
 
 
 def _train_model(options: argparse.Namespace) -> int:
+    from landscale.training.recipe import load_recipe
+
+    return run_training(options, load_recipe(options.recipe, options.remaining))
+
+
+def run_training(options: argparse.Namespace, recipe: Recipe) -> int:
+    """Train by a recipe, or resume; print the scores. `options` are those of `add_training_options`."""
     # Within its steps, a training defers signals by itself.
     with requeued_by_signals(
         "stopped outside the training steps, no step is lost; run the same command again to resume"
     ):
-        return _train_or_resume(options)
+        return _train_or_resume(options, recipe)
 
 
-def _train_or_resume(options: argparse.Namespace) -> int:
+def _train_or_resume(options: argparse.Namespace, recipe: Recipe) -> int:
     from landscale.distributed import process_group
     from landscale.inference.scores_table import show_scores
     from landscale.store import open_store
-    from landscale.training.recipe import load_recipe
     from landscale.training.runs import Run, default_run
 
-    recipe = load_recipe(options.recipe, options.remaining)
     store = open_store(options.store)
     from landscale.training.training import train  # imports torch, after recipe and store have been checked
 
@@ -76,6 +89,7 @@ def _train_or_resume(options: argparse.Namespace) -> int:
         if scores:
             show_scores(scores)
         cut = f"; {shortened(scores.steps)}" if scores and scores.steps else ""
-        print(f"{run.folder}: contains the weights and scores{cut}")
+        scored = " and scores" if recipe.objective == "labels" else " of an encoder"
+        print(f"{run.folder}: contains the weights{scored}{cut}")
 
     return print_result(options, content, text)

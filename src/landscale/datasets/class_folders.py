@@ -1,4 +1,4 @@
-"""Folders and zips of images with one subfolder for each class."""
+"""Folders and zips of images with one subfolder for each class, or without subfolders and labels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from landscale.datasets.images import IMAGE_SUFFIXES
 from landscale.errors import BadInput
 from landscale.formats.names import check_text
 from landscale.formats.zip_or_folder import list_members
+from landscale.store import SPLITS
 
 _SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _FEW, _MANY = 2, 20  # a class of at most this many images is odd if most classes have at least that many
@@ -22,8 +23,10 @@ _SHOWN = 5  # names in a note
 def find_class_folders(path: Path) -> LabelledImages:
     """The images of a folder or zip with one subfolder for each class; these may have further subfolders.
 
+    Images in no subfolder have no labels. If there are others, they are left out; otherwise all of them are returned, in train.
+
     Raises:
-        BadInput: no images in subfolders, images of one class only, or subfolders of splits.
+        BadInput: no images, images of one class only, or subfolders of splits.
     """
     members = list_members(path, IMAGE_SUFFIXES)
     found = [(member, location) for member, location in members if len(member.parts) > 1]
@@ -33,9 +36,13 @@ def find_class_folders(path: Path) -> LabelledImages:
         path.suffix == ".zip" and len({m.parts[0] for m, _ in found}) == 1 and all(len(m.parts) > 2 for m, _ in found)
     ):
         found = [(PurePosixPath(*member.parts[1:]), location) for member, location in found]
+    if not members:
+        raise BadInput(
+            path, f"has no {', '.join(sorted(IMAGE_SUFFIXES))}, in folders named after classes or without any"
+        )
+    check_text((str(member) for member, _ in found or members), path)
     if not found:
-        raise BadInput(path, f"has no {', '.join(sorted(IMAGE_SUFFIXES))} in folders named after classes")
-    check_text((str(member) for member, _ in found), path)
+        return _unlabelled(path, members)
     labels = [(member.parts[0],) for member, _ in found]
     counts = Counter(label for (label,) in labels)
     _check_folders(path, sorted(counts), {member for member, _ in found})
@@ -43,6 +50,14 @@ def find_class_folders(path: Path) -> LabelledImages:
     table = pd.DataFrame({"name": names, "location": [location for _, location in found]})
     notes = tuple(_notes(path, counts, [member for member, _ in found], outside))
     return LabelledImages(table, labels, {*counts}, multi_label=False, notes=notes)
+
+
+def _unlabelled(path: Path, members: list[tuple[PurePosixPath, str]]) -> LabelledImages:
+    names = [member.stem for member, _ in members]
+    table = pd.DataFrame({"name": names, "location": [location for _, location in members]})
+    table["split"] = np.uint8(SPLITS.index("train"))
+    note = f"{path}: {len(names):,} images in no folder of a class: they have no labels, and can be used by `landscale pretrain`"
+    return LabelledImages(table, [()] * len(names), set(), multi_label=True, notes=(note,))
 
 
 def _check_folders(path: Path, classes: list[str], members: set[PurePosixPath]) -> None:

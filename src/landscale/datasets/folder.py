@@ -1,5 +1,7 @@
 """The user's own images: a folder with one subfolder per class (single-label), or a table of files and their labels.
 
+A folder of images without subfolders gives a store without labels, with all patches in train.
+
 A table is a csv (separated by commas, semicolons or tabs) or parquet file with header; capitals and blanks around names do not
 matter. Its first column has the paths of the images, relative to the folder of the table. Labels are in a column `labels` or
 `classes` (multi-label: lists, or names separated by `;` or `|`, see `label_cells`) or in a column `label`, `class` or
@@ -37,7 +39,7 @@ from landscale.datasets.survey import OneByOne, Survey, check_names
 from landscale.errors import BadInput
 from landscale.formats.names import check_text
 from landscale.store import Layout, Plane
-from landscale.vocabulary.nomenclatures import with_classes
+from landscale.vocabulary.nomenclatures import UNLABELLED, with_classes
 from landscale.vocabulary.units import PER_REFLECTANCE, Unit
 
 OPTIONS = (BANDS, LISTS, SEED)
@@ -51,7 +53,8 @@ def survey(
     """Survey folders, zips of them, and tables.
 
     The split of a patch is the SPLIT of its input, if that is given as SPLIT=INPUT; otherwise that of the list in `lists` which
-    contains its file name; otherwise that in the table; otherwise it is drawn at random, 60/20/20 (single-label: in each class).
+    contains its file name; otherwise that in the table, or train without labels; otherwise it is drawn at random, 60/20/20
+    (single-label: in each class).
 
     Args:
         inputs: split or None, and a folder, zip, csv or parquet.
@@ -69,13 +72,15 @@ def survey(
         if split is not None:  # folders of several splits may have files of the same name
             part.table["name"] = f"{split}/" + part.table["name"]
         parts.append(part)
+    if len({bool(part.classes) for part in parts}) > 1:
+        raise BadInput(inputs[-1][1], "some inputs have labels and others have none; prepare a store from each")
     if len({part.multi_label for part in parts}) > 1:
         raise BadInput(
             inputs[-1][1], "is single-label and other inputs are multi-label, or the reverse; prepare a store from each"
         )
     classes = set[str]().union(*(part.classes for part in parts))
     _check_spelling(classes, inputs[-1][1])
-    known = with_classes(classes)
+    known = with_classes(classes) if classes else UNLABELLED
     names = known.names if known else tuple(sorted(classes))
     column = {name: k for k, name in enumerate(names)}
     tables, matrices = [], []
@@ -93,7 +98,8 @@ def survey(
     check_text(names, inputs[-1][1])
     plane, is_gsd_known = _plane(table["location"].tolist(), bands)
     if len(names) == 1 and not parts[0].multi_label:
-        raise BadInput(inputs[-1][1], f"has images of one class only, {names[0]!r}; expected a folder for each class")
+        problem = f"has images of one class only, {names[0]!r}; expected a folder for each class"
+        raise BadInput(inputs[-1][1], f"{problem}, or images without folders, which then have no labels")
     layout = Layout((plane,), names, known.name if known else "custom", parts[0].multi_label)
     notes = tuple(note for part in parts for note in part.notes)
     provenance = {"source": "folder"} if is_gsd_known else {"source": "folder", "gsd": GSD_IS_ASSUMED}

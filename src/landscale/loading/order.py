@@ -78,6 +78,8 @@ def targets_by_name(store: PatchStore, classes: Sequence[str]) -> NDArray[np.uin
     """
     if tuple(classes) == store.layout.classes:
         return store.classes
+    if not classes:
+        return np.empty((len(store.classes), 0), np.uint8)
     try:
         columns = columns_by_name(classes, store.layout.classes)
     except UnknownName as error:
@@ -88,13 +90,14 @@ def targets_by_name(store: PatchStore, classes: Sequence[str]) -> NDArray[np.uin
 def labelled_patches(store: PatchStore, split: str, classes: Sequence[str]) -> NDArray[np.int64]:
     """The rows of a split, without patches whose labels all lie outside `classes`, whose targets would be empty.
 
-    Of BigEarthNet v1, 57 patches have none of the 19 classes; Papoutsis et al. 2022 left them out as well.
+    Without classes, labels are ignored, and all rows of the split are returned. Of BigEarthNet v1, 57 patches have none of the
+    19 classes; Papoutsis et al. 2022 left them out as well.
 
     Raises:
         BadStore: the store lacks a class, or no patch of the split has one of them. UnknownName: no such split.
     """
     patches = store.patches(split)
-    if tuple(classes) == store.layout.classes:
+    if not classes or tuple(classes) == store.layout.classes:
         return patches
     left = patches[targets_by_name(store, classes)[patches].any(axis=1) | ~store.classes[patches].any(axis=1)]
     if not len(left):

@@ -21,7 +21,8 @@ def show_store(summary: dict[str, Any]) -> None:
     skipped = f", {summary['skipped']:,} skipped" if summary["skipped"] else ""
     synthetic = " synthetic" if summary["provenance"].get("synthetic") else ""
     _console.print(f"{summary['path']}{synthetic}: {summary['patches']:,} patches ({splits}{skipped})")
-    _console.print(f"  {labels}, {len(summary['classes'])} classes of {summary['nomenclature']}")
+    classes = f"{labels}, {len(summary['classes'])} classes of {summary['nomenclature']}"
+    _console.print(f"  {classes if summary['classes'] else 'no labels'}")
     for key, shape in summary["planes"].items():
         stretch = f" (255 is digital number {summary['stretches'][key]:g})" if key in summary["stretches"] else ""
         _console.print(f"  {key}: {' × '.join(str(s) for s in shape)}, unit: {summary['units'][key]}{stretch}")
@@ -36,15 +37,15 @@ def show_store(summary: dict[str, Any]) -> None:
     table = Table("class", "patches")
     for name, count in summary["counts"].items():
         table.add_row(name, f"{count:,}")
-    _console.print(table)
+    if summary["classes"]:
+        _console.print(table)
 
 
 def show_weights(config: dict[str, Any]) -> None:
     """Print the description of a classifier's weights."""
     scores = config.get("provenance", {}).get("scores", {})
-    _console.print(
-        f"{config['model']}: {', '.join(config['bands'])}; {len(config['classes'])} classes ({config['nomenclature']})"
-    )
+    classes = f"{len(config['classes'])} classes ({config['nomenclature']})" if config["classes"] else "no classes"
+    _console.print(f"{config['model']}: {', '.join(config['bands'])}; {classes}")
     _console.print(
         f"  input {config['side']}×{config['side']} px, {config['upsample']}; digest {config['digest'][:12]}"
     )

@@ -24,6 +24,7 @@ class Augmentation:
     shift: largest shift in pixels, in both directions of both axes; the border is mirrored.
     zoom: a random crop of 1 − zoom to 1 of the side is resized to the whole side.
     jitter: standard deviation of a gain and an offset for each patch and band, in standard deviations of the band.
+    drop_bands: probability that a band of a patch is replaced by its mean over the train split.
     mixup: parameter of the beta distribution by which each patch is blended with another one (Zhang et al. 2018); 0: no mixup.
     cutmix: the same for pasted rectangles (Yun et al. 2019). With both, each batch gets one of the two, with probability ½ each.
     """
@@ -32,6 +33,7 @@ class Augmentation:
     shift: int = 0
     zoom: float = 0.0
     jitter: float = 0.0
+    drop_bands: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
 
@@ -47,6 +49,9 @@ class Augmentation:
         if self.jitter:
             noise = to_device(self.jitter * torch.randn((2, n, bands, 1, 1), generator=generator), values.device)
             values = values * (1 + noise[0]) + noise[1]
+        if self.drop_bands:
+            kept = torch.rand((n, bands, 1, 1), generator=generator) >= self.drop_bands
+            values = values * to_device(kept, values.device)
         if self.mixup or self.cutmix:
             paste = self.cutmix and (not self.mixup or bool(torch.rand((), generator=generator) < 0.5))
             blend = _pasted if paste else _mixed

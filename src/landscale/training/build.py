@@ -18,7 +18,7 @@ from landscale.training.frozen import Frozen
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BANDS, band_set
 from landscale.vocabulary.headline import HEADLINE
-from landscale.vocabulary.nomenclatures import nomenclature
+from landscale.vocabulary.nomenclatures import UNLABELLED, nomenclature
 
 
 def build_classifier(recipe: Recipe, store: PatchStore, encoder: Description | None = None) -> Classifier:
@@ -58,11 +58,14 @@ def describe(recipe: Recipe, store: PatchStore) -> Description:
     planes = store.planes_for(bands, recipe.upsample == "stored")
     units = {band: plane.unit for plane in planes for band in plane.bands if band in bands}
     stretches = {band: p.stretch for p in planes for band in p.bands if band in bands and p.stretch is not None}
-    if recipe.labels is None:
-        classes, name = store.layout.classes, store.layout.nomenclature
-    else:
+    classes, name = store.layout.classes, store.layout.nomenclature
+    if recipe.objective != "labels":
+        classes, name = (), UNLABELLED.name
+    elif recipe.labels is not None:
         classes, name = nomenclature(recipe.labels).names, recipe.labels
         _check_labels(store, recipe.labels, classes)
+    if recipe.objective == "labels" and not classes:
+        raise BadStore(store.path, "has no classes to learn; use `landscale pretrain`, which learns without labels")
     entry = zoo(recipe.model)[0]
     if recipe.progressive and fixed_side(recipe.model):
         raise LandscaleError(f"--progressive with model '{entry.name}': it is built for one side, expected []")
@@ -161,6 +164,11 @@ def check_training(recipe: Recipe, store: PatchStore, description: Description, 
     patches = len(store.patches("train"))
     if patches < world:
         raise BadStore(store.path, f"holds {patches} patches to train on, fewer than {world} processes")
+    if recipe.objective == "vicreg" and min(patches // recipe.accumulate, recipe.batch * world) < 2:
+        raise LandscaleError(
+            f"--batch {recipe.batch} with {patches} patches: a batch has one patch, but vicreg compares the patches of a batch;"
+            " expected at least 2"
+        )
     least = min([description.side, *(int(side) for _, side in recipe.progressive)])
     if recipe.shift >= least:
         raise LandscaleError(f"--shift: found {recipe.shift}, expected less than the input's {least} pixels")

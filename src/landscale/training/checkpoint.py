@@ -52,6 +52,8 @@ class TrainingState:
     """loss of the first step of the training; a loss far above it counts as a divergence"""
     epoch_loss: float = 0.0
     """sum of the losses of this epoch's steps"""
+    epoch_figures: dict[str, float] = field(default_factory=dict)
+    """sums of what the objective measures in a step besides the loss, by name"""
     epoch_steps: Count = 0
     epoch_seconds: Seconds = 0.0
     """seconds spent on the steps of this epoch"""
@@ -66,11 +68,13 @@ class TrainingState:
             return None
         return {"trained": self.total, "planned": planned}
 
-    def add_loss(self, loss: float) -> None:
-        """Count the loss of one step."""
+    def add_loss(self, loss: float, figures: Mapping[str, float]) -> None:
+        """Count the loss of one step, and what was measured besides it."""
         if math.isnan(self.first_loss):
             self.first_loss = loss
         self.epoch_loss += loss
+        # A new dict, because a copy of this state may share the old one.
+        self.epoch_figures = {name: self.epoch_figures.get(name, 0.0) + value for name, value in figures.items()}
         self.epoch_steps += 1
 
 

@@ -11,6 +11,7 @@ from landscale.models.classifier import Description
 from landscale.training.checkpoint import TrainingState
 from landscale.training.recipe import Recipe
 from landscale.training.schedule import rate_in_words
+from landscale.training.vicreg import VicReg
 from landscale.vocabulary.headline import HEADLINE_NAMES
 
 
@@ -33,7 +34,7 @@ def settings_line(
     parts = f"{ranks.world}×{recipe.batch}" + (f"×{recipe.accumulate}" if recipe.accumulate > 1 else "")
     return (
         f"{recipe.name}: {d.model} ({size}), {len(d.bands)} bands at {d.side} px,"
-        f" {len(d.classes)} classes; {patches:,} patches, {parts} a step,"
+        f" {f'{len(d.classes)} classes' if d.classes else 'no labels'}; {patches:,} patches, {parts} a step,"
         f" {rate_in_words(recipe, ranks.world)}, {how}{begun}"
     )
 
@@ -43,7 +44,8 @@ def epoch_line(row: dict[str, Any], state: TrainingState, epochs: int, patches: 
     scores = [f"{name} {row[f'val_{key}']:.4f}" for key, name in HEADLINE_NAMES.items() if f"val_{key}" in row]
     left = state.seconds / max(state.step, 1) * max(state.total - state.step, 0)
     rate = patches / max(row["train_seconds"], 1e-3)
-    words = [f"loss {row['loss']:.4f}", *scores[:2], f"{rate:,.0f} patches/s", f"{_duration(left)} left"]
+    figures = [f"{name} {row[name]:.4f}" for name in VicReg.figures if name in row]
+    words = [f"loss {row['loss']:.4f}", *figures, *scores[:2], f"{rate:,.0f} patches/s", f"{_duration(left)} left"]
     return f"epoch {row['epoch']} of {epochs}, step {row['step']} of {state.total}: {', '.join(words)}"
 
 

@@ -46,11 +46,11 @@ def _normalise_over_ranks(norm: BatchNorm, values: Tensor) -> Tensor:
     shape = [1, -1, *[1] * (values.ndim - 2)]
     x = values.float()
     count = torch.full((1,), float(values.numel() // values.shape[1]))
-    sums = _sum_over_ranks(torch.cat([x.sum(axes), count]))
+    sums = sum_over_ranks(torch.cat([x.sum(axes), count]))
     count = sums[-1].detach()
     mean = sums[:-1] / count
     centred = x - mean.view(shape)
-    variance = _sum_over_ranks(centred.square().sum(axes)) / count
+    variance = sum_over_ranks(centred.square().sum(axes)) / count
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         fraction = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum  # type: ignore[arg-type]
@@ -63,7 +63,8 @@ def _normalise_over_ranks(norm: BatchNorm, values: Tensor) -> Tensor:
     return out.to(values.dtype)
 
 
-def _sum_over_ranks(values: Tensor) -> Tensor:
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks, with a gradient. There must be several ranks."""
     summed: Tensor = _SumOverRanks.apply(values)  # type: ignore[no-untyped-call]
     return summed
 

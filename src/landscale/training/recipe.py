@@ -28,6 +28,9 @@ class Recipe:
 
     name: str = "custom"
     """name of the recipe, after its paper"""
+    objective: Literal["labels", "vicreg"] = "labels"
+    """what is learnt. labels: the classes of the store; vicreg: features without labels (Bardes et al. 2022), so the weights have
+    no classes"""
     model: str = "resnet50"
     """name of a model: one listed by `landscale models`, or any of timm; encoder: the network of --init with its options and
     head, which is what --init without --model means"""
@@ -126,12 +129,17 @@ class Recipe:
     """augmentation: largest fraction of the side that a random crop cuts away before it is resized back, in 0…1"""
     jitter: float = 0.0
     """augmentation: standard deviation of a random gain and offset of each band, in standard deviations of the band"""
+    drop_bands: float = 0.0
+    """augmentation: probability that a band of a patch is replaced by its mean over the train split"""
     mixup: float = 0.0
     """augmentation: parameter of mixup's beta distribution; 0: no mixup"""
     cutmix: float = 0.0
     """augmentation: parameter of cutmix's beta distribution; 0: no cutmix"""
     ema: float = 0.0
     """decay of an exponential moving average of the weights, which is evaluated and saved; 0: no average"""
+    expander: int = 1024
+    """width of the three dense layers between the features and the loss of the objective vicreg; they are not saved with the
+    weights"""
 
     views: Literal[1, 2, 4, 8] = 1
     """number of rotations and reflections of a patch over which probabilities are averaged in evaluation and prediction"""
@@ -221,6 +229,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     _check_schedule(recipe)
     _check_transfer(recipe)
     _check_loss(recipe)
+    _check_objective(recipe)
     return recipe
 
 
@@ -269,11 +278,12 @@ MAX_SIDE = 4096  # px
 
 # Smallest allowed values (of other keys: 0) and largest allowed values (of other keys: none).
 _SMALLEST: dict[str, float] = dict.fromkeys(
-    ("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every"), 1
+    ("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every", "expander"), 1
 )
 _SMALLEST |= {"layer_decay": 0.01}
-_LARGEST: dict[str, float] = dict.fromkeys(("layer_decay", "momentum", "smoothing", "ema", "zoom", "balance_beta"), 1)
-_LARGEST |= {"side": MAX_SIDE, "seed": 2**63 - 1} | dict.fromkeys(("mixup", "cutmix", "jitter"), 1000)
+_LARGEST: dict[str, float] = dict.fromkeys(("layer_decay", "momentum", "smoothing", "ema", "zoom"), 1)
+_LARGEST |= dict.fromkeys(("drop_bands", "balance_beta"), 1) | dict.fromkeys(("mixup", "cutmix", "jitter"), 1000)
+_LARGEST |= {"side": MAX_SIDE, "expander": 1 << 14, "seed": 2**63 - 1}
 
 
 def _check_finite(recipe: Recipe) -> None:
@@ -348,6 +358,25 @@ def _check_loss(recipe: Recipe) -> None:
 
     if recipe.loss not in LOSSES:
         raise UnknownName("loss", recipe.loss, LOSSES)
+
+
+# Keys that have no effect with another objective.
+_NEEDS_LABELS = (
+    *("labels", "head", "head_options", "loss", "smoothing", "balance", "balance_beta", "oversample"),
+    *("mixup", "cutmix", "views", "thresholds", "select", "evaluate_every"),
+    *("freeze", "unfreeze_every", "lora", "layer_decay"),
+)
+
+
+def _check_objective(recipe: Recipe) -> None:
+    """Refuse keys that would have no effect without labels."""
+    default, given = asdict(Recipe()), asdict(recipe)
+    for key in _NEEDS_LABELS if recipe.objective != "labels" else ():
+        if given[key] != default[key]:
+            raise LandscaleError(
+                f"--{key.replace('_', '-')}: found {given[key]}, which has no effect with the objective {recipe.objective};"
+                f" expected {default[key]}"
+            )
 
 
 def _underscored(word: str) -> str:

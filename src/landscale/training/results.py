@@ -44,7 +44,7 @@ def write_results(
         compared: how pixels of the store become those that the classifier takes.
 
     Returns:
-        The scores; None if the store has no val split.
+        The scores; None if the store has no val split or the network no classes.
 
     Raises:
         BadInput: the weights of the best epoch are damaged.
@@ -57,7 +57,7 @@ def write_results(
             raise BadInput(run.best, f"does not fit this training ({reason(error)})") from None
     if recipe.lora:
         merge_adapters(network)
-    if store.has_split("val"):
+    if description.classes and store.has_split("val"):
         if description.multi_label:
             patches = labelled_patches(store, "val", description.classes)
             targets = targets_by_name(store, description.classes)[patches]

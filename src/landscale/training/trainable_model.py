@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, fields
@@ -33,7 +33,8 @@ from landscale.training.gradients import over_ranks
 from landscale.training.losses import Loss
 from landscale.training.recipe import Recipe
 from landscale.training.speed import Speed
-from landscale.training.step import Readings, batch_loss, use_channels_last
+from landscale.training.step import Augment, Readings, batch_loss, use_channels_last
+from landscale.training.vicreg import Expanded, VicReg, expanded, two_views
 
 FUSED = (
     "sgd",
@@ -52,17 +53,22 @@ def reads_later(device: torch.device) -> bool:
 
 
 class StepResult(NamedTuple):
-    """loss: the mean over the patches of all ranks. signals: how many ranks have received a signal to stop."""
+    """The numbers of a step.
+
+    loss: the mean over the patches of all ranks. signals: how many ranks have received a signal to stop. figures: what the
+    objective measures besides the loss, by name.
+    """
 
     loss: float
     signals: int
+    figures: Mapping[str, float] = {}
 
 
 @dataclass
 class Check:
     """The numbers of a step that decide whether it diverged: equal on all ranks, so that all raise or none.
 
-    values: (3,) loss, signals, norm of the gradient. limit: returns the largest loss that is no divergence; it is called
+    values: loss, `figures`, signals, norm of the gradient. limit: returns the largest loss that is no divergence; it is called
     when the numbers are read, because it depends on the loss of the first step.
     """
 
@@ -70,15 +76,16 @@ class Check:
     rate: float
     values: Readings
     limit: Callable[[], float]
+    figures: tuple[str, ...] = ()
 
     def read(self) -> tuple[StepResult, Diverged | None]:
         """The step's result, and the error to raise if the loss exploded or the gradient is not finite."""
-        loss, signals, norm = self.values.read()
+        loss, *measured, signals, norm = self.values.read()
         error = None
         if not (loss <= self.limit() and math.isfinite(norm)):  # NaN is not ≤
             what = f"the loss of step {self.step + 1} is {loss:.3g}, the norm of its gradient {norm:.3g}"
             error = Diverged(f"diverged, {what} at rate {self.rate:.2g}")
-        return StepResult(loss, round(signals)), error
+        return StepResult(loss, round(signals), dict(zip(self.figures, measured, strict=True))), error
 
 
 class TrainableModel:
@@ -94,7 +101,7 @@ class TrainableModel:
         if recipe.optimizer.lower().removeprefix("lookahead_") not in list_optimizers():
             raise UnknownName("optimizer", recipe.optimizer, map(str, list_optimizers()))
         self.recipe, self.ranks, self.device, self.loss, self.speed = recipe, ranks, device, loss, speed
-        self.network = use_channels_last(classifier.network)
+        self.network = use_channels_last(_trained(classifier, recipe))
         self.average = ModelEmaV3(self.network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.inputs = classifier.inputs
         self.compiled_inputs = speed.compiled(self.inputs)
@@ -102,6 +109,7 @@ class TrainableModel:
         self.optimizer = self._optimizer_of(self.network)
         self.freeze(0.0)
         self.augment = Augmentation(**{field.name: getattr(recipe, field.name) for field in fields(Augmentation)})
+        self.figures: tuple[str, ...] = loss.figures if isinstance(loss, VicReg) else ()
         self.unread: Check | None = None
         """numbers of the last step, if they are read one step later"""
 
@@ -153,23 +161,26 @@ class TrainableModel:
         self.parallel.train()
         self.frozen.fix_norms(self.network, self.frozen_stages)
         self.inputs.side = side
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros(1 + len(self.figures), device=self.device)  # the loss, then the figures
         wait_for_sums: Callable[[], Tensor] | None = None
         patches = sum(map(len, parts))
-        for k, batch in enumerate(islice(batches, len(parts)), 1):
+        for k, (part, batch) in enumerate(zip(parts, islice(batches, len(parts)), strict=True), 1):
             last = k == len(parts)
             with nullcontext() if last else self._without_reduction():
-                # DDP averages over ranks, so a rank with more patches than another needs a larger weight.
-                loss = self._loss(batch, generator) * (len(batch.rows) * ranks.world / patches)
-                total += loss.detach()
+                # DDP averages over ranks, so a rank with more patches than another needs a larger weight, unless the loss is
+                # that of all ranks.
+                weighed = len(part) if isinstance(self.loss, VicReg) else len(batch.rows) * ranks.world
+                losses = self._loss(batch, generator).reshape(-1) * (weighed / patches)
+                total += losses.detach()
                 if last:  # the ranks exchange these numbers during the backward pass
                     ranks.report_progress(-1)
-                    stopping = total.new_full((), float(signals))
-                    wait_for_sums = ranks.begin_sum(torch.stack([total / ranks.world, stopping]))
-                loss.backward()  # type: ignore[no-untyped-call]
+                    stopping = total.new_full((1,), float(signals))
+                    wait_for_sums = ranks.begin_sum(torch.cat([total / ranks.world, stopping]))
+                losses[0].backward()  # type: ignore[no-untyped-call]
         assert wait_for_sums is not None
         norm = get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
-        result = self._check(Check(step, rate, Readings(torch.cat([wait_for_sums(), norm[None]])), limit))
+        readings = Readings(torch.cat([wait_for_sums(), norm[None]]))
+        result = self._check(Check(step, rate, readings, limit, self.figures))
         if recipe.clip_grad:
             clip_grads_with_norm_(self.network.parameters(), recipe.clip_grad, norm)
         for group in self.optimizer.param_groups:
@@ -208,6 +219,10 @@ class TrainableModel:
         return result
 
     def _loss(self, batch: PatchBatch, generator: torch.Generator) -> Tensor:
+        """The loss, a scalar, or (1 + figures,) with what is measured besides it."""
+        augment: Augment = partial(self.augment, generator=generator)
+        if isinstance(self.loss, VicReg):
+            augment = partial(two_views, augment)
         return batch_loss(
             self.compiled_inputs,
             self.compiled_network,
@@ -215,7 +230,7 @@ class TrainableModel:
             batch.planes,
             batch.targets,
             reduced=self.speed.reduced,
-            augment=partial(self.augment, generator=generator),
+            augment=augment,
         )
 
     def _without_reduction(self) -> Any:
@@ -243,7 +258,8 @@ class TrainableModel:
     @property
     def averaged(self) -> nn.Module:
         """The network that is evaluated and saved: with averaged weights if the recipe has `ema`."""
-        return self.network if self.average is None else self.average.module
+        found = self.network if self.average is None else self.average.module
+        return found.encoder if isinstance(found, Expanded) else found
 
     @property
     def finite(self) -> bool:
@@ -283,6 +299,14 @@ class TrainableModel:
         if self.average is not None:
             load(self.average.module, "average.")
         unpack_optimizer(self.optimizer, tensors, numbers)
+
+
+def _trained(classifier: Classifier, recipe: Recipe) -> nn.Module:
+    """The module that is trained: the classifier's network, without labels with an expander behind it."""
+    if recipe.objective == "labels":
+        return classifier.network
+    side = classifier.description.side
+    return expanded(classifier.network, (classifier.inputs.channels, side, side), recipe.expander, recipe.seed)
 
 
 def _seed(seed: int, step: int, rank: int) -> int:

@@ -50,6 +50,7 @@ from landscale.training.runs import Run
 from landscale.training.schedule import highest_rate, rate_factor
 from landscale.training.speed import fastest
 from landscale.training.trainable_model import StepResult, TrainableModel
+from landscale.training.vicreg import VicReg
 
 EXPLODED = 100.0  # a loss this many times that of the first step is a divergence
 MOST_HALVED = 10  # largest number of halvings of the rate after divergences, in all by a factor of 1024
@@ -75,13 +76,18 @@ class Trainer:
         self.description = classifier.description
         self.patches = labelled_patches(store, "train", self.description.classes)
         self.targets = targets_by_name(store, self.description.classes)
-        self.validates = store.has_split("val")
+        self.validates = store.has_split("val") and bool(self.description.classes)
         check_training(recipe, store, self.description, ranks.world)
         self.step_size = recipe.batch * recipe.accumulate * ranks.world  # patches of a step, over all ranks
         self.state = TrainingState(total=self._steps_left(0, 0, self.step_size), ranks=ranks.world)
         self.highest_rate = highest_rate(recipe, ranks.world)
         self.weights = rare_class_weights(self.targets[self.patches], recipe.oversample) if recipe.oversample else None
-        loss = build_loss(recipe, self.targets[self.patches], multi_label=self.description.multi_label, device=device)
+        multi_label = self.description.multi_label
+        loss = (
+            VicReg(ranks.world)
+            if recipe.objective == "vicreg"
+            else build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
+        )
         self.model = TrainableModel(recipe, classifier, ranks, device, loss, fastest(recipe, device))
         source = store_source(store, self.description.bands, self.patches, stored=self.description.stored)
         self.compared = compare_units(self.description, source)
@@ -141,7 +147,7 @@ class Trainer:
             state.seen += patches
             state.progress += (1 - state.progress) / (state.total - state.step + 1)
             if result is not None:
-                state.add_loss(result.loss)
+                state.add_loss(result.loss, result.figures)
             took, clock = time.monotonic() - clock, time.monotonic()
             state.epoch_seconds += took
             state.seconds += took
@@ -160,7 +166,7 @@ class Trainer:
         self._read_last_step()
         evaluation = self.end_epoch(state.epoch + 1)
         state.epoch, state.seen = state.epoch + 1, 0
-        state.epoch_loss, state.epoch_steps, state.epoch_seconds = 0.0, 0, 0.0
+        state.epoch_loss, state.epoch_steps, state.epoch_seconds, state.epoch_figures = 0.0, 0, 0.0, {}
         took, clock = time.monotonic() - clock, time.monotonic()
         state.seconds += took
         if planner is not None and state.step < state.total:
@@ -218,7 +224,7 @@ class Trainer:
         """
         result = self.model.read_last_step()
         if result is not None:
-            self.state.add_loss(result.loss)
+            self.state.add_loss(result.loss, result.figures)
 
     def _side(self) -> int:
         """The side of the network's input at this stage of the training. Evaluations during the stage use it too."""
@@ -240,6 +246,7 @@ class Trainer:
             "rate": max(group["lr"] for group in model.optimizer.param_groups),
             "loss": state.epoch_loss / max(state.epoch_steps, 1),
         }
+        row |= {name: total / state.epoch_steps for name, total in state.epoch_figures.items()}
         evaluation_seconds = 0.0
         if self.validates and ((epoch - 1) % recipe.evaluate_every == 0 or last):
             begun = time.monotonic()
@@ -317,7 +324,7 @@ class Trainer:
             if diverged is not None:
                 return
             state = replace(state)
-            state.add_loss(result.loss)
+            state.add_loss(result.loss, result.figures)
         tensors, numbers = self.model.pack()
         self.writer.write(self.run.last, tensors, {"state": asdict(state), "optimizer": numbers}, self.recipe.keep)
 

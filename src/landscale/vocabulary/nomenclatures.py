@@ -113,6 +113,8 @@ UCMERCED17 = Nomenclature("ucmerced17", _classes(legends.UC_MERCED_MULTI))
 IGBP10 = Nomenclature("igbp10", _classes(legends.IGBP))
 LCZ17 = Nomenclature("lcz17", _classes(legends.LCZ), multi_label=False)
 
+UNLABELLED = Nomenclature("none", ())  # of a store without labels, for training without them
+
 NOMENCLATURES = {n.name: n for n in (CLC43, BEN19, EUROSAT10, UCMERCED21, UCMERCED17, IGBP10, LCZ17)}
 
 

@@ -150,7 +150,7 @@ def _parse_columns(table: pd.DataFrame, path: Path, target: Nomenclature) -> Pat
             parsed[flag] = _complete_column(
                 table.assign(**{source: table[source].astype(str).str.lower().map(_BOOLEANS)}), source, path
             ).astype(bool)
-    return PatchList(parsed, _classes(table, path, target) if "labels" in table else None)
+    return PatchList(parsed, _classes(table, path, target) if "labels" in table and target.classes else None)
 
 
 def _complete_column(table: pd.DataFrame, key: str, path: Path) -> pd.Series[Any]:

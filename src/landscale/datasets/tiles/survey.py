@@ -30,11 +30,11 @@ from landscale.scenes.acquisitions import check_tiles
 from landscale.scenes.tile import SIDE, Tile, open_tiles
 from landscale.store import SHARES, SPLITS, Layout, Plane
 from landscale.vocabulary.bands import BANDS, band_set
-from landscale.vocabulary.nomenclatures import Nomenclature, nomenclature
+from landscale.vocabulary.nomenclatures import UNLABELLED, Nomenclature, nomenclature
 from landscale.vocabulary.units import Level, Unit, common_level, unit_name
 
 OPTIONS = (
-    labels_option("ben19 (default) or clc43"),
+    labels_option("ben19 (default), clc43, or none for a store without labels"),
     LISTS,
     Option(
         "patch_list", "patches to use: a list of names, a table, or a BigEarthNet folder (default: all)", Path, "LIST"
@@ -78,7 +78,7 @@ def survey(
 
     Args:
         inputs: split or None, and a folder: a tile, or a folder of several.
-        labels: `ben19` (default) or `clc43`.
+        labels: `ben19` (default), `clc43`, or `none`: no classes, and patches without another split are in train.
         lists: folder of split lists, which have names of patches. Without lists, the split of a patch is that of its input, or
             that in the patch list; otherwise blocks of 6×6 neighbouring patches go to train, val and test 3:1:1.
         patch_list: names or coordinates of the patches to use (see `patch_list.py`); by default all patches of a regular grid.
@@ -92,22 +92,27 @@ def survey(
     Raises:
         BadInput: no tile, tiles of different bands or levels, an acquisition twice, no patch, or neither a CORINE map nor
             labels in the patch list.
-        LandscaleError: `min_share` or a limit is not in 0…1.
+        LandscaleError: `min_share` or a limit is not in 0…1, or a CORINE map is given for a store without labels.
     """
     if not 0 <= min_share <= 1:
         raise LandscaleError(f"--min-share: found {min_share:g}, expected a fraction of the patch, 0 to 1")
     limits = Limits(max_cloud, max_snow, max_nodata)
-    target = nomenclature(labels or "ben19")
+    target = UNLABELLED if labels == UNLABELLED.name else nomenclature(labels or "ben19")
+    if corine is not None and not target.classes:
+        raise LandscaleError("--labels none: takes no --corine, because the store will have no labels")
     found = [(split, tile) for split, path in inputs for tile in open_tiles(path, offset)]
     tiles = [tile for _, tile in found]
     check_tiles(tiles)
     layout = _layout(tiles, target)
     listed = read_patch_list(patch_list, target) if patch_list else None
-    if corine is None and (listed is None or listed.classes is None):
+    if target.classes and corine is None and (listed is None or listed.classes is None):
         raise BadInput(
-            inputs[0][1], "has tiles but no labels; add --corine MAP, or a --patch-list with a column 'labels'"
+            inputs[0][1],
+            "has tiles but no labels; add --corine MAP, or a --patch-list with a column 'labels', or --labels none",
         )
     parts = [_regular_grid(tile) for tile in tiles] if listed is None else find_patches(listed, tiles, patch_list)
+    if not target.classes:
+        parts = [part if "split" in part else part.assign(split=np.uint8(SPLITS.index("train"))) for part in parts]
     notes: tuple[str, ...] = ()
     if listed is not None and (others := len(listed.table) - sum(map(len, parts))):
         notes = (
@@ -126,10 +131,12 @@ def survey(
         classes, covered = _from_corine(corine, tiles, table, target, min_share, workers)
         left_out["not on the map"] = int((~covered).sum())
         table, classes = table[covered], classes[covered]
-    else:
+    elif target.classes:
         assert listed is not None
         assert listed.classes is not None
         classes = listed.classes[table["listed"]]
+    else:
+        classes = np.zeros((len(table), 0), np.uint8)
     table = table.drop(columns="listed", errors="ignore").reset_index(drop=True)
     if lists is not None:
         if not split_lists(lists):
