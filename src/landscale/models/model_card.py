@@ -195,6 +195,9 @@ def _training(provenance: Mapping[str, Any], parameters: int) -> str:
     ]
     if steps := provenance.get("steps"):
         lines.append(f"- {shortened(steps).capitalize()}")
+    for name, key in (("Converted from", "encoder"), ("Source", "source"), ("Please cite", "citation")):
+        if isinstance(text := provenance.get(key), str) and text:
+            lines.append(f"- {name}: {inline(text)}")
     init = provenance.get("init")
     if isinstance(init, dict) and isinstance(init.get("init"), str):
         lines.append(f"- Began from {inline(init['init'])}")
