@@ -114,6 +114,8 @@ def test_a_query_head_and_the_scale_come_with_the_network(tmp_path, capsys):
         (["--init=w", '--options={"width": 2}'], "encoder", {"width": 2}),
         (["--init=imagenet"], "resnet50", {}),
         (["--init=w.safetensors"], "resnet50", {}),
+        (["--init=bundled:rgb"], "encoder", {}),
+        (["--init=torchgeo:ResNet50_Weights.SENTINEL2_ALL_MOCO=w.pth"], "encoder", {}),
         ([], "resnet50", {}),
     ],
 )

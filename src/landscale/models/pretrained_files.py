@@ -97,7 +97,7 @@ def find_pretrained(init: str, model: str) -> Pretrained:
         repository, revision = on_hub.groups()
         described = hub_file(repository, "config.json", revision)
         if not _is_known(described):
-            return _read_encoder(init, model)
+            return _read_encoder(init if is_name(init) else f"hf-hub:{init}", model)
         config = _read_config(described)
         return _read(hub_file(repository, "model.safetensors", revision, _PICKLED_HINT), init, config, model)
     if not path.exists():

@@ -282,12 +282,9 @@ _SMALLEST: dict[str, float] = dict.fromkeys(
     ("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every", "expander"), 1
 )
 _SMALLEST |= {"layer_decay": 0.01}
-_LARGEST: dict[str, float] = dict.fromkeys(
-    ("layer_decay", "momentum", "smoothing", "ema", "zoom", "drop_bands", "balance_beta"), 1
-)
-_LARGEST |= {"side": MAX_SIDE, "expander": 1 << 14, "seed": 2**63 - 1} | dict.fromkeys(
-    ("mixup", "cutmix", "jitter"), 1000
-)
+_LARGEST: dict[str, float] = dict.fromkeys(("layer_decay", "momentum", "smoothing", "ema", "zoom"), 1)
+_LARGEST |= dict.fromkeys(("drop_bands", "balance_beta"), 1) | dict.fromkeys(("mixup", "cutmix", "jitter"), 1000)
+_LARGEST |= {"side": MAX_SIDE, "expander": 1 << 14, "seed": 2**63 - 1}
 
 
 def _check_finite(recipe: Recipe) -> None:
