@@ -316,6 +316,25 @@ def test_weights_that_a_training_wrote_and_other_files_stay(small: Path, tmp_pat
     assert not (small / "inside").exists()
 
 
+def test_the_licence_of_other_people_stays_and_none_is_invented(small: Path, tmp_path: Path, cli: Cli) -> None:
+    about = {"encoder": "torchgeo:X", "citation": "Wang et al. 2023", "source": "https://example.org"}
+    save_weights(tmp_path / "known", load_model(small), about, licence="cc-by-4.0")
+    save_weights(tmp_path / "unknown", load_model(small), about)
+    folder = landscale.export_model(tmp_path / "known", tmp_path / "a")
+    assert entries(folder)["licence"] == "cc-by-4.0"
+    card = huggingface_hub.ModelCard.load(folder / "README.md")
+    assert card.data.license == "cc-by-4.0"
+    assert "Please cite: Wang et al. 2023" in card.text
+    answer = cli("export", tmp_path / "unknown", tmp_path / "b")
+    assert (answer.code, answer.lines) == (
+        2,
+        ["landscale: export: the licence of torchgeo:X is not known; give it with --licence"],
+    )
+    assert not (tmp_path / "b").exists()
+    assert entries(landscale.export_model(tmp_path / "unknown", tmp_path / "b", licence="mit"))["licence"] == "mit"
+    assert entries(landscale.export_model(small, tmp_path / "c"))["licence"] == "apache-2.0"
+
+
 def test_damaged_weights_and_strange_licences_are_refused(small: Path, tmp_path: Path, cli: Cli) -> None:
     damaged = tmp_path / "damaged"
     save_weights(damaged, load_model(small), {})

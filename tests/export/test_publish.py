@@ -13,6 +13,7 @@ import landscale
 from conftest import Cli, command, outcome
 from landscale.export.publish import publish_weights
 from landscale.models.classifier import Classifier, Description
+from landscale.models.encoders import load_encoder
 from landscale.models.weights import load_model, save_weights
 from local_hub import LocalHub
 
@@ -57,6 +58,7 @@ def test_a_published_folder_is_downloaded_and_loaded_as_it_was(
     for how in ({}, {"local_dir": tmp_path / "local"}):
         downloaded = huggingface_hub.snapshot_download("me/model", revision=number, **how)
         assert load_model(downloaded).digest() == classifier.digest()
+    assert load_encoder(answer.json["name"]).digest() == classifier.digest()
 
 
 def test_timm_loads_a_published_network_by_its_name(local_hub: LocalHub, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def expected_features(weights: Path, store: PatchStore, rows: np.ndarray) -> np.ndarray:
-    """Computed patch by patch, without the loading of `embed`."""
+    """Computed patch by patch, in float32, without the loading of `embed`."""
     classifier = load_model(weights)
     plane = store.layout.planes[0]
     pixels = torch.from_numpy(store.pixels(plane.key, rows))
@@ -164,6 +164,19 @@ def test_a_patch_without_a_place_has_no_geometry(patches: PatchStore, weights: P
     assert [value is None for value in table["bbox"].to_pylist()] == empty
 
 
+def test_a_store_without_places_is_embedded(patches: PatchStore, weights: Path, tmp_path: Path):
+    column = type(patches).column
+    with pytest.MonkeyPatch.context() as patched:
+        nowhere = np.full((21, 2), np.nan)
+        patched.setattr(type(patches), "column", lambda self, key: nowhere if key == "origin" else column(self, key))
+        embed(weights, patches, tmp_path / "f.parquet", ["val"], show=False)
+    assert pq.read_table(tmp_path / "f.parquet")["geometry"].null_count == 5
+    geo = json.loads(pq.read_schema(tmp_path / "f.parquet").metadata[b"geo"])
+    assert "bbox" not in geo["columns"]["geometry"]
+    geopandas = pytest.importorskip("geopandas")
+    assert geopandas.read_parquet(tmp_path / "f.parquet").geometry.isna().all()
+
+
 def test_corners_in_degrees_feet_and_across_the_180th_meridian(tmp_path: Path):
     places = {
         "EPSG:4326": (10.0, 50.0),
@@ -172,16 +185,21 @@ def test_corners_in_degrees_feet_and_across_the_180th_meridian(tmp_path: Path):
         "EPSG:999999": (0.0, 0.0),  # no such system
         "": (0.0, 0.0),
     }
-    write(tmp_path / "s.h5", n=6)
+    far = [(500_000.0, 5_000_000.0), (3e7, 5_000_000.0)]  # the second one is outside the projection
+    write(tmp_path / "s.h5", n=8)
     from landscale.store import open_store
 
     store = open_store(tmp_path / "s.h5")
-    columns = {"crs": np.array([*places, "EPSG:32633"]), "origin": np.array([*places.values(), (np.nan, np.nan)])}
+    columns = {
+        "crs": np.array([*places, *["EPSG:32633"] * 3]),
+        "origin": np.array([*places.values(), (np.nan, np.nan), *far]),
+    }
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(type(store), "column", lambda self, key: columns[key])
         patched.setattr(type(store.layout), "ground", 1200)
-        corners = footprint_corners(store, np.arange(6))
-    assert np.isnan(corners[3:]).all()
+        corners = footprint_corners(store, np.arange(8))
+    assert np.isnan(corners[[3, 4, 5, 7]]).all()
+    np.testing.assert_allclose(corners[6, 0], (15, 45.15), atol=0.01)
     degree, feet, edge = corners[:3]
     np.testing.assert_allclose(np.ptp(degree, axis=0), 1200 / 111_319.49, rtol=1e-6)
     np.testing.assert_allclose(degree[0], (10, 50), atol=1e-12)
@@ -246,7 +264,7 @@ def test_units_are_converted(patches: PatchStore, weights: Path, tmp_path: Path,
     assert any("converted" in line for line in answer.lines)
     embed(weights, patches, tmp_path / "n.parquet", ["test"], show=False)
     found, expected = (read_features(tmp_path / name) for name in ("r.parquet", "n.parquet"))
-    np.testing.assert_allclose(found.values[found.splits == "test"], expected.values, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.values[found.splits == "test"], expected.values, rtol=1e-4, atol=1e-5)
     assert found.about["converted"] == dict.fromkeys(BANDS, 10_000.0)
 
 

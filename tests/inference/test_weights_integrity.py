@@ -245,6 +245,10 @@ def test_names_of_files_in_config_json_do_not_lead_out_of_the_folder(copy):
         load_model(copy)
 
 
+def test_all_files_may_be_read_by_the_same_people(weights):
+    assert len({path.stat().st_mode for path in weights.iterdir()}) == 1
+
+
 def test_names_are_text_in_the_model_card(tmp_path):
     names = ("<script>alert(1)</script>", "a|b [link](x)", "two\nlines")
     save_weights(tmp_path / "w", Classifier(replace(DESCRIPTION, classes=names)), {"recipe": "<b>", "scores": {}})

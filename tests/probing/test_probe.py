@@ -209,16 +209,33 @@ def test_recipes_of_few_patches(weights: Path):
     assert (named.model, named.epochs, named.bands) == ("wide_resnet", 3, "B04,B03,B02,B08")
 
 
-def test_lora_needs_a_recipe_key(weights: Path):
-    recipe = probe_recipe(load_model(weights).description)
-    cell = Cell("lora", Amount(shots=5), 0)
-    if hasattr(recipe, "lora"):
-        assert cell_recipe(recipe, cell, weights, 50).lora == training.LORA_RANK
-        scratch = cell_recipe(replace(recipe, lora=4), replace(cell, protocol="scratch"), weights, 50)
-        assert scratch.lora == 0
-    else:
-        with pytest.raises(LandscaleError, match="no key lora"):
-            cell_recipe(recipe, cell, weights, 50)
+def test_lora_and_scratch_differ_from_fine_tuning_in_their_keys(weights: Path):
+    recipe = replace(probe_recipe(load_model(weights).description), layer_decay=0.7)
+    cells = {name: Cell(name, Amount(shots=5), 0) for name in ("fine-tune", "lora", "scratch")}
+    tuned, lora, scratch = (cell_recipe(recipe, cell, weights, 50) for cell in cells.values())
+    assert (tuned.init, tuned.lora, tuned.layer_decay) == (str(weights), 0, 0.7)
+    assert (lora.init, lora.lora, lora.rate) == (str(weights), training.LORA_RANK, recipe.rate)
+    assert (scratch.init, scratch.lora, scratch.layer_decay) == (None, 0, 1.0)
+    other = cell_recipe(replace(recipe, lora=4), cells["lora"], weights, 50)
+    assert other.lora == 4
+    assert cell_recipe(replace(recipe, lora=4), cells["fine-tune"], weights, 50).lora == 0
+    assert cell_recipe(replace(recipe, lora=4), cells["scratch"], weights, 50).lora == 0
+
+
+def test_lora_without_its_package_is_refused_at_once(
+    weights: Path, single: PatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    with pytest.raises(LandscaleError, match="needs peft"):
+        probe(weights, single, tmp_path / "out", ["knn", "lora"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_lora(weights: Path, single: PatchStore, tmp_path: Path):
+    pytest.importorskip("peft")
+    recipe = probe_recipe(load_model(weights).description, None, ["--epochs=1", "--batch=4", "--warmup-epochs=0"])
+    found = probe(weights, single, tmp_path / "out", ["lora"], shots=[2], recipe=recipe)
+    assert found.seeds[0]["fitted"] == 8
 
 
 def test_wrong_input_is_refused_in_one_line(cli: Cli, weights: Path, single: PatchStore, tmp_path: Path):

@@ -53,6 +53,13 @@ def test_error_bars_have_their_length_and_stay_above_zero_on_a_logarithmic_axis(
         assert ends[1] == pytest.approx([lowest, 4.0])
 
 
+def test_error_bars_of_intervals_end_where_these_do():
+    line = ChartLine("a", [(1, 0.9), (2, 0.5), (3, 0.7)], intervals=[(0.6, 1.0), (0.5, 0.5), (0.71, 0.8)])
+    (bars,) = axes_of(one(line)).collections
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [pytest.approx(pair) for pair in ([0.6, 1.0], [0.5, 0.5], [0.7, 0.8])]
+
+
 def test_axes():
     line = ChartLine("a", [(1, 0.3), (4, 300.0)])
     plain = axes_of(one(line))

@@ -119,6 +119,21 @@ def test_what_is_frozen_depends_on_the_fraction_of_the_training_only(store):
     assert Frozen(replace(PLAIN, freeze=3), network).stages_for_good == 3
 
 
+def test_a_parameter_that_is_never_trained_stays_so(store):
+    """As fixed position embeddings."""
+    recipe = replace(PLAIN, freeze=2, unfreeze_every=1.0)
+    classifier = build_classifier(recipe, store)
+    fixed = ["stages.0.0.conv1.weight", "stages.2.0.conv1.weight"]
+    for name in fixed:
+        classifier.network.get_parameter(name).requires_grad_(False)
+    model = TrainableModel(recipe, classifier, Ranks(), CPU, lambda logits, targets: logits.sum(), Speed(False, False))
+    model.freeze(1.0)
+    assert [name for name, p in model.network.named_parameters() if not p.requires_grad] == fixed
+    assert sum(len(group["params"]) for group in model.optimizer.param_groups) == sum(
+        p.requires_grad for p in model.network.parameters()
+    )
+
+
 def test_frozen_norms_allow_steps_of_one_patch(store):
     recipe = replace(PLAIN, side=1, batch=1)
     classifier = build_classifier(recipe, store)

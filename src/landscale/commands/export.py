@@ -21,9 +21,8 @@ def add_command(add: AddCommand) -> None:
     parser.add_argument(
         "--licence",
         "--license",
-        default="apache-2.0",
         metavar="NAME",
-        help="licence of the weights, as the Hugging Face hub lists them (default: apache-2.0)",
+        help="licence of the weights, as the Hugging Face hub lists them (default: that which they record, or apache-2.0)",
     )
     parser.add_argument(
         "--store", type=Path, metavar="STORE.h5", help="show patches of this store with their predictions in the card"

@@ -25,7 +25,7 @@ def export_model(
     model: Classifier | str | Path,
     folder: str | Path,
     *,
-    licence: str = LICENCE,
+    licence: str | None = None,
     store: PatchStore | str | Path | None = None,
 ) -> Path:
     """Write a folder of weights that landscale and timm load, with a model card for the Hugging Face hub.
@@ -35,7 +35,8 @@ def export_model(
     Args:
         model: the folder of a run or of weights, or a classifier, about whose training the card then reports nothing.
         folder: new, empty, or an older export, which is replaced.
-        licence: identifier of the licence of the weights, as the hub lists them: `apache-2.0`, `cc-by-4.0`.
+        licence: identifier of the licence of the weights, as the hub lists them: `apache-2.0`, `cc-by-4.0`. None: the one that
+            the weights record, else `apache-2.0`.
         store: patches of it are shown in a picture with their labels and predictions; None: no picture.
 
     Returns:
@@ -43,21 +44,28 @@ def export_model(
 
     Raises:
         BadInput: there are no weights, they are damaged, or the folder has other content.
+        LandscaleError: these are weights of other people, of whose licence nothing is known, and none is given.
         BadStore: the store cannot be read.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", licence):
+    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", licence):
         raise LandscaleError(f"licence: found '{licence}', expected an identifier in lower case such as {LICENCE}")
     target = Path(folder)
     if isinstance(model, Classifier):
         _check_target(target, [])
-        classifier, provenance = model, {}
+        classifier, provenance, recorded = model, {}, None
     else:
         source = find_encoder(model)
         _check_target(target, [source, Path(model)])
-        classifier, provenance = load_model(source), _provenance(source, Path(model))
+        classifier, provenance, recorded = (
+            load_model(source),
+            _provenance(source, Path(model)),
+            read_config(source).get("licence"),
+        )
+    if licence is None and recorded is None and "encoder" in provenance:
+        raise LandscaleError(f"export: the licence of {provenance['encoder']} is not known; give it with --licence")
     opened = open_store(store) if isinstance(store, str | Path) else store
     picture = picture_of_examples(classifier, opened) if opened else None
-    save_weights(target, classifier, provenance, licence=licence, picture=picture, exported=True)
+    save_weights(target, classifier, provenance, licence=licence or recorded or LICENCE, picture=picture, exported=True)
     return target
 
 
@@ -103,4 +111,4 @@ def _is_export(folder: Path, names: set[str]) -> bool:
         config = read_config(folder) if CONFIG in names else {}
     except LandscaleError:
         return False
-    return config.get("exported") is True and names == {CONFIG, *config["files"]}
+    return config.get("exported") is True and names == {CONFIG, *config.get("files", {})}

@@ -37,16 +37,29 @@ def footprint_corners(store: PatchStore, rows: NDArray[np.int64]) -> Floats:
         side = _side(name, float(store.layout.ground))
         if side is None:
             continue
-        x, y = (origins[here, None, :] + side * _CORNERS).transpose(2, 0, 1)
         try:
-            longitudes, latitudes = transform(CRS.from_string(name), _LONGITUDE_LATITUDE, x.ravel(), y.ravel())
+            crs = CRS.from_string(name)
         except CRSError:
             continue
-        corners[here] = np.stack([longitudes, latitudes], axis=1).reshape(-1, 4, 2)
+        corners[here] = _transformed(crs, origins[here, None, :] + side * _CORNERS)
     corners[~np.isfinite(corners).all(axis=(1, 2))] = np.nan  # outside the projection
     crosses = np.ptp(corners[:, :, 0], axis=1) > 180
     corners[crosses, :, 0] += np.where(corners[crosses, :, 0] < 0, 360.0, 0.0)
     return corners
+
+
+def _transformed(crs: CRS, corners: Floats) -> Floats:
+    """Longitude and latitude (n, 4, 2) of corners in a coordinate reference system; NaN for patches outside its projection."""
+    try:
+        longitudes, latitudes = transform(crs, _LONGITUDE_LATITUDE, *corners.reshape(-1, 2).T)
+    except Exception as error:
+        if not type(error).__module__.startswith("rasterio"):  # GDAL's errors have classes of their own
+            raise
+        if len(corners) == 1:
+            return np.full_like(corners, np.nan)
+        middle = len(corners) // 2  # one point outside makes the whole call fail
+        return np.concatenate([_transformed(crs, part) for part in (corners[:middle], corners[middle:])])
+    return np.stack([longitudes, latitudes], axis=1).reshape(-1, 4, 2)
 
 
 def _side(name: str, ground: float) -> float | None:

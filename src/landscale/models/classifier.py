@@ -168,10 +168,8 @@ class Classifier(nn.Module):
         For a network with a query head, it is the mean over the positions of the last map. The planes are in the units of the
         description.
         """
-        values = self.inputs(planes).contiguous(memory_format=torch.channels_last)
-        device = values.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=reduced_precision(device)):
-            return last_features(self.network, values).float()
+        # Not in bfloat16, whose 8 bits would remain in everything that is computed from features.
+        return last_features(self.network, self.inputs(planes).contiguous(memory_format=torch.channels_last)).float()
 
     @torch.inference_mode()
     def probabilities(self, planes: Native) -> Tensor:

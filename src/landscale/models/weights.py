@@ -102,6 +102,9 @@ def save_weights(
             picture=picture is not None,
         )
         (temporary / "README.md").write_text(card, encoding="utf-8")
+        (temporary / TENSORS).chmod(
+            (temporary / "README.md").stat().st_mode
+        )  # safetensors allows only the owner to read it
         about = {"licence": licence, "exported": exported, "provenance": provenance}
         write_sealed(temporary, {"parameters": parameters, **asdict(classifier.description), **about}, timm_entries)
 

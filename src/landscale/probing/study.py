@@ -24,7 +24,7 @@ from landscale.probing.intervals import Resampling, figure_names
 from landscale.probing.linear import choose_strength, fit_linear
 from landscale.probing.neighbours import neighbour_probabilities
 from landscale.probing.results import Row, seed_rows, summary_rows, write_chart, write_tables
-from landscale.probing.training import cell_recipe, probe_recipe, trained_probabilities
+from landscale.probing.training import cell_recipe, check_packages, probe_recipe, trained_probabilities
 from landscale.runtime.documents import read_json_object, write_json
 from landscale.runtime.files import named_lock
 from landscale.runtime.progress import console
@@ -95,6 +95,7 @@ def probe(
     amounts = (*(Amount(shots=k) for k in shots), *(Amount(fraction=f) for f in fractions)) or (Amount(fraction=1.0),)
     # The number of seeds and the protocols are checked before the weights are read.
     planned_cells(tuple(protocols), amounts, seeds, frozenset())
+    check_packages(protocols)
     weights = find_encoder(model)
     classifier = load_encoder(weights).to(local_device())
     recipe = recipe or probe_recipe(classifier.description)
@@ -199,6 +200,8 @@ def _check_recipe(file: Path, cell: Cell, found: CellResult, recipe: Recipe, wei
     if cell.protocol not in TRAINED:
         return
     for key, value in asdict(cell_recipe(recipe, cell, weights, found.drawn)).items():
+        if key == "init":  # a path to the weights, whose digest is that of the whole probe
+            continue
         if (before := (found.recipe or {}).get(key)) != value:
             raise BadInput(file, f"is the result of a training with {key} {before}, not {value}; choose another --out")
 

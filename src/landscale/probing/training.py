@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,13 @@ LORA_RANK = 8  # unless the recipe has another
 LEAST_STEPS = 300  # of a training, for which a small split is used in more epochs
 _SHORT = ("--batch=32", "--warmup-epochs=3")  # unless a recipe is given: most probes have few patches
 # Keys that only have a meaning with initial weights, and their neutral values.
-_WITH_INIT: dict[str, Any] = {"init": None, "freeze": 0, "unfreeze_every": 0.0, "layer_decay": 1.0, "lora": 0}
-_IN_EPOCHS = ("warmup_epochs", "unfreeze_every")
+_WITHOUT_INIT: dict[str, Any] = {"init": None, "freeze": 0, "unfreeze_every": 0.0, "layer_decay": 1.0, "lora": 0}
+
+
+def check_packages(protocols: Collection[str]) -> None:
+    """Raises: LandscaleError, if a protocol needs a package that is not installed."""
+    if "lora" in protocols and find_spec("peft") is None:
+        raise LandscaleError("--protocol lora needs peft: pip install 'landscale[lora]'")
 
 
 def probe_recipe(d: Description, name: str | None = None, words: Sequence[str] = ()) -> Recipe:
@@ -68,24 +74,19 @@ def cell_recipe(recipe: Recipe, cell: Cell, weights: Path, patches: int) -> Reci
         cell: its protocol and seed.
         weights: the encoder that fine-tuning and LoRA begin with.
         patches: number of training patches; so few that the training would have less than `LEAST_STEPS` are used in more epochs.
-
-    Raises:
-        LandscaleError: this version has no such protocol.
     """
     changes: dict[str, Any] = {"seed": cell.seed, "init": str(weights)}
     if cell.protocol == "scratch":
-        changes |= {key: value for key, value in _WITH_INIT.items() if hasattr(recipe, key)}
+        changes |= _WITHOUT_INIT
     elif cell.protocol == "lora":
-        if not hasattr(recipe, "lora"):
-            raise LandscaleError("--protocol lora: recipes of this version have no key lora")
         changes["lora"] = recipe.lora or LORA_RANK
     else:
-        changes["rate"] = recipe.rate * FINE_TUNING_RATE
+        changes |= {"rate": recipe.rate * FINE_TUNING_RATE, "lora": 0}
     step = recipe.batch * recipe.accumulate
     epochs = max(recipe.epochs, math.ceil(LEAST_STEPS / max(patches // step, 1)))
     scale = epochs / recipe.epochs
     changes |= {"epochs": epochs, "milestones": [epoch * scale for epoch in recipe.milestones]}
-    changes |= {key: getattr(recipe, key) * scale for key in _IN_EPOCHS if hasattr(recipe, key)}
+    changes |= {key: getattr(recipe, key) * scale for key in ("warmup_epochs", "unfreeze_every")}
     # Without a choice of the best epoch, evaluations in between have no effect on the result.
     changes["evaluate_every"] = epochs if recipe.select == "last" else math.ceil(recipe.evaluate_every * scale)
     return replace(recipe, **changes)

@@ -46,7 +46,12 @@ def add_adapters(classifier: Classifier, rank: int, seed: int) -> None:
         )
     torch.manual_seed(seed)
     exactly = "|".join(map(re.escape, names))  # a list of names would be taken for the ends of longer names
+    head = [
+        p for name, p in classifier.network.named_parameters() if in_head(classifier.network, name) and p.requires_grad
+    ]
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=exactly), classifier.network)
+    for parameter in head:  # peft leaves a gradient to adapters only
+        parameter.requires_grad_()
     use_patch_convolutions(classifier.network)
 
 

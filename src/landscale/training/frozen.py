@@ -30,6 +30,8 @@ class Frozen:
 
     def __init__(self, recipe: Recipe, network: nn.Module) -> None:
         self.recipe = recipe
+        # Some networks have parameters that are never trained, such as fixed position embeddings.
+        self._never = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         self._stage: dict[str, int] = {}
         self.most = 0
         if recipe.lora or (recipe.freeze == "all" and not recipe.unfreeze_every):  # no order is needed
@@ -66,9 +68,10 @@ class Frozen:
         return self._stage.get(name, self.most) < self.most
 
     def set_gradients(self, network: nn.Module, count: int) -> None:
-        """Give every parameter a gradient but those of the first `count` stages."""
+        """Give no gradient to the parameters of the first `count` stages, and one to those of all later stages."""
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(self._stage.get(name, count) >= count)
+            if name in self._stage and name not in self._never:
+                parameter.requires_grad_(self._stage[name] >= count)
 
     def fix_norms(self, network: nn.Module, count: int) -> None:
         """Put the batch norms of the first `count` stages into eval mode."""

@@ -30,6 +30,7 @@ from landscale.studies.results import open_results
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe, as_yaml
 from landscale.training.runs import Run
+from landscale.training.transfer import find_beginning, with_network
 
 RESULTS_FILE = "rank-scaling.json"
 WEAK, STRONG = "weak", "strong"
@@ -140,7 +141,8 @@ def _begin(plan: RankScalingPlan, store: PatchStore, out: Path) -> Figures:
     results = out / RESULTS_FILE
     if not results.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(out, "is neither empty nor a rank-scaling study; choose another --out")
-    classifier = build_classifier(plan.recipe, store)  # raises if the recipe does not fit the store
+    recipe = with_network(plan.recipe, find_beginning(plan.recipe, Run(out), resumes=False), store)
+    classifier = build_classifier(recipe, store)  # raises if the recipe does not fit the store
     patches = labelled_patches(store, "train", classifier.description.classes)
     settings = asdict(plan.recipe) | {
         "store": store.attributes["plan"],
