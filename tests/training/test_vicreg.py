@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from landscale.models.registry import create_model
 from landscale.training.augmentation import Augmentation
 from landscale.training.vicreg import Expanded, VicReg, expanded, two_views
 
@@ -100,3 +101,12 @@ def test_the_expander_fits_the_features_and_its_weights_depend_on_the_seed_only(
     assert first(torch.randn(4, 3, 6, 6)).shape == (4, 16)
     assert torch.equal(first.expander[0].weight, same.expander[0].weight)
     assert not torch.equal(first.expander[0].weight, other.expander[0].weight)
+
+
+@pytest.mark.parametrize("name", ["k_branch", "mlp_mixer_tiny", "trio", "vit_20", "wide_resnet_eca"])
+def test_every_parameter_of_any_network_gets_a_gradient(name):
+    """DistributedDataParallel waits for all of them."""
+    options = {"gsd": [10, 10, 20, 60]} if name == "k_branch" else {}
+    network = expanded(create_model(name, 4, 0, 60, **options), (4, 60, 60), 8, seed=0)
+    VicReg()(network(torch.randn(4, 4, 60, 60)), NO_TARGETS)[0].backward()
+    assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
