@@ -1,0 +1,59 @@
+"""Make the bundled weights again from the published files: train, convert to half precision, and write the folders.
+
+    python benchmarks/bundled.py EuroSAT_RGB_train.zip EuroSAT_RGB_validation.zip BigEarthNet-v2 RUNS [NAME …]
+
+RUNS is a folder for stores and runs; called again with the same folder, finished trainings are not repeated. With NAMEs, only these
+weights are made. The scores in the cards are those of the val splits, which the recipes were tuned on. Tensors are stored in half
+precision, which halves their size; they are computed with in single precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from command_line import landscale
+
+from landscale.models.encoders.bundled import PLACE
+from landscale.models.weights import load_model, read_config, save_weights
+
+# The arguments of `landscale train` for each of the weights; the first is trained on EuroSAT, the others on BigEarthNet.
+TRAININGS = {
+    "eurosat-rgb": ("--recipe", "eurosat", "--max-time", "2h"),
+    "bigearthnet-s2-12": ("--recipe", "few_labels", "--model", "wide_resnet_eca_ghost"),
+    "bigearthnet-s2-10": ("--recipe", "few_labels", "--model", "wide_resnet_eca_ghost", "--bands", "s2-10"),
+}
+
+
+def bundle(run: Path, folder: Path) -> None:
+    """Write the weights of a run in half precision, with the val scores that they have then."""
+    model, config = load_model(run), read_config(run)
+    model.network.half()
+    for name, tensor in model.network.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise SystemExit(f"{run}: {name} is not finite in half precision")
+    save_weights(folder, model, config["provenance"], licence="apache-2.0", exported=True)
+
+
+def main(eurosat: tuple[Path, Path], bigearthnet: Path, runs: Path, names: list[str]) -> None:
+    runs.mkdir(parents=True, exist_ok=True)
+    train, val = eurosat
+    landscale("prepare", "eurosat", f"train={train.resolve()}", f"val={val.resolve()}", runs / "eurosat.h5")
+    landscale("prepare", "bigearthnet", bigearthnet, runs / "bigearthnet.h5")
+    for name in names:
+        store = runs / ("eurosat.h5" if name.startswith("eurosat") else "bigearthnet.h5")
+        landscale("train", *TRAININGS[name], "--store", store, "--run", runs / name)
+        bundle(runs / name, PLACE / name)
+        landscale("evaluate", f"bundled:{name}", store, "--split", "val")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("train", type=Path)
+    parser.add_argument("val", type=Path)
+    parser.add_argument("bigearthnet", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("names", nargs="*", choices=[*TRAININGS, []], default=list(TRAININGS))
+    options = parser.parse_args()
+    main((options.train, options.val), options.bigearthnet, options.runs, options.names)
