@@ -16,6 +16,7 @@ from landscale.models.classifier import Classifier
 from landscale.training import step as step_module
 from landscale.training.build import build_classifier
 from landscale.training.runs import Run
+from landscale.training.trainable_model import StepResult
 from landscale.training.trainer import Trainer
 from trainings import BANDS, PLAIN, TINY
 
@@ -61,8 +62,8 @@ def test_training_steps_make_no_blocking_gpu_copies(name, store, tmp_path, monke
         gradients = {p.grad for p in trainer.model.network.parameters()}
         assert gradients == {None}  # cleared after the optimiser step
         assert {p.device for p in trainer.model.averaged.parameters()} == {GPU}
-    assert results == [None, (1.0, 0), (1.0, 0)]  # each step returns the result of the step before
-    assert trainer.model.read_last_step() == (1.0, 0)
+    assert results == [None, StepResult(1.0, 0), StepResult(1.0, 0)]  # each step returns the result of the step before
+    assert trainer.model.read_last_step() == StepResult(1.0, 0)
     assert trainer.model.read_last_step() is None
 
 

@@ -267,9 +267,10 @@ def test_weights_without_classes_cannot_score_or_map(store, encoder, tmp_path, c
     "words, problem",
     [
         (["--recipe=papoutsis2022"], "--recipe papoutsis2022: learns from labels, expected the objective vicreg"),
-        (["--mixup=0.2"], "--mixup: found 0.2, which has no effect with the objective vicreg; expected 0.0"),
-        (["--head=query"], "--head: found query, which has no effect with the objective vicreg; expected linear"),
-        (["--balance-beta=0.9"], "--balance-beta: found 0.9, which has no effect with the objective vicreg"),
+        (["--mixup=0.2"], "--mixup: found 0.2, which the objective vicreg does not take; expected 0.0"),
+        (["--head=query"], "--head: found query, which the objective vicreg does not take; expected linear"),
+        (["--balance-beta=0.9"], "--balance-beta: found 0.9, which the objective vicreg does not take"),
+        (["--init=x", "--freeze=all"], "--freeze: found all, which the objective vicreg does not take; expected 0"),
         (["--drop-bands=1.5"], "--drop_bands: found 1.5, expected 0 to 1"),
         (["--expander=0"], "--expander: found 0, expected 1 to 16384"),
         (["--objective=byol"], "objective"),

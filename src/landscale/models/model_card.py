@@ -195,13 +195,23 @@ def _training(provenance: Mapping[str, Any], parameters: int) -> str:
     ]
     if steps := provenance.get("steps"):
         lines.append(f"- {shortened(steps).capitalize()}")
-    for name, key in (("Converted from", "encoder"), ("Source", "source"), ("Please cite", "citation")):
-        if isinstance(text := provenance.get(key), str) and text:
-            lines.append(f"- {name}: {inline(text)}")
+    if "encoder" in provenance:  # converted by `models.encoders`
+        lines = [
+            lines[1],
+            f"- Trained by others and published as {inline(str(provenance['encoder']))}{_origin(provenance)}",
+        ]
     init = provenance.get("init")
     if isinstance(init, dict) and isinstance(init.get("init"), str):
-        lines.append(f"- Began from {inline(init['init'])}")
+        lines.append(f"- Began from {inline(init['init'])}{_origin(init.get('provenance'))}")
     return "\n".join(lines)
+
+
+def _origin(about: object) -> str:
+    """Project, paper and licence of weights of other people, as `models.encoders` records them; empty if it does not."""
+    if not isinstance(about, dict):
+        return ""
+    found = [f"{key} {inline(str(about[key]))}" for key in ("source", "citation", "licence") if about.get(key)]
+    return f" ({', '.join(found)})" if "encoder" in about else ""
 
 
 def _intended_use(d: Description) -> str:

@@ -18,6 +18,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 
 from landscale.errors import LandscaleError, UnknownName
 from landscale.runtime.yaml_files import read_yaml_object
+from landscale.training.objective import check_objective
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -229,7 +230,7 @@ def load_recipe(name: str | None, overrides: list[str]) -> Recipe:
     _check_schedule(recipe)
     _check_transfer(recipe)
     _check_loss(recipe)
-    _check_objective(recipe)
+    check_objective(recipe)
     return recipe
 
 
@@ -281,9 +282,12 @@ _SMALLEST: dict[str, float] = dict.fromkeys(
     ("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every", "expander"), 1
 )
 _SMALLEST |= {"layer_decay": 0.01}
-_LARGEST: dict[str, float] = dict.fromkeys(("layer_decay", "momentum", "smoothing", "ema", "zoom"), 1)
-_LARGEST |= dict.fromkeys(("drop_bands", "balance_beta"), 1) | dict.fromkeys(("mixup", "cutmix", "jitter"), 1000)
-_LARGEST |= {"side": MAX_SIDE, "expander": 1 << 14, "seed": 2**63 - 1}
+_LARGEST: dict[str, float] = dict.fromkeys(
+    ("layer_decay", "momentum", "smoothing", "ema", "zoom", "drop_bands", "balance_beta"), 1
+)
+_LARGEST |= {"side": MAX_SIDE, "expander": 1 << 14, "seed": 2**63 - 1} | dict.fromkeys(
+    ("mixup", "cutmix", "jitter"), 1000
+)
 
 
 def _check_finite(recipe: Recipe) -> None:
@@ -358,25 +362,6 @@ def _check_loss(recipe: Recipe) -> None:
 
     if recipe.loss not in LOSSES:
         raise UnknownName("loss", recipe.loss, LOSSES)
-
-
-# Keys that have no effect with another objective.
-_NEEDS_LABELS = (
-    *("labels", "head", "head_options", "loss", "smoothing", "balance", "balance_beta", "oversample"),
-    *("mixup", "cutmix", "views", "thresholds", "select", "evaluate_every"),
-    *("freeze", "unfreeze_every", "lora", "layer_decay"),
-)
-
-
-def _check_objective(recipe: Recipe) -> None:
-    """Refuse keys that would have no effect without labels."""
-    default, given = asdict(Recipe()), asdict(recipe)
-    for key in _NEEDS_LABELS if recipe.objective != "labels" else ():
-        if given[key] != default[key]:
-            raise LandscaleError(
-                f"--{key.replace('_', '-')}: found {given[key]}, which has no effect with the objective {recipe.objective};"
-                f" expected {default[key]}"
-            )
 
 
 def _underscored(word: str) -> str:

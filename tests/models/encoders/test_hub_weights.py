@@ -21,13 +21,14 @@ from conftest import Cli
 from hub import COMMIT, Hub
 from landscale.errors import LandscaleError
 from landscale.models.classifier import Classifier, Description
-from landscale.models.encoders import bundled, find_encoder, load_encoder
+from landscale.models.encoders import bundled, find_encoder, load_encoder, timm_weights
 from landscale.models.input_units import compare_units, store_source
 from landscale.models.weights import check_weights, read_config, save_weights
 from landscale.store import Plane
 from landscale.testing import make_store
 
 REBEN = "BIFOLD-BigEarthNetv2-0"
+SMALL = "test_efficientnet"  # of timm, in place of the networks that are published
 # Copied from the published classifiers: order of the bands, and mean and standard deviation of each.
 S2_ORDER = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 S2_MEANS = (438.372, 614.056, 588.410, 942.843, 1769.932, 2049.552, 2193.292, 2235.557, 1568.227, 997.732)
@@ -41,7 +42,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def publish_reben(
-    hub: Hub, network: str = "resnet18", bands: str = "s2", prefix: str = "model.vision_encoder.", **stated: Any
+    hub: Hub, network: str = SMALL, bands: str = "s2", prefix: str = "model.vision_encoder.", **stated: Any
 ) -> torch.nn.Module:
     """A classifier of reBEN on the hub, of a small network; returns timm's network in it."""
     torch.manual_seed(5)
@@ -61,7 +62,7 @@ def publish_reben(
 def test_a_classifier_of_reben_gives_the_probabilities_of_the_original_pipeline(hub: Hub, prefix: str) -> None:
     """Nearest upsampling to 120 px, mean and standard deviation, timm's network, sigmoid."""
     module = publish_reben(hub, prefix=prefix)
-    classifier = load_encoder(f"hf-hub:{REBEN}/resnet18-s2-v0.2.0")
+    classifier = load_encoder(f"hf-hub:{REBEN}/{SMALL}-s2-v0.2.0")
     d = classifier.description
     assert d.classes[:4] == FIRST_CLASSES
     assert d.classes == tuple(sorted(d.classes))
@@ -87,16 +88,16 @@ def sides() -> dict[str, int]:
 def test_the_other_instruments_have_their_bands_first(hub: Hub) -> None:
     publish_reben(hub, bands="all")
     publish_reben(hub, bands="s1")
-    both = load_encoder(f"hf-hub:{REBEN}/resnet18-all-v0.2.0").description
+    both = load_encoder(f"hf-hub:{REBEN}/{SMALL}-all-v0.2.0").description
     assert both.bands == ("VV", "VH", *S2_ORDER)
     assert (both.units["VV"], both.units["B02"]) == ("dB", "digital number")
-    radar = load_encoder(f"hf-hub:{REBEN}/resnet18-s1-v0.2.0").description
+    radar = load_encoder(f"hf-hub:{REBEN}/{SMALL}-s1-v0.2.0").description
     assert (radar.bands, radar.statistics["VH"], radar.level) == (("VV", "VH"), (-19.353, 5.591), "not applicable")
 
 
 def test_a_reben_classifier_is_fetched_once_evaluated_and_shown(hub: Hub, tmp_path: Path, cli: Cli) -> None:
     publish_reben(hub)
-    name = f"hf-hub:{REBEN}/resnet18-s2-v0.2.0"
+    name = f"hf-hub:{REBEN}/{SMALL}-s2-v0.2.0"
     groups = {side: tuple(b for b in S2_ORDER if sides()[b] == side) for side in (120, 60)}
     planes = [Plane(f"data_{1200 // k}m", bands, k, 1200 // k, unit="digital number") for k, bands in groups.items()]
     classes = load_encoder(name).description.classes
@@ -111,7 +112,7 @@ def test_a_reben_classifier_is_fetched_once_evaluated_and_shown(hub: Hub, tmp_pa
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"timm_model_name": "resnet34"}, "timm_model_name is 'resnet34', expected 'resnet18'"),
+        ({"timm_model_name": "resnet34"}, "timm_model_name is 'resnet34', expected 'test_efficientnet'"),
         ({"channels": 12}, "channels is 12, expected 10"),
         ({"classes": 43}, "classes is 43, expected 19"),
     ],
@@ -121,16 +122,16 @@ def test_a_classifier_that_says_something_else_than_its_name_is_refused(
 ) -> None:
     publish_reben(hub, **stated)
     with pytest.raises(LandscaleError, match=message):
-        find_encoder(f"hf-hub:{REBEN}/resnet18-s2-v0.2.0")
+        find_encoder(f"hf-hub:{REBEN}/{SMALL}-s2-v0.2.0")
 
 
 def test_a_classifier_of_other_tensors_is_refused(hub: Hub) -> None:
     publish_reben(hub)
-    publish_reben(hub, "resnet34")
+    publish_reben(hub, "test_resnet")
     files = hub.files
-    files[f"{REBEN}/resnet18-s2-v0.2.0/model.safetensors"] = files[f"{REBEN}/resnet34-s2-v0.2.0/model.safetensors"]
-    with pytest.raises(LandscaleError, match=r"does not fit resnet18: has an unexpected tensor model\.vision_encoder"):
-        find_encoder(f"hf-hub:{REBEN}/resnet18-s2-v0.2.0")
+    files[f"{REBEN}/{SMALL}-s2-v0.2.0/model.safetensors"] = files[f"{REBEN}/test_resnet-s2-v0.2.0/model.safetensors"]
+    with pytest.raises(LandscaleError, match="does not fit test_efficientnet: lacks tensor"):
+        find_encoder(f"hf-hub:{REBEN}/{SMALL}-s2-v0.2.0")
 
 
 def small_weights(folder: Path, classes: tuple[str, ...] = ("a", "b")) -> Classifier:
@@ -169,18 +170,18 @@ def test_weights_of_landscale_on_the_hub_are_taken_at_their_revision(hub: Hub, t
 
 def add_timm(hub: Hub) -> dict[str, torch.Tensor]:
     torch.manual_seed(9)
-    state: dict[str, torch.Tensor] = timm.create_model("resnet18").state_dict()
-    hub.files["timm/resnet18.a1_in1k/model.safetensors"] = save(state)
-    hub.files["timm/resnet18.a1_in1k/config.json"] = b'{"architecture": "resnet18"}'
+    state: dict[str, torch.Tensor] = timm.create_model(SMALL).state_dict()
+    hub.files["timm/test_efficientnet.r160_in1k/model.safetensors"] = save(state)
+    hub.files["timm/test_efficientnet.r160_in1k/config.json"] = b'{"architecture": "test_efficientnet"}'
     return state
 
 
 def test_timms_weights_see_reflectance_as_a_photograph(hub: Hub, tmp_path: Path) -> None:
     state = add_timm(hub)
-    classifier = load_encoder("timm:resnet18")
+    classifier = load_encoder(f"timm:{SMALL}")
     d = classifier.description
-    assert (d.bands, d.side, d.units["B02"]) == (("B04", "B03", "B02"), 224, "8-bit")
-    assert torch.equal(classifier.network.conv1.weight, state["conv1.weight"])
+    assert (d.bands, d.side, d.units["B02"]) == (("B04", "B03", "B02"), 160, "8-bit")
+    assert torch.equal(classifier.network.conv_stem.weight, state["conv_stem.weight"])
     numbers = np.random.default_rng(0).integers(0, 5000, (2, 3, 8, 8)).astype(np.uint16)
     plane = Plane("data_10m", d.bands, 8, 10, unit="digital number")
     store = make_store(tmp_path / "s.h5", planes=(plane,), splits={"train": 2}, pixels={"data_10m": numbers})
@@ -192,6 +193,8 @@ def test_timms_weights_see_reflectance_as_a_photograph(hub: Hub, tmp_path: Path)
     expected = (photograph - mean[:, None, None]) / std[:, None, None]
     classifier.inputs.side = None
     assert torch.allclose(classifier.inputs({d.bands: values}), expected, atol=1e-5)
+    entry = timm_weights.find("timm:vit_base_patch16_224.augreg_in21k")  # timm once read these by code of its own
+    assert (entry.inputs.side, entry.inputs.statistics["B02"], entry.licence) == (224, (127.5, 127.5), "apache-2.0")
     with pytest.raises(LandscaleError, match="timm has no weights of this network"):
         find_encoder("timm:wide_resnet")
     with pytest.raises(LandscaleError, match="did you mean"):
@@ -205,14 +208,16 @@ def test_a_training_begins_from_weights_by_name(hub: Hub, tmp_path: Path, cli: C
     plane = Plane("data_10m", bands, 8, 10, unit="digital number")
     store = make_store(tmp_path / "s.h5", planes=(plane,), splits={"train": 4, "val": 2}, level="L2A")
     settings = ("--bands", "rgb", "--side", "32", "--epochs", "1", "--batch", "2", "--rate", "0", "--weight-decay", "0")
-    trained = cli("train", "--store", store.path, "--run", tmp_path / "run", "--init", "timm:resnet18", *settings)
+    trained = cli("train", "--store", store.path, "--run", tmp_path / "run", "--init", f"timm:{SMALL}", *settings)
     assert trained.code == 0, trained.lines
     model = load_encoder(tmp_path / "run")
     d = model.description
-    assert (d.model, d.units["B04"], d.stretches["B04"]) == ("resnet18", "8-bit", 3000)
-    assert torch.equal(model.network.conv1.weight, state["conv1.weight"])
+    assert (d.model, d.units["B04"], d.stretches["B04"]) == (SMALL, "8-bit", 3000)
+    assert torch.equal(model.network.conv_stem.weight, state["conv_stem.weight"])
     about = read_config(tmp_path / "run")["provenance"]["init"]["provenance"]
-    assert about["encoder"] == "timm:resnet18"
+    assert about["encoder"] == f"timm:{SMALL}"
+    card = (tmp_path / "run" / "weights" / "README.md").read_text()
+    assert f"- Began from timm:{SMALL} (source https://huggingface.co/timm/{SMALL}" in card
 
 
 def test_bundled_weights_are_listed_and_taken_by_name(

@@ -101,6 +101,6 @@ def _last_layers(network: nn.Module) -> tuple[str, ...]:
 
 def _prefix(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """The prefix in the file under which most tensors of the network are found; empty if there is none."""
-    longest = max(own, key=len)
+    longest = max((name for name in own if not name.endswith(_COUNTER)), key=len)
     prefixes = {name.removesuffix(longest) for name in tensors if name == longest or name.endswith(f".{longest}")}
     return max(sorted(prefixes), key=lambda prefix: sum(prefix + name in tensors for name in own), default="")

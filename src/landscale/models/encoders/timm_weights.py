@@ -35,7 +35,7 @@ def find(name: str) -> Entry:
     model = name.removeprefix(f"{KIND}:")
     zoo(model)
     cfg = timm.get_pretrained_cfg(model)
-    if cfg is None or not cfg.hf_hub_id or cfg.custom_load or len(cfg.mean) != len(_RGB):
+    if cfg is None or not cfg.hf_hub_id or len(cfg.mean) != len(_RGB):
         raise BadInput(name, "timm has no weights of this network for red, green and blue on the hub")
     side = cfg.input_size[-1]
     return Entry(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torchvision
+from torchvision.models import swin_transformer
 
 import landscale
 from badserver import QUICK, Server, drop, status
@@ -29,6 +29,7 @@ from landscale.testing import make_store
 from landscale.vocabulary.bands import BANDS
 
 MOCO = "torchgeo:ResNet18_Weights.SENTINEL2_ALL_MOCO"
+SMALL = "test_efficientnet"  # of timm, in place of the published ResNet-18
 NO_DIGEST = "torchgeo:ViTSmall16_Weights.SENTINEL2_ALL_MAE"
 
 
@@ -38,10 +39,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def published(model: str, channels: int, classes: int = 0) -> tuple[dict[str, torch.Tensor], bytes]:
+def published(model: str, channels: int, classes: int = 0, **options: int) -> tuple[dict[str, torch.Tensor], bytes]:
     """A network's tensors, as timm names them and TorchGeo publishes them, and the bytes of their file."""
     torch.manual_seed(3)
-    state = timm.create_model(model, in_chans=channels, num_classes=classes).state_dict()
+    state = timm.create_model(model, in_chans=channels, num_classes=classes, **options).state_dict()
     state = {k: t + 0.1 * torch.rand(t.shape) if t.is_floating_point() else t for k, t in state.items()}
     file = io.BytesIO()
     torch.save(state, file)
@@ -50,15 +51,17 @@ def published(model: str, channels: int, classes: int = 0) -> tuple[dict[str, to
 
 @pytest.fixture
 def moco(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """The MoCo ResNet-18, served by a local server, with the first digits of its digest in its name; its tensors."""
-    state, content = published("resnet18", 13, 1000)  # with a last layer, which the encoder does not have
+    """The tensors of a small network, which a local server has in place of the MoCo ResNet-18."""
+    state, content = published(SMALL, 13, 1000)  # with a last layer, which the encoder does not have
     return serve(server, monkeypatch, content) or state
 
 
 def serve(server: Server, monkeypatch: pytest.MonkeyPatch, content: bytes, digest: str = "") -> None:
     server.content = content
     digest = digest or hashlib.sha256(content).hexdigest()[:8]
-    entry = replace(torchgeo.entries()[MOCO], url=f"{server.url}/file-{digest}.pth", digest=f"sha256:{digest}")
+    entry = replace(
+        torchgeo.entries()[MOCO], model=SMALL, url=f"{server.url}/file-{digest}.pth", digest=f"sha256:{digest}"
+    )
     known = {**torchgeo.entries(), MOCO: entry}
     monkeypatch.setattr(torchgeo, "entries", lambda: known)
     monkeypatch.setattr(named, "RETRIES", QUICK)
@@ -98,11 +101,11 @@ def test_seco_is_normalised_as_by_its_authors() -> None:
 def test_weights_are_fetched_and_converted_once(
     moco: dict[str, torch.Tensor], server: Server, own_cache: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    server.plan = [drop(200_000)]
+    server.plan = [drop(100_000)]
     classifier = landscale.load_model(MOCO)
-    assert server.received() == [None, "bytes=200000-"]
+    assert server.received() == [None, "bytes=100000-"]
     state = classifier.network.state_dict()
-    assert state.keys() == moco.keys() - {"fc.weight", "fc.bias"}
+    assert state.keys() == moco.keys() - {"classifier.weight", "classifier.bias"}
     assert all(torch.equal(tensor, moco[name]) for name, tensor in state.items())
     requests = len(server.received())
     folder = find_encoder(MOCO)
@@ -112,20 +115,22 @@ def test_weights_are_fetched_and_converted_once(
     assert about["licence"] == "cc-by-4.0"
     assert about["digest"] == hashlib.sha256(server.content).hexdigest()
     assert about["citation"].endswith("2211.07044")
+    card = (folder / "README.md").read_text()
+    assert f"- Trained by others and published as {MOCO} (source https://github.com/zhu-xlab/SSL4EO-S12" in card
     assert [path.name for path in (own_cache / "downloads").iterdir()] == []
     planes = {("B02",): torch.rand(1, 1, 8, 8) * 4000} | {
         (b,): torch.rand(1, 1, 4, 4) for b in BANDS if b[0] == "B" and b != "B02"
     }
-    assert classifier.features(planes).shape == (1, 512)
+    assert classifier.features(planes).shape == (1, 256)
     info = cli("info", MOCO, "--json").json
-    assert (info["model"], info["classes"], info["level"]) == ("resnet18", [], "L1C")
+    assert (info["model"], info["classes"], info["level"]) == (SMALL, [], "L1C")
 
 
 def test_a_file_of_another_digest_is_never_unpickled(
     server: Server, monkeypatch: pytest.MonkeyPatch, own_cache: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpickled"))
-    _, content = published("resnet18", 13)
+    _, content = published(SMALL, 13)
     serve(server, monkeypatch, content, digest="0123abcd")
     with pytest.raises(LandscaleError, match="expected 0123abcd; it was removed"):
         find_encoder(MOCO)
@@ -138,7 +143,7 @@ def test_a_file_of_another_digest_is_never_unpickled(
 def test_a_mirror_of_the_hub_is_used_and_a_failure_names_the_way_without_a_network(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state, content = published("resnet18", 13)
+    state, content = published(SMALL, 13)
     serve(server, monkeypatch, content)
     entry = torchgeo.entries()[MOCO]
     torchgeo.entries()[MOCO] = replace(entry, url=entry.url.replace(server.url, "https://huggingface.co"))
@@ -146,7 +151,7 @@ def test_a_mirror_of_the_hub_is_used_and_a_failure_names_the_way_without_a_netwo
     server.plan = [status(404)]
     with pytest.raises(LandscaleError, match=r"answers 404 .*; or download it elsewhere and give torchgeo:\S+=FILE"):
         find_encoder(MOCO)
-    assert torch.equal(load_encoder(MOCO).network.conv1.weight, state["conv1.weight"])
+    assert torch.equal(load_encoder(MOCO).network.conv_stem.weight, state["conv_stem.weight"])
 
 
 def test_tensors_that_are_not_dense_are_refused(tmp_path: Path) -> None:
@@ -180,8 +185,10 @@ def test_a_file_that_was_downloaded_before_is_used_without_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("a socket is opened"))
-    state, content = published("vit_small_patch16_224", 13)
+    state, content = published("test_vit", 13, img_size=224)
     (tmp_path / "enc.pth").write_bytes(content)
+    small = replace(torchgeo.entries()[NO_DIGEST], model="test_vit")
+    monkeypatch.setitem(torchgeo.entries(), NO_DIGEST, small)
     encoder = load_encoder(f"{NO_DIGEST}={tmp_path / 'enc.pth'}")
     assert torch.equal(encoder.network.state_dict()["pos_embed"], state["pos_embed"])
     with pytest.raises(LandscaleError, match=r"no digest of it; download https://huggingface\.co/wangyi") as caught:
@@ -190,31 +197,42 @@ def test_a_file_that_was_downloaded_before_is_used_without_a_network(
 
 
 def test_a_transformer_published_without_its_last_norm_keeps_the_initial_one() -> None:
-    state, _ = published("vit_tiny_patch16_224", 3, 10)
-    network = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    state, _ = published("test_vit", 3, 10)
+    network = timm.create_model("test_vit", num_classes=0)
     del state["norm.weight"], state["norm.bias"]
-    load_tensors(network, state, Path("f"), "vit_tiny_patch16_224", headless=True)
-    assert torch.equal(network.norm.weight, torch.ones(192))
+    load_tensors(network, state, Path("f"), "test_vit", headless=True)
+    assert torch.equal(network.norm.weight, torch.ones(64))
     with pytest.raises(LandscaleError, match=r"f: does not fit m: lacks tensor norm.weight"):
-        load_tensors(timm.create_model("vit_tiny_patch16_224", num_classes=10), state, Path("f"), "m")
+        load_tensors(timm.create_model("test_vit", num_classes=10), state, Path("f"), "m")
     with pytest.raises(LandscaleError, match="has an unexpected tensor extra"):
         load_tensors(network, state | {"extra": torch.zeros(1)}, Path("f"), "m", headless=True)
-    with pytest.raises(LandscaleError, match=r"cls_token has shape \(1, 1, 9\), expected \(1, 1, 192\)"):
+    with pytest.raises(LandscaleError, match=r"cls_token has shape \(1, 1, 9\), expected \(1, 1, 64\)"):
         load_tensors(network, state | {"cls_token": torch.zeros(1, 1, 9)}, Path("f"), "m", headless=True)
 
 
+def test_a_prefix_is_found_also_without_the_counters_of_batch_norms() -> None:
+    state, _ = published("test_resnet", 3, 10)
+    older = {f"encoder.{k}": t for k, t in state.items() if not k.endswith("num_batches_tracked")}
+    network = timm.create_model("test_resnet", num_classes=0)
+    load_tensors(network, older | {"projector.weight": torch.zeros(2)}, Path("f"), "resnet18", headless=True)
+    assert torch.equal(network.layer4[0].bn1.weight, state["layer4.0.bn1.weight"])
+
+
 def test_torchvisions_swin_gives_the_same_features_under_timms_names() -> None:
+    """A small one, whose first stage shifts its windows."""
     torch.manual_seed(0)
-    theirs = torchvision.models.swin_v2_t(weights=None).eval()
-    theirs.features[0][0] = torch.nn.Conv2d(3, 96, 4, 4)
+    parts = {"block": swin_transformer.SwinTransformerBlockV2, "downsample_layer": swin_transformer.PatchMergingV2}
+    theirs = swin_transformer.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [8, 8], **parts).eval()
     for parameter in theirs.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
-    ours = timm.create_model("swinv2_tiny_window8_256", num_classes=0, img_size=256).eval()
+    shape = {"img_size": 64, "embed_dim": 24, "depths": (2, 2), "num_heads": (3, 6)}
+    ours = timm.create_model("swinv2_tiny_window8_256", num_classes=0, **shape).eval()
     load_tensors(ours, theirs.state_dict(), Path("f"), "swinv2", headless=True)
-    pixels = torch.randn(1, 3, 256, 256)
+    pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = theirs.norm(theirs.features(pixels)).mean((1, 2))
         assert torch.allclose(ours(pixels), expected, atol=1e-5)
+        assert expected.std() > 0.1
 
 
 def test_a_damaged_cache_is_made_again(moco: dict[str, torch.Tensor], server: Server) -> None:
@@ -222,9 +240,9 @@ def test_a_damaged_cache_is_made_again(moco: dict[str, torch.Tensor], server: Se
     content = bytearray((folder / "model.safetensors").read_bytes())
     content[-5] ^= 1
     (folder / "model.safetensors").write_bytes(content)
-    assert torch.equal(load_encoder(MOCO).network.conv1.weight, moco["conv1.weight"])
+    assert torch.equal(load_encoder(MOCO).network.conv_stem.weight, moco["conv_stem.weight"])
     (folder / "config.json").unlink()
-    assert torch.equal(load_encoder(MOCO).network.conv1.weight, moco["conv1.weight"])
+    assert torch.equal(load_encoder(MOCO).network.conv_stem.weight, moco["conv_stem.weight"])
 
 
 def test_two_at_once_convert_once(
@@ -250,7 +268,7 @@ def test_two_at_once_convert_once(
 def test_an_unwritable_cache_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LANDSCALE_CACHE", str(tmp_path / "file"))
-    (tmp_path / "enc.pth").write_bytes(published("resnet18", 13)[1])
+    (tmp_path / "enc.pth").write_bytes(published(SMALL, 13)[1])
     with pytest.raises(LandscaleError, match="LANDSCALE_CACHE names another place"):
         cache.cached_weights("a:b", "", lambda _: None)
 
@@ -281,7 +299,7 @@ def test_an_encoder_without_classes_is_refused_by_evaluate_and_predict(
     for command in (("evaluate", MOCO, store.path), ("predict", MOCO, tmp_path / "scene", tmp_path / "map.tif")):
         refused = cli(*command)
         assert refused.code == 2
-        assert "resnet18 are an encoder without classes" in refused.lines[-1]
+        assert "test_efficientnet are an encoder without classes" in refused.lines[-1]
 
 
 def test_all_of_torchgeos_own_entries_are_in_the_table() -> None:
