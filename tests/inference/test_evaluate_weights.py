@@ -454,12 +454,18 @@ def test_the_model_card_describes_the_model(classifier, tmp_path):
 
 
 def test_pickle_is_not_used_in_the_package():
-    """Loading weights or checkpoints of others must not run their code. Tests for stores may pickle a store of their own."""
+    """Loading weights or checkpoints of others must not run their code. Tests for stores may pickle a store of their own.
+
+    One module reads pickled tensors, with the restricted unpickler.
+    """
     source = Path(landscale.__file__).parent
     files = sorted(path for path in source.rglob("*.py") if source / "testing" not in path.parents)
     assert len(files) > 20
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        calls = [node for node in nodes if isinstance(node, ast.Call) and file.name == "pickled.py"]
+        restricted = [call.func for call in calls if any(ast.unparse(k) == "weights_only=True" for k in call.keywords)]
+        for node in nodes:
             if isinstance(node, ast.Import):
                 names = [alias.name.split(".")[0] for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -467,7 +473,7 @@ def test_pickle_is_not_used_in_the_package():
             else:
                 names = []
             assert not set(names) & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, file
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node not in restricted:
                 assert (node.value.id, node.attr) not in {("torch", "load"), ("torch", "save"), ("yaml", "load")}, file
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant), file

@@ -41,11 +41,11 @@ def _evaluate_model(options: argparse.Namespace) -> int:
 
     if options.batch < 1:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")
-    folder = find_encoder(options.model)
-    if options.out:
-        check_output(options.out, "a file of scores", read_scores, [folder, options.store])
     store = open_store(options.store)
     store.patches(options.split)
+    folder = find_encoder(options.model)  # after the store was checked, as it may download the weights
+    if options.out:
+        check_output(options.out, "a file of scores", read_scores, [folder, options.store])
     model = load_model(folder)
     with process_group(options.timeout) as ranks:
         if ranks.world > 1:  # one rank need not read all weights for their digest

@@ -6,7 +6,6 @@ They become a safetensors file at once. This module is only given files that the
 from __future__ import annotations
 
 import hashlib
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,9 +62,9 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):  # about how the file was written, which the user cannot change
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise BadInput(path, "needs more than tensors to be unpickled, which can run any code; not read") from None
     except Exception as error:  # damaged files lead to errors of many kinds
+        if type(error).__name__ == "UnpicklingError":
+            raise BadInput(path, "needs more than tensors to be unpickled, which can run any code; not read") from None
         raise BadInput(path, f"is not a file of tensors by torch.save ({reason(error)})") from None
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
