@@ -2,9 +2,9 @@
 
     python benchmarks/bundled.py EuroSAT_RGB_train.zip EuroSAT_RGB_validation.zip BigEarthNet-v2 RUNS [NAME …]
 
-RUNS is a folder for stores and runs; called again with the same folder, finished trainings are not repeated. With NAMEs, only these
-weights are made. The scores in the cards are those of the val splits, which the recipes were tuned on. Tensors are stored in half
-precision, which halves their size; they are computed with in single precision.
+RUNS is a folder for stores and runs; called again with the same folder, finished trainings are not repeated. With NAMEs, only
+these weights are made. The scores in the cards are those of the val splits, which the recipes were tuned on. Tensors are stored in
+half precision, which halves their size; they are computed with in single precision.
 """
 
 from __future__ import annotations
