@@ -3,7 +3,7 @@
     python benchmarks/bundled.py EuroSAT_RGB_train.zip EuroSAT_RGB_validation.zip BigEarthNet-v2 RUNS [NAME …]
 
 RUNS is a folder for stores and runs; called again with the same folder, finished trainings are not repeated. With NAMEs, only
-these weights are made. The scores in the cards are those of the val splits, which the recipes were tuned on. Tensors are stored in
+these weights are made. The scores in the cards are those of the val splits, on which the recipes were tuned. Tensors are in
 half precision, which halves their size; they are computed with in single precision.
 """
 

@@ -105,7 +105,7 @@ def main(path: Path, tiles: Path, words: list[str]) -> None:
         }
         networks["pretrained"] = load_model(run)
         for name, network in networks.items():
-            results[name] = probe(*(features(network, labelled, split) for split in ("train", "val")), labelled)
+            results[name] = probe(features(network, labelled, "train"), features(network, labelled, "val"), labelled)
             print(name, results[name], file=sys.stderr)
     content = {
         "labelled": path.name,
