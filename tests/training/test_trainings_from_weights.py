@@ -106,6 +106,15 @@ def test_a_query_head_and_the_scale_come_with_the_network(tmp_path, capsys):
     assert "last layer: kept, its classes by name" in capsys.readouterr().err
 
 
+def test_pretraining_begins_with_the_trunk_of_a_query_head(store, tmp_path):
+    recipe = replace(PLAIN, scale="linear", head="query", head_options={"layers": 1, "width": 16, "heads": 2})
+    save_weights(tmp_path / "w", build_classifier(recipe, store), {})
+    words = [f"--bands={PLAIN.bands}", "--epochs=1", "--batch=8", "--expander=8", f"--init={tmp_path / 'w'}"]
+    assert main(["pretrain", f"--store={store.path}", f"--run={tmp_path / 'run'}", *words]) == 0
+    d = load_model(tmp_path / "run").description
+    assert (d.model, d.head, d.classes) == ("wide_resnet", "linear", ())
+
+
 @pytest.mark.parametrize(
     ("words", "model", "options"),
     [
