@@ -18,11 +18,31 @@ from command_line import landscale
 from landscale.models.encoders.bundled import PLACE
 from landscale.models.weights import load_model, read_config, save_weights
 
-# The arguments of `landscale train` for each of the weights; the first is trained on EuroSAT, the others on BigEarthNet.
+# The arguments of `landscale train` for each of the weights, one training after another, each of which begins from the weights of
+# the one before. Those named eurosat are trained on EuroSAT, the others on BigEarthNet.
+BLENDED = (
+    "--zoom",
+    "0.25",
+    "--jitter",
+    "0.05",
+    "--cutmix",
+    "0.5",
+    "--mixup",
+    "0.2",
+    "--smoothing",
+    "0.05",
+    "--epochs",
+    "300",
+)
+WHOLE = ("--progressive", "[]", "--epochs", "12", "--warmup-epochs", "0.3", "--rate", "1e-3")
+SMALL = ("--recipe", "few_labels", "--model", "wide_resnet_eca_ghost")
 TRAININGS = {
-    "eurosat-rgb": ("--recipe", "eurosat", "--max-time", "2h"),
-    "bigearthnet-s2-12": ("--recipe", "few_labels", "--model", "wide_resnet_eca_ghost"),
-    "bigearthnet-s2-10": ("--recipe", "few_labels", "--model", "wide_resnet_eca_ghost", "--bands", "s2-10"),
+    "eurosat-rgb": (
+        ("--recipe", "eurosat", "--max-time", "110m", "--warmup-epochs", "12", *BLENDED),
+        ("--recipe", "eurosat", "--max-time", "10m", *WHOLE),
+    ),
+    "bigearthnet-s2-12": (SMALL,),
+    "bigearthnet-s2-10": ((*SMALL, "--bands", "s2-10"),),
 }
 
 
@@ -43,8 +63,12 @@ def main(eurosat: tuple[Path, Path], bigearthnet: Path, runs: Path, names: list[
     landscale("prepare", "bigearthnet", bigearthnet, runs / "bigearthnet.h5")
     for name in names:
         store = runs / ("eurosat.h5" if name.startswith("eurosat") else "bigearthnet.h5")
-        landscale("train", *TRAININGS[name], "--store", store, "--run", runs / name)
-        bundle(runs / name, PLACE / name)
+        run, begin = runs / name, list[str | Path]()
+        for number, words in enumerate(TRAININGS[name]):
+            run = runs / f"{name}-{number}"
+            landscale("train", *words, *begin, "--store", store, "--run", run)
+            begin = ["--init", run]
+        bundle(run, PLACE / name)
         landscale("evaluate", f"bundled:{name}", store, "--split", "val")
 
 

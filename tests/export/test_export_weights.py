@@ -324,7 +324,7 @@ def test_the_licence_of_other_people_stays_and_none_is_invented(small: Path, tmp
     assert entries(folder)["licence"] == "cc-by-4.0"
     card = huggingface_hub.ModelCard.load(folder / "README.md")
     assert card.data.license == "cc-by-4.0"
-    assert "Please cite: Wang et al. 2023" in card.text
+    assert "citation Wang et al. 2023" in card.text
     answer = cli("export", tmp_path / "unknown", tmp_path / "b")
     assert (answer.code, answer.lines) == (
         2,

@@ -114,7 +114,7 @@ def test_a_constant_band_is_normalised_to_zero():
 def test_statistics_are_buffers_that_are_not_saved_with_the_weights():
     stage = InputStage(ALL, STATISTICS)
     assert stage.state_dict() == {}
-    assert {name for name, _ in stage.named_buffers()} == {"mean", "std", "positions"}
+    assert {name for name, _ in stage.named_buffers()} == {"mean", "std", "positions", "low", "high"}
 
 
 # ---- statistics and the logarithm

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from landscale.commands.command import AddCommand
 from landscale.commands.train import add_training_options, run_training
 from landscale.errors import LandscaleError
+
+if TYPE_CHECKING:
+    from landscale.training.recipe import Recipe
 
 
 def add_command(add: AddCommand) -> None:
@@ -22,11 +26,14 @@ def add_command(add: AddCommand) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
-    from landscale.training.recipe import load_recipe
+    def read() -> Recipe:
+        from landscale.training.recipe import load_recipe
 
-    recipe = load_recipe(options.recipe, options.remaining)
-    if recipe.objective == "labels":
-        raise LandscaleError(
-            f"--recipe {options.recipe}: learns from labels, expected the objective vicreg; use `landscale train`"
-        )
-    return run_training(options, recipe)
+        recipe = load_recipe(options.recipe, options.remaining)
+        if recipe.objective == "labels":
+            raise LandscaleError(
+                f"--recipe {options.recipe}: learns from labels, expected the objective vicreg; use `landscale train`"
+            )
+        return recipe
+
+    return run_training(options, read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,18 +55,21 @@ class _ListRecipeKeys(argparse.Action):
 
 
 def _train_model(options: argparse.Namespace) -> int:
-    from landscale.training.recipe import load_recipe
+    def read() -> Recipe:
+        from landscale.training.recipe import load_recipe
 
-    return run_training(options, load_recipe(options.recipe, options.remaining))
+        return load_recipe(options.recipe, options.remaining)
+
+    return run_training(options, read)
 
 
-def run_training(options: argparse.Namespace, recipe: Recipe) -> int:
+def run_training(options: argparse.Namespace, read_recipe: Callable[[], Recipe]) -> int:
     """Train by a recipe, or resume; print the scores. `options` are those of `add_training_options`."""
     # Within its steps, a training defers signals by itself.
     with requeued_by_signals(
         "stopped outside the training steps, no step is lost; run the same command again to resume"
     ):
-        return _train_or_resume(options, recipe)
+        return _train_or_resume(options, read_recipe())
 
 
 def _train_or_resume(options: argparse.Namespace, recipe: Recipe) -> int:

@@ -23,7 +23,7 @@ from landscale.models.encoders import find_encoder, is_name
 from landscale.models.encoders.hub import hub_file
 from landscale.models.encoders.pickled import SUFFIXES, as_safetensors
 from landscale.runtime.documents import read_json, typed
-from landscale.runtime.sealed_config import is_sealed, read_sealed_config, tensors_digest
+from landscale.runtime.sealed_config import check_folder, is_sealed, read_sealed_config, tensors_digest
 
 IMAGENET, ENCODER = "imagenet", "encoder"
 _PICKLED_HINT = "pickled weights are not fetched by name; download the file, and give its path"
@@ -99,6 +99,8 @@ def find_pretrained(init: str, model: str) -> Pretrained:
         if not _is_known(described):
             return _read_encoder(init if is_name(init) else f"hf-hub:{init}", model)
         config = _read_config(described)
+        if is_sealed(config):  # the whole folder is compared with its digests
+            return _read_encoder(init if is_name(init) else f"hf-hub:{init}", model)
         return _read(hub_file(repository, "model.safetensors", revision, _PICKLED_HINT), init, config, model)
     if not path.exists():
         if ":" in init:
@@ -106,7 +108,7 @@ def find_pretrained(init: str, model: str) -> Pretrained:
         raise BadInput(init, "is neither a file nor a folder, nor a name on the hub (owner/name)")
     if path.is_dir() or (path.name == "model.safetensors" and path.with_name("config.json").is_file()):
         folder = _weights_folder(path if path.is_dir() else path.parent)
-        return _read(folder / "model.safetensors", init, _read_config(folder / "config.json"), model)
+        return _read_folder(folder, init, model)
     return _read(as_safetensors(path) if path.suffix in SUFFIXES else path, init, {}, model)
 
 
@@ -135,8 +137,14 @@ def _weights_folder(path: Path) -> Path:
 
 
 def _read_encoder(name: str, model: str) -> Pretrained:
-    folder = find_encoder(name)
-    return _read(folder / "model.safetensors", name, _read_config(folder / "config.json"), model)
+    return _read_folder(find_encoder(name), name, model)
+
+
+def _read_folder(folder: Path, name: str, model: str) -> Pretrained:
+    config = _read_config(folder / "config.json")
+    if is_sealed(config):
+        check_folder(folder, config)
+    return _read(folder / "model.safetensors", name, config, model)
 
 
 def _is_known(path: Path) -> bool:

@@ -81,13 +81,22 @@ def read_sealed(folder: Path, expected: str) -> tuple[dict[str, Any], bytes]:
         BadInput: a file is missing, damaged, not listed in `config.json`, or of a newer format.
     """
     config = read_sealed_config(folder / CONFIG, expected)
-    for name, digest in _listed_files(folder, config).items():
-        if name != TENSORS and _digest_of_file(folder / name, MAX_BYTES) != digest:
-            raise BadInput(folder / name, "is damaged: its digest is not the one in config.json")
+    check_folder(folder, config)
     content = read_bytes(folder / TENSORS, _most_bytes(config))
     if hashlib.sha256(content).hexdigest() != tensors_digest(config):
         raise BadInput(folder / TENSORS, "is damaged: its digest is not the one in config.json")
     return config, content
+
+
+def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
+    """Compare all files of a folder of weights but `model.safetensors` with what `read_sealed_config` returned.
+
+    Raises:
+        BadInput: a file is missing, damaged or not listed.
+    """
+    for name, digest in _listed_files(folder, config).items():
+        if name != TENSORS and _digest_of_file(folder / name, MAX_BYTES) != digest:
+            raise BadInput(folder / name, "is damaged: its digest is not the one in config.json")
 
 
 def tensors_digest(config: Mapping[str, Any]) -> str:
