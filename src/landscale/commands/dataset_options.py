@@ -16,7 +16,7 @@ _DEST_PREFIX = "dataset option "  # of the names of these options in the namespa
 def add_dataset_options(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
     """Add the options of the data sets that are named on a command line, before it is parsed.
 
-    A word of it may be the name of a data set without being meant as one, as in `--weights folder`. The parser then accepts the
+    A word there may be the name of a data set without being meant as one, as in `--weights folder`. The parser then accepts the
     options of that data set, too, and `Dataset.survey` refuses them.
     """
     flags: set[str] = set()

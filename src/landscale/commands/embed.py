@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from landscale.commands.command import AddCommand, add_timeout, print_result
+from landscale.commands.command import AddCommand, add_timeout, add_weights, print_result
 from landscale.errors import BadInput
 
 
@@ -16,7 +16,7 @@ def add_command(add: AddCommand) -> None:
         "write the features of patches, with labels and footprints; run the same command again to resume",
         "landscale embed runs/eca ben.h5 features.parquet --split test",
     )
-    parser.add_argument("model", metavar="RUN|WEIGHTS", help="folder of a run or of weights, or an encoder by name")
+    add_weights(parser, "model")
     parser.add_argument("store", type=Path, metavar="STORE.h5", help="the patch store")
     parser.add_argument(
         "out", type=Path, metavar="OUT.parquet", help="the GeoParquet file to write, a row for each patch"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from landscale.commands.command import AddCommand, print_result
+from landscale.commands.command import AddCommand, add_weights, print_result
 
 
 def add_command(add: AddCommand) -> None:
@@ -15,7 +15,7 @@ def add_command(add: AddCommand) -> None:
         "write a trained model as a folder that landscale and timm load, with a model card",
         "landscale export runs/eca eca --format weights --store ben.h5",
     )
-    parser.add_argument("model", metavar="RUN|WEIGHTS", help="folder of a run or of weights")
+    add_weights(parser, "model")
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write; an older export is replaced")
     parser.add_argument("--format", choices=["weights"], default="weights", help="weights: safetensors (default)")
     parser.add_argument(

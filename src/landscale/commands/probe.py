@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from landscale.commands.command import AddCommand, print_result
+from landscale.commands.command import AddCommand, add_weights, print_result
 from landscale.runtime.signals import requeued_by_signals
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ def add_command(add: AddCommand) -> None:
         "landscale probe runs/eca eurosat.h5 --fraction 0.01,0.1,1 --seeds 5",
         remaining="recipe keys",
     )
-    parser.add_argument("model", metavar="RUN|WEIGHTS", help="folder of a run or of weights, or an encoder by name")
+    add_weights(parser, "model")
     parser.add_argument("store", type=Path, metavar="STORE.h5", help="a store with the splits train, val and test")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the results (default: probes/STORE-DIGEST of the weights)"

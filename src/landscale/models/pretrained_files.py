@@ -96,12 +96,10 @@ def find_pretrained(init: str, model: str) -> Pretrained:
     if on_hub and not path.exists() and path.suffix not in (*SUFFIXES, ".safetensors"):
         repository, revision = on_hub.groups()
         described = hub_file(repository, "config.json", revision)
-        if not _is_known(described):
+        if not _is_timms(described):
             return _read_encoder(init if is_name(init) else f"hf-hub:{init}", model)
-        config = _read_config(described)
-        if is_sealed(config):  # the whole folder is compared with its digests
-            return _read_encoder(init if is_name(init) else f"hf-hub:{init}", model)
-        return _read(hub_file(repository, "model.safetensors", revision, _PICKLED_HINT), init, config, model)
+        tensors = hub_file(repository, "model.safetensors", revision, _PICKLED_HINT)
+        return _read(tensors, init, _read_config(described), model)
     if not path.exists():
         if ":" in init:
             return _read_encoder(init, model)
@@ -147,10 +145,10 @@ def _read_folder(folder: Path, name: str, model: str) -> Pretrained:
     return _read(folder / "model.safetensors", name, config, model)
 
 
-def _is_known(path: Path) -> bool:
-    """Whether a `config.json` describes weights of landscale or of timm."""
+def _is_timms(path: Path) -> bool:
+    """Whether a `config.json` describes weights of timm that landscale did not write."""
     content = read_json(path)
-    return isinstance(content, dict) and bool({"landscale_format", "landscale", "architecture"} & content.keys())
+    return isinstance(content, dict) and "architecture" in content and not is_sealed(content)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import platform
 import re
@@ -30,6 +31,20 @@ def check_regular(path: Path, limit: int | None = None) -> None:
         raise BadInput(path, "is not a regular file")
     if limit is not None and found.st_size > limit:
         raise BadInput(path, f"has {found.st_size:,} bytes, expected at most {limit:,}")
+
+
+def sha256_of(path: Path, limit: int | None = None) -> str:
+    """The SHA-256 of a regular file of at most `limit` bytes, in hexadecimal.
+
+    Raises:
+        BadInput: it is another thing, is larger, or cannot be read.
+    """
+    check_regular(path, limit)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(path, f"cannot be read ({error.strerror})") from None
 
 
 def sync(path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from landscale.errors import BadInput
 from landscale.runtime.documents import MAX_BYTES, json_object, json_text, parse_json, read_bytes, typed
-from landscale.runtime.files import check_regular, write_text
+from landscale.runtime.files import sha256_of, write_text
 
 FORMAT = 3
 ENTRY = "landscale"
@@ -37,7 +37,7 @@ def write_sealed(folder: Path, content: Mapping[str, Any], of_others: Mapping[st
         content: what landscale needs, as a JSON object.
         of_others: entries of `config.json` for other libraries.
     """
-    files = {path.name: _digest_of_file(path) for path in sorted(folder.iterdir()) if path.name != CONFIG}
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != CONFIG}
     own = {"landscale_format": FORMAT, **content, "files": files, "digest": _UNSET}
     text = json_text({**(of_others or {}), ENTRY: own})
     before, _, after = text.rpartition(_UNSET)
@@ -95,7 +95,7 @@ def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
         BadInput: a file is missing, damaged or not listed.
     """
     for name, digest in _listed_files(folder, config).items():
-        if name != TENSORS and _digest_of_file(folder / name, MAX_BYTES) != digest:
+        if name != TENSORS and sha256_of(folder / name, MAX_BYTES) != digest:
             raise BadInput(folder / name, "is damaged: its digest is not the one in config.json")
 
 
@@ -129,16 +129,6 @@ def _listed_files(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
             folder / left_over[0], "is not part of these weights: config.json does not list it; move it away"
         )
     return files
-
-
-def _digest_of_file(path: Path, limit: int | None = None) -> str:
-    """SHA-256 of a regular file, in hexadecimal."""
-    check_regular(path, limit)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadInput(path, f"cannot be read ({error.strerror})") from None
 
 
 def _digest_with_zeros(text: bytes, digest: str) -> str:

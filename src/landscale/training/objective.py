@@ -11,19 +11,9 @@ if TYPE_CHECKING:
     from landscale.training.recipe import Recipe
 
 _WITH_LABELS = (
-    *(
-        "labels",
-        "head",
-        "head_options",
-        "loss",
-        "smoothing",
-        "balance",
-        "balance_beta",
-        "oversample",
-        "mixup",
-        "cutmix",
-    ),
-    *("views", "thresholds", "select", "evaluate_every", "freeze", "unfreeze_every", "layer_decay", "lora"),
+    *("labels", "head", "head_options", "loss", "smoothing", "balance", "balance_beta", "oversample"),
+    *("mixup", "cutmix", "views", "thresholds", "select", "evaluate_every"),
+    *("freeze", "unfreeze_every", "layer_decay", "lora"),
 )
 
 

@@ -15,8 +15,8 @@ from landscale.models.encoders import reben
 from landscale.models.encoders.conversion import save_converted
 from landscale.models.encoders.entry import Entry
 from landscale.models.encoders.hub import hub_file
-from landscale.models.encoders.pickled import sha256_of
 from landscale.runtime.documents import read_json_object
+from landscale.runtime.files import sha256_of
 
 KIND = "hf-hub"
 _NAME = re.compile(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")

@@ -5,7 +5,6 @@ They become a safetensors file at once. This module is only given files that the
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,25 +16,11 @@ from torch import Tensor
 
 from landscale.errors import BadInput, reason
 from landscale.models.encoders.cache import cache_folder
-from landscale.runtime.files import atomic_file, check_regular
+from landscale.runtime.files import atomic_file, check_regular, sha256_of
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 _NESTED = ("state_dict", "model", "model_state", "teacher", "module")  # keys under which training programs put tensors
 _MAX_BYTES = 1 << 36
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a regular file, in hexadecimal.
-
-    Raises:
-        BadInput: it is another thing, or cannot be read.
-    """
-    check_regular(path, _MAX_BYTES)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadInput(path, f"cannot be read ({error.strerror})") from None
 
 
 def check_digest(path: Path, published: str) -> str:
@@ -44,7 +29,7 @@ def check_digest(path: Path, published: str) -> str:
     Raises:
         BadInput: they differ, or the file cannot be read.
     """
-    found = sha256_of(path)
+    found = sha256_of(path, _MAX_BYTES)
     if not f"sha256:{found}".startswith(published):
         raise BadInput(
             path, f"has the SHA-256 {found}, its publisher gives {published.removeprefix('sha256:')}; not read"
@@ -86,7 +71,7 @@ def as_safetensors(path: Path) -> Path:
     Raises:
         BadInput: it cannot be read, or the cache cannot be written.
     """
-    out = cache_folder() / "files" / f"{sha256_of(path)}.safetensors"
+    out = cache_folder() / "files" / f"{sha256_of(path, _MAX_BYTES)}.safetensors"
     if out.is_file():
         return out
     tensors = read_pickled(path)

@@ -17,8 +17,8 @@ from landscale.errors import BadInput, reason
 from landscale.models.encoders.conversion import save_converted
 from landscale.models.encoders.entry import NOT_STATED, Entry, Inputs
 from landscale.models.encoders.hub import hub_file
-from landscale.models.encoders.pickled import sha256_of
 from landscale.models.registry import zoo
+from landscale.runtime.files import sha256_of
 
 KIND = "timm"
 STRETCH = 3000  # digital number that becomes 255
