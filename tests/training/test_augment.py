@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landscale.training.augmentation import Augmentation
+from landscale.training.augmentation import Augmentation, augmentation_at
+from landscale.training.recipe import Recipe
 from symmetries import symmetries
 
 DISABLED = {"turns": False, "shift": 0, "zoom": 0.0, "jitter": 0.0, "mixup": 0.0, "cutmix": 0.0}
@@ -236,3 +237,17 @@ def test_the_default_augmentation_is_turns_only():
     assert torch.equal(new_targets, labels)
     for image, before in zip(out[:, 0].contiguous(), values[:, 0], strict=True):
         assert image.numpy().tobytes() in {s.tobytes() for s in symmetries(before.numpy())}
+
+
+STRONG = {"zoom": 0.3, "jitter": 0.1, "drop_bands": 0.2, "mixup": 0.4, "cutmix": 0.5}
+
+
+def test_only_turns_and_shift_remain_after_augment_until():
+    recipe = Recipe(turns=True, shift=2, augment_until=0.75, **STRONG)
+    assert augmentation_at(recipe, 0.0) == augmentation_at(recipe, 0.7499) == Augmentation(shift=2, **STRONG)
+    assert augmentation_at(recipe, 0.75) == augmentation_at(recipe, 0.99) == Augmentation(shift=2)
+    assert augmentation_at(Recipe(turns=False, augment_until=0.0, **STRONG), 0.0) == Augmentation(turns=False)
+
+
+def test_by_default_the_augmentation_lasts_to_the_end():
+    assert augmentation_at(Recipe(**STRONG), 0.9999) == Augmentation(**STRONG)

@@ -42,7 +42,7 @@ def other_value(key):
         value = (default or 0) + 3
         return value, str(value)
     if hint is float:
-        value = (default or 0.0) + (0.05 if key != "layer_decay" else -0.25)
+        value = (default or 0.0) + (0.05 if key not in ("layer_decay", "augment_until") else -0.25)
         return value, str(value)
     if hint is str:
         by_key = {"labels": "ben19", "bands": "B04,B03,B02", "model": "resnet18", "optimizer": "lamb", "loss": "focal"}
@@ -184,6 +184,7 @@ NOT_IN_PAPERS = {
     "jitter": 0.0,
     "drop_bands": 0.0,
     "cutmix": 0.0,
+    "augment_until": 1.0,
     "ema": 0.0,
     "views": 1,
     "thresholds": "half",

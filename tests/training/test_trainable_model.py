@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -111,3 +112,20 @@ def test_the_recipe_sets_every_option_of_the_augmentation(store):
     assert {key: getattr(augment, key) for key in keys} == keys
     assert set(keys) == set(augment.__dataclass_fields__)
     assert set(keys) <= set(Recipe.__dataclass_fields__)
+
+
+def test_the_augmentation_changes_when_the_training_has_reached_augment_until(store, tmp_path):
+    """Four epochs of mixed patches, the last two of which are as in a training without mixing: only turns are left."""
+    losses = {}
+    for name, changes in {
+        "mixed": {"mixup": 0.4, "cutmix": 0.5},
+        "half": {"mixup": 0.4, "cutmix": 0.5, "augment_until": 0.5},
+        "never": {"mixup": 0.4, "cutmix": 0.5, "augment_until": 0.0},
+        "plain": {},
+    }.items():
+        learn(replace(PLAIN, epochs=4, schedule="constant", warmup_epochs=0.0, **changes), store, tmp_path / name)
+        losses[name] = pd.read_csv(tmp_path / name / "metrics.csv")["loss"].tolist()
+    assert losses["never"] == losses["plain"]
+    assert losses["half"][:2] == losses["mixed"][:2]
+    assert losses["half"][2] != losses["mixed"][2]
+    assert losses["half"][0] != losses["plain"][0]

@@ -5,7 +5,8 @@ All random numbers come from a generator on the host that is seeded for each ste
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Generator, Tensor
 
 from landscale.loading.transfer import to_device
 from landscale.models.input_stage import turn
+
+if TYPE_CHECKING:
+    from landscale.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,12 @@ class Augmentation:
             blend = _pasted if paste else _mixed
             values, targets = blend(values, targets, self.cutmix if paste else self.mixup, generator)
         return values, targets
+
+
+def augmentation_at(recipe: Recipe, progress: float) -> Augmentation:
+    """The augmentation of a recipe when the fraction `progress` of the training is done."""
+    keys = [field.name for field in fields(Augmentation)] if progress < recipe.augment_until else ["turns", "shift"]
+    return Augmentation(**{key: getattr(recipe, key) for key in keys})
 
 
 def _turned(values: Tensor, ks: Tensor) -> Tensor:

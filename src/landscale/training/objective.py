@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _WITH_LABELS = (
     *("labels", "head", "head_options", "loss", "smoothing", "balance", "balance_beta", "oversample"),
-    *("mixup", "cutmix", "views", "thresholds", "select", "evaluate_every"),
+    *("mixup", "cutmix", "augment_until", "views", "thresholds", "select", "evaluate_every"),
     *("freeze", "unfreeze_every", "layer_decay", "lora"),
 )
 

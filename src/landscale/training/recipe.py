@@ -136,6 +136,9 @@ class Recipe:
     """augmentation: parameter of mixup's beta distribution; 0: no mixup"""
     cutmix: float = 0.0
     """augmentation: parameter of cutmix's beta distribution; 0: no cutmix"""
+    augment_until: float = 1.0
+    """fraction of the training, in 0…1, after which zoom, jitter, drop_bands, mixup and cutmix are off and only turns and shift
+    remain, so that the network ends with patches as they are"""
     ema: float = 0.0
     """decay of an exponential moving average of the weights, which is evaluated and saved; 0: no average"""
     expander: int = 1024
@@ -282,7 +285,7 @@ _SMALLEST: dict[str, float] = dict.fromkeys(
     ("epochs", "batch", "accumulate", "keep", "side", "rate_batch", "evaluate_every", "expander"), 1
 )
 _SMALLEST |= {"layer_decay": 0.01}
-_LARGEST: dict[str, float] = dict.fromkeys(("layer_decay", "momentum", "smoothing", "ema", "zoom"), 1)
+_LARGEST: dict[str, float] = dict.fromkeys(("layer_decay", "momentum", "smoothing", "ema", "zoom", "augment_until"), 1)
 _LARGEST |= dict.fromkeys(("drop_bands", "balance_beta"), 1) | dict.fromkeys(("mixup", "cutmix", "jitter"), 1000)
 _LARGEST |= {"side": MAX_SIDE, "expander": 1 << 14, "seed": 2**63 - 1}
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from landscale.loading import PatchBatch
 from landscale.models.classifier import Classifier
 from landscale.models.shared_tensors import distinct_tensors, with_shared
 from landscale.models.stages import check_layers
-from landscale.training.augmentation import Augmentation
+from landscale.training.augmentation import augmentation_at
 from landscale.training.checkpoint import check_optimizer, pack_optimizer, unpack_optimizer
 from landscale.training.frozen import Frozen
 from landscale.training.gradients import over_ranks
@@ -108,7 +108,7 @@ class TrainableModel:
         self.frozen, self.frozen_stages = Frozen(recipe, self.network), -1
         self.optimizer = self._optimizer_of(self.network)
         self.freeze(0.0)
-        self.augment = Augmentation(**{field.name: getattr(recipe, field.name) for field in fields(Augmentation)})
+        self.augment = augmentation_at(recipe, 0.0)
         self.figures: tuple[str, ...] = loss.figures if isinstance(loss, VicReg) else ()
         self.unread: Check | None = None
         """numbers of the last step, if they are read one step later"""

@@ -39,6 +39,7 @@ from landscale.runtime.documents import typed
 from landscale.runtime.progress import console, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals, ignore_scheduler_signals
 from landscale.store import PatchStore
+from landscale.training.augmentation import augmentation_at
 from landscale.training.build import check_training
 from landscale.training.checkpoint import CheckpointWriter, TrainerCheckpoint, TrainingState, load_checkpoint
 from landscale.training.losses import build_loss
@@ -209,6 +210,7 @@ class Trainer:
         state = self.state
         self.ranks.report_progress(state.step)
         self.model.freeze(state.progress)
+        self.model.augment = augmentation_at(self.recipe, state.progress)
         rate = self.highest_rate * rate_factor(self.recipe, state.progress) / 2**state.halved
         return self.model.step(parts, incoming, state.step, rate, self._side(), self._limit, int(signalled > 0))
 
