@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from landscale.export.weights import export_model
     from landscale.inference.embed import embed
     from landscale.inference.evaluate import evaluate
-    from landscale.inference.predict import predict
     from landscale.inference.scores import Scores
+    from landscale.maps.predict import predict
     from landscale.models.encoders import load_encoder as load_model
     from landscale.models.registry import create_model, list_models
     from landscale.preparation import prepare
@@ -70,7 +70,7 @@ _MODULES = {
     "list_models": "landscale.models.registry",
     "load_model": "landscale.models.encoders:load_encoder",
     "open_store": "landscale.store",
-    "predict": "landscale.inference.predict",
+    "predict": "landscale.maps.predict",
     "prepare": "landscale.preparation",
     "probe": "landscale.probing",
     "train": "landscale.training.training",

@@ -9,7 +9,7 @@ from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.datasets.synthetic.bigearthnet_archive import PRODUCT, write_archive
 from landscale.distributed import local_device
 from landscale.inference.evaluate import evaluate
-from landscale.inference.predict import predict
+from landscale.maps.predict import predict
 from landscale.models.weights import load_model
 from landscale.preparation import prepare_survey
 from landscale.report.page import write_report

@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 from conftest import Cli
 from landscale.errors import LandscaleError
 from landscale.inference.evaluate import evaluate
-from landscale.inference.predict import predict
+from landscale.maps.predict import predict
 from landscale.models.classifier import Classifier
 from landscale.models.weights import load_model, save_weights
 from landscale.store import PatchStore, Plane

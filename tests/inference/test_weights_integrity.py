@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from landscale.errors import BadInput
-from landscale.inference.predict import predict
+from landscale.maps.predict import predict
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import load_model, read_config, save_weights
 from landscale.runtime.sealed_config import FORMAT

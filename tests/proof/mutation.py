@@ -49,6 +49,7 @@ PACKAGES = {
     "training": Package(("training/*.py",), ("training/test_*.py",), _SLOW_TRAININGS),
     "models": Package(("models/*.py",), ("models/test_*.py",), ("*registration*",)),
     "inference": Package(("inference/*.py",), ("inference/test_*.py",)),
+    "maps": Package(("maps/*.py",), ("maps/test_*.py",)),
 }
 
 

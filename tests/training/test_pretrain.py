@@ -21,7 +21,7 @@ from landscale.cli import main
 from landscale.distributed import end_process_group, start_process_group
 from landscale.errors import LandscaleError
 from landscale.inference.evaluate import evaluate
-from landscale.inference.predict import predict
+from landscale.maps.predict import predict
 from landscale.models.weights import load_model
 from landscale.runtime.signals import Stopped
 from landscale.store import open_store

@@ -31,7 +31,7 @@ def add_command(add: AddCommand) -> None:
 
 def _predict_scene(options: argparse.Namespace) -> int:
     from landscale.distributed import local_device
-    from landscale.inference.predict import predict
+    from landscale.maps.predict import predict
     from landscale.models.encoders import load_encoder
 
     if options.stride is not None and options.stride < 1:

@@ -1,1 +1,1 @@
-"""Uses of a trained classifier: scores on a split, and maps of scenes."""
+"""Uses of a trained classifier on a store: scores of a split, and features of patches."""

@@ -19,8 +19,9 @@ from rasterio.transform import from_origin
 from landscale.cli import main
 from landscale.errors import BadInput, BadStore
 from landscale.inference.evaluate import evaluate
-from landscale.inference.predict import MapSummary, predict, window_starts
 from landscale.inference.scores import Scores
+from landscale.maps.predict import MapSummary, predict
+from landscale.maps.windows import window_starts
 from landscale.models.classifier import Classifier, Description
 from landscale.models.weights import load_model, save_weights
 from landscale.scenes.scene import open_scene

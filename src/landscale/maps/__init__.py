@@ -1,0 +1,1 @@
+"""Maps of whole scenes: probabilities of every pixel, and the files that are written."""
