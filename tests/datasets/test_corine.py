@@ -215,6 +215,21 @@ def test_polygons_may_have_any_crs(tmp_path):
     assert fractions.sum() == fractions[0, CODES.index(523)]
 
 
+@pytest.mark.parametrize(
+    "codes",
+    [
+        [1, 2, 3],  # a town: three urban grid codes are not yet level 1
+        [1, 2, 3, 4, 6],
+        [12, 21, 23, 24, 31, 32],  # fields and forests: six grid codes are not yet level 2
+        [11, 12, 14, 21, 23, 24, 31, 25],
+        [111, 112, 121, 122, 123],
+    ],
+)
+def test_grid_codes_that_coarser_levels_have_too_are_read(tmp_path, codes):
+    """They are taken for those of a coarser level only if they are many and no other is between them."""
+    open_corine(coarser(tmp_path, codes))
+
+
 def test_cells_without_a_class_are_not_covered(tmp_path):
     _, grid = random_map(UTM, CORNER, SIDE, cells=40)
     patch = np.array([CORNER])
@@ -393,6 +408,19 @@ def fractions(path):
     return write_raster(path / "clc.tif", np.full((20, 20), 1.5, np.float32), from_origin(0, 0, 100, 100))
 
 
+def coarser(path, codes):
+    values = np.resize(np.array(codes, np.uint8), (20, 20))
+    return write_raster(path / "clc.tif", values, from_origin(0, 0, 100, 100), nodata=0)
+
+
+def level_1(path):
+    return coarser(path, [0, 1, 2, 3, 5])
+
+
+def level_2(path):  # a region without a coast
+    return coarser(path, [0, 11, 12, 14, 21, 23, 24, 31])
+
+
 def without_crs(path):
     return write_raster(path / "clc.tif", np.ones((20, 20), np.uint8), from_origin(0, 0, 100, 100), crs=None)
 
@@ -431,6 +459,8 @@ REFUSED = {
     no_class: "has no cell with a CORINE class",
     three_bands: "has 3 bands",
     fractions: "has the value 1.5",
+    level_1: "has the codes of CORINE's level 1, expected those of level 3",
+    level_2: "has the codes of CORINE's level 2, expected those of level 3",
     without_crs: "not georeferenced",
     polygons_without_crs: "no coordinate reference system",
     without_codes: "columns: name",

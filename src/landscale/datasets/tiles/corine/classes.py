@@ -33,6 +33,19 @@ def cells_by_values(values: NDArray[np.integer]) -> NDArray[np.uint8]:
     return _CELL_BY_VALUE[np.clip(values.astype(np.int64), -1, 1000)]
 
 
+def coarser_level(values: NDArray[np.integer]) -> int | None:
+    """The level, 1 or 2, whose codes all of these values seem to be, though they are grid codes of level 3 too; None: neither.
+
+    Level 1 has the codes 1…5, level 2 some of 11…52. So many different values that happen to be codes of one level, without any
+    other grid code between them, do not occur in a map of level 3.
+    """
+    found = {int(value) for value in np.unique(values)} & set(range(1, len(CODES) + 1))
+    for level, divisor, least in ((1, 100, 4), (2, 10, 7)):
+        if len(found) >= least and found <= {code // divisor for code in CODES}:
+            return level
+    return None
+
+
 def corine_labels(fractions: NDArray[np.float64], nomenclature: Nomenclature, min_share: float) -> NDArray[np.uint8]:
     """The classes of each patch, (n, C) 0 or 1: those whose fraction is at least `min_share`, and above 0.
 

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from landscale.datasets.images import open_raster
 from landscale.datasets.tiles.corine.areas import Bounds, Cells, CorineMap, columns_and_rows, project_bounds
-from landscale.datasets.tiles.corine.classes import NO_CLASS, UNKNOWN, cells_by_values
+from landscale.datasets.tiles.corine.classes import NO_CLASS, UNKNOWN, cells_by_values, coarser_level
 from landscale.errors import BadInput
 
 _CHECKED = 1000  # side, in cells, of the square in the middle of a raster that is checked when it is opened
@@ -43,7 +43,8 @@ def open_raster_map(path: Path) -> CorineMap:
     """Open a raster of CORINE classes. Its middle is read, so that a raster of something else is refused at once.
 
     Raises:
-        BadInput: in another format, not georeferenced, with several bands, or with values that are not in CORINE's legend.
+        BadInput: in another format, not georeferenced, with several bands, with values that are not in CORINE's legend, or of
+            one of its coarser levels.
     """
     with open_raster(path) as image:
         if image.count != 1:
@@ -55,6 +56,10 @@ def open_raster_map(path: Path) -> CorineMap:
         height, width = min(image.height, _CHECKED), min(image.width, _CHECKED)
         middle = Window((image.width - width) // 2, (image.height - height) // 2, width, height)
         cells = _read_window(path, image, middle)
+        if (level := coarser_level(image.read(1, window=middle))) is not None:
+            raise BadInput(
+                path, f"has the codes of CORINE's level {level}, expected those of level 3: 111…523, or grid codes 1…44"
+            )
         is_all = (height, width) == (image.height, image.width)
         if is_all and (cells is None or not cells.values.any()):
             raise BadInput(path, "has no cell with a CORINE class")
