@@ -100,6 +100,15 @@ def error_line(args, capsys):
 IMPOSSIBLE = {
     "rate": (["--rate=1e30"], "diverged.*rate 9.9e\\+29"),
     "optimizer": (["--optimizer=adamx"], "adamx"),
+    "optimizer that cannot be resumed": (
+        ["--optimizer=kron"],
+        "--optimizer kron: a training with it could not be resumed",
+    ),
+    "optimizer with second derivatives": (
+        ["--optimizer=adahessian"],
+        "--optimizer adahessian: it needs second derivatives",
+    ),
+    "the same with lookahead": (["--optimizer=lookahead_kronw"], "could not be resumed; choose another"),
     "option": (["--options={nope: 1}"], "nope"),
     "shift": (["--shift=500"], "shift"),
     "band": (["--bands=B02,B11"], "lacks B11"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from timm.optim import create_optimizer_v2, list_optimizers
 
 import landscale.training.results as results_module
 import landscale.training.trainer as trainer_module
@@ -14,7 +15,7 @@ from landscale.distributed import Ranks
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.training.speed import Speed
-from landscale.training.trainable_model import TrainableModel
+from landscale.training.trainable_model import UNSUITABLE, TrainableModel
 from trainings import CPU, PLAIN, learn
 
 RATE = 0.1
@@ -35,6 +36,24 @@ def update_with(model, gradient):
         group["lr"] = RATE
     model.optimizer.step()
     return {name: (before[name], weight.detach()) for name, weight in model.network.named_parameters()}
+
+
+def test_all_other_optimisers_keep_their_state_in_tensors_and_numbers():
+    """A checkpoint has no place for anything else. Optimisers that need a GPU or another package are left out."""
+    incomplete = set()
+    for name in set(list_optimizers(exclude_filters=["*bnb*", "fused*"])) - UNSUITABLE.keys():
+        layer = torch.nn.Linear(3, 4)
+        try:
+            optimizer = create_optimizer_v2(layer, opt=name, lr=0.1)
+        except (AssertionError, ImportError, RuntimeError):
+            continue
+        for weight in layer.parameters():
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        state = optimizer.state_dict()["state"].values()
+        if not all(isinstance(value, torch.Tensor | int | float) for part in state for value in part.values()):
+            incomplete.add(name)
+    assert not incomplete
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

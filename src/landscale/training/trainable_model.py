@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from landscale.distributed import Ranks
-from landscale.errors import Diverged, UnknownName
+from landscale.errors import Diverged, LandscaleError, UnknownName
 from landscale.loading import PatchBatch
 from landscale.models.classifier import Classifier
 from landscale.models.shared_tensors import distinct_tensors, with_shared
@@ -36,12 +36,13 @@ from landscale.training.speed import Speed
 from landscale.training.step import Augment, Readings, batch_loss, use_channels_last
 from landscale.training.vicreg import Expanded, VicReg, expanded, two_views
 
-FUSED = (
-    "sgd",
-    "momentum",
-    "adam",
-    "adamw",
-)  # optimisers of torch with `fused=True`, which update all weights in one kernel
+# Optimisers of torch with `fused=True`, which update all weights in one kernel.
+FUSED = ("sgd", "momentum", "adam", "adamw")
+# Optimisers of timm that are refused, and why. Kron has a random generator that its `state_dict` does not hold.
+UNSUITABLE = {
+    **dict.fromkeys(("kron", "kronc", "kronw"), "a training with it could not be resumed"),
+    "adahessian": "it needs second derivatives of the loss",
+}
 
 
 def reads_later(device: torch.device) -> bool:
@@ -92,14 +93,18 @@ class TrainableModel:
     """A classifier's network with its optimiser and its averaged weights.
 
     Raises:
-        UnknownName: no such optimiser. LandscaleError: the network does not list the stages or layers that the recipe needs.
+        UnknownName: no such optimiser. LandscaleError: one of the `UNSUITABLE` optimisers, or the network does not
+            list the stages or layers that the recipe needs.
     """
 
     def __init__(
         self, recipe: Recipe, classifier: Classifier, ranks: Ranks, device: torch.device, loss: Loss, speed: Speed
     ) -> None:
-        if recipe.optimizer.lower().removeprefix("lookahead_") not in list_optimizers():
+        optimizer = recipe.optimizer.lower().removeprefix("lookahead_")
+        if optimizer not in list_optimizers():
             raise UnknownName("optimizer", recipe.optimizer, map(str, list_optimizers()))
+        if optimizer in UNSUITABLE:
+            raise LandscaleError(f"--optimizer {recipe.optimizer}: {UNSUITABLE[optimizer]}; choose another")
         self.recipe, self.ranks, self.device, self.loss, self.speed = recipe, ranks, device, loss, speed
         self.network = use_channels_last(_trained(classifier, recipe))
         self.average = ModelEmaV3(self.network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
