@@ -18,6 +18,7 @@ from landscale.probing import linear, study, training
 from landscale.probing.linear import STRENGTHS
 from landscale.store import PatchStore
 from landscale.studies.transfer.inputs import find_encoders
+from landscale.studies.transfer.multiples import labels_to_reach
 from landscale.studies.transfer.page import multiples_table, transfer_page
 from landscale.studies.transfer.plots import encoder_label, scratch_label, store_charts
 from landscale.studies.transfer.study import TransferPlan
@@ -147,6 +148,34 @@ def test_multiples_are_those_of_the_table(done: Path):
     assert len(set(bounds)) > 1
 
 
+def test_intervals_compare_the_same_patches_and_seeds(done: Path):
+    """An independent computation from the samples in the cells, one sample after another."""
+    rows = json.loads((done / "transfer.json").read_text())["rows"]
+    scratch = [row for row in rows if row["protocol"] == "scratch"]
+    chosen = np.random.default_rng(0).integers(0, 2, size=(200, 2))  # seeds of each sample
+    owners = {"wide_resnet": "weights-0", "wide_resnet (2)": "weights-0-0.25"}
+    digests = {row["encoder"]: row["weights"] for row in rows}
+
+    def samples(row: dict[str, Any]) -> np.ndarray:
+        digest = digests[row["encoder"] or owners[row["network"]]]
+        amount = "40-shots" if row["shots"] else f"{row['fraction']:g}"
+        (folder,) = done.glob(f"probes/{Path(row['store']).stem}-*/*-{digest[:12]}/cells")
+        files = [folder / f"{row['protocol']}-{amount}-{seed}.json" for seed in range(row["seeds"])]
+        values = [json.loads(file.read_text())["samples"][row["figure"]] for file in files]
+        return np.array([np.mean([values[s if len(values) > 1 else 0][b] for s in chosen[b]]) for b in range(200)])
+
+    for row in (row for row in rows if row["encoder"]):
+        curve = [other for other in scratch if all(other[key] == row[key] for key in ("store", "network"))]
+        curve.sort(key=lambda other: other["fitted"])
+        labels = np.array([other["fitted"] for other in curve])
+        reached = [
+            float(labels_to_reach(labels, np.array(scores), np.float64(own)))
+            for own, *scores in zip(samples(row), *map(samples, curve), strict=True)
+        ]
+        low, high = (np.clip(sorted(reached)[k], labels[0], labels[-1]) / row["fitted"] for k in (4, 195))
+        assert (row["times_low"], row["times_high"]) == pytest.approx((low, high))
+
+
 def test_page_charts_and_the_command_that_repeats_it(cli: Cli, done: Path, monkeypatch: pytest.MonkeyPatch):
     content = json.loads((done / "transfer.json").read_text())
     page = (done / "transfer.md").read_text()
@@ -195,6 +224,22 @@ def test_an_encoder_that_is_added_needs_only_its_own_cells(cli: Cli, tmp_path: P
     of_first = [row for row in second.json["rows"] if row["encoder"] in (None, "weights-0")]
     assert of_first == first.json["rows"]
     assert len(cells(out, "scratch")) == 1
+
+
+def test_an_interrupted_study_is_resumed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "out"
+
+    def interrupted(*_: object) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study, "trained_probabilities", interrupted)
+        assert cli(*words(out, ENCODERS[:1])).code == 130
+    assert json.loads((out / "transfer.json").read_text())["rows"] == []
+    assert not (out / "transfer.md").exists()
+    answer = cli(*words(out, ENCODERS[:1]), "--json")
+    assert len(answer.json["rows"]) == 2 * 3
+    assert (out / "transfer.md").exists()
 
 
 def test_without_scratch_there_are_no_multiples(cli: Cli, tmp_path: Path):
@@ -337,10 +382,10 @@ def test_tables_of_given_results():
 def test_charts_have_a_line_for_each_encoder_and_for_scratch():
     (chart,) = store_charts(CONTENT, CONTENT["stores"][0])
     assert chart.title == "knn: accuracy"
-    assert [line.name for line in chart.lines] == ["a_b*", "…older/folder/weights 567856", "scratch, net"]
+    assert [line.name for line in chart.lines] == ["scratch, net", "a_b*", "…older/folder/weights 567856"]
     assert len({line.colour for line in chart.lines}) == 3
-    assert chart.lines[2].points == [(4.0, 0.4), (20.0, 0.55)]
-    assert chart.lines[2].intervals[0] == pytest.approx((0.3, 0.6))
+    assert chart.lines[0].points == [(4.0, 0.4), (20.0, 0.55)]
+    assert chart.lines[0].intervals[0] == pytest.approx((0.3, 0.6))
 
 
 def test_labels_of_long_names_differ():

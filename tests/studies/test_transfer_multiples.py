@@ -111,3 +111,6 @@ def test_samples_without_a_class_do_not_count():
 
 def test_texts():
     assert str(Multiple(Bounded(4.217), Bounded(0.51, "<"), Bounded(12345.6, ">"))) == "4.22 [< 0.51 … > 12,346]"
+    assert str(Multiple(*[Bounded(6, ">")] * 3)) == "> 6"
+    assert str(Multiple(*[Bounded(6)] * 3)) == "6 [6 … 6]"
+    assert str(Multiple(Bounded(6, ">"), Bounded(2), Bounded(6, ">"))) == "> 6 [2 … > 6]"

@@ -33,6 +33,8 @@ class Multiple:
     high: Bounded
 
     def __str__(self) -> str:
+        if self.value.bound != "=" and self.value == self.low == self.high:
+            return str(self.value)  # the bound holds in all samples
         return f"{self.value} [{self.low} … {self.high}]"
 
 

@@ -29,7 +29,9 @@ with the same network and input have the same `scratch`.
   network has the same score, divided by *patches*. The score of `scratch` with a number of patches is the best one with at
   most as many, and is interpolated over the logarithm of their number. It is never continued beyond what was measured: `> n`
   means that `scratch` does not reach the score with its most patches, which are n times as many; `< n` that it is better
-  already with its fewest. In brackets is the 95% interval over the same bootstrap samples for `scratch` and encoder."""
+  already with its fewest. `linear` on train and val together has more patches than `scratch` ever has, so there n of `> n` is
+  below 1. In brackets is the 95% interval over the same bootstrap samples for `scratch` and encoder; a bound without brackets
+  holds in the whole interval."""
 
 
 def transfer_page(content: dict[str, Any]) -> str:

@@ -23,8 +23,8 @@ def store_png(content: dict[str, Any], store: dict[str, Any]) -> bytes:
 def store_charts(content: dict[str, Any], store: dict[str, Any]) -> list[Chart]:
     """A chart for each protocol: the main figure over the number of labelled patches, with intervals.
 
-    It has a line for each encoder, in the same colour in all charts, and in grey the trainings from scratch, one line for each
-    network.
+    It has a line for each encoder, in the same colour in all charts, and below these in grey a line for each network that is
+    trained from scratch.
 
     Args:
         content: of `transfer.json`. store: the store's entry in it.
@@ -42,7 +42,7 @@ def store_charts(content: dict[str, Any], store: dict[str, Any]) -> list[Chart]:
             by_protocol.setdefault(protocol, []).append(line)
     figure = HEADLINE_NAMES[store["figure"]]
     return [
-        Chart(f"{protocol}: {figure}", "labelled patches", [*lines, *scratch], log_x=True)
+        Chart(f"{protocol}: {figure}", "labelled patches", [*scratch, *lines], log_x=True)
         for protocol, lines in (by_protocol or {SCRATCH: []}).items()
     ]
 
