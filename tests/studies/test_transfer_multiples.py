@@ -102,7 +102,7 @@ def test_samples_without_a_class_do_not_count():
     still = np.repeat(SCORES[:, None], 200, axis=1)
     still[1, :50] = np.nan
     own = np.full(200, 0.7)
-    own[:60] = np.nan
+    own[40:60] = np.nan
     found = multiple(0.7, 10, still, own)
     assert (found.low, found.high) == (Bounded(10), Bounded(10))
     nothing = multiple(0.7, 10, still, np.full(200, np.nan))
