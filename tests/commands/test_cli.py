@@ -108,10 +108,10 @@ heavy = {"torch", "pandas", "numpy", "rasterio", "h5py", "timm", "matplotlib", "
 assert not heavy, heavy
 """
     names = [[name] for name in COMMANDS] + [
-        ["benchmark", kind] for kind in ("zoo", "learning", "scaling", "allreduce")
+        ["benchmark", kind] for kind in ("zoo", "learning", "scaling", "allreduce", "transfer")
     ]
     names += [["superres", action] for action in ("train", "apply", "evaluate", "convert")]
-    assert len(SUBCOMMANDS) == 3
+    assert len(SUBCOMMANDS) == 4
     command = [sys.executable, "-c", f"import sys; sys.argv = ['landscale']\nWORDS = {names}\n{script}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""`landscale benchmark`: measure this machine. Its subcommands are in benchmark_*.py."""
+"""`landscale benchmark`: measure this machine, networks and encoders. Its subcommands are in benchmark_*.py."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from importlib import import_module
 
 from landscale.commands.command import AddCommand, command_adder
 
-SUBCOMMANDS = ("benchmark_zoo", "benchmark_learning", "benchmark_ranks")
+SUBCOMMANDS = ("benchmark_zoo", "benchmark_learning", "benchmark_ranks", "benchmark_transfer")
 
 
 def add_command(add: AddCommand) -> None:
     parser = add(
         "benchmark",
         lambda _: 0,  # never runs: argparse requires a subcommand
-        "measure networks, or training on several ranks, on this machine",
+        "measure networks, training on several ranks, or encoders with few labels",
         "landscale benchmark zoo wide_resnet_eca_b4 resnet50",
     )
     add_subcommand = command_adder(parser, metavar="WHAT", dest="subcommand")

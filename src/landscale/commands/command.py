@@ -7,11 +7,13 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from landscale.errors import LandscaleError, printable
 
 STARTED = time.monotonic()
+
+T = TypeVar("T")
 
 RemainingWords = Literal["refuse", "inputs", "recipe keys"]
 """What a command does with the words that its parser does not recognise: it refuses them, takes them as further inputs
@@ -93,6 +95,15 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="end all ranks when none has made progress for this long (default: 300)",
     )
+
+
+def list_of(kind: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """The type of an option with values between commas."""
+
+    def numbers(word: str) -> list[T]:  # argparse uses the name in its messages
+        return [kind(part) for part in word.split(",")]
+
+    return numbers
 
 
 def seconds(word: str) -> float:

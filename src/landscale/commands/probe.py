@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from landscale.commands.command import AddCommand, add_weights, print_result
+from landscale.commands.command import AddCommand, add_weights, list_of, print_result
 from landscale.runtime.signals import requeued_by_signals
-
-T = TypeVar("T")
 
 
 def add_command(add: AddCommand) -> None:
@@ -28,17 +24,17 @@ def add_command(add: AddCommand) -> None:
     )
     parser.add_argument(
         "--protocol",
-        type=_list_of(str),
+        type=list_of(str),
         default=["knn", "linear"],
         metavar="NAMES",
         help="knn, linear: on frozen features; fine-tune, lora, scratch: trained (default: knn,linear)",
     )
     parser.add_argument(
-        "--fraction", type=_list_of(float), default=[], metavar="0.01,0.1,1", help="fractions of the training labels"
+        "--fraction", type=list_of(float), default=[], metavar="0.01,0.1,1", help="fractions of the training labels"
     )
     parser.add_argument(
         "--shots",
-        type=_list_of(int),
+        type=list_of(int),
         default=[],
         metavar="1,5,10",
         help="training patches of each class (default: all)",
@@ -49,13 +45,6 @@ def add_command(add: AddCommand) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument_group("recipe keys", "set any key of the recipe of trainings as --key value")
-
-
-def _list_of(kind: Callable[[str], T]) -> Callable[[str], list[T]]:
-    def numbers(word: str) -> list[T]:  # argparse uses the name in its messages
-        return [kind(part) for part in word.split(",")]
-
-    return numbers
 
 
 def _probe_encoder(options: argparse.Namespace) -> int:

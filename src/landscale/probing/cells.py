@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ class Amount:
         return draw_shots(targets, self.shots, seed)
 
 
+def amounts_of(fractions: Sequence[float], shots: Sequence[int]) -> tuple[Amount, ...]:
+    """The amounts of all shots and fractions; all labels, if there are none.
+
+    Raises:
+        LandscaleError: a number is out of range.
+    """
+    return (*(Amount(shots=k) for k in shots), *(Amount(fraction=f) for f in fractions)) or (Amount(fraction=1.0),)
+
+
 @dataclass(frozen=True)
 class Cell:
     """protocol: one of `PROTOCOLS`. seed: of the drawn patches, and of a training."""
@@ -96,6 +106,11 @@ class CellResult:
     def write(self, file: Path) -> None:
         """Write it as JSON, completely or not at all."""
         write_json(file, vars(self))
+
+
+def cell_file(folder: Path, cell: Cell) -> Path:
+    """The file of a cell's result in the folder of a probe."""
+    return folder / "cells" / f"{cell.name}.json"
 
 
 def read_cell(file: Path) -> CellResult:

@@ -97,11 +97,19 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def interval_over_seeds(samples: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """The interval of the mean over seeds: patches and seeds are both drawn with replacement.
+    """The interval of the mean over seeds, from the figures of each seed (`samples_over_seeds`)."""
+    return interval(samples_over_seeds(samples))
+
+
+def samples_over_seeds(samples: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The mean over seeds (SAMPLES,) in bootstrap samples in which patches and seeds are both drawn with replacement.
+
+    The seeds of a sample are the same for all probes with as many seeds.
 
     Args:
         samples: for each seed the figures (SAMPLES,), in which the patches of a sample are the same for all seeds.
     """
     values = np.stack(samples)
     seeds = np.random.default_rng(_SEED).integers(0, len(values), size=values.T.shape)
-    return interval(np.take_along_axis(values.T, seeds, axis=1).mean(axis=1))
+    means: NDArray[np.float64] = np.take_along_axis(values.T, seeds, axis=1).mean(axis=1)
+    return means

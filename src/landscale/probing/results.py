@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def write_tables(out: Path, summary: Sequence[Row], seeds: Sequence[Row]) -> Non
 
 def write_chart(file: Path, summary: Sequence[Row], figure: str, title: str) -> None:
     """Draw a figure over the number of labelled patches, a line for each protocol, bars for the intervals."""
-    from landscale.report.charts import COLOURS, Chart, ChartLine, chart_figure
+    from landscale.report.charts import COLOURS, Chart, ChartLine, png_file
 
     lines = []
     for k, protocol in enumerate(dict.fromkeys(row["protocol"] for row in summary)):
@@ -91,11 +90,9 @@ def write_chart(file: Path, summary: Sequence[Row], figure: str, title: str) -> 
         intervals = [(row[f"{figure}_low"], row[f"{figure}_high"]) for row in rows]
         lines.append(ChartLine(protocol, points, COLOURS[k], intervals=intervals))
     chart = Chart(f"{title}: {HEADLINE_NAMES[figure]} by labels", "labelled patches", lines, log_x=True)
-    drawn = chart_figure([[chart]])
-    buffer = BytesIO()
-    drawn.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    drawn = png_file([[chart]])
     with atomic_file(file) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        temporary.write_bytes(drawn)
 
 
 def show_summary(summary: Sequence[Row], figures: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from landscale.inference.features_file import read_features
 from landscale.loading import labelled_patches, targets_by_name
 from landscale.models.classifier import Classifier
 from landscale.models.encoders import find_encoder, load_encoder
-from landscale.probing.cells import TRAINED, Amount, Cell, CellResult, planned_cells, read_cell
+from landscale.probing.cells import TRAINED, Cell, CellResult, amounts_of, cell_file, planned_cells, read_cell
 from landscale.probing.intervals import Resampling, figure_names
 from landscale.probing.linear import choose_strength, fit_linear
 from landscale.probing.neighbours import neighbour_probabilities
@@ -92,7 +92,7 @@ def probe(
         UnknownName: no such protocol or encoder.
     """
     opened = open_store(store) if isinstance(store, str | Path) else store
-    amounts = (*(Amount(shots=k) for k in shots), *(Amount(fraction=f) for f in fractions)) or (Amount(fraction=1.0),)
+    amounts = amounts_of(fractions, shots)
     # The number of seeds and the protocols are checked before the weights are read.
     planned_cells(tuple(protocols), amounts, seeds, frozenset())
     check_packages(protocols)
@@ -101,11 +101,7 @@ def probe(
     recipe = recipe or probe_recipe(classifier.description)
     digest = classifier.digest()
     folder = Path("probes") / f"{opened.path.stem}-{digest[:12]}" if out is None else Path(out)
-    data = ProbeData(opened, _classes(opened, recipe), folder)
-    if not data.classes:
-        raise BadStore(opened.path, "has no classes, which a probe learns; use a store with labels")
-    for split in SPLITS if "linear" in protocols else ("train", "test"):
-        data.rows(split)  # a missing split is found before the features are computed
+    data = probe_data(opened, recipe, protocols, folder)  # a missing split is found before the features are computed
     about = {"weights": digest, "store": opened.fingerprint(), "classes": list(data.classes)}
     _begin(folder, about)
     with named_lock(folder / ".lock", folder, "is being probed"):
@@ -114,7 +110,7 @@ def probe(
         cells = planned_cells(tuple(protocols), amounts, seeds, whole)
         results: dict[Cell, CellResult] = {}
         for number, cell in enumerate(cells, 1):
-            file = folder / "cells" / f"{cell.name}.json"
+            file = cell_file(folder, cell)
             if not file.exists():
                 _compute(cell, data, classifier, weights, recipe, joins_val=cell.amount in whole).write(file)
             results[cell] = read_cell(file)
@@ -174,8 +170,19 @@ class ProbeData:
         return self._features[split]
 
 
-def _classes(store: PatchStore, recipe: Recipe) -> tuple[str, ...]:
-    return store.layout.classes if recipe.labels is None else nomenclature(recipe.labels).names
+def probe_data(store: PatchStore, recipe: Recipe, protocols: Collection[str], folder: Path) -> ProbeData:
+    """The patches of a probe, whose features are kept in `folder`.
+
+    Raises:
+        BadStore: the store has no classes, or lacks a split that a protocol needs.
+    """
+    classes = store.layout.classes if recipe.labels is None else nomenclature(recipe.labels).names
+    if not classes:
+        raise BadStore(store.path, "has no classes, which a probe learns; use a store with labels")
+    data = ProbeData(store, classes, folder)
+    for split in SPLITS if "linear" in protocols else ("train", "test"):
+        data.rows(split)
+    return data
 
 
 def _begin(folder: Path, about: dict[str, Any]) -> None:

@@ -117,6 +117,13 @@ def svg_file(title: str, rows: Sequence[Sequence[Chart]]) -> str:
     return f"{_svg(chart_figure(rows), title, description, attributes)}\n"
 
 
+def png_file(rows: Sequence[Sequence[Chart]]) -> bytes:
+    """A PNG file of charts in rows, with one legend for all of them."""
+    buffer = BytesIO()
+    chart_figure(rows).savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def svg_element(chart: Chart) -> Markup:
     """An `<svg>` element for an HTML page: without a title in the picture, which the page has as a caption."""
     figure = chart_figure([[chart]], PAGE_SIZE, titles=False)
