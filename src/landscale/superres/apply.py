@@ -23,7 +23,7 @@ from landscale.runtime.documents import write_json
 from landscale.runtime.files import atomic_folder
 from landscale.runtime.parts import resumable_parts
 from landscale.runtime.progress import progress_bar
-from landscale.scenes.offset import NOTE_FILE
+from landscale.scenes.metadata import NOTE_FILE
 from landscale.scenes.pixels import ScenePixels
 from landscale.scenes.scene import open_scene
 from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of_groups, check_grid, groups_of, read_rows

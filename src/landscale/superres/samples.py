@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscale.datasets.tiles.quality_masks import CLOUD_VALUES, read_covering_raster, scene_classification
+from landscale.datasets.tiles.quality_masks import CLOUD_VALUES, read_covering_raster
 from landscale.errors import BadInput
 from landscale.models.input_stage import turn
 from landscale.scenes.pixels import ScenePixels
@@ -101,7 +101,7 @@ def _cloud_mask(scene: Scene, pixels: ScenePixels, height: int, width: int) -> N
 
     The bands are recorded from different angles, so a cloud is displaced by up to 50 m between them; do not train on it.
     """
-    path = scene_classification(scene.folder) if scene.folder.is_dir() else None
+    path = scene.classification
     if path is None:
         return np.zeros((height, width), bool)
     classes, gsd = read_covering_raster(path, pixels.transform.c, pixels.transform.f, pixels.width, pixels.height)
