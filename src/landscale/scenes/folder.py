@@ -33,7 +33,11 @@ def find_rasters(folder: Path) -> tuple[dict[str, Path], Path | None]:
         elif classification is None and _CLASSIFICATION.search(path.name):
             classification = path
     if not found:
-        raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
+        raise BadInput(
+            folder,
+            "holds no band raster such as B02.tif or …_B02_10m.jp2; of a zip, a STAC item or a raster of several bands give the"
+            " path itself",
+        )
     check_one_product(folder, [path for paths in found.values() for path in paths])
     return {band: native(folder, band, paths) for band, paths in found.items()}, classification
 

@@ -166,7 +166,9 @@ def _copies(files: list[Path]) -> list[Statement]:
     stated = []
     if (item := find_item([path for path in files if not _INFO.fullmatch(path.name)])) is not None:
         stated.append(Statement(item.level, item.offset, certain=False, product=item.product))
-    stated += [_read_xml(path, certain=False) for path in files if _OTHER_XML.fullmatch(path.name)]
+    others = [path for path in files if _OTHER_XML.fullmatch(path.name)]
+    others.sort(key=lambda path: not path.name.lower().startswith("product"))  # states more than that of a granule
+    stated += [_read_xml(path, certain=False) for path in others]
     for path in files:
         if _INFO.fullmatch(path.name) and (product := PRODUCT.search(read_metadata_text(path))):
             name = product[0]

@@ -20,8 +20,9 @@ from landscale.scenes.metadata import Statement, checked_offset
 from landscale.scenes.radiometry import has_own_scale
 
 _SIDE = 512  # px to which a band is reduced
-# With an offset of 1000, half of a band's pixels are above this: a reflectance of −0.01. Without, one band is below it.
-_LEAST_MEDIAN = 900
+# With an offset of 1000, three quarters of a band's pixels are above this, a reflectance of −0.015, even in shadow. Without, the
+# darkest band has a quarter below it, unless all is bright.
+_LEAST, _SHARE = 850, 0.25
 
 
 def find_offset(files: Mapping[str, Path], indexes: Mapping[str, int], statement: Statement) -> tuple[int | None, bool]:
@@ -48,11 +49,11 @@ def find_offset(files: Mapping[str, Path], indexes: Mapping[str, int], statement
         return statement.offset, True
     if declared is not None:
         return declared, True
-    if statement.offset and (median := _least_median(files, indexes)) < _LEAST_MEDIAN:
+    if statement.offset and (dark := _darkest(files, indexes)) < _LEAST:
         print_notes(
             [
-                f"{statement.source}: states that {statement.offset} was added to the digital numbers, but half of a band's are"
-                f" below {median:.0f}, so it has been subtracted already"
+                f"{statement.source}: states that {statement.offset} was added to the digital numbers, but a quarter of a"
+                f" band's are below {dark:.0f}, so it has been subtracted already"
             ]
         )
         return 0, False
@@ -82,9 +83,9 @@ def _declared_offset(files: Mapping[str, Path], indexes: Mapping[str, int]) -> i
     return next(iter(found), None)
 
 
-def _least_median(files: Mapping[str, Path], indexes: Mapping[str, int]) -> float:
-    """The median of the pixels with data, of the darkest of the bands."""
-    medians = []
+def _darkest(files: Mapping[str, Path], indexes: Mapping[str, int]) -> float:
+    """The number below which a quarter of the pixels with data lie, in the darkest band."""
+    found = []
     for band, path in files.items():
         try:
             with open_raster_file(path) as file:
@@ -94,5 +95,5 @@ def _least_median(files: Mapping[str, Path], indexes: Mapping[str, int]) -> floa
         except RasterioError as error:
             raise BadInput(path, f"cannot be decoded ({reason(error)})") from None
         if lit.size:
-            medians.append(float(np.median(lit)))
-    return min(medians, default=float("inf"))
+            found.append(float(np.quantile(lit, _SHARE)))
+    return min(found, default=float("inf"))

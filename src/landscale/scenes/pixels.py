@@ -69,7 +69,7 @@ def _open_band(file: Any, band: str, index: int | None) -> OpenBand:
     if index is None:
         return OpenBand(file)
     step = BANDS[band].gsd / float(file.transform.a)
-    return OpenBand(file, index, max(1, round(step)) if step.is_integer() else 1)
+    return OpenBand(file, index, max(1, round(step)) if abs(step - round(step)) < 1e-3 else 1)
 
 
 class ScenePixels:
@@ -168,7 +168,7 @@ class ScenePixels:
         return values
 
     def check_offset(self) -> None:
-        """Refuse a scene of unknown offset whose numbers look as if 1000 had been added: its darkest pixels are near 1000.
+        """Refuse a scene whose darkest pixels are near 1000, as if that had been added, unless its metadata are certain.
 
         Raises:
             BadInput: they do.
@@ -185,11 +185,13 @@ class ScenePixels:
             if (lit > 0).any():
                 darkest = min(darkest, float(np.quantile(lit[lit > 0], _DARKEST)))
         if _SHIFTED[0] <= darkest <= _SHIFTED[1]:
+            stated = (
+                "although its metadata state that none was" if self._scene.offset_known else "and no baseline was found"
+            )
             raise BadInput(
                 self._scene.folder,
                 f"has numbers from {darkest:.0f} on in its darkest band, like products to which an offset of 1000 was added,"
-                " and neither its name nor its metadata has a processing baseline; give --offset 1000, or --offset 0 if"
-                " nothing was added",
+                f" {stated}; give --offset 1000, or --offset 0 if nothing was added",
             )
 
     def close(self) -> None:

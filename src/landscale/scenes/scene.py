@@ -12,6 +12,7 @@ from typing import Any
 
 from landscale.errors import BadInput
 from landscale.formats.rasters import RASTER_DRIVERS
+from landscale.scenes import LAYOUTS
 from landscale.scenes.folder import find_rasters, native
 from landscale.scenes.matlab import matlab_bands
 from landscale.scenes.metadata import Statement, checked_offset, find_statement
@@ -21,10 +22,6 @@ from landscale.scenes.radiometry import Scaling, find_unit
 from landscale.scenes.stac_item import local_files, read_item
 from landscale.scenes.stack import find_stack
 from landscale.vocabulary.units import PER_REFLECTANCE, Level, Unit
-
-SCENE_HELP = (
-    ".SAFE folder or zip, folder of band rasters (B02.tif), GeoTIFF with named bands, STAC item (.json), or .mat file"
-)
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ def _find(path: Path) -> _Found:
     if is_file(path) and path.suffix.lower() in RASTER_DRIVERS:
         indexes, statement = find_stack(path)
         return _Found(path, dict.fromkeys(indexes, path), statement, indexes)
-    raise BadInput(path, f"no such scene; expected a {SCENE_HELP}")
+    raise BadInput(path, f"no such scene; expected a {LAYOUTS}")
 
 
 def _find_item(path: Path) -> _Found:

@@ -52,15 +52,15 @@ _ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and strips in a
 _MAX_DRAWS = 20  # draws for one patch, to find one without nodata and clouds
 
 
-def read_training_areas(paths: Sequence[Path]) -> list[TrainingArea]:
+def read_training_areas(paths: Sequence[Path], offset: int | None = None) -> list[TrainingArea]:
     """Read small scenes completely; of large scenes read equally spaced strips, the same number of each scene.
 
-    A group of bands that one of the scenes lacks is not read from the others either.
+    A group of bands that one of the scenes lacks is not read from the others either. `offset` as for `open_scene`.
 
     Raises:
         BadInput: a scene lacks bands, cannot be read or is smaller than a patch, or all scenes are covered by clouds.
     """
-    scenes = [open_scene(path) for path in paths]
+    scenes = [open_scene(path, offset) for path in paths]
     groups = min((groups_of(scene) for scene in scenes), key=len)
     unit, max_strips = max(groups) // 10, max(1, _STRIPS // len(scenes))
     areas = []
