@@ -126,3 +126,15 @@ def test_bands_of_one_asset(tmp_path: Path) -> None:
     assert dict(scene.indexes) == {"B04": 2, "B03": 3, "B02": 4}
     with ScenePixels(scene, BANDS) as pixels:
         assert np.array_equal(pixels.harmonise(pixels.read("B02", 0, 120)), land(0)["B02"])
+
+
+@pytest.mark.parametrize("href", ["B" * 4000 + ".tif", "B\0.tif", "/dev/zero.tif"])
+def test_odd_hrefs_are_missing_files(href: str, tmp_path: Path, cli: Cli) -> None:
+    answer = cli("info", write_item(tmp_path / "item.json", {"blue": asset(href, "B02")}))
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert "which is missing" in answer.lines[0]
+
+
+def test_an_infinite_offset_states_nothing(tmp_path: Path) -> None:
+    scene = open_scene(write(tmp_path, 1000, 1e308))
+    assert scene.offset == 1000  # by the baseline

@@ -82,7 +82,10 @@ def read_file(path: Path, limit: int) -> bytes:
 
 def is_file(path: Path) -> bool:
     """Whether a path is a file, in a folder or in a zip."""
-    return path.is_file() or size_of(path) >= 0
+    try:
+        return path.is_file() or size_of(path) >= 0
+    except OSError:  # the name is too long
+        return False
 
 
 def size_of(path: Path) -> int:

@@ -172,9 +172,10 @@ def _bands(key: str, asset: _Asset) -> list[tuple[str | None, set[int]]]:
 
 def _numbers(scale: float | None, offset: float | None) -> set[int]:
     """The offset in digital numbers, by scale and offset of reflectance."""
-    if offset is None or not math.isfinite(offset) or (scale is not None and not 0 < scale < math.inf):
+    if offset is None or (scale is not None and scale <= 0):
         return set()
-    return {round(-offset / (scale or 1))}
+    numbers = -offset / (scale or 1)
+    return {round(numbers)} if math.isfinite(numbers) else set()
 
 
 def _offset(path: Path, document: _Document, offsets: set[int]) -> int | None:
