@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from landscale.commands.command import AddCommand, add_weights, print_result
+from landscale.commands.command import AddCommand, add_offset, add_weights, print_result
 from landscale.errors import BadInput
+from landscale.scenes import LAYOUTS
 
 
 def add_command(add: AddCommand) -> None:
@@ -17,15 +18,10 @@ def add_command(add: AddCommand) -> None:
         "landscale predict runs/eca SCENE map.tif",
     )
     add_weights(parser, "model")
-    parser.add_argument("scene", type=Path, metavar="SCENE", help="folder of band rasters at native resolution")
+    parser.add_argument("scene", type=Path, metavar="SCENE", help=LAYOUTS)
     parser.add_argument("out", type=Path, metavar="OUT.tif", help="the GeoTIFF to write, one band per class")
     parser.add_argument("--stride", type=int, help="distance between windows in pixels of 10 m (default: half a patch)")
-    parser.add_argument(
-        "--offset",
-        type=int,
-        metavar="NUMBER",
-        help="offset of the scene's digital numbers: 1000 since baseline 04.00 (default: that of its metadata or name)",
-    )
+    add_offset(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -81,7 +81,7 @@ def predict(
     Args:
         model: a classifier in eval mode, which is used on the device it is on, or the name of weights
             (`models.encoders.find_encoder`).
-        scene: folder of band rasters at native resolution; offsets of digital numbers are removed (`scenes.scene`).
+        scene: a product in any layout of `scenes.scene`; offsets of digital numbers are removed.
         out: the GeoTIFF to write: float32, one band per class, in 0…1; NaN where the scene has no data, that is where
             all bands of its finest grid are 0.
         stride: distance between windows in pixels of the finest grid, rounded down to whole pixels of the coarsest band;

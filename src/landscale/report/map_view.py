@@ -18,6 +18,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from landscale.errors import BadInput, reason
+from landscale.scenes.band import OpenBand
 from landscale.scenes.pixels import ScenePixels
 from landscale.scenes.scene import open_scene
 from landscale.vocabulary.nomenclatures import colours
@@ -68,7 +69,7 @@ def render_map_view(scene_folder: Path, map_file: Path) -> MapView:
             windows = _windows(file.tags())
         kilometres = [f"{side * pixels.gsd / 1000:g}" for side in (pixels.width, pixels.height)]
         size = f"{' × '.join(kilometres)} km at {pixels.gsd:g} m, {pixels.crs}"
-        synthetic = pixels.files["B04"].tags().get("TIFFTAG_IMAGEDESCRIPTION", "") == "synthetic"
+        synthetic = pixels.files["B04"].file.tags().get("TIFFTAG_IMAGEDESCRIPTION", "") == "synthetic"
     return MapView(scene_folder.resolve().name, size, windows, synthetic, _png(picture), _png(classes), legend)
 
 
@@ -88,14 +89,14 @@ def _readable(path: Path) -> Iterator[None]:
         raise BadInput(path, f"cannot be read ({reason(error)})") from None
 
 
-def true_colour(bands: list[Any]) -> Image.Image:
-    """An RGB image of three open rasters.
+def true_colour(bands: list[OpenBand]) -> Image.Image:
+    """An RGB image of three open bands.
 
     Each is stretched from its 2nd to its 98th percentile, then brightened. Pixels without data are black.
     """
     channels = []
     for band in bands:
-        values = band.read(1, out_shape=_shape(bands[0]), resampling=Resampling.average).astype(np.float32)
+        values = band.reduced(_shape(bands[0]), Resampling.average).astype(np.float32)
         low, high = np.percentile(values[values > 0], (2, 98)) if (values > 0).any() else (0, 1)
         channels.append(255 * np.clip((values - low) / max(high - low, 1), 0, 1) ** GAMMA)
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
