@@ -6,8 +6,6 @@ import ast
 import errno
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,22 +219,21 @@ def test_a_missing_split_band_or_class_is_refused(classifier, stores, tmp_path):
 KEYS = {"patches", "split", "micro_f1", "macro_f1", "micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap"}
 
 
-def test_the_evaluate_command_prints_one_json_object(classifier, stores, tmp_path):
-    """The installed command: only JSON on stdout, progress on stderr, the same figures in the file."""
+def test_the_evaluate_command_prints_one_json_object(classifier, stores, tmp_path, capfd):
+    """Only JSON on stdout, progress on stderr, the same figures in the file."""
     save_weights(tmp_path / "weights", classifier, {})
-    command = [str(Path(sys.executable).with_name("landscale")), "evaluate", str(tmp_path / "weights")]
-    command += [str(stores["home"].path), "--split", "test", "--json", "--out", str(tmp_path / "scores.json")]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count("\n") == 1
-    figures = json.loads(process.stdout)
+    words = ["evaluate", tmp_path / "weights", stores["home"].path, "--split", "test", "--json"]
+    assert main([str(word) for word in (*words, "--out", tmp_path / "scores.json")]) == 0
+    out, err = capfd.readouterr()
+    assert out.count("\n") == 1
+    figures = json.loads(out)
     assert set(figures) >= KEYS | {"counts"}
     assert "accuracy" not in figures
     assert figures["patches"] == 39
     assert [row["name"] for row in figures["counts"]] == list(CLASSES)
     assert all(set(row) >= {"name", "tp", "fp", "fn", "tn", "support"} for row in figures["counts"])
     assert all(type(row[key]) is int for row in figures["counts"] for key in ("tp", "fp", "fn", "tn", "support"))
-    assert "evaluate" in process.stderr
+    assert "evaluate" in err
     assert json.loads((tmp_path / "scores.json").read_text()) == figures
 
 

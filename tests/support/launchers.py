@@ -8,6 +8,7 @@ import itertools
 import multiprocessing
 import os
 import pkgutil
+import runpy
 import signal
 import socket
 import subprocess
@@ -160,12 +161,13 @@ def run_on_ranks(world: int, log: Path, program: Callable[..., object], *argumen
         log: file for their output.
         program: a function of a module, for example `landscale.cli.main`; it returns None or an exit code.
     """
-    started = start_ranks(world, log, program, *arguments)
-    end = time.monotonic() + 300
-    for process in started:
-        process.join(end - time.monotonic())
-        process.kill()  # if it has not ended
-    assert [process.exitcode for process in started] == world * [0], log.read_text()
+    assert codes_of(start_ranks(world, log, program, *arguments)) == world * [0], log.read_text()
+
+
+def run_script(script: Path, *arguments: object) -> None:
+    """Run a script as `python SCRIPT ARGUMENTS` does, but in this process."""
+    sys.argv = [str(script), *map(str, arguments)]
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def start_ranks(world: int, log: Path, program: Callable[..., object], *arguments: object) -> list[ForkServerProcess]:
@@ -180,6 +182,16 @@ def start_ranks(world: int, log: Path, program: Callable[..., object], *argument
         started.append(fork_context().Process(target=_rank, args=(variables, log, program, arguments)))
         started[-1].start()
     return started
+
+
+def codes_of(started: list[ForkServerProcess], seconds: float = 300) -> list[int | None]:
+    """Exit codes of processes, once they have ended; those that have not ended in time are killed."""
+    end = time.monotonic() + seconds
+    for process in started:
+        process.join(end - time.monotonic())
+        process.kill()
+        process.join()
+    return [process.exitcode for process in started]
 
 
 def _rank(variables: dict[str, str], log: Path, program: Callable[..., object], arguments: tuple[object, ...]) -> None:
