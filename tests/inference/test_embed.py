@@ -22,11 +22,12 @@ from landscale.inference import embed as embed_module
 from landscale.inference.embed import embed
 from landscale.inference.features_file import read_features
 from landscale.inference.footprints import footprint_corners
-from landscale.models.classifier import Classifier, Description
+from landscale.models.classifier import Classifier
 from landscale.models.weights import load_model, save_weights
 from landscale.store import PatchStore, Plane
 from landscale.testing import CLASSES, make_store, rgbn_plane
 from launchers import run_on_ranks, run_until_killed
+from small_networks import save_small_encoder
 from tiny import write
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
@@ -43,24 +44,7 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
 
 @pytest.fixture(scope="module")
 def weights(patches: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder without a head."""
-    torch.manual_seed(0)
-    description = Description(
-        model="wide_resnet",
-        bands=BANDS,
-        classes=(),
-        nomenclature="custom",
-        multi_label=True,
-        statistics={band: patches.statistics[band] for band in BANDS},
-        side=12,
-        ground=120,
-        options={"width": 0.5},
-        units=dict.fromkeys(BANDS, "digital number"),
-        level="L2A",
-    )
-    folder = tmp_path_factory.mktemp("weights") / "encoder"
-    save_weights(folder, Classifier(description), {})
-    return folder
+    return save_small_encoder(tmp_path_factory.mktemp("weights") / "encoder", patches, BANDS)
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ from landscale.errors import BadInput, BadStore, UnknownName
 from landscale.inference.evaluate import evaluate, infer
 from landscale.loading import batches, evaluation_steps
 from landscale.models import classifier as classifier_module
-from landscale.models.classifier import Classifier, Description
+from landscale.models.classifier import Classifier
 from landscale.models.weights import find_weights, load_model, read_config, save_weights
 from landscale.store import Plane
 from landscale.testing import CLASSES, make_store, sentinel_planes
+from small_networks import small_description
 from weights_folders import write_format_1
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
@@ -65,20 +66,9 @@ def stores(tmp_path_factory):
 
 def make_classifier(store, **changes):
     """Random weights whose probabilities differ clearly between patches, bands and classes."""
-    description = Description(
-        model="wide_resnet",
-        bands=BANDS,
-        classes=CLASSES,
-        nomenclature="custom",
-        multi_label=True,
-        statistics={band: store.statistics[band] for band in BANDS},
-        side=12,
-        ground=120,
-        options={"width": 0.5},
-        thresholds=(0.3, 0.5, 0.6, 0.45),
-    )
+    about = {"classes": CLASSES, "thresholds": (0.3, 0.5, 0.6, 0.45), "units": {}, "level": "unknown", **changes}
     torch.manual_seed(3)
-    classifier = Classifier(replace(description, **changes))
+    classifier = Classifier(small_description(store, BANDS, **about))
     with torch.no_grad():
         for parameter in classifier.network.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -20,8 +19,7 @@ from conftest import Cli
 from landscale.errors import LandscaleError
 from landscale.inference import embed as embed_module
 from landscale.inference.features_file import read_features
-from landscale.models.classifier import Classifier, Description
-from landscale.models.weights import load_model, save_weights
+from landscale.models.weights import load_model
 from landscale.probing import linear, probe, study, training
 from landscale.probing.cells import Amount, Cell
 from landscale.probing.linear import STRENGTHS
@@ -29,6 +27,7 @@ from landscale.probing.training import cell_recipe, probe_recipe
 from landscale.store import PatchStore
 from landscale.testing import make_store, rgbn_plane
 from launchers import run_until_killed
+from small_networks import save_small_encoder
 
 BANDS = ("B04", "B03", "B02", "B08")
 SPLITS = {"train": 60, "val": 30, "test": 50}
@@ -36,26 +35,6 @@ SPLITS = {"train": 60, "val": 30, "test": 50}
 
 def store_in(folder: Path, *, multi_label: bool) -> PatchStore:
     return make_store(folder / "s.h5", planes=rgbn_plane(12), splits=SPLITS, multi_label=multi_label, signal=1.0)
-
-
-def weights_in(folder: Path, store: PatchStore, seed: int = 0) -> Path:
-    """An untrained encoder without a head."""
-    torch.manual_seed(seed)
-    description = Description(
-        model="wide_resnet",
-        bands=BANDS,
-        classes=(),
-        nomenclature="custom",
-        multi_label=True,
-        statistics={band: store.statistics[band] for band in BANDS},
-        side=12,
-        ground=120,
-        options={"width": 0.5},
-        units=dict.fromkeys(BANDS, "digital number"),
-        level="L2A",
-    )
-    save_weights(folder / f"weights-{seed}", Classifier(description), {})
-    return folder / f"weights-{seed}"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +49,7 @@ def multi(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
 
 @pytest.fixture(scope="module")
 def weights(single: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return weights_in(tmp_path_factory.mktemp("weights"), single)
+    return save_small_encoder(tmp_path_factory.mktemp("weights") / "encoder", single, BANDS)
 
 
 @pytest.fixture(autouse=True)
@@ -244,7 +223,7 @@ def test_wrong_input_is_refused_in_one_line(cli: Cli, weights: Path, single: Pat
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     done = tmp_path / "done"
     probe(weights, single, done, ["knn"])
-    other = weights_in(tmp_path, single, seed=1)
+    other = save_small_encoder(tmp_path / "other", single, BANDS, seed=1)
     new = ["--out", tmp_path / "new"]
     for words, problem in (
         ([weights, single.path, *new, "--fraction", "0"], "--fraction: found 0, expected above 0"),
