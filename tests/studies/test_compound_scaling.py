@@ -254,7 +254,7 @@ def test_a_killed_study_keeps_the_trainings_that_have_ended(undisturbed, start, 
     assert {path: path.stat().st_mtime_ns for path in ended} == ended
 
 
-@pytest.mark.slow  # each of its processes imports everything anew
+@pytest.mark.slow  # each of its processes imports torch
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_study_is_resumed(undisturbed, store, tmp_path, number):
     """With two processes that train. None is left, and the results are those of one process that was not killed."""

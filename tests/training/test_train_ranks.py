@@ -55,7 +55,7 @@ EQUIVALENT |= {
 }
 if find_spec("peft"):
     EQUIVALENT["adapters"] = (replace(LAYER_NORM, batch=4, lora=2), replace(LAYER_NORM, batch=8, lora=2))
-LARGE = replace(LAYER_NORM, model="convnext_atto", batch=4, epochs=4, rate=0.01)  # its gradients fill several buckets
+LARGE = replace(LAYER_NORM, model="convnext_atto", batch=4, rate=0.01)  # its gradients fill several buckets
 COMPRESSED = {method: replace(LARGE, compress=method) for method in ("none", "bf16", "powersgd")}
 
 
@@ -73,7 +73,7 @@ def counts_of_many_sizes(store, ranks) -> list[list[list[int]]]:
 
 def run_rank(path: Path, folder: Path, trains: bool) -> None:
     """The program of each rank: evaluate, and if `trains`, train with every recipe above."""
-    gradients.PLAIN_STEPS = 8  # steps before PowerSGD begins to compress
+    gradients.PLAIN_STEPS = 4  # steps before PowerSGD begins to compress
     store, ranks = open_store(path), start_process_group()
     if ranks.first:
         (folder / f"counts-{ranks.world}.json").write_text("")
@@ -130,7 +130,6 @@ def test_two_ranks_count_the_same_decisions_as_one_process(two_ranks, store):
 
 
 @pytest.mark.slow
-@pytest.mark.cluster
 @pytest.mark.parametrize("ranks", [3, 4])
 def test_three_and_four_ranks_count_the_same_decisions_as_one_process(ranks, store, tmp_path):
     run_on_ranks(ranks, tmp_path / "log.txt", run_rank, store.path, tmp_path, False)
@@ -144,7 +143,7 @@ def train_words(store, run):
     return ["train", "--store", str(store.path), "--run-dir", str(run), *flags(TINY, epochs=20, batch=4)]
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "timed out"
