@@ -53,7 +53,7 @@ def test_importing_it_needs_no_torch():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("kind", [str, pytest.param(Path, marks=pytest.mark.slow)])
 def test_from_data_to_map_in_python(kind, tmp_path):
     """Prepare, train, evaluate, load and predict, with every path as text or as a Path."""
     archive, store, run, chart = (kind(tmp_path / name) for name in ("archive", "store.h5", "run", "map.tif"))

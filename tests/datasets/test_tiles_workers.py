@@ -26,7 +26,7 @@ from landscale.store import PENDING, open_store
 from products import noise, read, write_tiffs
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_any_number_of_workers_gives_the_same_bytes(
     workers: int, country: Path, clc: Path, whole: Path, tmp_path: Path
 ) -> None:

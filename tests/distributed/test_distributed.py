@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import textwrap
@@ -24,6 +23,7 @@ from landscale.distributed import ranks as ranks_module
 from landscale.errors import LandscaleError
 from landscale.loading import evaluation_steps
 from landscale.testing import make_store
+from launchers import codes_of, run_on_ranks, run_script, start_ranks
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHERS = ("SLURM_", "OMPI_", "PMI_", "TORCHELASTIC_")
@@ -158,6 +158,8 @@ from landscale.distributed import ranks as module
 from landscale.errors import LandscaleError
 
 case, rank = sys.argv[1], int(os.environ["RANK"])
+if case == "missing" and rank == 1:
+    sys.exit()
 if case == "dies":
     wait_for_all = module._wait_for_all
 
@@ -180,39 +182,29 @@ module.end_process_group()
 """
 
 
-def run_late(folder, case, timeout, ranks):
-    """Run those of two ranks that are in `ranks`, without a launcher. Returns their exit codes and stderr."""
-    script = folder / "late.py"
+def run_late(folder, case, timeout):
+    """Exit codes and output of two ranks."""
+    script, log = folder / "late.py", folder / "log.txt"
     script.write_text(LATE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    command = [sys.executable, str(script), case, str(timeout)]
-    started = [
-        subprocess.Popen(command, env=os.environ | master | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-        for rank in ranks
-    ]
-    errors = [process.communicate(timeout=100)[1] for process in started]
-    return [process.returncode for process in started], errors
+    return codes_of(start_ranks(2, log, run_script, script, case, timeout)), log.read_text()
 
 
 def test_collectives_may_take_longer_than_the_arrival(tmp_path):
-    codes, errors = run_late(tmp_path, "slow", 12, [0, 1])
-    assert codes == [0, 0], errors
+    codes, output = run_late(tmp_path, "slow", 5)
+    assert codes == [0, 0], output
 
 
 def test_waiting_for_a_missing_rank_ends_after_the_timeout(tmp_path):
-    (code,), (error,) = run_late(tmp_path, "missing", 2, [0])
-    assert code == 1
-    assert re.search(r"^not all 2 ranks arrived within 2 s \(.+\); run the same command again$", error, re.MULTILINE)
+    codes, output = run_late(tmp_path, "missing", 2)
+    assert codes == [1, 0]
+    assert re.search(r"^not all 2 ranks arrived within 2 s \(.+\); run the same command again$", output, re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_a_rank_that_dies_just_after_its_arrival_ends_the_others(tmp_path):
-    codes, errors = run_late(tmp_path, "dies", 12, [0, 1])
+    codes, output = run_late(tmp_path, "dies", 12)
     assert codes == [2, 9]
-    assert "another rank did not connect within 12 s" in errors[0]
+    assert "another rank did not connect within 12 s" in output
 
 
 # ---- two ranks
@@ -333,8 +325,7 @@ def test_scores_of_a_run_are_those_of_its_weights(store, tmp_path, capsys):
     """
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    ended = torchrun(script, store.path, tmp_path, *BATCH_NORM, "--batch=6")
-    assert ended.returncode == 0, ended.stderr
+    run_on_ranks(2, tmp_path / "log.txt", run_script, script, store.path, tmp_path, *BATCH_NORM, "--batch=6")
     first, second = (json.loads((tmp_path / f"figures-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     figures = evaluated(tmp_path / "run", store, "val", capsys)
@@ -348,11 +339,12 @@ def test_scores_of_a_run_are_those_of_its_weights(store, tmp_path, capsys):
 def test_bad_input_on_all_ranks_ends_with_one_line(store, tmp_path):
     """All ranks end at once, without a traceback."""
     missing = tmp_path / "no.h5"
-    ended = torchrun("-m", "--", "landscale", "train", f"--store={missing}", *LAYER_NORM, seconds=60)
-    assert ended.returncode != 0
-    assert f"landscale: {missing}: no such store" in ended.stderr
-    assert "landscale/commands" not in ended.stderr  # no traceback
-    assert "landscale/cli.py" not in ended.stderr
+    log = tmp_path / "log.txt"
+    assert codes_of(start_ranks(2, log, main, ["train", f"--store={missing}", *LAYER_NORM])) == [2, 2]
+    output = log.read_text()
+    assert f"landscale: {missing}: no such store" in output
+    assert "landscale/commands" not in output  # no traceback
+    assert "landscale/cli.py" not in output
 
 
 def test_gathered_probabilities_are_in_the_order_of_the_patches(store, monkeypatch):

@@ -97,7 +97,6 @@ def test_timm_gives_the_same_logits_without_landscale(tmp_path: Path) -> None:
     vit = {"embed_dim": 48, "num_heads": 3, "depth": 2}
     for model, options in {
         "resnet18": {"drop_rate": 0.3},
-        "resnet50": {},
         "convnext_atto": {"drop_path_rate": 0.1},
         "vit_small_patch8_224": vit,
     }.items():

@@ -98,6 +98,7 @@ def test_publishing_the_same_again_gives_the_same_commit_name_or_a_new_one_with_
         assert set(local_hub.files("me/model", name.partition("@")[2])) == {".gitattributes", *content(folder)}
 
 
+@pytest.mark.slow  # it imports torch
 def test_the_installed_command_asks_the_endpoint_of_the_environment(folder: Path, local_hub: LocalHub) -> None:
     answer = outcome(command("publish", folder, "me/model"))
     assert answer.code == 0, answer.lines

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +16,18 @@ import shapely
 import torch
 
 from conftest import Cli
+from landscale.cli import main
 from landscale.errors import BadInput, BadStore, Diverged, UnknownName
 from landscale.inference import embed as embed_module
 from landscale.inference.embed import embed
 from landscale.inference.features_file import read_features
 from landscale.inference.footprints import footprint_corners
-from landscale.models.classifier import Classifier, Description
+from landscale.models.classifier import Classifier
 from landscale.models.weights import load_model, save_weights
 from landscale.store import PatchStore, Plane
 from landscale.testing import CLASSES, make_store, rgbn_plane
-from launchers import run_until_killed, torchrun
+from launchers import run_on_ranks, run_until_killed
+from small_networks import save_small_encoder
 from tiny import write
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
@@ -43,24 +44,7 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
 
 @pytest.fixture(scope="module")
 def weights(patches: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder without a head."""
-    torch.manual_seed(0)
-    description = Description(
-        model="wide_resnet",
-        bands=BANDS,
-        classes=(),
-        nomenclature="custom",
-        multi_label=True,
-        statistics={band: patches.statistics[band] for band in BANDS},
-        side=12,
-        ground=120,
-        options={"width": 0.5},
-        units=dict.fromkeys(BANDS, "digital number"),
-        level="L2A",
-    )
-    folder = tmp_path_factory.mktemp("weights") / "encoder"
-    save_weights(folder, Classifier(description), {})
-    return folder
+    return save_small_encoder(tmp_path_factory.mktemp("weights") / "encoder", patches, BANDS)
 
 
 @pytest.fixture
@@ -242,15 +226,14 @@ def test_features_that_are_there_are_not_computed_again(
         embed(weights, patches, out, ["val"], show=False)
 
 
-@pytest.mark.cluster
 def test_two_ranks_write_the_same_file(patches: PatchStore, weights: Path, tmp_path: Path):
-    words = ["embed", weights, patches.path, tmp_path / "f.parquet", "--batch", BATCH]
-    done = subprocess.run(
-        [*map(str, torchrun(2)), *map(str, words)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "ranks"
+    folder.mkdir()
+    words = ["embed", weights, patches.path, folder / "f.parquet", "--batch", BATCH]
+    run_on_ranks(2, tmp_path / "log.txt", main, list(map(str, words)))
+    assert [path.name for path in folder.iterdir()] == ["f.parquet"]
     embed(weights, patches, tmp_path / "one.parquet", batch=BATCH, show=False)
-    assert sha256(tmp_path / "f.parquet") == sha256(tmp_path / "one.parquet")
+    assert sha256(folder / "f.parquet") == sha256(tmp_path / "one.parquet")
 
 
 def test_units_are_converted(patches: PatchStore, weights: Path, tmp_path: Path, cli: Cli):

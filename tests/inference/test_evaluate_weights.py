@@ -6,8 +6,6 @@ import ast
 import errno
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +21,11 @@ from landscale.errors import BadInput, BadStore, UnknownName
 from landscale.inference.evaluate import evaluate, infer
 from landscale.loading import batches, evaluation_steps
 from landscale.models import classifier as classifier_module
-from landscale.models.classifier import Classifier, Description
+from landscale.models.classifier import Classifier
 from landscale.models.weights import find_weights, load_model, read_config, save_weights
 from landscale.store import Plane
 from landscale.testing import CLASSES, make_store, sentinel_planes
+from small_networks import small_description
 from weights_folders import write_format_1
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
@@ -67,20 +66,9 @@ def stores(tmp_path_factory):
 
 def make_classifier(store, **changes):
     """Random weights whose probabilities differ clearly between patches, bands and classes."""
-    description = Description(
-        model="wide_resnet",
-        bands=BANDS,
-        classes=CLASSES,
-        nomenclature="custom",
-        multi_label=True,
-        statistics={band: store.statistics[band] for band in BANDS},
-        side=12,
-        ground=120,
-        options={"width": 0.5},
-        thresholds=(0.3, 0.5, 0.6, 0.45),
-    )
+    about = {"classes": CLASSES, "thresholds": (0.3, 0.5, 0.6, 0.45), "units": {}, "level": "unknown", **changes}
     torch.manual_seed(3)
-    classifier = Classifier(replace(description, **changes))
+    classifier = Classifier(small_description(store, BANDS, **about))
     with torch.no_grad():
         for parameter in classifier.network.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -221,22 +209,21 @@ def test_a_missing_split_band_or_class_is_refused(classifier, stores, tmp_path):
 KEYS = {"patches", "split", "micro_f1", "macro_f1", "micro_f1_at_half", "macro_f1_at_half", "micro_ap", "macro_ap"}
 
 
-def test_the_evaluate_command_prints_one_json_object(classifier, stores, tmp_path):
-    """The installed command: only JSON on stdout, progress on stderr, the same figures in the file."""
+def test_the_evaluate_command_prints_one_json_object(classifier, stores, tmp_path, capfd):
+    """Only JSON on stdout, progress on stderr, the same figures in the file."""
     save_weights(tmp_path / "weights", classifier, {})
-    command = [str(Path(sys.executable).with_name("landscale")), "evaluate", str(tmp_path / "weights")]
-    command += [str(stores["home"].path), "--split", "test", "--json", "--out", str(tmp_path / "scores.json")]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count("\n") == 1
-    figures = json.loads(process.stdout)
+    words = ["evaluate", tmp_path / "weights", stores["home"].path, "--split", "test", "--json"]
+    assert main([str(word) for word in (*words, "--out", tmp_path / "scores.json")]) == 0
+    out, err = capfd.readouterr()
+    assert out.count("\n") == 1
+    figures = json.loads(out)
     assert set(figures) >= KEYS | {"counts"}
     assert "accuracy" not in figures
     assert figures["patches"] == 39
     assert [row["name"] for row in figures["counts"]] == list(CLASSES)
     assert all(set(row) >= {"name", "tp", "fp", "fn", "tn", "support"} for row in figures["counts"])
     assert all(type(row[key]) is int for row in figures["counts"] for key in ("tp", "fp", "fn", "tn", "support"))
-    assert "evaluate" in process.stderr
+    assert "evaluate" in err
     assert json.loads((tmp_path / "scores.json").read_text()) == figures
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.special
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as sk
@@ -31,8 +31,6 @@ Case = tuple[Array, Array]
 PARTS = ("tp", "fp", "fn", "tn")
 
 PRIOR = 10  # number of positives at which a class's own threshold and the shared one have equal weight
-
-few_examples = settings(max_examples=60, deadline=None)
 
 
 @st.composite
@@ -110,7 +108,6 @@ def assert_scores_equal_sklearns(result: Scores, p: Array, t: Array, predicted: 
     assert result.macro_f1 == result.averages["macro"]["f1"]
 
 
-@few_examples
 @given(multi_label(), st.data())
 def test_multi_label_scores_equal_those_of_scikit_learn(case: Case, data: st.DataObject) -> None:
     p, t = case
@@ -127,7 +124,6 @@ def test_multi_label_scores_equal_those_of_scikit_learn(case: Case, data: st.Dat
     assert result.macro_f1_at_half == at_half.macro_f1
 
 
-@few_examples
 @given(single_label())
 def test_single_label_scores_equal_those_of_scikit_learn(case: Case) -> None:
     p, t = case
@@ -168,7 +164,6 @@ def test_equal_probabilities_rank_as_one_group() -> None:
     assert average_precision(np.full(4, 0.7), positive) == average_precision(np.full(4, 0.7), positive[::-1]) == 0.25
 
 
-@few_examples
 @given(multi_label(), st.randoms(use_true_random=False), st.sampled_from(["half", "one", "per_class"]))
 def test_scores_do_not_depend_on_the_order_of_patches(case: Case, random: Any, method: str) -> None:
     order = random.sample(range(len(case[0])), len(case[0]))
@@ -178,7 +173,6 @@ def test_scores_do_not_depend_on_the_order_of_patches(case: Case, random: Any, m
     np.testing.assert_array_equal(choose_thresholds(*case, method), choose_thresholds(*shuffled, method))
 
 
-@few_examples
 @given(multi_label(), st.lists(st.integers(0, 65), max_size=4), st.sampled_from([None, 0.3, 0.5]))
 def test_counts_of_disjoint_parts_add_up_to_the_total(case: Case, cuts: list[int], threshold: float | None) -> None:
     p, t = case
@@ -189,7 +183,6 @@ def test_counts_of_disjoint_parts_add_up_to_the_total(case: Case, cuts: list[int
     np.testing.assert_array_equal(whole.tp + whole.fp + whole.fn + whole.tn, len(p))
 
 
-@few_examples
 @given(st.data(), st.booleans(), st.randoms(use_true_random=False))
 def test_permuting_the_classes_permutes_the_scores(data: st.DataObject, multi: bool, random: Any) -> None:
     p, t = data.draw(multi_label() if multi else single_label())
@@ -207,7 +200,6 @@ def test_permuting_the_classes_permutes_the_scores(data: st.DataObject, multi: b
     )
 
 
-@few_examples
 @given(multi_label(), st.booleans())
 def test_json_has_no_nan_or_infinity(case: Case, multi: bool) -> None:
     result = score(case, choose_thresholds(*case, "per_class"), multi)
@@ -237,7 +229,6 @@ def brute_force(p: Array, t: Array) -> tuple[float, list[float]]:
     return best, [threshold for threshold, value in outcomes.items() if value == best]
 
 
-@few_examples
 @given(multi_label())
 def test_the_single_threshold_has_the_highest_micro_f1(case: Case) -> None:
     thresholds = choose_thresholds(*case, "one")
@@ -250,7 +241,6 @@ def test_the_single_threshold_has_the_highest_micro_f1(case: Case) -> None:
         assert abs(thresholds[0] - 0.5) == min(abs(np.array(midpoints) - 0.5))
 
 
-@few_examples
 @given(multi_label())
 def test_per_class_thresholds_are_the_best_ones_shrunk_toward_the_shared_one(case: Case) -> None:
     p, t = case

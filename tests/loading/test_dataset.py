@@ -128,7 +128,7 @@ def test_a_pickled_lmdb_holds_its_path_and_refuses_another_content(lmdb_copy):
         pickle.loads(packed)
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_an_lmdb_read_before_workers_start_can_be_read_by_the_workers(tmp_path, start):
     """Each process opens the LMDB environments itself, because LMDB forbids using inherited ones."""
     store = open_store(write_lmdb(tmp_path / "Encoded"))

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -26,7 +22,7 @@ from landscale.loading.on_device import routes
 from landscale.loading.placement import choose
 from landscale.store import SUPER, PatchStore, Plane, open_store
 from landscale.testing import make_store, rgbn_plane, sentinel_planes
-from launchers import session_of
+from launchers import codes_of, run_script, start_ranks
 from lmdbs import write as write_lmdb
 
 CPU = torch.device("cpu")
@@ -392,23 +388,15 @@ def results_folder(tmp_path_factory):
     make_store(folder / "s.h5", planes=sentinel_planes(12), splits=SPLITS)
     script = folder / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", script, folder]
-    with (folder / "output").open("wb") as output:
-        torchrun = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    try:
-        end = time.monotonic() + 200
-        while not (folder / "filling").exists() and torchrun.poll() is None and time.monotonic() < end:
-            time.sleep(0.05)
-        pids = [read(path) for path in folder.glob("pid-*")]
-    finally:
-        torchrun.kill()  # before its workers, so that it cannot clean up after them
-        torchrun.wait()
-        for rank in folder.glob("pid-*"):
-            os.kill(read(rank), signal.SIGKILL)
+    ranks = start_ranks(3, folder / "output", run_script, script, folder)
+    end = time.monotonic() + 200
+    while not (folder / "filling").exists() and ranks[0].is_alive() and time.monotonic() < end:
+        time.sleep(0.05)
+    pids = [read(path) for path in folder.glob("pid-*")]
+    for rank in ranks:
+        rank.kill()
+    codes_of(ranks)
     assert len(pids) == 2, (folder / "output").read_text()[-4000:]
-    end = time.monotonic() + 20
-    while any(session_of(pid) for pid in pids) and time.monotonic() < end:
-        time.sleep(0.02)
     return folder
 
 

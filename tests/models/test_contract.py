@@ -38,6 +38,8 @@ QUICK = (
     *("swinv2_tiny_window8_256", "maxvit_tiny_tf_224", "mobilevit_s", "mobilevitv2_100", "mobilenetv4_conv_small"),
     *("vit_small_patch8_224", "vit_small_patch14_reg4_dinov2"),
 )
+# The other networks of QUICK are timm's, and take seconds; that each of their parameters gets a gradient is tested quickly.
+LEARNING = (*OWN_NETWORKS, "resnet18", "convnextv2_atto", "mobilenetv4_conv_small", "vit_small_patch8_224")
 EXPORTED = ("wide_resnet_coord_ghost", "vit_20", "k_branch")  # of each kind of own network one
 
 NO_MAPS = "the features are vectors, not maps"
@@ -336,9 +338,9 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 def learning_cases() -> list[Any]:
-    """Every network with the bands and classes of both papers; for each network of QUICK, one of the two is quick."""
+    """Every network with the bands and classes of both papers; for each network of LEARNING, one of the two is quick."""
     tasks = [(10, 19), (12, 43)]
-    quick = {(name, tasks[k % 2]) for k, name in enumerate(QUICK)}
+    quick = {(name, tasks[k % 2]) for k, name in enumerate(LEARNING)}
     rows = [(name, task) for name in NAMES for task in tasks]
     return [pytest.param(name, *task, marks=[] if (name, task) in quick else [pytest.mark.slow]) for name, task in rows]
 

@@ -35,34 +35,50 @@ IMPORTS = {
     "families": "import landscale.models.families, timm",
     "training": "import landscale.training.trainable_model; import timm",
     "found, then imported": "import landscale, importlib.util; assert importlib.util.find_spec('timm'); import timm",
+    "python -m": "import runpy; timm = runpy.run_module('survey_tool', run_name='__main__', alter_sys=True)['timm']",
 }
+HOOK = (
+    "before = len(sys.meta_path); import landscale, timm, landscale.models.layers;"
+    "loaders = {type(m.__spec__.loader).__name__ for m in (timm, landscale.models.layers)};"
+    "print(len(sys.meta_path) - before, loaders, type(timm.__loader__).__name__)"
+)
+CODE = {name: f"{imports}; print({CREATE})" for name, imports in IMPORTS.items()} | {"hook": HOOK}
 # Importing torch is slow, so each case runs in a fork of one process that has imported it.
-FORK_EACH = f"""
+FORK_EACH = """
 import json, os, sys, torch, torchvision
-for name, imports in json.loads(sys.argv[1]).items():
+sys.path.insert(0, os.getcwd())
+for name, code in json.loads(sys.argv[1]).items():
     if os.fork() == 0:
-        exec(imports)
-        print(name, {CREATE}, flush=True)
+        print(name, end="=")
+        exec(code)
+        sys.stdout.flush()
         os._exit(0)
     os.wait()
 """
 
 
 @pytest.fixture(scope="module")
-def widths(tmp_path_factory) -> dict[str, str]:
-    """For each case of IMPORTS that works, the width of the network that timm has created."""
+def printed(tmp_path_factory) -> dict[str, str]:
+    """For each case of CODE that works, what it has printed: the width of the network that timm has created."""
 
     def run_cases(folder: Path) -> None:
-        printed = run_python("-c", FORK_EACH, json.dumps(IMPORTS), cwd=folder)
-        (folder / "widths").write_text(printed)
+        (folder / "survey_tool").mkdir()
+        (folder / "survey_tool" / "__init__.py").touch()
+        (folder / "survey_tool" / "__main__.py").write_text("import landscale\nimport timm\n")
+        (folder / "printed").write_text(run_python("-c", FORK_EACH, json.dumps(CODE), cwd=folder))
 
-    printed = (made_once(tmp_path_factory, "imports", run_cases) / "widths").read_text()
-    return dict(line.rsplit(" ", 1) for line in printed.splitlines())
+    text = (made_once(tmp_path_factory, "imports", run_cases) / "printed").read_text()
+    return dict(line.split("=") for line in text.splitlines())
 
 
 @pytest.mark.parametrize("case", IMPORTS)
-def test_the_order_of_imports_does_not_matter(widths, case):
-    assert widths[case] == "128"
+def test_the_order_of_imports_does_not_matter(printed, case):
+    assert printed[case] == "128"
+
+
+def test_the_import_hook_removes_itself_and_keeps_the_usual_loaders(printed):
+    """`sys.meta_path` has the same length as before, and modules have the standard loader."""
+    assert printed["hook"] == "0 {'SourceFileLoader'} SourceFileLoader"
 
 
 def test_importing_landscale_imports_neither_torch_nor_timm(tmp_path):
@@ -70,13 +86,7 @@ def test_importing_landscale_imports_neither_torch_nor_timm(tmp_path):
     assert run_python("-c", script, cwd=tmp_path) == "[]\n"
 
 
-def test_timm_has_the_networks_in_a_package_run_with_python_m(tmp_path):
-    (tmp_path / "survey_tool").mkdir()
-    (tmp_path / "survey_tool" / "__init__.py").touch()
-    (tmp_path / "survey_tool" / "__main__.py").write_text(f"import landscale\nimport timm\nprint({CREATE})\n")
-    assert run_python("-m", "survey_tool", cwd=tmp_path) == "128\n"
-
-
+@pytest.mark.slow  # it imports torch twice
 def test_timm_has_the_networks_in_a_spawned_worker(tmp_path):
     (tmp_path / "work.py").write_text(f"import landscale\n\ndef width(_):\n    import timm\n    return {CREATE}\n")
     (tmp_path / "main.py").write_text(
@@ -86,13 +96,3 @@ def test_timm_has_the_networks_in_a_spawned_worker(tmp_path):
         "        print(pool.map(work.width, [0]))\n"
     )
     assert run_python("main.py", cwd=tmp_path) == "[128]\n"
-
-
-def test_the_import_hook_removes_itself_and_keeps_the_usual_loaders(tmp_path):
-    """`sys.meta_path` has the same length as before, and modules have the standard loader."""
-    script = (
-        "import sys; before = len(sys.meta_path); import landscale, timm, landscale.models.layers;"
-        "loaders = {type(m.__spec__.loader).__name__ for m in (timm, landscale.models.layers)};"
-        "print(len(sys.meta_path) - before, loaders, type(timm.__loader__).__name__)"
-    )
-    assert run_python("-c", script, cwd=tmp_path) == "0 {'SourceFileLoader'} SourceFileLoader\n"

@@ -30,7 +30,8 @@ def unbroken(many: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 class TestInterruptions:
-    def test_killed_again_and_again(self, many: Path, unbroken: bytes, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("tries", [5, pytest.param(8, marks=pytest.mark.slow)])
+    def test_killed_again_and_again(self, tries: int, many: Path, unbroken: bytes, tmp_path: Path) -> None:
         store = tmp_path / "s.h5"
         words = ("prepare", "bigearthnet", many, many.with_name("s1.tar.gz"), store)
         journals = [tmp_path / f"s.h5.partial.{half}" for half in ("primary", "partner")]
@@ -40,7 +41,7 @@ class TestInterruptions:
 
         rng = random.Random(0)
         kills = 0
-        for _ in range(8):
+        for _ in range(tries):
             process = command(*words)
             begun, reach = size(), rng.choice([0, 20_000, 60_000])
             while process.poll() is None and size() <= begun + reach:

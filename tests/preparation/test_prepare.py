@@ -326,15 +326,10 @@ def survive(kills: int, seed: int, big: Path, unbroken: Path, store: Path, cli: 
     assert store.read_bytes() == unbroken.read_bytes()
 
 
-def test_it_survives_4_kills(big: Path, unbroken: Path, tmp_path: Path, cli: Cli, seed: int) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_it_survives_kills(kills: int, big: Path, unbroken: Path, tmp_path: Path, cli: Cli, seed: int) -> None:
     (tmp_path / "out").mkdir()
-    survive(4, seed, big, unbroken, tmp_path / "out/store.h5", cli)
-
-
-@pytest.mark.slow
-def test_it_survives_20_kills(big: Path, unbroken: Path, tmp_path: Path, cli: Cli, seed: int) -> None:
-    (tmp_path / "out").mkdir()
-    survive(20, seed, big, unbroken, tmp_path / "out/store.h5", cli)
+    survive(kills, seed, big, unbroken, tmp_path / "out/store.h5", cli)
 
 
 def test_a_killed_worker_is_reported_and_the_same_command_resumes(big: Path, unbroken: Path, tmp_path: Path) -> None:

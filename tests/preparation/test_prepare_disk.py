@@ -21,7 +21,6 @@ from launchers import in_memory
 from surveys import dataset
 
 PATCHES = 60
-PLACES = 50
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +83,17 @@ class Disk:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_writes_that_fail_at_50_places(
-    archive: Path, unbroken: Path, memory: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+@pytest.mark.parametrize("count", [12, pytest.param(50, marks=pytest.mark.slow)])
+def test_writes_that_fail_at_many_places(
+    count: int, archive: Path, unbroken: Path, memory: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     words = ("prepare", "bigearthnet", archive)
     counting = Disk(10**9, 0)
     monkeypatch.setattr(direct, "os", counting)
     assert cli(*words, memory / "count.h5", "--workers", 1).code == 0
-    assert counting.calls >= PLACES
+    assert counting.calls >= 50
     rng = random.Random(5)
-    places = [1, *sorted(rng.sample(range(2, counting.calls), PLACES - 2)), counting.calls]
+    places = [1, *sorted(rng.sample(range(2, counting.calls), count - 2)), counting.calls]
     for number, place in enumerate(places):
         store = memory / f"{number}.h5"
         partial = store.with_name(f"{store.name}.partial")

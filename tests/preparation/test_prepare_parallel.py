@@ -16,11 +16,12 @@ import pytest
 
 from archives import link_v2, write_eurosat
 from conftest import Cli, command, outcome, without_bars
+from landscale.cli import main
 from landscale.datasets.bigearthnet import folders as bigearthnet
 from landscale.errors import LandscaleError
 from landscale.preparation import prepare_survey
 from landscale.preparation import ranks as preparation_ranks
-from launchers import Dask, dask, members, mpirun, ranks_at, srun, torchrun, wait_until_gone
+from launchers import Dask, codes_of, dask, members, mpirun, ranks_at, srun, start_ranks, torchrun, wait_until_gone
 from slurm import slurm
 
 PATCHES = 400
@@ -146,20 +147,47 @@ def local_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
         yield Launcher(srun, environment)
 
 
+@dataclass(frozen=True)
+class ForkedRanks:
+    """Two ranks without a launcher: they are forked, so that they need not import torch."""
+
+    log: Path
+
+    def run(self, *words: object) -> tuple[int, str, list[str]]:
+        """As `Launcher.run`; what is not landscale's own line on stderr counts as stdout."""
+        self.log.unlink(missing_ok=True)
+        codes = codes_of(start_ranks(2, self.log, main, list(map(str, words))))
+        assert codes in ([0, 0], [2, 2]), codes
+        lines = without_bars(self.log.read_text())
+        ours = [line for line in lines if line.startswith(("landscale:", "skipped "))]
+        return codes[0] or 0, "\n".join(line for line in lines if line not in ours), ours
+
+
 slow = (pytest.mark.slow, pytest.mark.cluster)
 
 
-@pytest.fixture(params=["torchrun", pytest.param("srun", marks=slow), pytest.param("mpirun", marks=slow)])
+@pytest.fixture(params=[pytest.param(name, marks=slow) for name in ("torchrun", "srun", "mpirun")])
 def launcher(request: pytest.FixtureRequest) -> Launcher:
-    if request.param == "srun":
+    return launcher_of(request.param, request)
+
+
+def launcher_of(name: str, request: pytest.FixtureRequest) -> Launcher:
+    if name == "srun":
         return request.getfixturevalue("local_slurm")
-    if request.param == "mpirun" and shutil.which("mpirun") is None:
+    if name == "mpirun" and shutil.which("mpirun") is None:
         pytest.skip("mpirun is not installed (Debian's openmpi-bin has one)")
-    return Launcher({"torchrun": torchrun, "mpirun": mpirun}[request.param], {})
+    return Launcher({"torchrun": torchrun, "mpirun": mpirun}[name], {})
 
 
-def test_ranks_give_the_same_bytes(launcher: Launcher, big: Path, unbroken: bytes, tmp_path: Path) -> None:
-    code, out, lines = launcher.run("prepare", "bigearthnet", big, tmp_path / "s.h5")
+@pytest.fixture(params=["forked", *(pytest.param(name, marks=slow) for name in ("torchrun", "srun", "mpirun"))])
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ForkedRanks | Launcher:
+    if request.param == "forked":
+        return ForkedRanks(tmp_path_factory.mktemp("forked") / "log")
+    return launcher_of(request.param, request)
+
+
+def test_ranks_give_the_same_bytes(ranks: ForkedRanks | Launcher, big: Path, unbroken: bytes, tmp_path: Path) -> None:
+    code, out, lines = ranks.run("prepare", "bigearthnet", big, tmp_path / "s.h5")
     assert (code, lines) == (0, [])
     assert out.count("400 patches") == 1  # one rank prints the result
     assert (tmp_path / "s.h5").read_bytes() == unbroken
@@ -173,15 +201,17 @@ def test_three_ranks_of_two_workers(big: Path, unbroken: bytes, tmp_path: Path) 
     assert (tmp_path / "s.h5").read_bytes() == unbroken
 
 
-def test_bad_patches_over_ranks(launcher: Launcher, damaged: tuple[Path, list[Path]], tmp_path: Path, cli: Cli) -> None:
+def test_bad_patches_over_ranks(
+    ranks: ForkedRanks | Launcher, damaged: tuple[Path, list[Path]], tmp_path: Path, cli: Cli
+) -> None:
     root, victims = damaged
     store = tmp_path / "s.h5"
-    code, out, lines = launcher.run("prepare", "bigearthnet", root, store)
+    code, out, lines = ranks.run("prepare", "bigearthnet", root, store)
     assert code != 0
     assert out == ""
     assert len(lines) == 1, lines  # from all ranks together
     assert any(str(victim) in lines[0] for victim in victims)
-    code, _, lines = launcher.run("prepare", "bigearthnet", root, store, "--skip-bad")
+    code, _, lines = ranks.run("prepare", "bigearthnet", root, store, "--skip-bad")
     assert (code, len(lines)) == (0, 3), lines
     assert all(any(str(victim) in line for line in lines) for victim in victims)
     assert cli("verify", store).code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from conftest import Cli
 from landscale.store import SUPER, open_store
 from landscale.vocabulary.bands import BANDS, band_set
+from launchers import fork_context
 
 ESA = band_set("s2-12").names
 
@@ -54,6 +56,8 @@ def test_any_number_of_workers_gives_the_same_bytes(
 ) -> None:
     from landscale.preparation import plan
 
+    fork_context()  # its server forks the workers, so that they need not import torch
+    forkserver.ensure_running()
     monkeypatch.setattr(plan, "CHUNK", 4)
     for n in (1, workers):
         answer = cli("prepare", "bigearthnet", v2, tmp_path / f"{n}.h5", "--upsample", "bilinear", "--workers", n)

@@ -27,8 +27,9 @@ from landscale.probing.training import cell_recipe, probe_recipe
 from landscale.store import PatchStore
 from landscale.testing import make_store, rgbn_plane
 from launchers import run_until_killed
-from untrained import weights_in
+from small_networks import save_small_encoder
 
+BANDS = ("B04", "B03", "B02", "B08")
 SPLITS = {"train": 60, "val": 30, "test": 50}
 
 
@@ -48,7 +49,7 @@ def multi(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
 
 @pytest.fixture(scope="module")
 def weights(single: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return weights_in(tmp_path_factory.mktemp("weights"), single)
+    return save_small_encoder(tmp_path_factory.mktemp("weights") / "encoder", single, BANDS)
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +223,7 @@ def test_wrong_input_is_refused_in_one_line(cli: Cli, weights: Path, single: Pat
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     done = tmp_path / "done"
     probe(weights, single, done, ["knn"])
-    other = weights_in(tmp_path, single, seed=1)
+    other = save_small_encoder(tmp_path / "other", single, BANDS, seed=1)
     new = ["--out", tmp_path / "new"]
     for words, problem in (
         ([weights, single.path, *new, "--fraction", "0"], "--fraction: found 0, expected above 0"),

@@ -24,8 +24,9 @@ from landscale.studies.transfer.plots import encoder_label, scratch_label, store
 from landscale.studies.transfer.study import TransferPlan
 from landscale.testing import make_store, rgbn_plane
 from landscale.training.recipe import Recipe
-from untrained import weights_in
+from small_networks import save_small_encoder
 
+ENCODERS = ("weights-0", "weights-1", "weights-0-0.25")
 SPLITS = {"train": 60, "val": 20, "test": 50}
 KEYS = ["--epochs", "1", "--batch", "8", "--warmup-epochs", "0", "--precision", "fp32"]
 
@@ -38,8 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store = make_store(
             folder / f"{name}.h5", planes=rgbn_plane(12), splits=SPLITS, multi_label=multi_label, signal=1.0
         )
-    for seed, width in ((0, 0.5), (1, 0.5), (0, 0.25)):
-        weights_in(folder, store, seed, width)
+    for name, seed, width in zip(ENCODERS, (0, 1, 0), (0.5, 0.5, 0.25), strict=True):
+        save_small_encoder(folder / name, store, ("B04", "B03", "B02", "B08"), seed, options={"width": width})
     return folder
 
 
@@ -61,9 +62,6 @@ def imitated_training(recipe: Recipe, store: PatchStore, rows: np.ndarray, run: 
     targets = store.classes[store.patches("test")]
     noise = np.random.default_rng([recipe.seed, len(rows)]).random(targets.shape)
     return np.float32(noise + 0.2 * np.log10(len(rows)) * targets) / 2
-
-
-ENCODERS = ("weights-0", "weights-1", "weights-0-0.25")
 
 
 def words(

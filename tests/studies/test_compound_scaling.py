@@ -1,7 +1,7 @@
 """`landscale scale`: its candidates, that a study survives kills and failures, and that results, runs and pages agree.
 
 Most tests run the trainings in the process of the test (`in_this_process`), because starting processes that import torch takes
-longer than the trainings. One test kills the real command with worker processes; slow tests do so with other signals.
+longer than the trainings. One test kills the real command; slow tests do so with several processes and other signals.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import signal
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, replace
+from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -45,7 +47,7 @@ from landscale.studies.compound_scaling.study import CompoundScalingPlan, run_co
 from landscale.testing import make_store, rgbn_plane
 from landscale.training.recipe import Recipe, load_recipe
 from landscale.training.runs import Run
-from launchers import members, wait_until_gone
+from launchers import command_of, fork_context, members, parent_of, processes, wait_until_gone
 
 RECIPE = Recipe(model="wide_resnet", bands="B02,B03,B04,B08", epochs=1, batch=8, rate=1e-2, precision="fp32")
 KEYS = [f"--{key}={getattr(RECIPE, key)}" for key in ("bands", "epochs", "batch", "rate", "precision")]
@@ -218,16 +220,44 @@ def test_a_second_call_trains_nothing(undisturbed, store, cli):
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-    ],
-)
+def test_several_processes_give_the_results_of_one(undisturbed, store, tmp_path, cli, monkeypatch):
+    """They are forked from the prepared server; their parent is then that server."""
+    context = fork_context()
+    forkserver.ensure_running()
+    parent = SimpleNamespace(getpid=lambda: forkserver._forkserver._forkserver_pid)
+    monkeypatch.setattr(trainings, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
+    monkeypatch.setattr(trainings, "os", parent)
+    monkeypatch.setattr(study_module, "run_trainings", trainings.run_trainings)
+    answer = cli(*words(store, tmp_path / "out", "--workers", 2))
+    assert answer.code == 0, answer.lines
+    assert without_seconds(answer.json) == without_seconds(undisturbed[1])
+
+
+def test_a_killed_study_keeps_the_trainings_that_have_ended(undisturbed, start, store, tmp_path, cli):
+    """Its process that trains ends with it, and the same command gives the results of one that was not killed."""
+    out, log = tmp_path / "out", tmp_path / "log.txt"
+    running = start(words(store, out, "--workers", 1), log)
+    while running.is_alive() and not list(out.glob("runs/*/scores.json")):
+        time.sleep(0.005)
+    assert running.is_alive(), log.read_text()
+    (training,) = [p for p in processes() if parent_of(p) == running.pid and "spawn_main" in " ".join(command_of(p))]
+    running.kill()
+    running.join()
+    end = time.monotonic() + 10
+    while command_of(training) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not command_of(training)
+    ended = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/scores.json")}
+    again = cli(*words(store, out))
+    assert again.code == 0, again.lines
+    assert without_seconds(again.json) == without_seconds(undisturbed[1])
+    assert {path: path.stat().st_mtime_ns for path in ended} == ended
+
+
+@pytest.mark.slow  # each of its processes imports torch
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_study_is_resumed(undisturbed, store, tmp_path, number):
-    """No process is left, and the same command ends with the results of one process that was not killed."""
+    """With two processes that train. None is left, and the results are those of one process that was not killed."""
     out = tmp_path / "out"
     running = command(*words(store, out, "--workers", 2))
     while running.poll() is None and not list(out.glob("runs/*/recipe.yaml")):

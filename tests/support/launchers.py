@@ -1,21 +1,24 @@
-"""Start `landscale` by dask, torchrun, SLURM or Open MPI, or in a process that kills itself; list the processes of a session."""
+"""Start `landscale` by dask, torchrun, SLURM or Open MPI, or in forked processes; list the processes of a session."""
 
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 import multiprocessing
 import os
 import pkgutil
+import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -148,6 +151,69 @@ def _main_until_killed(words: list[str], function: str, call: int, settings: dic
     sys.exit(main(words))
 
 
+# ---- ranks without a launcher
+
+
+def run_on_ranks(world: int, log: Path, program: Callable[..., object], *arguments: object) -> None:
+    """Run a function on several ranks, and assert that all succeed; without the seconds that a launcher and imports take.
+
+    Args:
+        log: file for their output.
+        program: a function of a module, for example `landscale.cli.main`; it returns None or an exit code.
+    """
+    assert codes_of(start_ranks(world, log, program, *arguments)) == world * [0], log.read_text()
+
+
+def run_script(script: Path, *arguments: object) -> None:
+    """Run a script as `python SCRIPT ARGUMENTS` does, but in this process."""
+    sys.argv = [str(script), *map(str, arguments)]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def start_ranks(world: int, log: Path, program: Callable[..., object], *arguments: object) -> list[ForkServerProcess]:
+    """Start what `run_on_ranks` runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    started = []
+    for rank in range(world):
+        variables = master | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        started.append(fork_context().Process(target=_rank, args=(variables, log, program, arguments)))
+        started[-1].start()
+    return started
+
+
+def codes_of(started: list[ForkServerProcess], seconds: float = 300) -> list[int | None]:
+    """Exit codes of processes, once they have ended; those that have not ended in time are killed."""
+    end = time.monotonic() + seconds
+    for process in started:
+        process.join(end - time.monotonic())
+        process.kill()
+        process.join()
+    return [process.exitcode for process in started]
+
+
+def _rank(variables: dict[str, str], log: Path, program: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    import torch
+
+    os.environ.update(variables)
+    write_output_to(log)
+    torch.set_num_threads(1)
+    sys.exit(program(*arguments))
+
+
+def write_output_to(file: Path) -> None:
+    """Append what this process prints to a file."""
+    from landscale.runtime import progress
+
+    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(1, 2)
+    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), line_buffering=True)
+    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), line_buffering=True)
+    progress.console.file = sys.stderr
+
+
 # ---- dask
 
 
@@ -215,7 +281,7 @@ def dask(folder: Path, workers: int, threads: int = 1, *more: str) -> Iterator[D
         cluster.stop()
 
 
-# ---- ranks
+# ---- ranks by a launcher
 
 
 def torchrun(processes: int) -> list[object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import signal
@@ -15,13 +14,12 @@ import pandas as pd
 import torch
 
 from landscale.cli import main
-from landscale.runtime import progress
 from landscale.testing import make_store, rgbn_plane
 from landscale.training import checkpoint as checkpoint_module
 from landscale.training.recipe import Recipe
 from landscale.training.trainer import Trainer
 from landscale.training.training import train
-from launchers import fork_context
+from launchers import fork_context, write_output_to
 from weights_folders import entries
 
 CPU = torch.device("cpu")
@@ -124,11 +122,7 @@ def interrupted_learning(monkeypatch, at):
 
 def _command(words, output, deadly):
     """Run a command here, output to a file. `deadly`: the process kills itself at this file-system change, 0: never."""
-    os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-    os.dup2(1, 2)
-    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), line_buffering=True)
-    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), line_buffering=True)
-    progress.console.file = sys.stderr
+    write_output_to(output)
     torch.set_num_threads(1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the fork server of `prepare` blocks it
     if deadly:

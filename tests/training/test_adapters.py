@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -16,13 +17,12 @@ from landscale.errors import LandscaleError
 from landscale.models.classifier import Classifier
 from landscale.models.weights import load_model, save_weights
 from landscale.runtime.signals import Stopped
+from landscale.training.adapters import MARK, add_adapters, merge_adapters
 from landscale.training.build import build_classifier
 from landscale.training.recipe import load_recipe
 from trainings import PLAIN, TINY, flags, interrupted_learning, learn, outcome, tiny_store
 
-pytest.importorskip("peft")
-from landscale.training.adapters import MARK, add_adapters, merge_adapters
-
+pytestmark = pytest.mark.skipif(not find_spec("peft"), reason="peft is not installed")
 NETWORKS = {  # px of the smallest quick input
     **{"wide_resnet": 12, "resnet18": 32, "efficientnet60_eca": 32, "tf_efficientnetv2_b0": 32, "convnextv2_atto": 32},
     **{"vit_20": 40, "mlp_mixer_tiny": 24, "swinv2_tiny_window8_256": 64, "trio": 32, "k_branch": 24},

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from landscale.training.build import build_classifier
 from landscale.training.trainable_model import TrainableModel
 from landscale.training.training import train
 from landscale.training.vicreg import VicReg
+from launchers import run_on_ranks
 from once import made_once
 from trainings import BANDS, CPU, PLAIN, ended, flags, interrupted_learning, learn, metrics_of, starter, weights_of
 
@@ -59,16 +58,11 @@ def mirrored(_augment, values, targets):
 
 def run_rank(path: Path, folder: Path) -> None:
     """The program of each rank."""
-    torch.set_num_threads(1)
     trainable_model.two_views = mirrored
     store, ranks = open_store(path), start_process_group()
     for name, (recipe, _) in EQUIVALENT.items():
         train(recipe, store, folder / name, ranks=ranks, device=CPU)
     end_process_group()
-
-
-if __name__ == "__main__":
-    run_rank(Path(sys.argv[1]), Path(sys.argv[2]))
 
 
 @pytest.fixture(scope="module")
@@ -215,13 +209,10 @@ def test_a_divergence_goes_back_to_the_last_checkpoint_at_half_the_rate(store, t
 
 @pytest.fixture(scope="module")
 def two_ranks(store, tmp_path_factory):
-    def launch(folder):
-        ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        words = [*ranks, __file__, str(store.path), str(folder)]
-        process = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-        assert process.returncode == 0, process.stderr
+    def train_all(folder):
+        run_on_ranks(2, folder / "log.txt", run_rank, store.path, folder)
 
-    return made_once(tmp_path_factory, "two-ranks-pretrain", launch)
+    return made_once(tmp_path_factory, "two-ranks-pretrain", train_all)
 
 
 @pytest.mark.parametrize("name", EQUIVALENT)

@@ -70,15 +70,11 @@ def test_every_key_is_a_flag(key):
     value, word = other_value(key)
     needed = [f"--{name}={content}" for name, content in NEEDED.get(key, {}).items()]
     expected = replace(DEFAULT, **NEEDED.get(key, {}) | {key: value})
-    for words in (
-        [f"--{key}", word],
-        [f"--{key}={word}"],
-        [f"--{key.replace('_', '-')}", word],
-        [f"--{key.replace('_', '-')}={word}"],
-    ):
-        found = load_recipe(None, [*needed, *words])
-        assert found == expected
-        assert type(getattr(found, key)) is type(value)
+    for name in {key, key.replace("_", "-")}:
+        for words in ([f"--{name}", word], [f"--{name}={word}"]):
+            found = load_recipe(None, [*needed, *words])
+            assert found == expected
+            assert type(getattr(found, key)) is type(value)
 
 
 @every_key

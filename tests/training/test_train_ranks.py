@@ -6,14 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from landscale.cli import main
@@ -25,7 +23,7 @@ from landscale.testing import make_store, rgbn_plane
 from landscale.training import gradients
 from landscale.training.build import build_classifier
 from landscale.training.training import train
-from launchers import members, ranks_at, torchrun, wait_until_gone
+from launchers import ranks_at, run_on_ranks, start_ranks, torchrun, wait_until_gone
 from once import made_once
 from trainings import CPU, PLAIN, TINY, flags, outcome
 
@@ -57,7 +55,7 @@ EQUIVALENT |= {
 }
 if find_spec("peft"):
     EQUIVALENT["adapters"] = (replace(LAYER_NORM, batch=4, lora=2), replace(LAYER_NORM, batch=8, lora=2))
-LARGE = replace(LAYER_NORM, model="convnext_atto", batch=4, epochs=4, rate=0.01)  # its gradients fill several buckets
+LARGE = replace(LAYER_NORM, model="convnext_atto", batch=4, rate=0.01)  # its gradients fill several buckets
 COMPRESSED = {method: replace(LARGE, compress=method) for method in ("none", "bf16", "powersgd")}
 
 
@@ -73,10 +71,9 @@ def counts_of_many_sizes(store, ranks) -> list[list[list[int]]]:
     return found
 
 
-def run_rank(path: Path, folder: Path, *, trains: bool) -> None:
+def run_rank(path: Path, folder: Path, trains: bool) -> None:
     """The program of each rank: evaluate, and if `trains`, train with every recipe above."""
-    torch.set_num_threads(1)
-    gradients.PLAIN_STEPS = 8  # steps before PowerSGD begins to compress
+    gradients.PLAIN_STEPS = 4  # steps before PowerSGD begins to compress
     store, ranks = open_store(path), start_process_group()
     if ranks.first:
         (folder / f"counts-{ranks.world}.json").write_text("")
@@ -89,22 +86,6 @@ def run_rank(path: Path, folder: Path, *, trains: bool) -> None:
     end_process_group()
 
 
-if __name__ == "__main__":
-    run_rank(Path(sys.argv[1]), Path(sys.argv[2]), trains=sys.argv[3] == "train")
-
-
-def launch(ranks: int, *args: object) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", __file__]
-    process = subprocess.run(
-        [*command, *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     splits = {"train": 39, "val": 9, "test": 65}
@@ -114,7 +95,11 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_ranks(store, tmp_path_factory):
     """The folder with the counts and the runs of all recipes above, written by two ranks."""
-    return made_once(tmp_path_factory, "two-ranks", lambda folder: launch(2, store.path, folder, "train"))
+
+    def evaluate_and_train(folder):
+        run_on_ranks(2, folder / "log.txt", run_rank, store.path, folder, True)
+
+    return made_once(tmp_path_factory, "two-ranks", evaluate_and_train)
 
 
 @pytest.mark.parametrize("name", EQUIVALENT)
@@ -145,28 +130,20 @@ def test_two_ranks_count_the_same_decisions_as_one_process(two_ranks, store):
 
 
 @pytest.mark.slow
-@pytest.mark.cluster
 @pytest.mark.parametrize("ranks", [3, 4])
 def test_three_and_four_ranks_count_the_same_decisions_as_one_process(ranks, store, tmp_path):
-    launch(ranks, store.path, tmp_path, "evaluate")
+    run_on_ranks(ranks, tmp_path / "log.txt", run_rank, store.path, tmp_path, False)
     assert json.loads((tmp_path / f"counts-{ranks}.json").read_text()) == counts_of_many_sizes(store, Ranks())
 
 
 # ---- signals and kills
 
 
-def start_training(store, run, *options, ranks=2):
-    args = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=20, batch=4), *options]
-    return subprocess.Popen(
-        [str(word) for word in (*torchrun(ranks), *args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def train_words(store, run):
+    return ["train", "--store", str(store.path), "--run-dir", str(run), *flags(TINY, epochs=20, batch=4)]
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "timed out"
@@ -175,17 +152,17 @@ def wait_until(condition, seconds=60):
 
 @pytest.fixture(scope="module")
 def undisturbed(store, tmp_path_factory):
-    def run_to_the_end(folder):
-        process = start_training(store, folder / "run")
-        _, stderr = process.communicate(timeout=120)
-        assert process.returncode == 0, stderr
+    def train_to_the_end(folder):
+        run_on_ranks(2, folder / "log.txt", main, train_words(store, folder / "run"))
 
-    return outcome(made_once(tmp_path_factory, "undisturbed-ranks", run_to_the_end) / "run")
+    return outcome(made_once(tmp_path_factory, "undisturbed-ranks", train_to_the_end) / "run")
 
 
 def test_a_signal_to_one_rank_stops_all_and_resuming_gives_the_undisturbed_result(store, tmp_path, undisturbed):
-    run = tmp_path / "run"
-    process = start_training(store, run)
+    run, log = tmp_path / "run", tmp_path / "log.txt"
+    process = subprocess.Popen(
+        [*map(str, torchrun(2)), *train_words(store, run)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     wait_until((run / "metrics.csv").exists)
     os.kill(ranks_at(store.path)[1], signal.SIGUSR1)
     _, stderr = process.communicate(timeout=60)
@@ -194,21 +171,18 @@ def test_a_signal_to_one_rank_stops_all_and_resuming_gives_the_undisturbed_resul
     assert "exitcode  : 75" in stderr  # torchrun itself exits with 1
     assert "landscale/train" not in stderr  # no traceback from landscale's code
     assert wait_until_gone(process.pid) == []
-    process = start_training(store, run)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-    assert "resumes at step" in stderr
+    run_on_ranks(2, log, main, train_words(store, run))
+    assert "resumes at step" in log.read_text()
     assert outcome(run) == undisturbed
 
 
 def test_a_killed_training_on_two_ranks_resumes_in_one_process(store, tmp_path):
     run = tmp_path / "run"
-    process = start_training(store, run)
+    ranks = start_ranks(2, tmp_path / "log.txt", main, train_words(store, run))
     wait_until((run / "metrics.csv").exists)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    for pid in members(process.pid):
-        os.kill(pid, signal.SIGKILL)
-    args = ["train", "--store", store.path, "--run-dir", run, *flags(TINY, epochs=20, batch=4)]
-    assert main([str(word) for word in args]) == 0
+    for process in ranks:
+        process.kill()
+    for process in ranks:
+        process.join()
+    assert main(train_words(store, run)) == 0
     assert (run / "scores.json").exists()
