@@ -110,8 +110,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     found: Reads = []
     read = ScenePixels.read
 
-    def counting(self: ScenePixels, band: str, row: int, rows: int, column: int, columns: int) -> NDArray[np.uint16]:
-        found.append((self.files[band].name, row, row + rows, column, column + columns))
+    def counting(
+        self: ScenePixels, band: str, row: int, rows: int, column: int = 0, columns: int | None = None
+    ) -> NDArray[np.uint16]:
+        if columns is not None:  # whole rows are only read to find pixels without data
+            found.append((self.files[band].file.name, row, row + rows, column, column + columns))
         return read(self, band, row, rows, column, columns)
 
     monkeypatch.setattr(ScenePixels, "read", counting)
@@ -151,7 +154,7 @@ def test_memory_is_bounded_for_a_whole_tile(monkeypatch: pytest.MonkeyPatch) -> 
 
     class File:
         def __init__(self, side: int, block: int) -> None:
-            self.height, self.block_shapes = side, [(block, block)]
+            self.height, self.block_shape = side, (block, block)
 
     class Pixels:
         def __init__(self) -> None:

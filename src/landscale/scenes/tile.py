@@ -70,13 +70,20 @@ def open_tiles(path: str | Path, offset: int | None = None) -> list[Tile]:
     return [_open(folder, offset) for folder in ([path] if alone else products)]
 
 
-def _open(folder: Path, offset: int | None) -> Tile:
-    scene = open_scene(folder, offset)
-    folder = scene.folder
+def _checked_manifest(folder: Path) -> Manifest:
+    """The manifest of a product, by which its metadata are undamaged and no band is missing."""
     manifest = read_manifest(folder)
     for path in manifest.files:  # a missing band file would otherwise be ignored
         if path.match("MTD_MSIL*.xml") or (_is_native(path) and size_of(path) < 0):
             manifest.check(path)
+    return manifest
+
+
+def _open(folder: Path, offset: int | None) -> Tile:
+    manifest = _checked_manifest(folder)  # before the metadata are read
+    scene = open_scene(folder, offset)
+    if scene.folder != folder:  # the product is inside the folder or zip
+        folder, manifest = scene.folder, _checked_manifest(scene.folder)
     if scene.pixel_unit not in ("digital number", "unknown"):
         raise BadInput(folder, f"holds {unit_name(scene.pixel_unit)}, expected digital numbers or reflectance")
     with ScenePixels(scene, list(scene.files)) as pixels:

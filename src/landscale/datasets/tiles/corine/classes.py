@@ -39,7 +39,7 @@ def coarser_level(values: NDArray[np.integer]) -> int | None:
     Level 1 has the codes 1…5, level 2 some of 11…52. So many different values that happen to be codes of one level, without any
     other grid code between them, do not occur in a map of level 3.
     """
-    found = {int(value) for value in np.unique(values)} & set(range(1, len(CODES) + 1))
+    found = set(range(1, len(CODES) + 1)) & set(np.unique(values).tolist())
     for level, divisor, least in ((1, 100, 4), (2, 10, 7)):
         if len(found) >= least and found <= {code // divisor for code in CODES}:
             return level
