@@ -17,7 +17,7 @@ from command_line import evaluated, figures, landscale
 from rounds import record
 
 TUNED_ON = "EuroSAT RGB, the validation images scored here"
-TRAININGS = ("eurosat:3m", "eurosat:45m", "eurosat_long:2h")
+TRAININGS = ("eurosat:3m", "eurosat:45m", "eurosat_long:112m")
 
 
 def main(train: Path, val: Path, folder: Path, trainings: list[str]) -> None:
