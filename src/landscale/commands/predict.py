@@ -19,7 +19,12 @@ def add_command(add: AddCommand) -> None:
     add_weights(parser, "model")
     parser.add_argument("scene", type=Path, metavar="SCENE", help="folder of band rasters at native resolution")
     parser.add_argument("out", type=Path, metavar="OUT.tif", help="the GeoTIFF to write, one band per class")
-    parser.add_argument("--stride", type=int, help="distance between windows in pixels of 10 m (default: half a patch)")
+    parser.add_argument(
+        "--stride",
+        type=int,
+        help="distance between windows in pixels of 10 m (default: that of the network's features, 8 for wide ResNets and"
+        " 30 for ResNets, or half a patch for networks that take window by window)",
+    )
     parser.add_argument(
         "--offset",
         type=int,
