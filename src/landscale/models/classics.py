@@ -47,7 +47,7 @@ for _family, _source, _names in (
     for _name in _names:
         _published = {AUTHORS: {"parameters": _COUNTS[_name]}} if _name in _COUNTS else {}
         _published |= _FIGURES.get(_name, {})
-        register(ZooEntry(_name, _family, _source, published=_published, dense=True))
+        register(ZooEntry(_name, _family, _source, published=_published, dense=_family != "efficientnet"))
 
 
 class SedonaResNet50(ResNet):

@@ -138,7 +138,7 @@ for _attention, _paper in _PAPERS.items():
             _name, _source = f"{_name}_ghost", f"{_paper}; Han et al. 2020, GhostNet; Papoutsis et al. 2022"
         family.add_network(
             EfficientNet60,
-            ZooEntry(_name, "efficientnet60", _source, 60, scaled=scale_efficientnet60, dense=True),
+            ZooEntry(_name, "efficientnet60", _source, 60, scaled=scale_efficientnet60),
             {"attention": _attention, "conv": _conv},
             first_conv="conv_stem",
             classifier="classifier",

@@ -21,15 +21,7 @@ from landscale.models.compound import Scaling
 from landscale.models.options import NETWORK_OPTIONS, check_options
 from landscale.models.patch_convolution import use_patch_convolutions
 
-_DENSE = (
-    "convnext",
-    "densenet",
-    "efficientnet",
-    "mobilenetv3",
-    "rdnet",
-    "regnet",
-    "resnet",
-)  # convolutional families of timm
+_DENSE = ("convnext", "densenet", "rdnet", "resnet")  # families of timm
 PATCH_SIDE = 120  # pixels a side of a BigEarthNet patch at 10 m
 
 
