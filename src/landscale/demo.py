@@ -30,7 +30,7 @@ class DemoSize:
         patches: number of patches of the first landscape, on which the model is trained and tested.
         mapped_patches: number of patches of the second landscape, which is only mapped, so that no pixel of the map was
             trained on.
-        stride: distance between windows of the map in pixels of 10 m; at 30, every pixel is in 16 windows.
+        stride: distance between windows of the map in pixels of 10 m.
         seconds: time limit of the training, which matters on slow machines.
         workers: processes that prepare the store; None: one per core.
         recipe_keys: changes of the recipe `demo`, such as `--epochs=3`.

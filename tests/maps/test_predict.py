@@ -114,7 +114,7 @@ def read_map(path):
 
 
 def expected_map(values, side, stride, grid):
-    """Mean over windows of their mean, by brute force; a pixel outside all windows has the value of the nearest one inside."""
+    """The mean of each window at its centre, and bilinear interpolation between centres, by brute force."""
     height, width = values.shape
 
     def starts(length):
@@ -126,14 +126,11 @@ def expected_map(values, side, stride, grid):
         return [*found, last]
 
     padded = np.pad(values, ((0, max(0, side - height)), (0, max(0, side - width))), mode="edge").astype(float)
-    total, count = np.zeros(padded.shape), np.zeros(padded.shape)
-    for top in starts(height):
-        for left in starts(width):
-            total[top : top + side, left : left + side] += padded[top : top + side, left : left + side].mean()
-            count[top : top + side, left : left + side] += 1
-    rows = np.minimum(np.arange(height), np.flatnonzero(count[:, 0])[-1])
-    columns = np.minimum(np.arange(width), np.flatnonzero(count[0])[-1])
-    return (total / np.maximum(count, 1))[rows][:, columns] / 10_000
+    tops, lefts = np.array(starts(height)), np.array(starts(width))
+    means = np.array([[padded[y : y + side, x : x + side].mean() for x in lefts] for y in tops])
+    across = np.array([np.interp(np.arange(width) + 0.5, lefts + side / 2, row) for row in means])
+    down = [np.interp(np.arange(height) + 0.5, tops + side / 2, column) for column in across.T]
+    return np.array(down).T / 10_000
 
 
 # ---- positions of windows
@@ -171,7 +168,7 @@ def test_windows_cover_all_pixels_but_fewer_than_one_coarse_pixel_at_the_end(len
 @example(5, 40, None, ceil, 0)  # fewer rows than a window
 @example(40, 5, None, int, 0)
 @example(1, 1, None, ceil, 0)
-def test_the_map_of_a_scene_of_any_size_is_the_mean_over_windows(
+def test_the_map_of_a_scene_of_any_size_interpolates_between_windows(
     tmp_path_factory, height, width, stride, rounding, seed
 ):
     folder = tmp_path_factory.mktemp("scene")
@@ -204,7 +201,7 @@ def test_class_names_are_kept_in_the_map_whatever_they_contain(tmp_path):
 
 @property_test
 @given(height=st.integers(1, 40), width=st.integers(1, 40), stride=st.integers(1, 12), seed=st.integers(0, 99))
-def test_the_map_of_a_scene_of_any_size_at_one_resolution_is_the_mean_over_windows(
+def test_the_map_of_a_scene_of_any_size_at_one_resolution_interpolates_between_windows(
     tmp_path_factory, height, width, stride, seed
 ):
     """Without coarser bands windows may begin at any pixel, so that they cover all pixels."""
@@ -257,7 +254,9 @@ def test_a_bright_quadrant_of_the_scene_is_bright_in_the_map(tmp_path):
     assert np.allclose(found[0, 60:], 0.1)
     assert np.allclose(found[0, :, :48], 0.1)
     assert (np.diff(found[0, 10]) >= -1e-6).all()  # rises from left to right, at the border of the quadrant
-    assert found[0, 10, 59:61] == pytest.approx([0.275, 0.625], abs=1e-5)  # each the mean of two windows
+    assert found[0, 10, 59:61] == pytest.approx(
+        [0.1 + 5.5 / 6 * 0.35, 0.45 + 0.5 / 6 * 0.35], abs=1e-5
+    )  # half bright at 60
 
 
 # ---- no data
@@ -434,8 +433,8 @@ def test_the_predict_command_writes_a_map_with_a_real_classifier(tmp_path, capsy
     assert found.min() >= 0
     assert found.max() <= 1
     assert summary["classes"] == ["dark", "bright"]
-    assert summary["windows"] == 4 * 3
-    assert (summary["height"], summary["width"], summary["stride"]) == (31, 26, 6)
+    assert summary["windows"] == 6 * 4  # that begin at 0, 4, 8, 12, 14, 18 and at 0, 4, 8, 12
+    assert (summary["height"], summary["width"], summary["stride"]) == (31, 26, 4)  # the network has 3×3 features
     first = found.copy()
     assert main(["predict", str(tmp_path / "weights"), str(scene), str(out)]) == 0  # replaces the older map
     assert np.array_equal(read_map(out)[0], first)
@@ -605,10 +604,10 @@ def test_evaluate_uses_the_test_split_by_default(interface):
 
 def test_predict_takes_the_model_by_path_or_as_an_object(interface, tmp_path):
     first = predict(str(interface / "weights"), str(interface / "scene"), str(tmp_path / "first.tif"))
-    second = predict(load_model(interface / "weights"), interface / "scene", tmp_path / "second.tif", stride=6)
+    second = predict(load_model(interface / "weights"), interface / "scene", tmp_path / "second.tif", stride=4)
     assert isinstance(first, MapSummary)
     assert (first.width, first.height, first.pixel, first.classes) == (24, 24, 10, ("dark", "bright"))
-    assert (first.map, first.stride, first.windows) == (str(tmp_path / "first.tif"), 6, 9)
+    assert (first.map, first.stride, first.windows) == (str(tmp_path / "first.tif"), 4, 16)
     assert (tmp_path / "first.tif").read_bytes() == (tmp_path / "second.tif").read_bytes()
     assert second.windows == first.windows
     keys = ["map", "width", "height", "crs", "pixel", "classes", "windows", "stride", "offset"]

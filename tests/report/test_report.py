@@ -421,13 +421,13 @@ def test_the_legend_says_what_the_map_shows(tmp_path):
     scene, chart = make_scene(tmp_path / "scene")
     words = " ".join(Page(write_report([make_run(tmp_path / "run")], tmp_path, scene, chart)).words.split())
     assert (
-        "a mean over the overlapping windows, as large as the patches of the training, that contain the pixel" in words
+        "interpolated between the centres of the overlapping windows, as large as the patches of the training:" in words
     )
     assert "Clouds are not masked" in words
     with rasterio.open(chart, "r+") as file:
         file.update_tags(WINDOW_METRES=1200.0, STRIDE_METRES=300.0)
     words = " ".join(Page(write_report([tmp_path / "run"], tmp_path, scene, chart)).words.split())
-    assert "a mean over the overlapping windows of 1.2 km, 300 m apart, that contain the pixel" in words
+    assert "interpolated between the centres of the overlapping windows of 1.2 km, 300 m apart:" in words
 
 
 def test_a_map_of_another_place_is_refused(tmp_path):

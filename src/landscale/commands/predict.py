@@ -20,7 +20,12 @@ def add_command(add: AddCommand) -> None:
     add_weights(parser, "model")
     parser.add_argument("scene", type=Path, metavar="SCENE", help=LAYOUTS)
     parser.add_argument("out", type=Path, metavar="OUT.tif", help="the GeoTIFF to write, one band per class")
-    parser.add_argument("--stride", type=int, help="distance between windows in pixels of 10 m (default: half a patch)")
+    parser.add_argument(
+        "--stride",
+        type=int,
+        help="distance between windows in pixels of 10 m (default: that of the network's features, 8 for wide ResNets and"
+        " 30 for ResNets, or half a patch for networks that take window by window)",
+    )
     add_offset(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 

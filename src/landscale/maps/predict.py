@@ -1,6 +1,6 @@
 """A scene → a map: one band of probability per class, on the scene's own finest grid, as a cloud-optimised GeoTIFF.
 
-The probabilities of each row of windows are stored until the map is complete, so a killed process loses one row at most.
+Probabilities of windows are stored until the map is complete, so a killed process loses those of three rows of patches at most.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def predict(
         scene: a product in any layout of `scenes.scene`; offsets of digital numbers are removed.
         out: the GeoTIFF to write: float32, one band per class, in 0…1; NaN where the scene has no data, that is where
             all bands of its finest grid are 0.
-        stride: distance between windows in pixels of the finest grid, rounded down to whole pixels of the coarsest band;
-            half a window by default.
+        stride: distance between windows in pixels of the finest grid (`windows.window_grid`); by default that of the features of
+            the network, where windows can be computed together, else half a window.
         offset: the offset that was added to the scene's digital numbers; by default that of its metadata or name.
 
     Raises:
@@ -114,6 +114,7 @@ def predict(
             "classifier": classifier.digest(),
             "side": windows.side,
             "stride": windows.stride,
+            "dense": windows.tiling is not None,
         }
         done = stack.enter_context(resumable_parts(out, plan))
         temporary = stack.enter_context(atomic_file(out))

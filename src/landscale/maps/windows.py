@@ -1,40 +1,48 @@
 """Probabilities of the classes for every pixel of a scene, by classifying windows a stride apart.
 
-The windows are as large on the ground as the patches that the classifier was trained on. The probability of a pixel is the mean
-over the windows that contain it. The last windows of a row and of the scene are moved inward, so that they cover every pixel
-without padding. A scene smaller than a window is padded with copies of its border pixels.
+The windows are as large on the ground as the patches that the classifier was trained on. They are given to the network one by
+one, or computed together (`maps.dense`), where the network allows it and the stride is a whole number of its feature cells.
+`maps.blend` makes probabilities of pixels from those of windows. The last windows of a row and of the scene are moved inward,
+so that they cover every pixel without padding. A scene smaller than a window is padded with copies of its border pixels.
+
+Decoding, the network, and what the caller does with the results happen at the same time, in threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from math import lcm
+from math import gcd, lcm
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from landscale.loading import Native
+from landscale.maps.ahead import ahead
+from landscale.maps.blend import interpolate
+from landscale.maps.dense import BATCH, Tiling, dense_rows, positions, runs
+from landscale.maps.strips import EmptyPixels, Strip, cut_windows, read_strips
 from landscale.models.classifier import Classifier
+from landscale.models.dense import map_side
 from landscale.models.input_units import convert
 from landscale.runtime.parts import Parts
 from landscale.scenes.pixels import ScenePixels
 
-BATCH = 64
+DECODED, CLASSIFIED = 1, 2  # strips of pixels, and of probabilities, that are computed ahead
 
 
 @dataclass(frozen=True)
 class WindowGrid:
     """Where the windows of a scene lie, in pixels of its finest grid.
 
-    side: of a window. stride: from one window to the next. rows, columns: first pixels of the windows.
+    side: of a window. stride: from one window to the next. rows, columns: first pixels of the windows. tiling: of windows that
+    are computed together; None for window by window.
     """
 
     side: int
     stride: int
     rows: list[int]
     columns: list[int]
+    tiling: Tiling | None = None
 
     @property
     def windows(self) -> int:
@@ -47,13 +55,23 @@ def window_grid(classifier: Classifier, pixels: ScenePixels, stride: int | None)
     Args:
         classifier: the classifier.
         pixels: the scene.
-        stride: in pixels of the finest grid, rounded down to whole pixels of the coarsest band; by default half a window.
+        stride: in pixels of the finest grid. If the network is dense (`models.dense`) and this is a multiple of a feature cell,
+            which is the side of a window divided by that of its map, windows are computed together. Otherwise it is rounded
+            down to whole pixels of the coarsest band. By default the smallest for windows that are computed together, else half a
+            window.
     """
     grid = lcm(*pixels.ratios.values())
     side = max(grid, round(classifier.description.ground / pixels.gsd) // grid * grid)
+    cells = map_side(classifier)
+    cell = side // gcd(side, cells) if cells else side  # the least whole number of pixels that is one of cells
+    if cells and cell < side and (stride or cell) % cell == 0 and (stride or cell) < side:
+        stride = stride or cell
+        rows, columns = (runs(length, side, cells, stride, grid) for length in (pixels.height, pixels.width))
+        tiling = Tiling(side, cells, rows, columns)
+        return WindowGrid(side, stride, positions(rows, side, cells), positions(columns, side, cells), tiling)
     stride = min(side, max(grid, (stride or side // 2) // grid * grid))
-    rows, columns = (window_starts(length, side, stride, grid) for length in (pixels.height, pixels.width))
-    return WindowGrid(side, stride, rows, columns)
+    first, second = (window_starts(length, side, stride, grid) for length in (pixels.height, pixels.width))
+    return WindowGrid(side, stride, first, second)
 
 
 def window_starts(length: int, side: int, stride: int, grid: int) -> list[int]:
@@ -79,82 +97,69 @@ def probability_rows(
         classifier: in eval mode.
         pixels: the scene.
         windows: where to classify.
-        done: the probabilities of each row of windows, which are kept until the map is complete.
+        done: the probabilities of windows by strip of the scene, which are kept until the map is complete.
         factors: by which the scene's units are converted (`models.input_units`).
         advance: is called with the number of windows that were classified.
 
     Pixels without data are NaN.
+
+    Raises:
+        BadInput: a file of the scene is damaged.
     """
-    rows, columns, side = windows.rows, windows.columns, windows.side
-    classes = len(classifier.description.classes)
-    width, height = pixels.width, pixels.height
-    across = max(width, side)
-    total = np.zeros((classes, side, across), np.float32)  # sums for the rows that are not finished
-    seen = np.zeros((side, across), np.float32)
-    for k, top in enumerate(rows):
-        probabilities = done.get(str(top))
-        if probabilities is None:
-            strip = _read_strip(pixels, top, side, across)
-            probabilities = _probabilities(classifier, strip, columns, side, pixels, factors, advance)
-            done.put(str(top), probabilities)
-        else:
-            advance(len(columns))
-        for left, values in zip(columns, probabilities, strict=True):
-            total[:, :, left : left + side] += values[:, None, None]
-            seen[:, left : left + side] += 1
-        last = k + 1 == len(rows)
-        ready = side if last else rows[k + 1] - top
-        values = total[:, :ready] / np.maximum(seen[:ready], 1)
-        if width > columns[-1] + side:  # uncovered pixels at the end take the value of their neighbour
-            values[:, :, columns[-1] + side :] = values[:, :, columns[-1] + side - 1, None]
-        if last and top + ready < height:
-            values = np.concatenate([values, np.repeat(values[:, -1:], height - top - ready, axis=1)], axis=1)
-        values = values[:, : height - top, :width]
-        values[:, _nodata(pixels, top, values.shape[1])] = np.nan
+    empty = EmptyPixels(pixels)
+    rows = _window_rows(classifier, pixels, windows, done, factors, empty, advance)
+    shape = pixels.height, pixels.width
+    for top, values in interpolate(rows, windows.rows, windows.columns, windows.side, shape):
+        values[:, empty.get(top, top + values.shape[1])] = np.nan
         yield top, values
-        total[:, : side - ready], seen[: side - ready] = total[:, ready:].copy(), seen[ready:].copy()
-        total[:, side - ready :], seen[side - ready :] = 0, 0
 
 
-def _read_strip(pixels: ScenePixels, top: int, side: int, across: int) -> dict[str, NDArray[np.uint16]]:
-    """The rows of a strip, every band at its native resolution, without offset, padded to whole windows by the border pixels."""
-    strip = {}
-    for band, ratio in pixels.ratios.items():
-        raw = pixels.harmonise(pixels.read(band, top // ratio, side // ratio))
-        down, right = side // ratio - raw.shape[0], max(0, across // ratio - raw.shape[1])
-        strip[band] = np.pad(raw, ((0, down), (0, right)), mode="edge")
-    return strip
-
-
-def _nodata(pixels: ScenePixels, top: int, rows: int) -> NDArray[np.bool_]:
-    """(rows, width): whether all bands of the finest grid are 0. These rows are still in GDAL's cache."""
-    finest = [band for band, ratio in pixels.ratios.items() if ratio == 1]
-    empty: NDArray[np.bool_] = np.all([pixels.read(band, top, rows) == 0 for band in finest], axis=0)
-    return empty
-
-
-def _probabilities(
+def _window_rows(
     classifier: Classifier,
-    strip: dict[str, NDArray[np.uint16]],
-    columns: list[int],
-    side: int,
+    pixels: ScenePixels,
+    windows: WindowGrid,
+    done: Parts,
+    factors: Mapping[str, float],
+    empty: EmptyPixels,
+    advance: Callable[[int], None],
+) -> Iterator[NDArray[np.float32]]:
+    """Probabilities of each row of windows: (columns, C)."""
+    tiling, across = windows.tiling, max(pixels.width, windows.side)
+    tops = tiling.tops if tiling else windows.rows
+    completed = tiling.completed() if tiling else [1] * len(tops)
+    missing = [n > 0 and done.get(str(top)) is None for top, n in zip(tops, completed, strict=True)]
+    needed = tiling.needed(missing) if tiling else missing
+    strips = ahead(read_strips(pixels, tops, needed, windows.side, across, empty), DECODED)
+    if tiling:
+        found = dense_rows(classifier, strips, tiling, pixels, factors)
+    else:
+        found = _one_by_one(classifier, strips, windows, pixels, factors)
+    for top, n, lacks, computed in zip(tops, completed, missing, ahead(found, CLASSIFIED), strict=True):
+        if not n:
+            continue
+        probabilities = computed if lacks else done.get(str(top))
+        assert probabilities is not None
+        if lacks:
+            done.put(str(top), probabilities)
+        advance(n * len(windows.columns))
+        yield from probabilities
+
+
+def _one_by_one(
+    classifier: Classifier,
+    strips: Iterable[Strip | None],
+    windows: WindowGrid,
     pixels: ScenePixels,
     factors: Mapping[str, float],
-    advance: Callable[[int], None],
-) -> NDArray[np.float32]:
-    """Probabilities (n, C) of the n windows of a strip that begin at `columns`."""
+) -> Iterator[NDArray[np.float32] | None]:
+    """Probabilities (1, n, C) of the n windows of each strip; None for None."""
     device = next(classifier.network.parameters()).device
-    groups: dict[int, list[str]] = {}
-    for band, ratio in pixels.ratios.items():
-        groups.setdefault(ratio, []).append(band)
-    found = []
-    for k in range(0, len(columns), BATCH):
-        places = columns[k : k + BATCH]
-        planes: Native = {}
-        for ratio, bands in groups.items():
-            edge = side // ratio
-            cut = [[strip[b][:, x // ratio : x // ratio + edge] for b in bands] for x in places]
-            planes[tuple(bands)] = torch.from_numpy(np.array(cut)).to(device)
-        found.append(classifier.probabilities(convert(planes, factors)).cpu().numpy())
-        advance(len(places))
-    return np.concatenate(found)
+    for strip in strips:
+        if strip is None:
+            yield None
+            continue
+        found = []
+        for k in range(0, len(windows.columns), BATCH):
+            planes = cut_windows(strip, pixels, windows.columns[k : k + BATCH], windows.side, device)
+            found.append(classifier.probabilities(convert(planes, factors)).cpu().numpy())
+        yield np.concatenate(found)[None]

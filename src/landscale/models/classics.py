@@ -46,7 +46,8 @@ for _family, _source, _names in (
 ):
     for _name in _names:
         _published = {AUTHORS: {"parameters": _COUNTS[_name]}} if _name in _COUNTS else {}
-        register(ZooEntry(_name, _family, _source, published={**_published, **_FIGURES.get(_name, {})}))
+        _published |= _FIGURES.get(_name, {})
+        register(ZooEntry(_name, _family, _source, published=_published, dense=_family != "efficientnet"))
 
 
 class SedonaResNet50(ResNet):
@@ -64,7 +65,7 @@ class SedonaResNet50(ResNet):
 
 family.add_network(
     SedonaResNet50,
-    ZooEntry("resnet50_sedona2019", "resnet", _SEDONA),
+    ZooEntry("resnet50_sedona2019", "resnet", _SEDONA, dense=True),
     {"in_chans": 12, "num_classes": 43},
     first_conv="conv1",
     classifier="fc",

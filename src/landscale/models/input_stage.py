@@ -154,3 +154,8 @@ def turn(values: Tensor, k: int) -> Tensor:
     """Rotate and reflect (…, h, w) by the k-th of the 8 symmetries of the square: k % 4 quarter turns, mirrored for k ≥ 4."""
     values = torch.rot90(values, k % 4, (-2, -1))
     return values.flip(-1) if k >= 4 else values
+
+
+def turn_back(values: Tensor, k: int) -> Tensor:
+    """The inverse of `turn`."""
+    return torch.rot90(values.flip(-1) if k >= 4 else values, -(k % 4), (-2, -1))

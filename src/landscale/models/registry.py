@@ -21,6 +21,7 @@ from landscale.models.compound import Scaling
 from landscale.models.options import NETWORK_OPTIONS, check_options
 from landscale.models.patch_convolution import use_patch_convolutions
 
+_DENSE = ("convnext", "densenet", "rdnet", "resnet")  # families of timm
 PATCH_SIDE = 120  # pixels a side of a BigEarthNet patch at 10 m
 
 
@@ -37,6 +38,8 @@ class ZooEntry:
         scaled: function from a compound scaling to options and input side; None if the network cannot be scaled.
         native: whether the network uses bands at their native resolution. It then gets coarser bands by nearest upsampling
             and the ground sampling distance of each channel as the option `gsd`.
+        dense: whether maps may be computed from the features of adjacent patches (`models.dense`): the network ends in a mean
+            over a map of features that depend mostly on what is near them.
     """
 
     name: str
@@ -46,6 +49,7 @@ class ZooEntry:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
     scaled: Callable[[Scaling], tuple[dict[str, Any], int]] | None = None
     native: bool = False
+    dense: bool = False
 
 
 AUTHORS = "Papoutsis et al. 2022, their code, 10 bands, 19 classes"  # parameters counted by us in their code
@@ -89,7 +93,7 @@ def zoo(name: str | None = None) -> list[ZooEntry]:
             "model", name, dict.fromkeys([*ZOO, *timm.list_models()])
         )  # timm's list contains those of the zoo as well
     family = timm.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
-    return [ZooEntry(name, family, "timm", fixed_side(name) or PATCH_SIDE)]
+    return [ZooEntry(name, family, "timm", fixed_side(name) or PATCH_SIDE, dense=family in _DENSE)]
 
 
 def fixed_side(name: str) -> int | None:

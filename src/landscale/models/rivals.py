@@ -62,5 +62,6 @@ def _published(name: str) -> dict[str, dict[str, float]]:
     return {f"{_REBEN}{bands}, test": figures}
 
 
+_DENSE = ("convnext", "rdnet")
 for _name, _family, _side, _source in _ROWS:
-    register(ZooEntry(_name, _family, _source, _side, _published(_name)))
+    register(ZooEntry(_name, _family, _source, _side, _published(_name), dense=_family in _DENSE))

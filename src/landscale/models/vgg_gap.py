@@ -97,7 +97,7 @@ _SOURCE = "Simonyan & Zisserman 2015, Very deep convolutional networks; Papoutsi
 for _name, _convolutions in (("vgg16_gap", (2, 2, 3, 3, 3)), ("vgg19_gap", (2, 2, 4, 4, 4))):
     family.add_network(
         VggGap,
-        ZooEntry(_name, "vgg", _SOURCE),
+        ZooEntry(_name, "vgg", _SOURCE, dense=True),
         {"convolutions": _convolutions},
         first_conv="stages.0.0",
         classifier="head.fc",

@@ -237,7 +237,7 @@ for _name, _source, _options, _sizes in (
 ):
     family.add_network(
         WideResNet,
-        ZooEntry(_name, "wide_resnet", _source, 60, scaled=scale_wide_resnet),
+        ZooEntry(_name, "wide_resnet", _source, 60, scaled=scale_wide_resnet, dense=True),
         _options,
         first_conv="stem.0",
         classifier="head.fc",

@@ -40,8 +40,8 @@ class MapLegendEntry:
 class MapView:
     """A scene and its map as the page shows them.
 
-    `windows` describes the windows over which the map's probabilities are means. `picture` and `class_map` are data URIs of PNG
-    images.
+    `windows` describes the windows between whose centres the map's probabilities are interpolated. `picture` and `class_map` are
+    data URIs of PNG images.
     """
 
     scene: str
@@ -76,9 +76,9 @@ def render_map_view(scene_folder: Path, map_file: Path) -> MapView:
 def _windows(tags: dict[str, str]) -> str:
     """The windows of a map in words, by the tags that `predict` wrote; earlier maps have none."""
     try:
-        return f"the overlapping windows of {float(tags['WINDOW_METRES']) / 1000:g} km, {float(tags['STRIDE_METRES']):g} m apart,"
+        return f"the overlapping windows of {float(tags['WINDOW_METRES']) / 1000:g} km, {float(tags['STRIDE_METRES']):g} m apart"
     except (KeyError, ValueError):
-        return "the overlapping windows, as large as the patches of the training,"
+        return "the overlapping windows, as large as the patches of the training"
 
 
 @contextmanager
