@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio import Affine
+from rasterio.coords import BoundingBox
 from rasterio.errors import RasterioError
+from rasterio.transform import array_bounds
 from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
@@ -100,6 +103,14 @@ class ScenePixels:
         self.ratios = {band: round(file.transform.a / self.gsd) for band, file in self.files.items()}
         for band, file in self.files.items():
             self._check(scene.files[band], file, self.ratios[band])
+        self._row, self._column = 0, 0  # of the first pixel that is read
+
+    def crop(self, row: int, column: int, height: int, width: int) -> None:
+        """Make these pixels of the finest grid the scene, from now on. `row` and `column` are multiples of all `ratios`."""
+        self._row, self._column = self._row + row, self._column + column
+        self.height, self.width = height, width
+        self.transform = self.transform @ Affine.translation(column, row)
+        self.bounds = BoundingBox(*array_bounds(height, width, self.transform))
 
     def _check(self, path: Path, file: Any, ratio: int) -> None:
         if path.suffix.lower() != ".mat":
@@ -127,10 +138,12 @@ class ScenePixels:
         Raises:
             BadInput: the file is damaged in this window.
         """
-        file = self.files[band]
-        first = min(row, file.height - 1)
-        window = Window(column, first, columns or file.width, max(1, min(rows, file.height - first)))
-        return self._decode(band, window=window)
+        file, ratio = self.files[band], self.ratios[band]
+        height = min(-(-self.height // ratio), file.height - self._row // ratio)
+        width = min(-(-self.width // ratio), file.width - self._column // ratio)
+        first = min(row, height - 1)
+        size = columns or width, max(1, min(rows, height - first))
+        return self._decode(band, window=Window(self._column // ratio + column, self._row // ratio + first, *size))
 
     def _decode(self, band: str, **part: Any) -> NDArray[np.uint16]:
         path, file = self._scene.files[band], self.files[band]
