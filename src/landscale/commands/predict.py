@@ -70,6 +70,9 @@ def add_command(add: AddCommand) -> None:
         metavar="M2",
         help="polygons of fewer square metres are joined with a neighbour (default: 0)",
     )
+    parser.add_argument(
+        "--viewer", action="store_true", help="also write OUT.html, which shows the map over the scene in a browser"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -91,6 +94,7 @@ def _predict_scene(options: argparse.Namespace) -> int:
         overlap=options.overlap,
         polygons=options.polygons,
         smallest_area=options.smallest_area,
+        viewer=options.viewer,
     )
     return print_result(options, written.to_json(), lambda: _print_summary(written))
 

@@ -71,6 +71,11 @@ def _has(text: str) -> Callable[[Path], bool]:
     return recognises
 
 
+def _is_legend(path: Path) -> bool:
+    """Whether a legend was written here, or belongs to a map that was: QGIS adds statistics to it, and drops the comment."""
+    return _has(COMMENT)(path) or _is_raster(path.with_name(path.name.removesuffix(".aux.xml")))
+
+
 def _is_quick_look(path: Path) -> bool:
     with Image.open(path, formats=["PNG"]) as image:
         return image.info.get("Software") == SOFTWARE
@@ -96,7 +101,7 @@ _KINDS: dict[str, tuple[str, Callable[[Path], bool]]] = {
     "probabilities": ("the probabilities of a map of landscale", _is_raster),
     "entropy": ("the entropy of a map of landscale", _is_raster),
     "style": ("the style of a map of landscale", _has(COMMENT)),
-    "legend": ("the legend of a map of landscale", _has(COMMENT)),
+    "legend": ("the legend of a map of landscale", _is_legend),
     "quick_look": ("the quick look of a map of landscale", _is_quick_look),
     "viewer": ("the viewer of a map of landscale", _has(GENERATOR)),
     "polygons": ("the polygons of a map of landscale", _is_polygons),

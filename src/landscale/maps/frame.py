@@ -37,18 +37,19 @@ class Frame:
         return round(row), round(column)
 
     def part(self, bounds: Bounds) -> Frame | None:
-        """The smallest part that contains all pixels of this frame which `bounds` touch; None if there is none."""
+        """The part whose pixels have their centres within `bounds`; None if there is none."""
         left, bottom, right, top = bounds
-        first = max(0, math.floor((left - self.left) / self.gsd)), max(0, math.floor((self.top - top) / self.gsd))
-        last = (
-            min(self.width, math.ceil((right - self.left) / self.gsd)),
-            min(self.height, math.ceil((self.top - bottom) / self.gsd)),
-        )
-        width, height = last[0] - first[0], last[1] - first[1]
-        if width <= 0 or height <= 0:
+        columns = _between((left - self.left) / self.gsd, (right - self.left) / self.gsd, self.width)
+        rows = _between((self.top - top) / self.gsd, (self.top - bottom) / self.gsd, self.height)
+        if not columns or not rows:
             return None
-        x, y = self.left + first[0] * self.gsd, self.top - first[1] * self.gsd
-        return Frame(self.crs, x, y, self.gsd, width, height)
+        x, y = self.left + columns[0] * self.gsd, self.top - rows[0] * self.gsd
+        return Frame(self.crs, x, y, self.gsd, len(columns), len(rows))
+
+
+def _between(first: float, last: float, count: int) -> range:
+    """The pixels, of `count` in a row or column, whose centres lie between two positions in pixels."""
+    return range(max(0, math.ceil(first - 0.5)), min(count, math.floor(last - 0.5) + 1))
 
 
 def frame_of(pixels: ScenePixels) -> Frame:

@@ -141,7 +141,7 @@ def open_layers(
         part = frame.part(area.bounds)
         if part is None:
             names = ", ".join(scene.folder.resolve().name for scene, _ in opened)
-            raise BadInput(aoi, f"lies outside the scene{'s' if len(opened) > 1 else ''} {names}")
+            raise BadInput(aoi, f"covers no pixel of the scene{'s' if len(opened) > 1 else ''} {names}")
         frame = part
     layers = [layer for pair in opened if (layer := _layer(*pair, frame, classifier, stride, cropped=area is not None))]
     if not layers:

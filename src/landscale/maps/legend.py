@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from landscale.maps.files import COMMENT
+from landscale.maps.files import SOFTWARE
 
 # Names and codes of GDAL: type and use of the columns of a raster attribute table.
 _COLUMNS = {"Value": (0, 5), "Class": (2, 2), "Count": (1, 1), "Red": (0, 6), "Green": (0, 7), "Blue": (0, 8)}
@@ -63,5 +63,6 @@ def qgis_style(entries: Sequence[Entry]) -> str:
 
 
 def _document(root: ET.Element) -> str:
+    root.insert(0, ET.Comment(f" {SOFTWARE} "))  # not before the root, where GDAL expects the root itself
     ET.indent(root)
-    return f"{COMMENT}\n{ET.tostring(root, encoding='unicode')}\n"
+    return f"{ET.tostring(root, encoding='unicode')}\n"

@@ -50,7 +50,7 @@ def write_polygons(
     geometries, values, areas = [], [], []
     for geometry, value in found:
         polygon = shape(geometry)
-        if polygon.area >= smallest_area - pixel / 2:
+        if polygon.area / pixel > pixels - 0.5:
             geometries.append(polygon)
             values.append(int(value))
             areas.append(polygon.area)

@@ -5,7 +5,7 @@ The probabilities of each row of windows are stored until the map is complete, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from landscale.maps.quick_look import LONGEST, quick_look
 from landscale.maps.rasters import growing_raster
 from landscale.maps.reduced import ReducedMap
 from landscale.maps.summary import ClassArea, MapSummary
+from landscale.maps.viewer import check_true_colour, viewer_page
 from landscale.models.classifier import Classifier, Description
 from landscale.models.encoders import find_encoder, load_encoder
 from landscale.runtime.files import atomic_files, remove_abandoned
@@ -52,6 +53,7 @@ def predict(
     overlap: Overlap = "mean",
     polygons: str | Path | None = None,
     smallest_area: float = 0.0,
+    viewer: bool = False,
 ) -> MapSummary:
     """Write the map of a scene, or of several scenes of one UTM zone. After an interruption, the same call resumes.
 
@@ -73,6 +75,7 @@ def predict(
         overlap: where scenes overlap, the "mean" of their probabilities, or those of the scene with the least cloud.
         polygons: also write this GeoPackage with the areas of the class map (`maps.polygons`).
         smallest_area: in square metres, of the polygons.
+        viewer: also write an HTML page that shows the map over the scene in true colour.
 
     Raises:
         LandscaleError: the weights have no classes, or too many, or arguments contradict each other.
@@ -88,7 +91,7 @@ def predict(
     if not isinstance(model, Classifier):
         inputs.append(find_encoder(model))
     paths = map_files(
-        out, probabilities=probabilities is not None, entropy=show_entropy, viewer=False, polygons=polygons
+        out, probabilities=probabilities is not None, entropy=show_entropy, viewer=viewer, polygons=polygons
     )
     check_files(paths, inputs)
     classifier = model if isinstance(model, Classifier) else load_encoder(model).to(local_device())
@@ -100,6 +103,8 @@ def predict(
         frame, area, layers = open_layers(scenes, classifier, stride, stack, offset=offset, mask=mask, aoi=aoi)
         if overlap == "least-cloud":
             layers = by_cloud(layers)
+        if viewer:
+            check_true_colour(layers)
         _print_notes(layers, masked=mask is True)
         digest = classifier.digest()
         plan = {"classifier": digest, "scenes": {layer.key: layer.plan() for layer in layers}}
@@ -152,6 +157,9 @@ def predict(
         places_of["legend"].write_text(attribute_table(entries), encoding="utf-8")
         places_of["style"].write_text(qgis_style(entries), encoding="utf-8")
         places_of["quick_look"].write_bytes(quick_look(reduced, entries, tags["SCENE"]))
+        if viewer:
+            page = viewer_page(frame, reduced, layers, entries, _notes(tags))
+            places_of["viewer"].write_text(page, encoding="utf-8")
         if polygons is not None:
             write_polygons(places_of["polygons"], paths["polygons"], temporary, d.classes, smallest_area, tags)
     mapped = max(1, int(counts.sum()))
@@ -165,7 +173,7 @@ def predict(
         classes=d.classes,
         areas=tuple(ClassArea(e.name, e.pixels, e.pixels * frame.gsd**2, 100 * e.pixels / mapped) for e in entries),
         not_mapped={why.label: int(reasons[why]) for why in Reason if why != Reason.MAPPED},
-        scenes=tuple(layer.name for layer in layers),
+        scenes=tuple(sorted(layer.name for layer in layers)),
         windows=windows,
         stride=layers[0].windows.stride,
         offset=layers[0].scene.offset,
@@ -209,6 +217,20 @@ def _print_notes(layers: Sequence[Layer], *, masked: bool) -> None:
             )
 
 
+def _notes(tags: Mapping[str, str]) -> list[str]:
+    """Lines about a map for its readers, by the metadata of its rasters."""
+    side, stride = float(tags["WINDOW_METRES"]) / 1000, float(tags["STRIDE_METRES"])
+    lines = [
+        f"Each pixel shows {tags['CLASS_RULE']} by the mean over the windows of {side:g} km, {stride:g} m apart, that contain it:"
+        " the class of a neighbourhood, not of the single pixel.",
+        "Clouds are not masked."
+        if tags["MASK"] == "none"
+        else f"Not mapped: what the {tags['MASK']} marks, and nodata.",
+        f"Written by landscale {tags['LANDSCALE_VERSION']} with weights {tags['WEIGHTS_DIGEST'][:12]} ({tags['MODEL']}).",
+    ]
+    return ([f"Recorded {tags['ACQUIRED']}."] if "ACQUIRED" in tags else []) + lines
+
+
 def _mask_name(layers: Sequence[Layer], mask: str | Path | bool) -> str:
     """What marks clouds in the map, as a tag."""
     if all(layer.mask is None for layer in layers):
@@ -224,7 +246,7 @@ def _tags(d: Description, digest: str, layers: Sequence[Layer], frame: Frame, co
         "LANDSCALE_VERSION": version("landscale"),
         "WEIGHTS_DIGEST": digest,
         "MODEL": d.model,
-        "SCENE": ", ".join(layer.name for layer in layers),
+        "SCENE": ", ".join(sorted(layer.name for layer in layers)),
         "WINDOW_METRES": windows.side * frame.gsd,
         "STRIDE_METRES": windows.stride * frame.gsd,
         "CLASS_RULE": "the likeliest of several labels" if d.multi_label else "the likeliest class",

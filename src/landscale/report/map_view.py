@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -100,16 +100,22 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def true_colour(bands: list[Any]) -> Image.Image:
-    """An RGB image of three open rasters.
+    """An RGB image of three open rasters, see `stretched`."""
+    shape = _shape(bands[0])
+    return stretched([band.read(1, out_shape=shape, resampling=Resampling.average) for band in bands])
+
+
+def stretched(channels: Sequence[NDArray[Any]]) -> Image.Image:
+    """An RGB image of red, green and blue (rows, columns), in any unit.
 
     Each is stretched from its 2nd to its 98th percentile, then brightened. Pixels without data are black.
     """
-    channels = []
-    for band in bands:
-        values = band.read(1, out_shape=_shape(bands[0]), resampling=Resampling.average).astype(np.float32)
+    found = []
+    for channel in channels:
+        values = channel.astype(np.float32)
         low, high = np.percentile(values[values > 0], (2, 98)) if (values > 0).any() else (0, 1)
-        channels.append(255 * np.clip((values - low) / max(high - low, 1), 0, 1) ** GAMMA)
-    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+        found.append(255 * np.clip((values - low) / max(high - low, 1), 0, 1) ** GAMMA)
+    return Image.fromarray(np.stack(found, axis=-1).astype(np.uint8))
 
 
 def class_map(path: Path, file: Any) -> tuple[Image.Image, list[MapLegendEntry]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.coords import BoundingBox
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
 from rasterio.windows import Window
@@ -159,6 +160,11 @@ class ScenePixels:
         """Pixels of a band from all over the scene, as `read` returns them, reduced to at most 512×512."""
         file = self.files[band]
         return self._decode(band, out_shape=(min(file.height, 512), min(file.width, 512)))
+
+    def reduced(self, band: str, shape: tuple[int, int]) -> NDArray[np.uint16]:
+        """All pixels of a band of the finest grid, as `read` returns them, averaged to `shape` (rows, columns)."""
+        window = Window(self._column, self._row, self.width, self.height)
+        return self._decode(band, window=window, out_shape=shape, resampling=Resampling.average)
 
     def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Subtract the product's offset, with 0 as the lower limit; uint16 arrays are changed in place."""
