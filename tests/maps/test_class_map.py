@@ -20,6 +20,7 @@ from landscale.models.weights import save_weights
 from landscale.vocabulary.nomenclatures import BEN19
 from mapped import NAMES, Stub, description_with, draw_scene, names_in, read_map, read_raster, write_map, write_scene
 
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
 PRODUCT = "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419"
 CLASSES = ("Marine waters", 'Forêt <&> "森"')
 

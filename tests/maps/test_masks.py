@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -23,7 +26,9 @@ from mapped import (
     write_map,
     write_scene,
 )
+from products import classification, noise, write_safe
 
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
 SIDE = 48  # px of 10 m; two rows of 20 m for each of the 12 codes
 LABELS = ["mapped", "nodata", "saturated", "shadow", "cloud", "cirrus", "snow", "mask", "outside"]
 
@@ -135,3 +140,20 @@ def test_mask_options_on_the_command_line(scene, tmp_path, cli: Cli):
     answer = cli(*words)
     assert answer.code == 0
     assert any("no scene classification found" in line for line in answer.lines)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_scene_classification_of_a_product_is_found(tmp_path, packed):
+    """In a `.SAFE` folder at 20 m, unpacked or in its zip."""
+    name = "S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419"
+    scl = classification(120)
+    product = write_safe(tmp_path, name, noise(120), scl, offset=1000)
+    if packed:
+        product = Path(shutil.make_archive(str(product), "zip", tmp_path, product.name))
+    summary = predict(Stub(), product, tmp_path / "map.tif")
+    hidden = np.isin(scl, [0, 1, 3, 8, 9, 10, 11]).repeat(2, 0).repeat(2, 1)
+    assert ((read_raster(tmp_path / "map.tif")[0][0] == 255) == hidden).all()
+    assert summary.offset == 1000
+    assert summary.not_mapped["snow"] == 4 * (scl == 11).sum()
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert (file.tags()["SCENE"], file.tags()["ACQUIRED"]) == (f"{name}.SAFE", "2022-07-06T08:56:11Z")

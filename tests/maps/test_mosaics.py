@@ -27,6 +27,8 @@ from mapped import (
     write_scene,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
+
 # Three scenes of 48×42 px, by name: offset of the upper left corner in px of 10 m, and the fraction of cloud.
 PLACES = {"a": (0, 0, 0.5), "b": (-18, 30, 0.1), "c": (30, 12, 0.3)}
 TOP, LEFT, BOTTOM, RIGHT = -18, 0, 78, 72

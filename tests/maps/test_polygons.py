@@ -12,6 +12,7 @@ from landscale.maps.encoding import NODATA
 from landscale.maps.polygons import write_polygons
 from mapped import Stub, draw_scene, names_in, write_map, write_scene
 
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
 NAMES = ("Forêt", "lake", "town")
 CORNER = (300_000, 5_000_000)
 

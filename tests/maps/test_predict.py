@@ -411,7 +411,7 @@ def test_a_scene_that_lacks_a_band_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(tmp_path, tmp_path / "empty", "holds no band raster")
     assert_refused(tmp_path, tmp_path / "nothing", "no such scene")
-    assert_refused(tmp_path, scene / "B02.tif", "no such scene")
+    assert_refused(tmp_path, scene / "B02.tif", "B02.tif: lacks B04, B8A, B01; it has B02")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, 0.5, 0.98])

@@ -23,6 +23,7 @@ from landscale.maps.reduced import ReducedMap
 from landscale.maps.viewer import viewer_page
 from mapped import Stub, draw_scene, names_in, read_map, read_raster, write_map, write_scene
 
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
 RGB = ("B02", "B03", "B04")
 HOSTILE = "</script><b>&\"'"  # a class name that must not leave its place
 CLASSES = ("Marine waters", HOSTILE)

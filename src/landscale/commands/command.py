@@ -84,6 +84,16 @@ def add_weights(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(name, metavar="RUN|WEIGHTS", help=about)
 
 
+def add_offset(parser: argparse.ArgumentParser) -> None:
+    """Add `--offset`, for commands that read scenes."""
+    parser.add_argument(
+        "--offset",
+        type=int,
+        metavar="NUMBER",
+        help="offset of the scene's digital numbers: 1000 since baseline 04.00 (default: that of its metadata or name)",
+    )
+
+
 def add_timeout(parser: argparse.ArgumentParser) -> None:
     """Add `--timeout`, for commands that run on several ranks."""
     parser.add_argument(

@@ -22,13 +22,13 @@ def add_command(add: AddCommand) -> None:
 def _show_contents(options: argparse.Namespace) -> int:
     from landscale.models.encoders import find_encoder, is_name
     from landscale.runtime.tables import show_networks, show_scene, show_store, show_weights
+    from landscale.scenes.scene import is_scene, open_scene
     from landscale.store import is_environment, open_store
 
     path = find_encoder(options.path) if is_name(options.path) else Path(options.path)
     weights = (path / "config.json").exists() or (path / "recipe.yaml").exists()
-    if not weights and (path.suffix == ".mat" or (path.is_dir() and not is_environment(path))):
+    if not weights and is_scene(path) and not (path.is_dir() and is_environment(path)):
         from landscale.scenes.pixels import summary as scene_summary
-        from landscale.scenes.scene import open_scene
 
         scene = scene_summary(open_scene(path))
         return print_result(options, scene, lambda: show_scene(scene))

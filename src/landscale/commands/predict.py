@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from landscale.commands.command import AddCommand, add_weights, print_result
+from landscale.commands.command import AddCommand, add_offset, add_weights, print_result
 from landscale.errors import BadInput
+from landscale.scenes import LAYOUTS
 
 if TYPE_CHECKING:
     from landscale.maps.summary import MapSummary
@@ -26,18 +27,13 @@ def add_command(add: AddCommand) -> None:
         nargs="+",
         type=Path,
         metavar="SCENE",
-        help="folder of band rasters at native resolution; several must be of one UTM zone",
+        help=f"{LAYOUTS}; several must be of one UTM zone",
     )
     parser.add_argument(
         "out", type=Path, metavar="OUT.tif", help="the class map; legend, style and quick look are written beside it"
     )
     parser.add_argument("--stride", type=int, help="distance between windows in pixels of 10 m (default: half a patch)")
-    parser.add_argument(
-        "--offset",
-        type=int,
-        metavar="NUMBER",
-        help="offset of the scene's digital numbers: 1000 since baseline 04.00 (default: that of its metadata or name)",
-    )
+    add_offset(parser)
     parser.add_argument(
         "--probabilities",
         nargs="?",

@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from landscale.commands.command import AddCommand, command_adder, print_result, seconds_left
+from landscale.commands.command import AddCommand, add_offset, command_adder, print_result, seconds_left
 from landscale.errors import BadInput
+from landscale.scenes import LAYOUTS
 
 EXAMPLES = """examples:
   landscale superres train S2A_MSIL2A_….SAFE dsen2 --max-time 30m
   landscale superres evaluate dsen2 OTHER.SAFE
   landscale superres apply dsen2 OTHER.SAFE other-10m
 """
-SCENE = "folder of band rasters, .SAFE folder, or .mat file"
 
 
 def add_command(add: AddCommand) -> None:
@@ -35,11 +35,12 @@ def add_command(add: AddCommand) -> None:
 def _add_train(add: AddCommand) -> None:
     about, example = "train on scenes; run the same command again to resume", "landscale superres train SCENE dsen2"
     parser = add("train", _train, about, example)
-    parser.add_argument("scenes", nargs="+", type=Path, metavar="SCENE", help=SCENE)
+    parser.add_argument("scenes", nargs="+", type=Path, metavar="SCENE", help=LAYOUTS)
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="folder to create")
     parser.add_argument(
         "--max-time", default="30m", metavar="30m", help="finish within this time: 90s, 45m, 2h (default: 30m)"
     )
+    add_offset(parser)
     parser.add_argument("--deep", action="store_true", help="train VDSen2: 32 blocks of 256 features, for GPUs")
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights and the batches (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -49,8 +50,9 @@ def _add_apply(add: AddCommand) -> None:
     about = "write all bands of a scene at 10 m; run the same command again to resume"
     parser = add("apply", _apply, about, "landscale superres apply dsen2 SCENE scene-10m")
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="folder that `superres train` wrote")
-    parser.add_argument("scene", type=Path, metavar="SCENE", help=SCENE)
+    parser.add_argument("scene", type=Path, metavar="SCENE", help=LAYOUTS)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of GeoTIFFs to write")
+    add_offset(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -58,7 +60,8 @@ def _add_evaluate(add: AddCommand) -> None:
     about = "compare with bicubic interpolation at reduced scale, where the true values are known"
     parser = add("evaluate", _evaluate, about, "landscale superres evaluate dsen2 SCENE")
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="folder that `superres train` wrote")
-    parser.add_argument("scene", type=Path, metavar="SCENE", help=SCENE)
+    parser.add_argument("scene", type=Path, metavar="SCENE", help=LAYOUTS)
+    add_offset(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -79,7 +82,13 @@ def _train(options: argparse.Namespace) -> int:
 
     seconds = seconds_left(options.max_time)
     provenance = train_superres(
-        options.scenes, options.weights, local_device(), seconds, deep=options.deep, seed=options.seed
+        options.scenes,
+        options.weights,
+        local_device(),
+        seconds,
+        deep=options.deep,
+        seed=options.seed,
+        offset=options.offset,
     )
     content = {"weights": str(options.weights), **provenance}
     return print_result(
@@ -92,7 +101,8 @@ def _apply(options: argparse.Namespace) -> int:
     from landscale.superres.apply import sharpen_scene
     from landscale.superres.superresolver import Superresolver
 
-    content = sharpen_scene(Superresolver.load(options.weights, local_device()), options.scene, options.out)
+    superresolver = Superresolver.load(options.weights, local_device())
+    content = sharpen_scene(superresolver, options.scene, options.out, options.offset)
 
     def text() -> None:
         print(f"{options.out}: {content['width']}×{content['height']} px, {', '.join(content['bands'])}")
@@ -107,7 +117,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from landscale.superres.evaluate import evaluate_on_scene
     from landscale.superres.superresolver import Superresolver
 
-    figures = evaluate_on_scene(Superresolver.load(options.weights, local_device()), options.scene)
+    superresolver = Superresolver.load(options.weights, local_device())
+    figures = evaluate_on_scene(superresolver, options.scene, options.offset)
     return print_result(options, figures, lambda: _table(figures))
 
 

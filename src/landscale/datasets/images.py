@@ -23,7 +23,7 @@ from landscale.datasets.survey import PatchDetails
 from landscale.errors import BadInput, reason
 from landscale.formats.content import MAX_FILE, wrong_format
 from landscale.formats.geotiff import Place, check_colours, read_bands
-from landscale.formats.rasters import raster_driver
+from landscale.formats.rasters import open_raster_file, raster_driver
 from landscale.formats.zip_or_folder import read_member
 from landscale.vocabulary.bands import ALIASES, band_set
 
@@ -100,8 +100,11 @@ def open_raster(path: str | Path, data: bytes | None = None) -> Iterator[Any]:
 
     driver = raster_driver(path)
     try:
-        with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
-            image = rasterio.open(path if data is None else io.BytesIO(data), driver=driver)
+        if data is None:
+            image = open_raster_file(path)
+        else:
+            with warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning):
+                image = rasterio.open(io.BytesIO(data), driver=driver)
         with image:
             yield image
     except rasterio.errors.RasterioError as error:

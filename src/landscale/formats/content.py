@@ -58,6 +58,15 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
             data = _decompress_bz2(data, limit)
         except (OSError, EOFError, ValueError) as error:
             raise BadInput(path, f"cannot be decompressed ({reason(error)})") from None
+    return decode_text(path, data)
+
+
+def decode_text(path: Path, data: bytes) -> str:
+    """The text in the bytes of a file, in UTF-8, or in UTF-16 with a byte order mark.
+
+    Raises:
+        BadInput: it is in another encoding, or no text.
+    """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)

@@ -11,7 +11,9 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from landscale.errors import BadInput
+from landscale.formats.zip_or_folder import gdal_name, split_zip
 
+MAX_ZIPPED = 8 << 30  # bytes of a raster in a zip; all bands of a whole tile as float32 have 6.3 GB
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}  # names of GDAL
 
 
@@ -34,10 +36,13 @@ def raster_driver(path: str | Path) -> str:
 
 
 def open_raster_file(path: str | Path) -> Any:
-    """Open a raster in the format of its suffix. One without a place is opened without rasterio's warning.
+    """Open a raster in the format of its suffix, also one in a zip. One without a place is opened without rasterio's warning.
 
     Raises:
-        BadInput: as `raster_driver`. rasterio.errors.RasterioError: it cannot be read in this format.
+        BadInput: as `raster_driver`; or it is in a zip, and GDAL cannot read it there. rasterio.errors.RasterioError: it cannot
+            be read in this format.
     """
+    driver, zipped = raster_driver(path), split_zip(Path(path))
+    name = gdal_name(*zipped, MAX_ZIPPED) if zipped else path
     with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
-        return rasterio.open(path, driver=raster_driver(path))
+        return rasterio.open(name, driver=driver)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Layer:
     @property
     def date(self) -> str:
         """When the scene was recorded, such as 2022-07-06T08:56:11Z, by the name of its product; empty if unknown."""
-        places = (self.name, *(part for path in self.scene.files.values() for part in path.parts))
+        places = (self.scene.product, self.name, *(part for path in self.scene.files.values() for part in path.parts))
         found = next((match for place in places if (match := _PRODUCT.match(place))), None)
         if found is None:
             return ""
@@ -75,25 +76,25 @@ class Layer:
 
     def rows(
         self, frame: Frame, lengths: Sequence[int], classifier: Classifier, done: Parts, advance: Callable[[int], None]
-    ) -> Iterator[Rows]:
+    ) -> Generator[Rows]:
         """Yield the rows of the layer that lie in the frame, `lengths` at a time.
 
         Yields:
             probabilities (C, rows, columns), NaN where there are none, and the `Reason`s of the mask (rows, columns), for the
             columns in the frame.
         """
-        strips = (s for _, s in probability_rows(classifier, self.pixels, self.windows, done, self.factors, advance))
+        found = probability_rows(classifier, self.pixels, self.windows, done, self.factors, advance)
         above = max(0, -self.row)
         columns = slice(max(0, -self.column), min(self.pixels.width, frame.width - self.column))
         top = 0
-        for values in _rechunked(strips, [above, *lengths] if above else lengths):
-            rows = values.shape[1]
-            if top >= above:
-                reasons = (
-                    np.zeros((rows, self.pixels.width), np.uint8) if self.mask is None else self.mask.rows(top, rows)
-                )
-                yield values[:, :, columns], reasons[:, columns]
-            top += rows
+        with closing(found) as strips:
+            for values in _rechunked((strip for _, strip in strips), [above, *lengths] if above else lengths):
+                rows = values.shape[1]
+                if top >= above:
+                    none = np.zeros((rows, self.pixels.width), np.uint8)
+                    reasons = none if self.mask is None else self.mask.rows(top, rows)
+                    yield values[:, :, columns], reasons[:, columns]
+                top += rows
 
 
 def open_layers(
@@ -137,6 +138,8 @@ def open_layers(
     frame = common_frame(opened)
     area = None
     if aoi is not None:
+        if not frame.crs:
+            raise BadInput(opened[0][0].folder, "has no coordinate reference system, which --aoi needs")
         area = Area(aoi, frame.crs)
         part = frame.part(area.bounds)
         if part is None:
@@ -158,8 +161,9 @@ def _layer(
     row, column = frame.position(pixels)
     origin = (0, 0)
     if cropped:
-        rows = _needed(-row, frame.height, pixels.height, windows.rows, windows.side)
-        columns = _needed(-column, frame.width, pixels.width, windows.columns, windows.side)
+        grid = lcm(*pixels.ratios.values())
+        rows = _needed(-row, frame.height, pixels.height, windows, grid)
+        columns = _needed(-column, frame.width, pixels.width, windows, grid)
         if rows is None or columns is None:
             return None
         origin = rows[0], columns[0]
@@ -169,24 +173,31 @@ def _layer(
     return Layer(scene, pixels, windows, row, column, compared.factors, compared.notes, origin)
 
 
-def _needed(first: int, length: int, whole: int, starts: Sequence[int], side: int) -> tuple[int, int] | None:
-    """Where the pixels begin and end that the windows over a range of rows or columns need; None if the range is empty.
+def _needed(first: int, length: int, whole: int, windows: WindowGrid, grid: int) -> tuple[int, int] | None:
+    """Where the pixels begin and end that a range of rows or columns needs, to be mapped like the whole; None for no pixel.
 
-    The windows of this part are then those of the whole scene, so that an area is mapped like the whole.
+    The part begins and ends where windows side by side do, so that its windows are some of those of the scene. They reach half a
+    window beyond those that contain the range, because probabilities are interpolated between windows.
 
     Args:
         first, length: of the range; it may exceed the scene.
         whole: number of rows or columns of the scene.
-        starts: where the windows of the whole scene begin.
-        side: of a window.
+        windows: of the whole scene.
+        grid: pixels of the finest grid in one of the coarsest band.
     """
     last = min(whole, first + length) - 1
     first = max(0, first)
     if last < first:
         return None
-    # Behind the last window lie fewer pixels than a coarse one, which take the value of their neighbour.
-    needed = [start for start in starts if start <= last and start + side > first] or starts[-1:]
-    return needed[0], whole if needed[-1] == starts[-1] else needed[-1] + side
+    side, stride = windows.side, windows.stride
+    unit = lcm(side, stride)
+    begin = max(0, first - side - side // 2) // unit * unit
+    end = begin + side
+    while end <= last + side + side // 2 or (end - side) % stride:
+        end += side
+    # At the end of a scene, its last window is moved inward, and those before it need not be whole strides apart.
+    regular = max(0, whole - side) // grid * grid // side * side + side
+    return begin, end if end <= regular and end < whole else whole
 
 
 def _rechunked(strips: Iterator[NDArray[np.float32]], lengths: Sequence[int]) -> Iterator[NDArray[np.float32]]:

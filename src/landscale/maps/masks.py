@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from landscale.datasets.tiles.quality_masks import scene_classification
 from landscale.errors import BadInput, reason
 from landscale.formats.rasters import open_raster_file
 from landscale.scenes.pixels import ScenePixels
@@ -127,14 +126,13 @@ def find_mask(scene: Scene, pixels: ScenePixels, mask: str | Path | bool, classe
         return None
     if mask is not True:
         return PixelMask(pixels, Path(mask), np.array([Reason.MAPPED] + [Reason.MASK] * 255, np.uint8))
-    path = scene_classification(scene.folder) if scene.folder.is_dir() else None
-    if path is None:
+    if scene.classification is None:
         return None
     reasons = np.zeros(256, np.uint8)
     for code, why in _SCL.items():
         if why != Reason.SNOW or not any(_SNOW_CLASS.search(name) for name in classes):
             reasons[code] = why
-    return PixelMask(pixels, path, reasons)
+    return PixelMask(pixels, scene.classification, reasons)
 
 
 def _extent(pixels: ScenePixels) -> str:

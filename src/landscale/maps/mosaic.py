@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -49,7 +49,7 @@ def merged_rows(
     frame: Frame,
     area: Area | None,
     classes: int,
-    rows: Mapping[int, Iterator[Rows]],
+    rows: Sequence[Iterator[Rows]],
     layers: Sequence[Layer],
     how: Overlap,
 ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.uint8]]]:
@@ -59,7 +59,7 @@ def merged_rows(
         frame: of the map.
         area: pixels outside of it are not mapped.
         classes: number of classes.
-        rows: by the index of a layer, its rows in the chunks of `lengths_of`.
+        rows: of each layer, in the chunks of `lengths_of`.
         layers: in the order in which they are preferred, if `how` is "least-cloud".
         how: where layers overlap, the mean of those that are not masked, or the first of them.
 

@@ -6,7 +6,7 @@ The probabilities of each row of windows are stored until the map is complete, s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -139,10 +139,12 @@ def predict(
                     growing_raster(places_of["entropy"], paths["entropy"], frame, ["entropy"], tags, numbers="uint8")
                 )
             advance = rasters.enter_context(progress_bar("predict", windows, "windows"))
-            rows = {
-                k: layer.rows(frame, lengths_of(frame, layer), classifier, done.part_of(layer.key), advance)
-                for k, layer in enumerate(layers)
-            }
+            rows = [
+                rasters.enter_context(
+                    closing(layer.rows(frame, lengths_of(frame, layer), classifier, done.part_of(layer.key), advance))
+                )
+                for layer in layers
+            ]
             for top, values, why in merged_rows(frame, area, len(d.classes), rows, layers, overlap):
                 classes = likeliest(values)
                 write_classes(top, classes[None])

@@ -18,10 +18,10 @@ from landscale.maps.reduced import ReducedMap
 from landscale.report.charts import GREY, STYLE
 
 LONGEST = 1000  # px of the map, to which the legend is added; the picture has at most 1500
-_NARROWEST = 720  # px in which two columns of names have space
+_NARROWEST = 760  # px in which two columns of names have space
 _MOST_CLASSES = 36  # in the legend
-_LINE, _MARGIN = 21, 14  # px
-_LONGEST_NAME = 44  # characters
+_LINE, _MARGIN = 20, 14  # px
+_LONGEST_NAME = 40  # characters
 _DPI = 100
 
 
@@ -42,13 +42,13 @@ def quick_look(reduced: ReducedMap, entries: Sequence[Entry], title: str) -> byt
     height, width = round(height * enlarged), round(width * enlarged)
     mapped = sum(entry.pixels for entry in entries)
     found = sorted((entry for entry in entries if entry.pixels), key=lambda entry: -entry.pixels)
-    names = [f"{_shortened(e.name)}  {100 * e.pixels / mapped:.1f} %" for e in found[:_MOST_CLASSES]]
+    names = [f"{100 * e.pixels / mapped:.1f} %  {_shortened(e.name)}" for e in found[:_MOST_CLASSES]]
     patches = [Patch(facecolor=entry.colour, edgecolor=GREY, linewidth=0.5) for entry in found[:_MOST_CLASSES]]
     if len(found) > _MOST_CLASSES:
         patches.append(Patch(facecolor="none"))
         names.append(f"and {len(found) - _MOST_CLASSES} classes more")
     legend = _LINE * -(-len(names) // 2)
-    whole_width, whole_height = max(width, _NARROWEST) + 2 * _MARGIN, height + legend + 2 * _LINE + 3 * _MARGIN
+    whole_width, whole_height = max(width, _NARROWEST) + 2 * _MARGIN, height + legend + _LINE + 3 * _MARGIN
     with style.context(["default", STYLE | {"text.color": "black"}]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(whole_width / _DPI, whole_height / _DPI), dpi=_DPI, facecolor="white")
@@ -69,6 +69,7 @@ def quick_look(reduced: ReducedMap, entries: Sequence[Entry], title: str) -> byt
                 loc="upper left",
                 bbox_to_anchor=corner,
                 ncols=2,
+                handlelength=1.2,
                 fontsize=9,
                 borderpad=0,
                 borderaxespad=0,

@@ -7,7 +7,7 @@ without padding. A scene smaller than a window is padded with copies of its bord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from math import lcm
 
@@ -72,7 +72,7 @@ def probability_rows(
     done: Parts,
     factors: Mapping[str, float],
     advance: Callable[[int], None],
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
+) -> Generator[tuple[int, NDArray[np.float32]]]:
     """Yield finished rows of the map from top to bottom: index of the first row, and probabilities (C, rows, width).
 
     Args:

@@ -20,6 +20,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 
 from landscale.errors import BadInput, reason
+from landscale.scenes.band import OpenBand
 from landscale.scenes.pixels import ScenePixels
 from landscale.scenes.scene import open_scene
 from landscale.vocabulary.nomenclatures import colours
@@ -72,7 +73,7 @@ def render_map_view(scene_folder: Path, map_file: Path) -> MapView:
             windows, clouds = _windows(file.tags()), _clouds(file.tags())
         kilometres = [f"{side * pixels.gsd / 1000:g}" for side in (pixels.width, pixels.height)]
         size = f"{' × '.join(kilometres)} km at {pixels.gsd:g} m, {pixels.crs}"
-        synthetic = pixels.files["B04"].tags().get("TIFFTAG_IMAGEDESCRIPTION", "") == "synthetic"
+        synthetic = pixels.files["B04"].file.tags().get("TIFFTAG_IMAGEDESCRIPTION", "") == "synthetic"
     return MapView(scene_folder.resolve().name, size, windows, clouds, synthetic, _png(picture), _png(classes), legend)
 
 
@@ -99,10 +100,10 @@ def _readable(path: Path) -> Iterator[None]:
         raise BadInput(path, f"cannot be read ({reason(error)})") from None
 
 
-def true_colour(bands: list[Any]) -> Image.Image:
-    """An RGB image of three open rasters, see `stretched`."""
+def true_colour(bands: list[OpenBand]) -> Image.Image:
+    """An RGB image of three open bands, see `stretched`."""
     shape = _shape(bands[0])
-    return stretched([band.read(1, out_shape=shape, resampling=Resampling.average) for band in bands])
+    return stretched([band.reduced(shape, Resampling.average) for band in bands])
 
 
 def stretched(channels: Sequence[NDArray[Any]]) -> Image.Image:

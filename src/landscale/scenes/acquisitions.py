@@ -49,7 +49,7 @@ def check_tiles(tiles: Sequence[Tile]) -> None:
             raise BadInput(
                 folder, f"is of level {level}, but {other} is not; prepare a store from the products of one level"
             )
-        match = _PRODUCT.match(folder.resolve().name)
+        match = _PRODUCT.match(folder.resolve().name) or _PRODUCT.match(tile.scene.product)
         if match is None or not match[4]:
             continue
         acquisition = match[1], match[3], match[4]

@@ -6,14 +6,12 @@ Specification Document; SAFE: PGSI-GSEG-EOPG-FS-05-0001.)
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from landscale.errors import BadInput, reason
-from landscale.formats.content import MAX_TEXT
-from landscale.runtime.files import check_regular
+from landscale.scenes.product_files import digest_of, read_metadata_text, size_of
 
 _ALGORITHMS = {"MD5": "md5", "SHA3-256": "sha3_256", "SHA-256": "sha256"}
 
@@ -33,30 +31,27 @@ class Manifest:
         if path not in self.files:
             return
         size, algorithm, digest = self.files[path]
-        found = path.stat().st_size if path.exists() else -1
+        found = size_of(path)
         if found != size:
             raise BadInput(
                 path, f"has {found} bytes, expected {size} by the product's manifest" if found >= 0 else "is missing"
             )
-        with path.open("rb") as file:
-            if algorithm and hashlib.file_digest(file, algorithm).hexdigest() != digest:
-                raise BadInput(path, f"is damaged: its {algorithm} digest differs from the product's manifest")
+        if algorithm and digest_of(path, algorithm) != digest:
+            raise BadInput(path, f"is damaged: its {algorithm} digest differs from the product's manifest")
 
 
-def read_manifest(folder: str | Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a product; empty if there is none.
 
     Raises:
         BadInput: the manifest is damaged, no regular file, or lists files outside the product.
     """
-    folder = Path(folder)
     path = folder / "manifest.safe"
-    if not path.exists():
+    if size_of(path) < 0:
         return Manifest()
-    check_regular(path, MAX_TEXT)
-    files = {}
+    text, files = read_metadata_text(path), {}
     try:
-        for stream in ElementTree.parse(path).iter("byteStream"):
+        for stream in ElementTree.fromstring(text.encode()).iter("byteStream"):
             place, checksum = stream.find("fileLocation"), stream.find("checksum")
             if place is None or checksum is None:
                 continue

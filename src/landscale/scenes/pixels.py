@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio import Affine
-from rasterio.coords import BoundingBox
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.transform import array_bounds
 from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
 from landscale.formats.rasters import open_raster_file
+from landscale.scenes.band import OpenBand
 from landscale.scenes.matlab import open_matlab_band
 from landscale.scenes.radiometry import to_digital_numbers
 from landscale.scenes.scene import Scene
@@ -67,6 +65,14 @@ def _check_grid(path: Path, file: Any) -> None:
         raise BadInput(path, f"has pixels of {t.a:g}×{-t.e:g} m, expected square ones{warp}")
 
 
+def _open_band(file: Any, band: str, index: int | None) -> OpenBand:
+    """A band of an open raster; one of a stack, in which coarse bands were resampled, at its native resolution."""
+    if index is None:
+        return OpenBand(file)
+    step = BANDS[band].gsd / float(file.transform.a)
+    return OpenBand(file, index, max(1, round(step)) if abs(step - round(step)) < 1e-3 else 1)
+
+
 class ScenePixels:
     """Open rasters of some bands of a scene.
 
@@ -82,45 +88,49 @@ class ScenePixels:
         if missing:
             raise BadInput(scene.folder, f"lacks {', '.join(missing)}; it has {', '.join(scene.files)}")
         self._scene = scene
-        self.files: dict[str, Any] = {}
+        self.files: dict[str, OpenBand] = {}
+        rasters: dict[Path, Any] = {}
         try:
             for band in bands:
                 path = scene.files[band]
-                matlab = path.suffix.lower() == ".mat"
-                self.files[band] = open_matlab_band(path, band) if matlab else open_raster_file(path)
+                if path.suffix.lower() == ".mat":
+                    self.files[band] = OpenBand(open_matlab_band(path, band))
+                    continue
+                if path not in rasters:
+                    rasters[path] = open_raster_file(path)
+                    _check_grid(path, rasters[path])
+                self.files[band] = _open_band(rasters[path], band, scene.indexes.get(band))
         except RasterioError as error:
             self.close()
             raise BadInput(path, f"cannot be read ({reason(error)})") from None
         except BadInput:
             self.close()
             raise
-        for band, file in self.files.items():
-            if scene.files[band].suffix.lower() != ".mat":
-                _check_grid(scene.files[band], file)
         finest = min(self.files.values(), key=lambda file: file.transform.a)
-        self.width, self.height = int(finest.width), int(finest.height)
+        self.width, self.height = finest.width, finest.height
         self.transform, self.crs, self.bounds = finest.transform, finest.crs, finest.bounds
         self.gsd = float(finest.transform.a)
         self.ratios = {band: round(file.transform.a / self.gsd) for band, file in self.files.items()}
         for band, file in self.files.items():
-            self._check(scene.files[band], file, self.ratios[band])
-        self._row, self._column = 0, 0  # of the first pixel that is read
+            self._check(band, file, self.ratios[band])
 
     def crop(self, row: int, column: int, height: int, width: int) -> None:
         """Make these pixels of the finest grid the scene, from now on. `row` and `column` are multiples of all `ratios`."""
-        self._row, self._column = self._row + row, self._column + column
         self.height, self.width = height, width
-        self.transform = self.transform @ Affine.translation(column, row)
-        self.bounds = BoundingBox(*array_bounds(height, width, self.transform))
+        for band, ratio in self.ratios.items():
+            self.files[band].crop(row // ratio, column // ratio, -(-height // ratio), -(-width // ratio))
+        finest = next(file for band, file in self.files.items() if self.ratios[band] == 1)
+        self.transform, self.bounds = finest.transform, finest.bounds
 
-    def _check(self, path: Path, file: Any, ratio: int) -> None:
+    def _check(self, band: str, file: OpenBand, ratio: int) -> None:
+        path = self._scene.files[band]
         if path.suffix.lower() != ".mat":
-            if file.count != 1:
-                raise BadInput(path, f"has {file.count} bands, expected one")
-            if file.colorinterp[0].name == "palette":
+            if file.file.count != 1 and band not in self._scene.indexes:
+                raise BadInput(path, f"has {file.file.count} bands, expected one")
+            if file.has_palette:
                 raise BadInput(path, "has a palette, expected digital numbers")
-        if np.dtype(file.dtypes[0]).kind not in "iuf":
-            raise BadInput(path, f"holds {file.dtypes[0]} numbers, expected digital numbers or reflectance")
+        if file.dtype.kind not in "iuf":
+            raise BadInput(path, f"holds {file.dtype} numbers, expected digital numbers or reflectance")
         corner = (file.transform.c, file.transform.f)
         if np.hypot(corner[0] - self.transform.c, corner[1] - self.transform.f) > self.gsd / 2 or file.crs != self.crs:
             raise BadInput(path, f"lies at {corner} in {file.crs}, not where the other bands lie")
@@ -139,17 +149,15 @@ class ScenePixels:
         Raises:
             BadInput: the file is damaged in this window.
         """
-        file, ratio = self.files[band], self.ratios[band]
-        height = min(-(-self.height // ratio), file.height - self._row // ratio)
-        width = min(-(-self.width // ratio), file.width - self._column // ratio)
-        first = min(row, height - 1)
-        size = columns or width, max(1, min(rows, height - first))
-        return self._decode(band, window=Window(self._column // ratio + column, self._row // ratio + first, *size))
+        file = self.files[band]
+        first = min(row, file.height - 1)
+        window = Window(column, first, columns or file.width, max(1, min(rows, file.height - first)))
+        return self._decode(band, lambda file: file.read(window))
 
-    def _decode(self, band: str, **part: Any) -> NDArray[np.uint16]:
+    def _decode(self, band: str, read: Callable[[OpenBand], NDArray[Any]]) -> NDArray[np.uint16]:
         path, file = self._scene.files[band], self.files[band]
         try:
-            values = file.read(1, **part)
+            values = read(file)
         except RasterioError as error:
             raise BadInput(path, f"cannot be decoded ({reason(error)})") from None
         if (scaling := self._scene.scalings.get(band)) is not None:
@@ -158,13 +166,11 @@ class ScenePixels:
 
     def sample(self, band: str) -> NDArray[np.uint16]:
         """Pixels of a band from all over the scene, as `read` returns them, reduced to at most 512×512."""
-        file = self.files[band]
-        return self._decode(band, out_shape=(min(file.height, 512), min(file.width, 512)))
+        return self._decode(band, lambda file: file.reduced((min(file.height, 512), min(file.width, 512))))
 
     def reduced(self, band: str, shape: tuple[int, int]) -> NDArray[np.uint16]:
-        """All pixels of a band of the finest grid, as `read` returns them, averaged to `shape` (rows, columns)."""
-        window = Window(self._column, self._row, self.width, self.height)
-        return self._decode(band, window=window, out_shape=shape, resampling=Resampling.average)
+        """All pixels of a band, as `read` returns them, averaged to `shape` (rows, columns)."""
+        return self._decode(band, lambda file: file.reduced(shape, Resampling.average))
 
     def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Subtract the product's offset, with 0 as the lower limit; uint16 arrays are changed in place."""
@@ -175,12 +181,16 @@ class ScenePixels:
         return values
 
     def check_offset(self) -> None:
-        """Refuse a scene of unknown offset whose numbers look as if 1000 had been added: its darkest pixels are near 1000.
+        """Refuse a scene whose darkest pixels are near 1000, as if that had been added, unless its metadata are certain.
 
         Raises:
             BadInput: they do.
         """
-        if self._scene.offset_known or len(self.files) < _ENOUGH_BANDS or self.width * self.height < _ENOUGH_PIXELS:
+        if (
+            (self._scene.offset_known and (self._scene.offset or self._scene.offset_certain))
+            or len(self.files) < _ENOUGH_BANDS
+            or self.width * self.height < _ENOUGH_PIXELS
+        ):
             return
         darkest = np.inf
         for band in self.files:
@@ -188,16 +198,18 @@ class ScenePixels:
             if (lit > 0).any():
                 darkest = min(darkest, float(np.quantile(lit[lit > 0], _DARKEST)))
         if _SHIFTED[0] <= darkest <= _SHIFTED[1]:
+            stated = (
+                "although its metadata state that none was" if self._scene.offset_known else "and no baseline was found"
+            )
             raise BadInput(
                 self._scene.folder,
                 f"has numbers from {darkest:.0f} on in its darkest band, like products to which an offset of 1000 was added,"
-                " and neither its name nor its metadata has a processing baseline; give --offset 1000, or --offset 0 if"
-                " nothing was added",
+                f" {stated}; give --offset 1000, or --offset 0 if nothing was added",
             )
 
     def close(self) -> None:
         for file in self.files.values():
-            file.close()
+            file.file.close()
 
     def __enter__(self) -> ScenePixels:
         return self

@@ -1,4 +1,4 @@
-"""The unit of a scene's pixels, and the processing level of its product.
+"""The unit of a scene's pixels.
 
 Bands are read as digital numbers, also where files hold reflectance, or declare another scale and offset (GDAL's, reflectance =
 number · scale + offset). 8-bit pictures stay as they are, because they cannot be converted.
@@ -7,8 +7,6 @@ number · scale + offset). 8-bit pictures stay as they are, because they cannot 
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,9 @@ from rasterio.windows import Window
 
 from landscale.errors import BadInput, reason
 from landscale.formats.rasters import open_raster_file
-from landscale.vocabulary.units import PER_REFLECTANCE, RANGES, Level, Unit, unit_name
+from landscale.vocabulary.units import PER_REFLECTANCE, RANGES, Unit, unit_name
 
 Scaling = tuple[float, float]  # digital number = pixel · first + second
-_LEVELS: tuple[Level, ...] = ("L1C", "L2A")
-_NAME = re.compile(r"(?:S2[A-D]_MSI|(?=L.._T\d\d[A-Z]{3}))(L1C|L2A)_")  # of a product, or of a granule in it
-_DEPTH = 6  # folders from the bands up to their product
 _WINDOW, _PLACES = 128, (0.1, 0.5, 0.9)  # px of a sampled window, and where its centre lies in a raster
 _BRIGHTEST = 2.0  # reflectance: 99% of the pixels are darker than this; sunlit clouds reach 1.5
 # Reflectance: the brightest 1% of water are above this; less was multiplied by a declared scale twice.
@@ -34,28 +29,18 @@ _LEAST_NUMBER = 255.0  # the brightest 1% of a scene's digital numbers are above
 _DARKEST_BAND = 1.0  # the brightest 1% of a band's digital numbers are above this, even in B10
 
 
-def find_level(files: Mapping[str, Path]) -> Level:
-    """The processing level by the names of folders and metadata files, from the bands outwards to their product."""
-    inner = Path(os.path.commonpath([path.parent.absolute() for path in files.values()]))
-    for place in (inner, *inner.parents)[:_DEPTH]:
-        for level in _LEVELS:
-            if (place / f"MTD_MSI{level}.xml").is_file():
-                return level
-            if any(match and match[1] == level for match in map(_NAME.match, (place.name, place.resolve().name))):
-                return level
-    return "unknown"
-
-
-def has_own_scale(file: Any) -> bool:
-    """Whether an open raster's pixels must be converted into digital numbers: floats, or a declared scale of another unit."""
-    return np.dtype(file.dtypes[0]).kind == "f" or not _is_digital(file.scales[0])
+def has_own_scale(file: Any, k: int = 0) -> bool:
+    """Whether pixels of band k (from 0) must be converted into digital numbers: floats, or a declared scale of another unit."""
+    return np.dtype(file.dtypes[k]).kind == "f" or not _is_digital(file.scales[k])
 
 
 def _is_digital(scale: float) -> bool:
     return scale == 1 or math.isclose(scale * PER_REFLECTANCE, 1, rel_tol=1e-6)
 
 
-def find_unit(files: Mapping[str, Path], *, from_product: bool) -> tuple[Unit, dict[str, Scaling]]:
+def find_unit(
+    files: Mapping[str, Path], indexes: Mapping[str, int], *, from_product: bool
+) -> tuple[Unit, dict[str, Scaling]]:
     """The unit of the pixels in a scene's files, and the bands that are converted into digital numbers.
 
     Integers without a declared scale are digital numbers if names or metadata are those of a product, else of unknown unit.
@@ -63,6 +48,7 @@ def find_unit(files: Mapping[str, Path], *, from_product: bool) -> tuple[Unit, d
 
     Args:
         files: by band.
+        indexes: of the bands in rasters of several, from 1.
         from_product: whether names or metadata of a product were found, or the user has given the offset.
 
     Raises:
@@ -72,11 +58,12 @@ def find_unit(files: Mapping[str, Path], *, from_product: bool) -> tuple[Unit, d
     measured: dict[str, tuple[float, float]] = {}
     scalings: dict[str, Scaling] = {}
     for band, path in files.items():
+        k = indexes.get(band, 1) - 1
         try:
             with open_raster_file(path) as file:
-                scale, offset, dtype = file.scales[0], file.offsets[0], np.dtype(file.dtypes[0])
-                if has_own_scale(file):
-                    measured[band] = _quantiles(file, scale, offset)
+                scale, offset, dtype = file.scales[k], file.offsets[k], np.dtype(file.dtypes[k])
+                if has_own_scale(file, k):
+                    measured[band] = _quantiles(file, k, scale, offset)
                     scalings[band] = (scale, offset)
                 elif scale != 1 or (from_product and dtype.itemsize > 1):
                     units[band] = "digital number"
@@ -119,22 +106,22 @@ def _by_range(files: Mapping[str, Path], measured: Mapping[str, tuple[float, flo
     )
 
 
-def _quantiles(file: Any, scale: float, offset: float) -> tuple[float, float]:
-    """The values below and above which 1% of the sampled pixels of an open raster lie; 0, 0 without data."""
-    values = _sampled(file).astype(np.float64) * scale + offset
+def _quantiles(file: Any, k: int, scale: float, offset: float) -> tuple[float, float]:
+    """The values below and above which 1% of the sampled pixels of band k of an open raster lie; 0, 0 without data."""
+    values = _sampled(file, k).astype(np.float64) * scale + offset
     low, high = np.quantile(values, (0.01, 0.99)).tolist() if len(values) else (0.0, 0.0)
     return low, high
 
 
-def _sampled(file: Any) -> NDArray[Any]:
-    """Pixels with data from nine windows of an open raster; a whole float raster may have half a gigabyte."""
+def _sampled(file: Any, k: int) -> NDArray[Any]:
+    """Pixels with data from nine windows of band k of an open raster; a whole float raster may have half a gigabyte."""
     parts = []
     for y in _PLACES:
         for x in _PLACES:
             height, width = min(_WINDOW, file.height), min(_WINDOW, file.width)
             top, left = round(y * (file.height - height)), round(x * (file.width - width))
-            values = file.read(1, window=Window(left, top, width, height))
-            parts.append(values[~_is_empty(values, file.nodata)])
+            values = file.read(k + 1, window=Window(left, top, width, height))
+            parts.append(values[~_is_empty(values, file.nodatavals[k])])
     return np.concatenate(parts)
 
 

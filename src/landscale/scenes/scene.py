@@ -1,46 +1,54 @@
-"""Find the files of a scene: one Sentinel-2 product as a folder of band rasters at native resolution, or as a MATLAB file.
+"""Find the files of a scene: one Sentinel-2 product in any of the layouts in which people have it.
 
 `landscale.scenes.pixels` reads them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from landscale.errors import BadInput
-from landscale.formats.walk import files_below
-from landscale.runtime.documents import read_json_object
-from landscale.scenes.acquisitions import check_one_product
+from landscale.formats.rasters import RASTER_DRIVERS
+from landscale.scenes import LAYOUTS
+from landscale.scenes.folder import find_rasters, native
 from landscale.scenes.matlab import matlab_bands
-from landscale.scenes.offset import NOTE_FILE, checked_offset, find_offset
-from landscale.scenes.radiometry import Scaling, find_level, find_unit
-from landscale.vocabulary.bands import ALIASES, BANDS
-from landscale.vocabulary.units import LEVELS, Level, Unit
-
-_FILE = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_(\d\dm))?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
-_RESOLUTION = re.compile(r"R(\d\dm)", re.IGNORECASE)
+from landscale.scenes.metadata import Statement, checked_offset, find_statement
+from landscale.scenes.offset import find_offset
+from landscale.scenes.product_files import is_file, is_folder, root_of, stat_of
+from landscale.scenes.radiometry import Scaling, find_unit
+from landscale.scenes.stac_item import local_files, read_item
+from landscale.scenes.stack import find_stack
+from landscale.vocabulary.units import PER_REFLECTANCE, Level, Unit
 
 
 @dataclass(frozen=True)
 class Scene:
     """The files of a scene by band, and `offset`, which its product has added to the digital numbers.
 
+    folder: of the product, in a zip too; the file, if the scene is one file.
     offset_known: whether the offset was given, or found in names, metadata or files. Otherwise it is taken to be 0.
+    offset_certain: False if pixels that contradict the offset count more.
     unit: that of the pixels in the files. scalings: the bands that are converted into digital numbers when they are read.
     level: processing level of the product.
+    indexes: by band, its index from 1 in a raster of several bands.
+    product: name of the product by its metadata; empty if unknown.
+    classification: the file of its scene classification.
     """
 
     folder: Path
     files: dict[str, Path]
     offset: int
     offset_known: bool = True
+    offset_certain: bool = True
     unit: Unit = "unknown"
     level: Level = "unknown"
     scalings: Mapping[str, Scaling] = field(default_factory=dict)
+    indexes: Mapping[str, int] = field(default_factory=dict)
+    product: str = ""
+    classification: Path | None = None
 
     @property
     def pixel_unit(self) -> Unit:
@@ -49,16 +57,32 @@ class Scene:
 
     def identity(self) -> dict[str, Any]:
         """Path, size and time of change of each band's file, which differ from those of other scenes and after a change."""
-        files = {band: (str(path.resolve()), path.stat()) for band, path in self.files.items()}
-        details = {band: [name, stat.st_size, stat.st_mtime_ns] for band, (name, stat) in files.items()}
+        files = {band: (str(path.resolve()), stat_of(path)) for band, path in self.files.items()}
+        details: dict[str, list[Any]] = {
+            band: [name, stat.st_size, stat.st_mtime_ns] for band, (name, stat) in files.items()
+        }
+        for band, index in self.indexes.items():
+            details[band].append(index)
         return {"files": details, "offset": self.offset}
 
 
-def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
-    """Open a scene: a folder with files that are named after bands, or a MATLAB file (`landscale.scenes.matlab`).
+@dataclass(frozen=True)
+class _Found:
+    """What was found where a scene lies; the attributes are those of `Scene`."""
 
-    Files are called as in products (`T33UUP_…_B02_10m.jp2`), as in the AWS buckets (`R10m/B02.jp2`), or `B02.tif`. If a band
-    exists at several resolutions, the native one is used.
+    folder: Path
+    files: dict[str, Path]
+    statement: Statement
+    indexes: Mapping[str, int] = field(default_factory=dict)
+    classification: Path | None = None
+
+
+def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
+    """Open a scene.
+
+    It is a folder or zip with files that are named after bands, a raster with named bands (`scenes.stack`), a STAC item, or a
+    MATLAB file (`scenes.matlab`). Files are called as in products (`T33UUP_…_B02_10m.jp2`), as in the AWS buckets
+    (`R10m/B02.jp2`), or `B02.tif`. If a band exists at several resolutions, the native one is used.
 
     Args:
         folder: the folder or file.
@@ -66,7 +90,7 @@ def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
             the product's metadata, of the baseline in a folder's name, or of the scale and offset in the files.
 
     Raises:
-        BadInput: there is no such folder, no band in it, or several scenes; sources of the offset contradict each other;
+        BadInput: there is no such scene, no band in it, or several scenes; sources of the offset contradict each other;
             bands have different units, or none of reflectance.
     """
     if offset is not None:
@@ -74,50 +98,64 @@ def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
     folder = Path(folder)
     if folder.is_file() and folder.suffix.lower() == ".mat":
         return Scene(folder, dict.fromkeys(matlab_bands(folder), folder), offset or 0, unit="digital number")
-    if not folder.is_dir():
-        raise BadInput(folder, "no such scene; expected a folder of band rasters such as B02.tif, or a .mat file")
-    found: dict[str, list[Path]] = {}
-    for path in files_below(folder):
-        match = _FILE.search(path.name)
-        if match and match[1].upper() in ALIASES and not path.name.startswith("MSK_"):  # masks of a .SAFE product
-            found.setdefault(ALIASES[match[1].upper()], []).append(path)
-    if not found:
-        raise BadInput(folder, "holds no band raster such as B02.tif or …_B02_10m.jp2")
-    check_one_product(folder, [path for paths in found.values() for path in paths])
-    files = {band: _native(folder, band, paths) for band, paths in found.items()}
-    found_offset = find_offset(folder, files) if offset is None else offset
-    level = _noted_level(folder) or find_level(files)
-    unit, scalings = find_unit(files, from_product=found_offset is not None or level != "unknown")
+    found = _find(folder)
+    statement, files, indexes = found.statement, found.files, found.indexes
+    found_offset, certain = find_offset(files, indexes, statement) if offset is None else (offset, True)
+    unit, scalings = find_unit(files, indexes, from_product=found_offset is not None or statement.level != "unknown")
     if unit == "reflectance" and offset is None:
         found_offset = None  # the offset in a product's name may have been removed in the conversion
-    return Scene(folder, files, found_offset or 0, found_offset is not None, unit, level, scalings)
+    if unit == "digital number" and statement.per_reflectance not in (0, PER_REFLECTANCE):
+        factor = PER_REFLECTANCE / statement.per_reflectance
+        scalings = dict.fromkeys(files, (factor, 0.0))
+        found_offset = None if found_offset is None else round(found_offset * factor)
+    return Scene(
+        found.folder,
+        files,
+        found_offset or 0,
+        found_offset is not None,
+        certain,
+        unit,
+        statement.level,
+        scalings,
+        indexes,
+        statement.product,
+        found.classification,
+    )
 
 
-def _native(folder: Path, band: str, paths: list[Path]) -> Path:
-    """The file of a band at its native resolution; products may have others too."""
-    named = [path for path in paths if _resolution(path) == f"{BANDS[band].gsd}m"]
-    first, *others = named or paths
-    if named:  # files of L1C have no resolution in their names, and lie in another folder
-        others += [path for path in paths if not _resolution(path) and path.parent != first.parent]
-    for other in others:
-        if _resolution(other) in ("", _resolution(first)):
-            a, b = first.relative_to(folder), other.relative_to(folder)
-            raise BadInput(folder, f"holds more than one scene: {band} is {a} and {b}; give the folder of one of them")
-    return first
+def is_scene(path: Path) -> bool:
+    """Whether a path may be that of a scene, by its kind and suffix."""
+    return is_folder(path) or path.suffix.lower() in {".mat", ".json", *RASTER_DRIVERS}
 
 
-def _resolution(path: Path) -> str:
-    """The resolution in a file name, such as `10m`, or in that of its folder, such as `R10m`; empty if there is none."""
-    match, folder = _FILE.search(path.name), _RESOLUTION.fullmatch(path.parent.name)
-    return ((match and match[2]) or (folder and folder[1]) or "").lower()
+def _find(path: Path) -> _Found:
+    if is_folder(path):
+        folder = root_of(path)
+        files, classification = find_rasters(folder)
+        return _Found(folder, files, find_statement(folder, files.values()), classification=classification)
+    if is_file(path) and path.suffix.lower() == ".json":
+        return _find_item(path)
+    if is_file(path) and path.suffix.lower() in RASTER_DRIVERS:
+        indexes, statement = find_stack(path)
+        return _Found(path, dict.fromkeys(indexes, path), statement, indexes)
+    raise BadInput(path, f"no such scene; expected a {LAYOUTS}")
 
 
-def is_resolution_folder(folder: Path) -> bool:
-    """Whether a folder has the bands of one resolution of a product, such as `R10m`."""
-    return _RESOLUTION.fullmatch(folder.name) is not None
-
-
-def _noted_level(folder: Path) -> Level | None:
-    note = folder / NOTE_FILE
-    level = read_json_object(note, "a note on a scene").get("level") if note.exists() else None
-    return level if level in LEVELS else None
+def _find_item(path: Path) -> _Found:
+    item = read_item(path)
+    if not item.bands:
+        raise BadInput(path, "lists no raster of a band of Sentinel-2")
+    files: dict[str, Path] = {}
+    indexes: dict[str, int] = {}
+    for band, places in item.bands.items():
+        index_of = {file: index for href, index in places for file in local_files(item, [href])}
+        if index_of:
+            files[band] = native(path, band, list(index_of))
+            indexes[band] = index_of[files[band]]
+    if not files:
+        href = next(iter(item.bands.values()))[0][0]
+        raise BadInput(path, f"lists files on the web, such as {href}; download them into the folder of the item")
+    classification = local_files(item, [item.classification] if item.classification else [])
+    statement = Statement(item.level, item.offset, certain=False, product=item.product, source=path)
+    stacks = {band: index for band, index in indexes.items() if list(files.values()).count(files[band]) > 1}
+    return _Found(path, files, statement, stacks, next(iter(classification), None))

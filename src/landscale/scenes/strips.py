@@ -35,11 +35,11 @@ class Strips:
         ratio = BANDS[band].gsd // 10
         left, right = self._left // ratio, self._right // ratio
         file = self._pixels.files[band]
-        height = int(file.block_shapes[0][0])  # of a row of blocks, which is decoded as a whole
+        height = file.block_shape[0]  # of a row of blocks, which is decoded as a whole
         first, values = self._rows.pop(band, (0, np.empty((0, right - left), np.uint16)))
         if not first <= top <= first + len(values):
             first, values = top // height * height, values[:0]
-        end, needed = first + len(values), min(-(-bottom // height) * height, int(file.height))
+        end, needed = first + len(values), min(-(-bottom // height) * height, file.height)
         if needed > end:
             fresh = self._pixels.harmonise(self._decode(band, end, needed - end, left, right))
             values = np.concatenate([values[top - first :], fresh]) if top < end else fresh
@@ -60,7 +60,7 @@ class Strips:
             return self._pixels.read(band, top, rows, left, right - left)
         except BadInput:
             values = np.zeros((rows, right - left), np.uint16)
-        height, width = map(int, self._pixels.files[band].block_shapes[0])
+        height, width = self._pixels.files[band].block_shape
         for y, x in product(range(top, top + rows, height), range(left // width * width, right, width)):
             bottom, begin, end = min(y + height, top + rows), max(x, left), min(x + width, right)
             try:

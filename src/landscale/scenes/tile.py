@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from landscale.errors import BadInput
+from landscale.scenes.folder import is_part_of_product
 from landscale.scenes.manifest import Manifest, read_manifest
+from landscale.scenes.names import plain_name
 from landscale.scenes.pixels import ScenePixels
-from landscale.scenes.scene import Scene, is_resolution_folder, open_scene
+from landscale.scenes.product_files import is_folder, size_of
+from landscale.scenes.scene import Scene, open_scene
 from landscale.vocabulary.bands import ALIASES, BANDS
 from landscale.vocabulary.units import unit_name
 
 SIDE = 120  # side of a patch in pixels of 10 m: 1.2 km
 GRID = 6  # pixels of 10 m: at its multiples, pixels of all bands (10, 20, 60 m) start
 _MGRS = re.compile(r"_(T\d\d[A-Z]{3})(?:_|$)")
+_ZIPPED = re.compile(r"S2[A-D]_MSI.*\.zip$|.*\.SAFE\.zip$", re.IGNORECASE)
 _NATIVE = re.compile(r"_(B\d[\dA])(?:_(\d\d)m)?\.jp2$")
 
 
@@ -45,27 +49,34 @@ def product_name(name: str) -> str:
 
 
 def open_tiles(path: str | Path, offset: int | None = None) -> list[Tile]:
-    """Open a product, or all products in a folder, in the order of their names; `offset` as for `open_scene`.
+    """Open a product, or all folders and zips of products in a folder, in the order of their names; `offset` as for `open_scene`.
 
     Raises:
         BadInput: there is no such folder, or a product is incomplete or damaged.
     """
     path = Path(path)
+    if not path.exists() and not is_folder(path):
+        raise BadInput(path, "no such scene, and no folder of scenes")
     if not path.is_dir():
-        raise BadInput(path, "no such folder")
-    inside = [p for p in sorted(path.iterdir()) if p.is_dir()]
-    inside = [p for p in inside if not is_resolution_folder(p)]  # of a product in the layout of the AWS buckets
-    products = [p for p in inside if p.name.endswith(".SAFE") or any(p.glob("*B[01][0-9]*"))]
+        return [_open(path, offset)]
+    inside = [p for p in sorted(path.iterdir()) if not is_part_of_product(p)]  # in the layout of the AWS buckets
+    products = [
+        p
+        for p in inside
+        if (p.is_dir() and (p.name.endswith(".SAFE") or any(p.glob("*B[01][0-9]*"))))
+        or (p.is_file() and _ZIPPED.match(p.name))
+    ]
     alone = path.name.endswith(".SAFE") or not products
     return [_open(folder, offset) for folder in ([path] if alone else products)]
 
 
 def _open(folder: Path, offset: int | None) -> Tile:
+    scene = open_scene(folder, offset)
+    folder = scene.folder
     manifest = read_manifest(folder)
     for path in manifest.files:  # a missing band file would otherwise be ignored
-        if path.match("MTD_MSIL*.xml") or (_is_native(path) and not path.exists()):
+        if path.match("MTD_MSIL*.xml") or (_is_native(path) and size_of(path) < 0):
             manifest.check(path)
-    scene = open_scene(folder, offset)
     if scene.pixel_unit not in ("digital number", "unknown"):
         raise BadInput(folder, f"holds {unit_name(scene.pixel_unit)}, expected digital numbers or reflectance")
     with ScenePixels(scene, list(scene.files)) as pixels:
@@ -79,7 +90,9 @@ def _open(folder: Path, offset: int | None) -> Tile:
         fine = round(pixels.gsd / 10)  # 2 where a product has no band of 10 m
         size = pixels.width * fine, pixels.height * fine
         place = crs, float(pixels.transform.c), float(pixels.transform.f), *size
-    name = folder.resolve().name.removesuffix(".SAFE")
+    name = plain_name(folder)
+    if not _MGRS.search(name):  # a folder of a bucket or one's own
+        name = scene.product or name
     match = _MGRS.search(name)
     return Tile(scene, manifest, *place, product_name(name), match[1] if match else "")
 

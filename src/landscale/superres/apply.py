@@ -23,7 +23,7 @@ from landscale.runtime.documents import write_json
 from landscale.runtime.files import atomic_folder
 from landscale.runtime.parts import resumable_parts
 from landscale.runtime.progress import progress_bar
-from landscale.scenes.offset import NOTE_FILE
+from landscale.scenes.metadata import NOTE_FILE
 from landscale.scenes.pixels import ScenePixels
 from landscale.scenes.scene import open_scene
 from landscale.superres.planes import ESA_ORDER, GROUPS, bands_of_groups, check_grid, groups_of, read_rows
@@ -43,13 +43,16 @@ _PROFILE = {
 }
 
 
-def sharpen_scene(superresolver: Superresolver, scene_path: Path, out: Path) -> dict[str, Any]:
+def sharpen_scene(
+    superresolver: Superresolver, scene_path: Path, out: Path, offset: int | None = None
+) -> dict[str, Any]:
     """Write all bands of a scene at 10 m.
 
     Args:
         superresolver: trained networks; they compute on the device that they are on.
-        scene_path: folder of band rasters, .SAFE, or .mat file, with all bands at 10 and 20 m and both or none at 60 m.
+        scene_path: as for `open_scene`, with all bands at 10 and 20 m and both or none at 60 m.
         out: folder to write `B01.tif` … to. It may be missing, empty, or hold an earlier result, which is replaced.
+        offset: that was added to the digital numbers; by default that of the scene's metadata or name.
 
     Returns:
         What was written: bands, size, CRS, offset; `left_out` lists bands for which the weights have no network.
@@ -59,7 +62,7 @@ def sharpen_scene(superresolver: Superresolver, scene_path: Path, out: Path) -> 
     """
     if out.exists() and not (out / NOTE_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(out, "exists and was not written by superres apply, expected a new or empty folder")
-    scene = open_scene(scene_path)
+    scene = open_scene(scene_path, offset)
     groups = tuple(gsd for gsd in groups_of(scene) if gsd == 10 or gsd in superresolver.networks)
     bands = tuple(band for band in ESA_ORDER if band in bands_of_groups(groups))
     note = {

@@ -60,8 +60,10 @@ class ErrorSums:
 
 
 @torch.inference_mode()
-def evaluate_on_scene(superresolver: Superresolver, scene_path: Path) -> dict[str, Any]:
+def evaluate_on_scene(superresolver: Superresolver, scene_path: Path, offset: int | None = None) -> dict[str, Any]:
     """Errors of the networks and of bicubic interpolation, for every network whose bands the scene has.
+
+    `offset` as for `open_scene`.
 
     Returns:
         `rmse_20m`, `bicubic_rmse_20m`, `ratio_20m` and the same for sre, sam, ergas and 60m; `bands`: a list, one dict per band.
@@ -69,7 +71,7 @@ def evaluate_on_scene(superresolver: Superresolver, scene_path: Path) -> dict[st
     Raises:
         BadInput: the scene lacks bands, cannot be read, or is too small.
     """
-    scene = open_scene(scene_path)
+    scene = open_scene(scene_path, offset)
     available = groups_of(scene)
     with ScenePixels(scene, bands_of_groups(available)) as pixels:
         check_grid(scene, pixels)

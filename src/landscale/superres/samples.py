@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscale.datasets.tiles.quality_masks import CLOUD_VALUES, read_covering_raster, scene_classification
+from landscale.datasets.tiles.quality_masks import CLOUD_VALUES, read_covering_raster
 from landscale.errors import BadInput
 from landscale.models.input_stage import turn
 from landscale.scenes.pixels import ScenePixels
@@ -52,15 +52,15 @@ _ROWS, _STRIPS = 600, 12  # height of a strip in pixels at 10 m, and strips in a
 _MAX_DRAWS = 20  # draws for one patch, to find one without nodata and clouds
 
 
-def read_training_areas(paths: Sequence[Path]) -> list[TrainingArea]:
+def read_training_areas(paths: Sequence[Path], offset: int | None = None) -> list[TrainingArea]:
     """Read small scenes completely; of large scenes read equally spaced strips, the same number of each scene.
 
-    A group of bands that one of the scenes lacks is not read from the others either.
+    A group of bands that one of the scenes lacks is not read from the others either. `offset` as for `open_scene`.
 
     Raises:
         BadInput: a scene lacks bands, cannot be read or is smaller than a patch, or all scenes are covered by clouds.
     """
-    scenes = [open_scene(path) for path in paths]
+    scenes = [open_scene(path, offset) for path in paths]
     groups = min((groups_of(scene) for scene in scenes), key=len)
     unit, max_strips = max(groups) // 10, max(1, _STRIPS // len(scenes))
     areas = []
@@ -101,7 +101,7 @@ def _cloud_mask(scene: Scene, pixels: ScenePixels, height: int, width: int) -> N
 
     The bands are recorded from different angles, so a cloud is displaced by up to 50 m between them; do not train on it.
     """
-    path = scene_classification(scene.folder) if scene.folder.is_dir() else None
+    path = scene.classification
     if path is None:
         return np.zeros((height, width), bool)
     classes, gsd = read_covering_raster(path, pixels.transform.c, pixels.transform.f, pixels.width, pixels.height)

@@ -54,17 +54,25 @@ class SuperresState:
 
 
 def train_superres(
-    scenes: Sequence[Path], weights: Path, device: torch.device, seconds: float, *, deep: bool = False, seed: int = 0
+    scenes: Sequence[Path],
+    weights: Path,
+    device: torch.device,
+    seconds: float,
+    *,
+    deep: bool = False,
+    seed: int = 0,
+    offset: int | None = None,
 ) -> dict[str, Any]:
     """Train on scenes and write the weights. After an interruption, the same call resumes from the last checkpoint.
 
     Args:
-        scenes: folders, .SAFE or .mat files; the network for 60 m is trained if all of them have its bands.
+        scenes: as for `scenes.scene.open_scene`; the network for 60 m is trained if all of them have its bands.
         weights: a new folder; until it is complete, the checkpoint is `<name>.checkpoint` in the same folder.
         device: where to train.
         seconds: time limit of all sessions together; training ends well within it.
         deep: VDSen2 instead of DSen2.
         seed: seed of the initial weights and of the batches.
+        offset: that was added to the digital numbers of all scenes; by default that of their metadata or names.
 
     Returns:
         The provenance of the weights.
@@ -76,6 +84,8 @@ def train_superres(
     """
     begun = time.monotonic()
     settings = {"scenes": [str(path.resolve()) for path in scenes], "deep": deep, "seed": seed}
+    if offset is not None:
+        settings["offset"] = offset
     if weights.exists() and (not weights.is_dir() or any(weights.iterdir())):
         provenance = read_superres_config(weights)["provenance"]
         if {key: provenance.get(key) for key in settings} != settings:
@@ -84,7 +94,7 @@ def train_superres(
         return dict(provenance)
     checkpoint = weights.with_name(f"{weights.name}.checkpoint")
     tensors, state = _resume(checkpoint, settings)
-    areas = read_training_areas(scenes)
+    areas = read_training_areas(scenes, offset)
     level = common_level(area.level for area in areas)
     if {"L1C", "L2A"} <= {area.level for area in areas}:
         print_notes([f"{weights}: warning: trained on scenes of levels L1C and L2A, between which the bands differ"])

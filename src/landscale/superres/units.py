@@ -24,10 +24,11 @@ def check_units(scene: Scene, pixels: ScenePixels, level: Level = "unknown") -> 
         level: that of the networks; unknown before a training.
 
     Raises:
-        BadInput: its unit cannot be converted into digital numbers.
+        BadInput: its unit cannot be converted into digital numbers, or its offset is unknown and its numbers look shifted.
     """
     if scene.pixel_unit not in ("digital number", "unknown"):
         raise BadInput(scene.folder, f"holds {unit_name(scene.pixel_unit)}, expected digital numbers or reflectance")
+    pixels.check_offset()
     notes = []
     if scene.unit == "reflectance":
         notes.append(f"{scene.folder}: {unit_name(scene.unit)} converted into digital numbers")

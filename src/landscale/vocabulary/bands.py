@@ -38,7 +38,24 @@ SENTINEL2 = (
 SENTINEL1 = (Band("VV", 10, 0.0), Band("VH", 10, 0.0))
 BANDS = {band.name: band for band in SENTINEL2 + SENTINEL1}
 
-_COLOURS = {"coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "nir": "B08", "cirrus": "B10"}
+_COLOURS = {  # the common names of STAC, and those of Earth Search
+    "coastal": "B01",
+    "blue": "B02",
+    "green": "B03",
+    "red": "B04",
+    "rededge1": "B05",
+    "rededge2": "B06",
+    "rededge3": "B07",
+    "rededge071": "B05",
+    "rededge075": "B06",
+    "rededge078": "B07",
+    "nir": "B08",
+    "nir08": "B8A",
+    "nir09": "B09",
+    "cirrus": "B10",
+    "swir16": "B11",
+    "swir22": "B12",
+}
 
 
 def _aliases() -> dict[str, str]:

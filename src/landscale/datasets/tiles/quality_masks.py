@@ -6,7 +6,6 @@ Values of the scene classification (SCL; ESA, Sentinel-2 Level-2A Algorithm Theo
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from landscale.datasets.images import open_raster
 from landscale.errors import BadInput, LandscaleError
-from landscale.formats.walk import files_below
+from landscale.scenes.pixels import ScenePixels
 from landscale.scenes.tile import Tile
 from landscale.vocabulary.bands import BANDS
 
@@ -24,7 +23,6 @@ from landscale.vocabulary.bands import BANDS
 FLAGGED_FROM = 0.05
 CLOUD_VALUES = (8, 9, 10)
 _VALUES = ((0,), CLOUD_VALUES, (3,), (11,))  # in the order of store.SHARES: nodata, cloud, shadow, snow
-_SCL_FILE = re.compile(r"(?:^|_)SCL(?:_\d\dm)?\.(?:tif|tiff|jp2)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,6 @@ class Limits:
         return kept
 
 
-def scene_classification(product: Path) -> Path | None:
-    """The file of a product's scene classification, the finest one; None where the product has none."""
-    return next((path for path in files_below(product) if _SCL_FILE.search(path.name)), None)
-
-
 def mask_fractions(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray[np.float32]:
     """Fractions (n, 4) of the area of each patch, in the order of `store.SHARES`; NaN where they are unknown.
 
@@ -89,11 +82,12 @@ def mask_fractions(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray
     extent = tile.left, tile.top, tile.width, tile.height
     if not len(corners):
         return fractions
-    path = scene_classification(tile.scene.folder)
+    path = tile.scene.classification
     if path is None:
         coarsest = max(tile.scene.files, key=lambda band: BANDS[band].gsd)
-        values, gsd = read_covering_raster(tile.scene.files[coarsest], *extent)
-        fractions[:, 0] = _fraction(values == 0, corners, side, gsd)
+        with ScenePixels(tile.scene, [coarsest]) as pixels:
+            empty = pixels.read(coarsest, 0, pixels.height) == 0
+        fractions[:, 0] = _fraction(empty, corners, side, pixels.gsd)
         return fractions
     tile.manifest.check(path)
     values, gsd = read_covering_raster(path, *extent)
