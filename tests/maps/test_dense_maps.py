@@ -71,7 +71,7 @@ class ArrayPixels:
         self.height, self.width = bands["B02"].shape
         self.ratios = {name: {"B8A": 2, "B01": 6}.get(name, 1) for name in bands}
         self.files = {
-            name: SimpleNamespace(block_shapes=[(7, 7)], height=len(values), width=values.shape[1])
+            name: SimpleNamespace(block_shape=(7, 7), height=len(values), width=values.shape[1])
             for name, values in bands.items()
         }
         self.reads = []

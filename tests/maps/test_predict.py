@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -20,9 +19,9 @@ from landscale.cli import main
 from landscale.errors import BadInput, BadStore
 from landscale.inference.evaluate import evaluate
 from landscale.inference.scores import Scores
-from landscale.maps.predict import MapSummary, predict
+from landscale.maps.summary import MapSummary
 from landscale.maps.windows import window_starts
-from landscale.models.classifier import Classifier, Description
+from landscale.models.classifier import Classifier
 from landscale.models.weights import load_model, save_weights
 from landscale.scenes.scene import open_scene
 from landscale.store import Plane, open_store
@@ -30,87 +29,23 @@ from landscale.testing import make_store, rgbn_plane
 from landscale.training.build import build_classifier
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BANDS
+from mapped import (
+    NAMES,
+    ORIGIN,
+    SIDE,
+    Stub,
+    description_with,
+    draw_scene,
+    files_of,
+    names_in,
+    predict,
+    read_map,
+    write_band,
+    write_scene,
+)
 
-NAMES = ("B02", "B04", "B8A", "B01")  # at 10, 10, 20 and 60 m
-SIDE = 12  # pixels of a window at 10 m: 120 m of ground
-ORIGIN = (399_960.0, 5_300_040.0)
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # raised by rasterio itself
-property_test = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def description_with(bands=NAMES, **changes):
-    return replace(
-        Description(
-            model="wide_resnet",
-            bands=bands,
-            classes=("dark", "bright"),
-            nomenclature="custom",
-            multi_label=True,
-            statistics=dict.fromkeys(bands, (2000.0, 1000.0)),
-            side=SIDE,
-            ground=10 * SIDE,
-            options={"width": 0.5},
-            thresholds=(0.5, 0.5),
-        ),
-        **changes,
-    )
-
-
-class Stub(Classifier):
-    """Returns as probabilities the mean of each window's B02 and of all its bands, both / 10,000."""
-
-    def __init__(self, bands=NAMES, **changes):
-        torch.nn.Module.__init__(self)
-        self.description = description_with(bands, **changes)
-        self.network = torch.nn.Linear(1, 1)
-        self.shapes = set()
-
-    def probabilities(self, planes):
-        self.shapes |= {(names, tuple(tensor.shape[1:])) for names, tensor in planes.items()}
-        first = self.description.bands[0]
-        names, tensor = next((names, tensor) for names, tensor in planes.items() if first in names)
-        one = tensor.numpy()[:, names.index(first)].astype(np.float64).mean((1, 2))
-        every = np.mean([t.numpy().astype(np.float64).mean((1, 2, 3)) for t in planes.values()], axis=0)
-        return torch.from_numpy(np.stack([one, every], 1) / 10_000).float()
-
-
-def write_band(path, values, gsd, origin=ORIGIN, crs="EPSG:32632", **profile):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width = values.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        width=width,
-        height=height,
-        count=1,
-        dtype=values.dtype,
-        crs=crs,
-        transform=from_origin(*origin, gsd, gsd),
-        **profile,
-    ) as file:
-        file.write(values, 1)
-
-
-def write_scene(folder, bands, file_name="{}.tif", **profile):
-    """`bands`: values by name, each at its own resolution."""
-    for name, values in bands.items():
-        write_band(folder / file_name.format(name), values, BANDS[name].gsd, **profile)
-    return folder
-
-
-def draw_scene(height, width, seed=0, names=NAMES, rounding=ceil):
-    rng = np.random.default_rng(seed)
-    sizes = {name: BANDS[name].gsd // 10 for name in names}
-    return {
-        name: rng.integers(1, 9000, (max(1, rounding(height / r)), max(1, rounding(width / r)))).astype(np.uint16)
-        for name, r in sizes.items()
-    }
-
-
-def read_map(path):
-    with rasterio.open(path) as file:
-        return file.read(), file.profile, file.descriptions
+property_test = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def expected_map(values, side, stride, grid):
@@ -186,7 +121,7 @@ def test_the_map_of_a_scene_of_any_size_interpolates_between_windows(
     grid_stride = max(6, (stride or SIDE // 2) // 6 * 6)
     assert summary.stride == grid_stride
     assert np.allclose(found[0], expected_map(bands["B02"], SIDE, grid_stride, 6), atol=1e-5)
-    assert [path.name for path in folder.iterdir() if path.is_file()] == ["map.tif"]
+    assert names_in(folder) == {"scene", *files_of("map")}
 
 
 def test_class_names_are_kept_in_the_map_whatever_they_contain(tmp_path):
@@ -405,7 +340,7 @@ def test_the_map_is_cloud_optimised(tmp_path):
     bands["B02"][:, :600] = 4000
     bands["B02"][:60, :60] = bands["B04"][:60, :60] = 0
     predict(Stub(ground=1200), write_scene(tmp_path / "scene", bands), tmp_path / "map.tif", 120, offset=0)
-    with rasterio.open(tmp_path / "map.tif") as file:
+    with rasterio.open(tmp_path / "map-probabilities.tif") as file:
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert file.profile["tiled"]
         assert file.compression.name == "deflate"
@@ -425,7 +360,9 @@ def test_the_predict_command_writes_a_map_with_a_real_classifier(tmp_path, capsy
     save_weights(tmp_path / "weights", classifier, {})
     scene = write_scene(tmp_path / "scene", draw_scene(31, 26))
     out = tmp_path / "maps" / "map.tif"
-    assert main(["predict", str(tmp_path / "weights"), str(scene), str(out), "--json"]) == 0
+    assert (
+        main(["predict", str(tmp_path / "weights"), str(scene), str(out), "--json", "--probabilities", "float32"]) == 0
+    )
     summary = json.loads(capsys.readouterr().out)
     found, profile, _ = read_map(out)
     assert (profile["height"], profile["width"], profile["count"]) == (31, 26, 2)
@@ -436,7 +373,9 @@ def test_the_predict_command_writes_a_map_with_a_real_classifier(tmp_path, capsy
     assert summary["windows"] == 6 * 4  # that begin at 0, 4, 8, 12, 14, 18 and at 0, 4, 8, 12
     assert (summary["height"], summary["width"], summary["stride"]) == (31, 26, 4)  # the network has 3×3 features
     first = found.copy()
-    assert main(["predict", str(tmp_path / "weights"), str(scene), str(out)]) == 0  # replaces the older map
+    assert (
+        main(["predict", str(tmp_path / "weights"), str(scene), str(out), "--probabilities=float32"]) == 0
+    )  # replaces the older map
     assert np.array_equal(read_map(out)[0], first)
 
 
@@ -517,7 +456,7 @@ def test_after_a_failure_the_older_map_remains_and_finished_rows_are_used(tmp_pa
     scene, out = write_scene(tmp_path / "scene", draw_scene(40, 40)), tmp_path / "map.tif"
     stub = Stub()
     predict(stub, scene, out)
-    before = out.read_bytes()
+    before, probabilities = out.read_bytes(), read_map(out)[0]
     calls = []
 
     def fail_in_third_batch(planes):
@@ -530,15 +469,15 @@ def test_after_a_failure_the_older_map_remains_and_finished_rows_are_used(tmp_pa
     with pytest.raises(RuntimeError, match="out of memory"):
         predict(stub, scene, out)
     assert out.read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "scene", ".map.tif.parts"}
+    assert {path.name for path in tmp_path.iterdir()} == {"scene", ".map.tif.parts", *files_of("map")}
     if not same_classifier:
         stub.network = torch.nn.Linear(1, 1)
     del calls[:]
     calls += [0] * 3
     predict(stub, scene, out)
     assert len(calls) - 3 == (3 if same_classifier else 5)
-    assert out.read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "scene"}
+    assert np.array_equal(read_map(out)[0], probabilities)
+    assert {path.name for path in tmp_path.iterdir()} == {"scene", *files_of("map")}
 
 
 def test_the_command_refuses_bad_input_with_one_line(tmp_path, capsys):
@@ -608,9 +547,11 @@ def test_predict_takes_the_model_by_path_or_as_an_object(interface, tmp_path):
     assert isinstance(first, MapSummary)
     assert (first.width, first.height, first.pixel, first.classes) == (24, 24, 10, ("dark", "bright"))
     assert (first.map, first.stride, first.windows) == (str(tmp_path / "first.tif"), 4, 16)
-    assert (tmp_path / "first.tif").read_bytes() == (tmp_path / "second.tif").read_bytes()
+    for name in ("{}.tif", "{}-probabilities.tif", "{}.qml", "{}.tif.aux.xml", "{}.png"):
+        assert (tmp_path / name.format("first")).read_bytes() == (tmp_path / name.format("second")).read_bytes()
     assert second.windows == first.windows
-    keys = ["map", "width", "height", "crs", "pixel", "classes", "windows", "stride", "offset"]
+    keys = ["map", "files", "width", "height", "crs", "pixel", "classes", "areas", "not_mapped", "scenes"]
+    keys += ["windows", "stride", "offset"]
     assert list(json.loads(json.dumps(first.to_json()))) == keys
 
 

@@ -389,6 +389,51 @@ def test_a_map_shows_the_most_probable_class_in_its_colour(tmp_path):
     assert seen.size == "2.4 × 2.4 km at 10 m, EPSG:32633"
 
 
+def make_class_map(chart: Path, **tags: str) -> Path:
+    """The class map of `make_scene`, as `landscale predict` writes it."""
+    with rasterio.open(chart) as file:
+        values, profile = file.read(), file.profile | {"count": 1, "dtype": "uint8", "nodata": 255}
+    names, colours = ("Marine waters", "Pastures", "New"), ("#e6f2ff", "#e6e64d", "#e69f00")
+    rows = [{"value": k, "name": names[k], "colour": colours[k]} for k in range(3)]
+    path = chart.with_name("classes.tif")
+    with rasterio.open(path, "w", **profile) as file:
+        file.write_colormap(1, {k: (*bytes.fromhex(colour[1:]), 255) for k, colour in enumerate(colours)})
+        file.update_tags(**({"CLASSES": json.dumps(rows)} | tags))
+        file.write(np.where(np.isnan(values[0]), 255, values.argmax(axis=0)).astype(np.uint8), 1)
+    return path
+
+
+def test_a_class_map_is_shown_in_its_own_colours(tmp_path):
+    scene, chart = make_scene(tmp_path / "scene", side=1200)
+    seen = render_map_view(scene, make_class_map(chart, MASK="scene classification"))
+    shown = pixels(seen.class_map)
+    assert shown.shape == (1000, 1000, 4)
+    assert (shown[:100, :, 3] == 0).all()
+    assert (shown[100:, :500] == [0xE6, 0xE6, 0x4D, 255]).all()
+    assert (shown[100:, 500:] == [0xE6, 0xF2, 0xFF, 255]).all()
+    assert {row.name: row.fraction for row in seen.legend} == {"Pastures": 0.5, "Marine waters": 0.5}
+    assert seen.clouds == "What the scene classification marks, such as clouds, has no class."
+    assert "not masked" in render_map_view(scene, make_class_map(chart)).clouds
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '[{"value": 1, "name": "x", "colour": "#ffffff"}]'])
+def test_a_class_map_without_names_is_refused(tmp_path, text):
+    scene, chart = make_scene(tmp_path / "scene")
+    with pytest.raises(BadInput, match="without the names of its classes"):
+        render_map_view(scene, make_class_map(chart, CLASSES=text))
+
+
+def test_probabilities_as_bytes_are_shown_like_numbers(tmp_path):
+    scene, chart = make_scene(tmp_path / "scene", side=1200)
+    with rasterio.open(chart) as file:
+        values, profile = file.read(), file.profile | {"dtype": "uint8", "nodata": 255}
+        names = file.descriptions
+    with rasterio.open(tmp_path / "bytes.tif", "w", **profile) as file:
+        file.descriptions = names
+        file.write(np.where(np.isnan(values), 255, np.rint(np.nan_to_num(values) * 250)).astype(np.uint8))
+    assert render_map_view(scene, tmp_path / "bytes.tif").class_map == render_map_view(scene, chart).class_map
+
+
 def test_a_scene_is_shown_in_the_order_red_green_blue(tmp_path):
     scene, chart = make_scene(tmp_path / "scene")
     with rasterio.open(scene / "B04.tif", "r+") as file:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from landscale.errors import BadInput
-from landscale.runtime.files import atomic_file, atomic_folder, exclusive_lock
+from landscale.runtime.files import atomic_file, atomic_files, atomic_folder, exclusive_lock
 from landscale.runtime.parts import resumable_parts
 
 
@@ -134,3 +134,26 @@ def test_a_file_system_without_locks_is_reported_in_one_line(
     with exclusive_lock(tmp_path / "lock"):
         (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"landscale: {tmp_path}: its file system has no locks ({os.strerror(number)})")
+
+
+def test_several_files_appear_together_or_not_at_all(tmp_path):
+    old, new = tmp_path / "old.txt", tmp_path / "deep" / "new.txt"
+    old.write_text("before")
+    with pytest.raises(FileNotFoundError), atomic_files([new, old]) as (first, _):
+        first.write_text("after")  # and the other one is not written
+    assert old.read_text() == "before"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [old]
+    with atomic_files([new, old]) as (first, second):
+        first.write_text("one")
+        second.write_text("two")
+    assert (new.read_text(), old.read_text()) == ("one", "two")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["new.txt", "old.txt"]
+
+
+def test_parts_of_several_computations_do_not_meet(tmp_path):
+    with resumable_parts(tmp_path / "map.tif", {}) as parts:
+        parts.put("0", np.zeros(2))
+        parts.part_of("a").put("0", np.ones(2))
+        assert parts.part_of("b").get("0") is None
+        assert (parts.part_of("a").get("0") == 1).all()
+        assert (parts.get("0") == 0).all()

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+import landscale.training.augmentation as augmentation_module
 import landscale.training.results as results_module
 import landscale.training.trainer as trainer_module
 from landscale.cli import main
@@ -21,7 +22,6 @@ from landscale.distributed import Ranks
 from landscale.loading import batches, evaluation_steps
 from landscale.models.weights import load_model
 from landscale.testing import CLASSES, make_store, rgbn_plane, sentinel_planes
-from landscale.training import trainable_model
 from landscale.training.build import build_classifier
 from landscale.training.recipe import load_recipe
 from landscale.training.runs import Run
@@ -201,13 +201,13 @@ def test_averaged_weights_are_saved(store, tmp_path):
 def test_progressive_training_enlarges_the_patches(store, tmp_path, monkeypatch):
     """`progressive`: 6 px for the first fifth of the training, 8 px up to its half, then the full 12 px."""
     sides = []
-    original = trainable_model.Augmentation.__call__
+    original = augmentation_module.Augmentation.__call__
 
     def recorded(self, values, *arguments, **options):
         sides.append(values.shape[-1])
         return original(self, values, *arguments, **options)
 
-    monkeypatch.setattr(trainable_model.Augmentation, "__call__", recorded)
+    monkeypatch.setattr(augmentation_module.Augmentation, "__call__", recorded)
     evaluated = []
     evaluate = trainer_module.evaluate
     for module in (trainer_module, results_module):

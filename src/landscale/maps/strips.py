@@ -25,7 +25,7 @@ class BandRows:
 
     def __init__(self, pixels: ScenePixels, band: str, back: int) -> None:
         self._pixels, self._band, self._back = pixels, band, back
-        self._block = int(pixels.files[band].block_shapes[0][0])
+        self._block = pixels.files[band].block_shape[0]
         self._height = int(pixels.files[band].height)
         self._first, self._values = 0, np.empty((0, pixels.files[band].width), np.uint16)
 

@@ -10,7 +10,7 @@ Decoding, the network, and what the caller does with the results happen at the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import gcd, lcm
 
@@ -90,7 +90,7 @@ def probability_rows(
     done: Parts,
     factors: Mapping[str, float],
     advance: Callable[[int], None],
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
+) -> Generator[tuple[int, NDArray[np.float32]]]:
     """Yield finished rows of the map from top to bottom: index of the first row, and probabilities (C, rows, width).
 
     Args:

@@ -45,7 +45,7 @@ for _family, _source, _names in (
     ("efficientnet", _TAN, tuple(f"efficientnet_b{i}" for i in range(8))),
 ):
     for _name in _names:
-        _published = {AUTHORS: {"parameters": _COUNTS[_name]}} if _name in _COUNTS else {}
+        _published: dict[str, dict[str, float]] = {AUTHORS: {"parameters": _COUNTS[_name]}} if _name in _COUNTS else {}
         _published |= _FIGURES.get(_name, {})
         register(ZooEntry(_name, _family, _source, published=_published, dense=_family != "efficientnet"))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,7 +16,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 
 from landscale.errors import BadInput, reason
@@ -24,6 +26,7 @@ from landscale.scenes.scene import open_scene
 from landscale.vocabulary.nomenclatures import colours
 
 LONGEST_SIDE = 1000  # pixels; larger images are reduced
+_COLOUR = re.compile("#[0-9a-f]{6}")
 GAMMA = 0.7  # exponent of values from 0 to 1; below 1, dark forests stay visible next to bright clouds
 
 
@@ -40,13 +43,14 @@ class MapLegendEntry:
 class MapView:
     """A scene and its map as the page shows them.
 
-    `windows` describes the windows between whose centres the map's probabilities are interpolated. `picture` and `class_map` are
-    data URIs of PNG images.
+    `windows` describes the windows between whose centres the map's probabilities are interpolated, `clouds` whether clouds have a
+    class. `picture` and `class_map` are data URIs of PNG images.
     """
 
     scene: str
     size: str
     windows: str
+    clouds: str
     synthetic: bool
     picture: str
     class_map: str
@@ -66,11 +70,11 @@ def render_map_view(scene_folder: Path, map_file: Path) -> MapView:
             if file.crs != pixels.crs or not np.allclose(file.bounds, pixels.bounds, atol=pixels.gsd):
                 raise BadInput(map_file, f"is not a map of {scene_folder}: their bounds or coordinate systems differ")
             classes, legend = class_map(map_file, file)
-            windows = _windows(file.tags())
+            windows, clouds = _windows(file.tags()), _clouds(file.tags())
         kilometres = [f"{side * pixels.gsd / 1000:g}" for side in (pixels.width, pixels.height)]
         size = f"{' × '.join(kilometres)} km at {pixels.gsd:g} m, {pixels.crs}"
         synthetic = pixels.files["B04"].file.tags().get("TIFFTAG_IMAGEDESCRIPTION", "") == "synthetic"
-    return MapView(scene_folder.resolve().name, size, windows, synthetic, _png(picture), _png(classes), legend)
+    return MapView(scene_folder.resolve().name, size, windows, clouds, synthetic, _png(picture), _png(classes), legend)
 
 
 def _windows(tags: dict[str, str]) -> str:
@@ -79,6 +83,13 @@ def _windows(tags: dict[str, str]) -> str:
         return f"the overlapping windows of {float(tags['WINDOW_METRES']) / 1000:g} km, {float(tags['STRIDE_METRES']):g} m apart"
     except (KeyError, ValueError):
         return "the overlapping windows, as large as the patches of the training"
+
+
+def _clouds(tags: dict[str, str]) -> str:
+    """Whether clouds have a class, by the tag that `predict` wrote; earlier maps have none."""
+    if (mask := tags.get("MASK", "none")) == "none":
+        return "Clouds are not masked and get a class as well."
+    return f"What the {mask} marks, such as clouds, has no class."
 
 
 @contextmanager
@@ -90,34 +101,36 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def true_colour(bands: list[OpenBand]) -> Image.Image:
-    """An RGB image of three open bands.
+    """An RGB image of three open bands, see `stretched`."""
+    shape = _shape(bands[0])
+    return stretched([band.reduced(shape, Resampling.average) for band in bands])
+
+
+def stretched(channels: Sequence[NDArray[Any]]) -> Image.Image:
+    """An RGB image of red, green and blue (rows, columns), in any unit.
 
     Each is stretched from its 2nd to its 98th percentile, then brightened. Pixels without data are black.
     """
-    channels = []
-    for band in bands:
-        values = band.reduced(_shape(bands[0]), Resampling.average).astype(np.float32)
+    found = []
+    for channel in channels:
+        values = channel.astype(np.float32)
         low, high = np.percentile(values[values > 0], (2, 98)) if (values > 0).any() else (0, 1)
-        channels.append(255 * np.clip((values - low) / max(high - low, 1), 0, 1) ** GAMMA)
-    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+        found.append(255 * np.clip((values - low) / max(high - low, 1), 0, 1) ** GAMMA)
+    return Image.fromarray(np.stack(found, axis=-1).astype(np.uint8))
 
 
 def class_map(path: Path, file: Any) -> tuple[Image.Image, list[MapLegendEntry]]:
     """The most probable class of each pixel, transparent without data, and the classes that occur, the largest first.
 
+    Args:
+        path, file: the class map, or the probabilities, that `predict` wrote.
+
     Raises:
-        BadInput: a band of the map has no class name.
+        BadInput: a class of the map has no name.
     """
-    names = [name or "" for name in file.descriptions]
-    if not all(names):
-        raise BadInput(path, "has bands without a name, expected one named band for each class")
-    best = np.full(_shape(file), -np.inf, np.float32)
-    winner = np.full(best.shape, len(names))  # the index after the last class means no data
-    for k in range(len(names)):  # one band at a time, because a map of 43 classes is large
-        values: NDArray[np.float32] = file.read(k + 1, out_shape=best.shape, resampling=Resampling.average)
-        better = values > best  # false where a value is NaN
-        winner[better], best[better] = k, values[better]
-    palette = colours(names)
+    is_class_map = file.count == 1 and file.colorinterp[0] == ColorInterp.palette
+    names, palette = _legend(path, file) if is_class_map else _band_names(path, file)
+    winner = _classes(file, len(names)) if is_class_map else _likeliest(file)
     rgba = np.array([[*bytes.fromhex(colour[1:]), 255] for colour in palette] + [[0, 0, 0, 0]], np.uint8)
     areas = np.bincount(winner.ravel(), minlength=len(names) + 1)[:-1]
     rows = [
@@ -126,6 +139,49 @@ def class_map(path: Path, file: Any) -> tuple[Image.Image, list[MapLegendEntry]]
         if areas[k]
     ]
     return Image.fromarray(rgba[winner]), rows
+
+
+def _legend(path: Path, file: Any) -> tuple[list[str], list[str]]:
+    """Names and colours of the classes of a class map, by its tag.
+
+    Raises:
+        BadInput: there is no such tag, or it is damaged.
+    """
+    try:
+        entries = json.loads(file.tags()["CLASSES"])
+        names, palette = [str(entry["name"]) for entry in entries], [str(entry["colour"]) for entry in entries]
+        values = [entry["value"] for entry in entries]
+    except (KeyError, TypeError, ValueError):
+        names, palette, values = [], [], []
+    if not names or values != [*range(len(names))] or not all(_COLOUR.fullmatch(colour) for colour in palette):
+        raise BadInput(path, "has a palette without the names of its classes, expected a map of `landscale predict`")
+    return names, palette
+
+
+def _band_names(path: Path, file: Any) -> tuple[list[str], list[str]]:
+    names = [name or "" for name in file.descriptions]
+    if not all(names):
+        raise BadInput(path, "has bands without a name, expected one named band for each class")
+    return names, colours(names)
+
+
+def _classes(file: Any, count: int) -> NDArray[np.int64]:
+    """The classes of a class map, reduced; `count` where nothing is mapped."""
+    values: NDArray[np.int64] = file.read(1, out_shape=_shape(file), resampling=Resampling.mode).astype(np.int64)
+    classes: NDArray[np.int64] = np.minimum(values, count)
+    return classes
+
+
+def _likeliest(file: Any) -> NDArray[np.int64]:
+    """The most probable of the bands of a map of probabilities, reduced; their number where nothing is mapped."""
+    best = np.full(_shape(file), -np.inf, np.float32)
+    winner = np.full(best.shape, file.count)
+    for k in range(file.count):  # one band at a time, because a map of 43 classes is large
+        masked = file.read(k + 1, out_shape=best.shape, resampling=Resampling.average, masked=True)
+        values: NDArray[np.float32] = masked.astype(np.float32).filled(np.nan)
+        better = values > best  # false where a value is NaN
+        winner[better], best[better] = k, values[better]
+    return winner
 
 
 def _shape(file: Any) -> tuple[int, int]:

@@ -20,17 +20,21 @@ from landscale.runtime.files import atomic_file, exclusive_lock, remove_abandone
 class Parts:
     """Finished parts: arrays by name, in a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        self._folder, self._prefix = folder, prefix
+
+    def part_of(self, name: str) -> Parts:
+        """Parts of one of several computations, whose names may be those of the others."""
+        return Parts(self._folder, f"{self._prefix}{name}-")
 
     def get(self, name: str) -> NDArray[Any] | None:
         """The array of that name; None if it is not finished."""
-        file = self._folder / f"{name}.npy"
+        file = self._folder / f"{self._prefix}{name}.npy"
         return np.load(file, allow_pickle=False) if file.exists() else None
 
     def put(self, name: str, array: NDArray[Any]) -> None:
         """Store an array; it is on the disk when this returns."""
-        with atomic_file(self._folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+        with atomic_file(self._folder / f"{self._prefix}{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, array)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio import Affine
+from rasterio.coords import BoundingBox
 from rasterio.enums import Resampling
+from rasterio.transform import array_bounds
 from rasterio.windows import Window
 
 
@@ -19,35 +22,50 @@ class OpenBand:
     pixels of the raster that have data, which are the original ones where they were repeated.
     """
 
-    def __init__(self, file: Any, index: int = 1, step: int = 1) -> None:
-        """`file`: the rasterio dataset. `index`: of the band, from 1."""
-        self.file, self._index, self._step = file, index, step
+    def __init__(self, file: Any, index: int = 1, step: int = 1, lock: Lock | None = None) -> None:
+        """`file`: the rasterio dataset. `index`: of the band, from 1. `lock`: shared by the bands of one file, for threads."""
+        self.file, self._index, self._step, self._lock = file, index, step, lock or Lock()
         self.width, self.height = -(-int(file.width) // step), -(-int(file.height) // step)
         self.transform: Affine = file.transform @ Affine.scale(step)
         self.crs = file.crs
-        self.bounds = file.bounds
+        self.bounds: BoundingBox = file.bounds
+        self._top = self._left = 0  # of the part that is read
         self.dtype = np.dtype(file.dtypes[index - 1])
         self.nodata: float | None = file.nodatavals[index - 1]
         self.has_palette = file.colorinterp[index - 1].name == "palette"
         rows, columns = file.block_shapes[index - 1]
         self.block_shape = max(1, int(rows) // step), max(1, int(columns) // step)
 
+    def crop(self, row: int, column: int, height: int, width: int) -> None:
+        """Make these pixels the band, from now on; those beyond its end are left out."""
+        self._top, self._left = self._top + row, self._left + column
+        self.height, self.width = min(height, self.height - row), min(width, self.width - column)
+        self.transform = self.transform @ Affine.translation(column, row)
+        self.bounds = BoundingBox(*array_bounds(self.height, self.width, self.transform))
+
     def read(self, window: Window | None = None) -> NDArray[Any]:
         """A window of the band, by default all of it."""
-        if self._step == 1:
-            values: NDArray[Any] = self.file.read(self._index, window=window)
-            return values
         left, top, width, height = window.flatten() if window else (0, 0, self.width, self.height)
+        left, top = left + self._left, top + self._top
+        if self._step == 1:
+            return self._read(window=Window(left, top, width, height))
         right, bottom = (
             min(self.file.width, (left + width) * self._step),
             min(self.file.height, (top + height) * self._step),
         )
         fine = Window.from_slices((top * self._step, bottom), (left * self._step, right))
-        return self._mean(self.file.read(self._index, window=fine), (height, width))
+        return self._mean(self._read(window=fine), (height, width))
 
     def reduced(self, shape: Sequence[int], resampling: Resampling = Resampling.nearest) -> NDArray[Any]:
         """The whole band, resampled to `shape` (rows, columns)."""
-        values: NDArray[Any] = self.file.read(self._index, out_shape=tuple(shape), resampling=resampling)
+        part = Window(*(side * self._step for side in (self._left, self._top, self.width, self.height)))
+        inside = part.intersection(Window(0, 0, self.file.width, self.file.height))
+        return self._read(window=inside, out_shape=tuple(shape), resampling=resampling)
+
+    def _read(self, **part: Any) -> NDArray[Any]:
+        """Pixels of the file. GDAL does not allow two threads to read an open file at once."""
+        with self._lock:
+            values: NDArray[Any] = self.file.read(self._index, **part)
         return values
 
     def _mean(self, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:

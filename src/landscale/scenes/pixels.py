@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -64,12 +66,12 @@ def _check_grid(path: Path, file: Any) -> None:
         raise BadInput(path, f"has pixels of {t.a:g}×{-t.e:g} m, expected square ones{warp}")
 
 
-def _open_band(file: Any, band: str, index: int | None) -> OpenBand:
+def _open_band(file: Any, lock: Lock, band: str, index: int | None) -> OpenBand:
     """A band of an open raster; one of a stack, in which coarse bands were resampled, at its native resolution."""
     if index is None:
-        return OpenBand(file)
+        return OpenBand(file, lock=lock)
     step = BANDS[band].gsd / float(file.transform.a)
-    return OpenBand(file, index, max(1, round(step)) if abs(step - round(step)) < 1e-3 else 1)
+    return OpenBand(file, index, max(1, round(step)) if abs(step - round(step)) < 1e-3 else 1, lock)
 
 
 class ScenePixels:
@@ -88,7 +90,7 @@ class ScenePixels:
             raise BadInput(scene.folder, f"lacks {', '.join(missing)}; it has {', '.join(scene.files)}")
         self._scene = scene
         self.files: dict[str, OpenBand] = {}
-        rasters: dict[Path, Any] = {}
+        rasters: dict[Path, tuple[Any, Lock]] = {}
         try:
             for band in bands:
                 path = scene.files[band]
@@ -96,9 +98,9 @@ class ScenePixels:
                     self.files[band] = OpenBand(open_matlab_band(path, band))
                     continue
                 if path not in rasters:
-                    rasters[path] = open_raster_file(path)
-                    _check_grid(path, rasters[path])
-                self.files[band] = _open_band(rasters[path], band, scene.indexes.get(band))
+                    rasters[path] = open_raster_file(path), Lock()
+                    _check_grid(path, rasters[path][0])
+                self.files[band] = _open_band(*rasters[path], band, scene.indexes.get(band))
         except RasterioError as error:
             self.close()
             raise BadInput(path, f"cannot be read ({reason(error)})") from None
@@ -112,6 +114,14 @@ class ScenePixels:
         self.ratios = {band: round(file.transform.a / self.gsd) for band, file in self.files.items()}
         for band, file in self.files.items():
             self._check(band, file, self.ratios[band])
+
+    def crop(self, row: int, column: int, height: int, width: int) -> None:
+        """Make these pixels of the finest grid the scene, from now on. `row` and `column` are multiples of all `ratios`."""
+        self.height, self.width = height, width
+        for band, ratio in self.ratios.items():
+            self.files[band].crop(row // ratio, column // ratio, -(-height // ratio), -(-width // ratio))
+        finest = next(file for band, file in self.files.items() if self.ratios[band] == 1)
+        self.transform, self.bounds = finest.transform, finest.bounds
 
     def _check(self, band: str, file: OpenBand, ratio: int) -> None:
         path = self._scene.files[band]
@@ -158,6 +168,10 @@ class ScenePixels:
     def sample(self, band: str) -> NDArray[np.uint16]:
         """Pixels of a band from all over the scene, as `read` returns them, reduced to at most 512×512."""
         return self._decode(band, lambda file: file.reduced((min(file.height, 512), min(file.width, 512))))
+
+    def reduced(self, band: str, shape: tuple[int, int]) -> NDArray[np.uint16]:
+        """All pixels of a band, as `read` returns them, averaged to `shape` (rows, columns)."""
+        return self._decode(band, lambda file: file.reduced(shape, Resampling.average))
 
     def harmonise(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Subtract the product's offset, with 0 as the lower limit; uint16 arrays are changed in place."""

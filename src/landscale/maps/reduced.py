@@ -1,0 +1,32 @@
+"""A map with fewer pixels, for pictures: every n-th row and column of it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscale.maps.encoding import NODATA, to_bytes
+from landscale.maps.frame import Frame
+
+
+class ReducedMap:
+    """The pixels at the centre of squares of `step` × `step` pixels, so that a map has at most `longest` in a row or column.
+
+    Attributes:
+        classes: (height, width) uint8, the class; `encoding.NODATA` where nothing is mapped.
+        probability: (height, width) uint8, its probability as in `encoding.to_bytes`.
+    """
+
+    def __init__(self, frame: Frame, longest: int) -> None:
+        self.step = -(-max(frame.width, frame.height) // longest)
+        self._rows = np.arange(min(self.step // 2, frame.height - 1), frame.height, self.step)
+        self._columns = np.arange(min(self.step // 2, frame.width - 1), frame.width, self.step)
+        self.classes = np.full((len(self._rows), len(self._columns)), NODATA, np.uint8)
+        self.probability = self.classes.copy()
+
+    def add(self, top: int, classes: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
+        """Take over rows of the map from `top` on: classes (rows, width) and the probabilities (C, rows, width)."""
+        kept = (self._rows >= top) & (self._rows < top + len(classes))
+        rows = self._rows[kept] - top
+        self.classes[kept] = classes[rows][:, self._columns]
+        self.probability[kept] = to_bytes(probabilities[:, rows][:, :, self._columns].max(axis=0))
