@@ -1,4 +1,4 @@
-"""The area that a user wants mapped: polygons of a vector file, in any coordinate reference system."""
+"""The area to be mapped: polygons of a vector file, in any coordinate reference system."""
 
 from __future__ import annotations
 

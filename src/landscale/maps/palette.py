@@ -1,4 +1,4 @@
-"""The colours of a map's classes: those of their nomenclature, or others that colour-blind people can tell apart."""
+"""The colours of a map's classes: those of their nomenclature, or others that colour-blind people can distinguish."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def map_colours(names: Sequence[str]) -> list[str]:
     return found
 
 
-_CLEAR = 8.0  # difference from which two colours are easily told apart
+_CLEAR = 8.0  # difference from which two colours are easily distinguished
 
 
 def _unused(found: Sequence[str]) -> str:

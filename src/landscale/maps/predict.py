@@ -223,7 +223,7 @@ def _notes(tags: Mapping[str, str]) -> list[str]:
     """Lines about a map for its readers, by the metadata of its rasters."""
     side, stride = float(tags["WINDOW_METRES"]) / 1000, float(tags["STRIDE_METRES"])
     lines = [
-        f"Each pixel shows {tags['CLASS_RULE']} by the mean over the windows of {side:g} km, {stride:g} m apart, that contain it:"
+        f"Each pixel shows {tags['CLASS_RULE']} by windows of {side:g} km, {stride:g} m apart:"
         " the class of a neighbourhood, not of the single pixel.",
         "Clouds are not masked."
         if tags["MASK"] == "none"
