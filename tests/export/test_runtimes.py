@@ -66,7 +66,7 @@ def planes(n: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(n)
     bands = {"data_10m": 2, "data_20m": 2, "data_60m": 1}
     return {
-        name: np.rint(900 + 300 * rng.standard_normal((n, bands[name], side, side))).astype(np.float32)
+        name: np.rint(900 + 200 * rng.standard_normal((n, bands[name], side, side))).astype(np.float32)
         for name, side in SIDES.items()
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -85,10 +86,7 @@ def metadata(folder: Path, runtime: str) -> dict[str, Any]:
 
         found = {entry.key: entry.value for entry in onnx.load(folder / "model.onnx").metadata_props}
     elif runtime == "openvino":
-        import openvino
-
-        about = openvino.Core().read_model(folder / "model.xml").get_rt_info(["landscale"])
-        found = {key: about[key].value for key in about}
+        found = {e.tag: e.get("value") for e in ElementTree.parse(folder / "model.xml").find("rt_info/landscale")}
     else:
         files = {"landscale.json": ""}
         torch.export.load(folder / "model.pt2", extra_files=files)

@@ -29,26 +29,18 @@ class Portable(nn.Module):
         planes: the inputs in their order.
     """
 
-    order: Tensor
-
     def __init__(self, classifier: Classifier, planes: Sequence[InputPlane]) -> None:
         super().__init__()
         self.classifier = classifier
         self.names = [plane.bands for plane in planes]
-        bands = classifier.description.bands
-        scales = len(classifier.inputs.scales)
-        channels = [k * len(bands) + bands.index(b) for names in self.names for k in range(scales) for b in names]
-        self.sorted = channels == sorted(channels)
-        order = torch.tensor([channels.index(k) for k in range(len(channels))])
-        self.register_buffer("order", order, persistent=False)
+        self.runs = _runs(classifier.description.bands, self.names, len(classifier.inputs.scales))
 
     def forward(self, *planes: Tensor) -> Tensor:
         d, inputs = self.classifier.description, self.classifier.inputs
-        # Other runtimes join tensors faster than they write into parts of one, as `InputStage.forward` does.
+        # Other runtimes join tensors faster than they write into parts of one, as `InputStage.forward` does. An index of channels
+        # is avoided: OpenVINO 2026.4 moves one into the first convolution as if it were its own inverse.
         parts = [part for _, part in inputs.parts(dict(zip(self.names, planes, strict=True)), d.side)]
-        values = torch.cat(parts, 1)
-        if not self.sorted:
-            values = values.index_select(1, self.order)
+        values = torch.cat([parts[k][:, first:end] for k, first, end in self.runs], 1)
         step = 8 // d.views
         total: Tensor | None = None
         for k in range(0, 8, step):
@@ -56,6 +48,20 @@ class Portable(nn.Module):
             total = part if total is None else total + part
         assert total is not None
         return total / d.views if d.views > 1 else total
+
+
+def _runs(bands: Sequence[str], planes: Sequence[Sequence[str]], scales: int) -> list[tuple[int, int, int]]:
+    """The parts of `InputStage.parts` that together are all channels in their order: part, first channel and end in it."""
+    runs: list[tuple[int, int, int]] = []
+    for scale in range(scales):
+        for band in bands:
+            plane = next(k for k, names in enumerate(planes) if band in names)
+            part, channel = plane * scales + scale, planes[plane].index(band)
+            if runs and runs[-1][0] == part and runs[-1][2] == channel:
+                runs[-1] = (part, runs[-1][1], channel + 1)
+            else:
+                runs.append((part, channel, channel + 1))
+    return runs
 
 
 def input_planes(

@@ -150,6 +150,8 @@ def _write_openvino(
         value.get_node().set_friendly_name(plane.name)
         value.get_tensor().set_names({plane.name})
     model.outputs[0].get_tensor().set_names({OUTPUT})
+    # Sides are fixed, so that memory is planned when the file is loaded.
+    model.reshape({plane.name: [-1, len(plane.bands), plane.side, plane.side] for plane in planes})
     for key, value in metadata.items():
         model.set_rt_info(value, ["landscale", key])
     openvino.save_model(model, file, compress_to_fp16=False)
