@@ -80,10 +80,11 @@ def command_adder(parent: argparse.ArgumentParser, metavar: str, dest: str) -> A
     return add
 
 
-def add_weights(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add a positional argument for weights, which `models.encoders.find_encoder` takes."""
+def add_weights(parser: argparse.ArgumentParser, name: str, *, exported: bool = False) -> None:
+    """Add a positional argument for weights, which `models.encoders.find_encoder` takes; `exported`: or an exported network."""
     about = "folder of a run or of weights, or a name that `landscale models --encoders` lists"
-    parser.add_argument(name, metavar="RUN|WEIGHTS", help=about)
+    about += "; or a folder that `landscale export --format onnx` or `openvino` wrote" if exported else ""
+    parser.add_argument(name, metavar="RUN|WEIGHTS|EXPORT" if exported else "RUN|WEIGHTS", help=about)
 
 
 def add_offset(parser: argparse.ArgumentParser) -> None:

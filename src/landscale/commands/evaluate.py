@@ -17,7 +17,7 @@ def add_command(add: AddCommand) -> None:
         "score a model on a split of a store",
         "landscale evaluate runs/eca ben.h5 --split test --json",
     )
-    add_weights(parser, "model")
+    add_weights(parser, "model", exported=True)
     parser.add_argument("store", type=Path, metavar="STORE.h5", help="the patch store to score on")
     parser.add_argument("--split", default="test", help="train, val or test (default: test)")
     parser.add_argument("--out", type=Path, metavar="SCORES.json", help="also write the scores to this file")
@@ -30,8 +30,10 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.distributed import local_device, process_group
     from landscale.distributed.agreement import check_agreement
     from landscale.inference.evaluate import evaluate
+    from landscale.inference.exported import is_exported, open_exported
     from landscale.inference.scores import read_scores
     from landscale.inference.scores_table import show_scores
+    from landscale.models.classifier import Classifier
     from landscale.models.encoders import find_encoder
     from landscale.models.weights import load_model, read_config
     from landscale.runtime.documents import write_json
@@ -43,19 +45,24 @@ def _evaluate_model(options: argparse.Namespace) -> int:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")
     store = open_store(options.store)
     store.patches(options.split)
-    folder = find_encoder(options.model)  # after the store was checked, as it may download the weights
+    exported = is_exported(options.model)
+    # After the store was checked, as it may download the weights.
+    folder = Path(options.model) if exported else find_encoder(options.model)
     if options.out:
         check_output(options.out, "a file of scores", read_scores, [folder, options.store])
-    model = load_model(folder)
+    model = open_exported(folder) if exported else load_model(folder)
     with process_group(options.timeout) as ranks:
         if ranks.world > 1:  # one rank need not read all weights for their digest
             settings = {"weights": model.digest(), "store": store.fingerprint(), "--split": options.split}
             check_agreement(ranks, settings | {"--batch": str(options.batch)})
-        scores = evaluate(model.to(local_device(ranks)), store, options.split, ranks, batch=options.batch)
+        if isinstance(model, Classifier):
+            model.to(local_device(ranks))
+        scores = evaluate(model, store, options.split, ranks, batch=options.batch)
     if not ranks.first:
         return 0
     run = Path(options.model)
-    scores = replace(scores, steps=read_config(folder).get("provenance", {}).get("steps"))
+    if not exported:
+        scores = replace(scores, steps=read_config(folder).get("provenance", {}).get("steps"))
     if options.out:
         write_json(options.out, scores.to_json())
     elif (run / "run.json").exists():

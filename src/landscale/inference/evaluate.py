@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.distributed import Ranks, local_device
+from landscale.inference.exported import ExportedModel, is_exported, open_exported
 from landscale.inference.metrics import Scores, compute_scores
 from landscale.loading import batches, evaluation_steps, labelled_patches, targets_by_name
 from landscale.models.classifier import Classifier
@@ -18,8 +19,17 @@ from landscale.runtime.progress import console, print_notes, progress_bar
 from landscale.store import PatchStore, open_store
 
 
+def load_predictor(model: str | Path, ranks: Ranks | None = None) -> Classifier | ExportedModel:
+    """Load weights by their name, on the device of this process, or a network that was exported for another runtime.
+
+    Raises:
+        LandscaleError: there are no such weights or the runtime is not installed. BadInput: they are damaged.
+    """
+    return open_exported(model) if is_exported(model) else load_encoder(model).to(local_device(ranks))
+
+
 def evaluate(
-    model: Classifier | str | Path,
+    model: Classifier | ExportedModel | str | Path,
     store: PatchStore | str | Path,
     split: str = "test",
     ranks: Ranks | None = None,
@@ -33,7 +43,8 @@ def evaluate(
     Patches whose labels all lie outside the classifier's classes are left out.
 
     Args:
-        model: a classifier, which is used on the device it is on, or the name of weights (`models.encoders.find_encoder`).
+        model: a classifier, which is used on the device it is on; the name of weights (`models.encoders.find_encoder`); or a
+            network that was exported for another runtime, or its folder.
         store: a store, or its path.
         split: name of the split.
         ranks: the processes that share the work; each of them calls this function and gets all scores.
@@ -48,8 +59,9 @@ def evaluate(
         BadStore: the store cannot be read, or has no patch of the split, lacks a band or a class.
         UnknownName: no split has this name.
     """
-    classifier = model if isinstance(model, Classifier) else load_encoder(model).to(local_device(ranks))
-    classifier.check_classes()
+    classifier = load_predictor(model, ranks) if isinstance(model, str | Path) else model
+    if isinstance(classifier, Classifier):
+        classifier.check_classes()
     opened = open_store(store) if isinstance(store, str | Path) else store
     d = classifier.description
     patches = labelled_patches(opened, split, d.classes)
@@ -68,7 +80,7 @@ def evaluate(
 
 
 def infer(
-    classifier: Classifier,
+    classifier: Classifier | ExportedModel,
     store: PatchStore,
     patches: NDArray[np.int64],
     ranks: Ranks,
@@ -81,17 +93,17 @@ def infer(
 
     Each batch is computed by one rank. Puts the classifier into eval mode. `factors` as for `input_units.convert`.
     """
-    device = next(classifier.network.parameters()).device
     no_targets = np.empty((len(store.states), 0), np.uint8)
     places = [evaluation_steps(np.arange(len(patches)), batch, rank, ranks.world) for rank in range(ranks.world)]
     steps = places[ranks.rank]
     found = np.empty((sum(map(len, steps)), len(classifier.description.classes)), np.float32)
-    classifier.eval()
+    if isinstance(classifier, Classifier):
+        classifier.eval()
     stored = classifier.description.stored
     with progress_bar("evaluate", len(found), visible=show and ranks.first) as advance:
         done = 0
         rows = [patches[step] for step in steps]
-        for part in batches(store, classifier.description.bands, no_targets, rows, device, upsampled=stored):
+        for part in batches(store, classifier.description.bands, no_targets, rows, classifier.device, upsampled=stored):
             found[done : done + len(part.rows)] = (
                 classifier.probabilities(convert(part.planes, factors or {})).cpu().numpy()
             )

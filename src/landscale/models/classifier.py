@@ -131,6 +131,11 @@ class Classifier(nn.Module):
         logits: Tensor = self.network(self.inputs(planes))
         return logits
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.network.parameters()).device
+
     def variant(self, network: nn.Module, views: int, thresholds: tuple[float, ...]) -> Classifier:
         """This classifier with other parameters, views and thresholds, in eval mode; nothing is copied."""
         twin = Classifier(replace(self.description, views=views, thresholds=thresholds), network)

@@ -7,7 +7,7 @@ the classifier and its settings are saved with the weights, so weights are never
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -90,6 +90,16 @@ class InputStage(nn.Module):
         side = self.side or max(tensor.shape[-1] for tensor in planes.values())
         n = next(iter(planes.values())).shape[0]
         out = torch.empty((n, self.channels, side, side), device=self.mean.device)
+        for channels, values in self.parts(planes, side):
+            out[:, channels] = values
+        return out
+
+    def parts(self, planes: Native, side: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield channels (k,) of the output and their values (n, k, side, side) float32, plane by plane, scale by scale.
+
+        Raises:
+            LandscaleError: the planes lack a band.
+        """
         filled = 0
         for names, tensor in planes.items():
             used = [band for band in names if band in self.bands]
@@ -105,12 +115,11 @@ class InputStage(nn.Module):
                 values = (values - self.mean[channels, None, None]) / self.std[channels, None, None]
                 if "log" in self.scales:
                     values = values.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
-                out[:, channels] = resize(values, side, self.upsample)
+                yield channels, resize(values, side, self.upsample)
             filled += len(used)
         if filled != len(self.bands):
             have = {band for names in planes for band in names}
             raise LandscaleError(f"the input lacks {', '.join(b for b in self.bands if b not in have)}")
-        return out
 
 
 def _logarithm(values: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import torch
+from msgspec import Meta
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
@@ -48,16 +49,23 @@ class _Scores(TypedDict, total=False):
     classes_with_support: int
 
 
+class _Plane(TypedDict):
+    bands: list[str]
+    side: Annotated[int, Meta(ge=1, le=1 << 16)]
+
+
 class _Provenance(TypedDict, total=False):
     """The fields of `provenance` that are used; it may have others.
 
     scores: of the val split. test_scores: of the test split. splits: number of patches of each split of the training's store.
+    planes: those of its planes that have bands of the network, by key.
     """
 
     scores: _Scores
     test_scores: _Scores
     splits: dict[str, int]
     steps: _Steps | None
+    planes: dict[str, _Plane]
 
 
 class _Publication(TypedDict, total=False):

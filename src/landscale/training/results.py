@@ -71,6 +71,10 @@ def write_results(
         figures = scores.to_json() if scores else {}
         about = {"recipe": recipe.name, "seed": recipe.seed, "settings": asdict(recipe), "store": provenance}
         about |= {"splits": store.split_sizes(), "scores": figures, "steps": steps}
+        about["planes"] = {  # the native resolution of each band, for exports
+            plane.key: {"bands": plane.bands, "side": plane.side}
+            for plane in store.planes_for(description.bands, description.stored)
+        }
         if (run.folder / "init.json").exists():
             about["init"] = read_json(run.folder / "init.json")
         save_weights(run.weights, trained, about | {"synthetic": bool(provenance.get("synthetic"))})
