@@ -44,10 +44,12 @@ def bundle(run: Path, begin: Path | None, folder: Path) -> None:
     if begin is not None:
         before = read_config(begin)["provenance"]
         train, val = before["splits"]["train"], before["splits"]["val"]
-        provenance["settings"]["init"] = (
+        text = (
             f"the weights of a training on {train:,} images, whose accuracy on the {val:,} val images was"
             f" {before['scores']['accuracy']:.4f}; after it, these were trained on the val images as well"
         )
+        provenance["settings"]["init"] = provenance["init"]["init"] = text
+        del provenance["init"]["done"]  # has the path of the run
     save_weights(folder, model, provenance, licence="apache-2.0", exported=True)
 
 
