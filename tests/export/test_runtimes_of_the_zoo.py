@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import landscale
+from landscale.export.comparison import random_patches
+from landscale.export.portable import input_planes
 from landscale.inference.exported import MODELS
 from landscale.models import list_models
 from landscale.models.classifier import Classifier, Description
@@ -25,13 +28,21 @@ BANDS = ("B02", "B05", "B01")
 
 
 def small(name: str) -> Classifier:
-    """Random weights, at the side at which the zoo has the network; the weights of a network do not matter here."""
+    """Random weights, with running statistics of noise: with initial ones, many networks have the same output for all patches."""
     entry = ZOO[name]
     statistics = {band: (1000.0 + 10 * k, 500.0 + k) for k, band in enumerate(BANDS)}
     upsample = "nearest" if entry.native else "bilinear"
     d = Description(name, BANDS, ("a", "b"), "custom", True, statistics, entry.side, 1200, upsample=upsample)
     torch.manual_seed(0)
-    return Classifier(d).eval()
+    classifier = Classifier(d)
+    for norm in classifier.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm.momentum = 1.0
+    planes = input_planes(d, {})
+    noise = dict(zip((plane.bands for plane in planes), random_patches(d, planes, 4), strict=True))
+    with torch.no_grad():
+        classifier.train()(noise)
+    return classifier.eval()
 
 
 def cases() -> list[object]:
