@@ -23,6 +23,7 @@ WITHOUT_LOAD = (
     *("archive", "learning", "lmdb_reads", "peers", "prepare"),
     *("store_reads", "superres", "training_loop", "two_ranks"),
 )
+WITHOUT_TIMES = ("transfer",)  # written by a command, and of scores only, which do not depend on the load
 ON_THEIR_OWN_PAGE = {"zoo.json", "learning.json"}  # docs/zoo.md is written from these
 
 
@@ -65,7 +66,7 @@ def test_results_name_versions_machine_and_load(path: Path):
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["environment"].keys() >= {"python", "platform", "processor", "cores", "threads", "gpu", "command"}
     assert content["environment"]["packages"].keys() >= {"landscale", "torch"}
-    assert ("load" in content) == (path.stem not in WITHOUT_LOAD)
+    assert ("load" in content) == (path.stem not in WITHOUT_LOAD + WITHOUT_TIMES)
 
 
 def test_a_new_result_has_date_load_and_machine(tmp_path: Path, monkeypatch, capsys):
