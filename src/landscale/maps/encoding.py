@@ -12,7 +12,7 @@ MOST_CLASSES = NODATA
 
 def likeliest(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The class of the largest of the probabilities (C, rows, width), the first if several are equal; `NODATA` for NaN."""
-    best = probabilities.argmax(axis=0).astype(np.uint8)
+    best: NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
     best[np.isnan(probabilities[0])] = NODATA
     return best
 
@@ -35,7 +35,8 @@ def entropy(probabilities: NDArray[np.float32], *, multi_label: bool) -> NDArray
         if multi_label:
             total -= _times_log(1 - p)
     whole = classes * np.log(2) if multi_label else np.log(max(classes, 2))
-    return np.clip(total / np.float32(whole), 0, 1)
+    part: NDArray[np.float32] = np.clip(total / np.float32(whole), 0, 1)
+    return part
 
 
 def _times_log(p: NDArray[np.float32]) -> NDArray[np.float32]:

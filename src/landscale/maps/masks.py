@@ -101,7 +101,8 @@ class PixelMask:
 
     def rows(self, top: int, count: int) -> NDArray[np.uint8]:
         """Reasons (count, width) of some rows of the scene's finest grid."""
-        return self._reasons[self._rows[top : top + count]][:, self._columns]
+        found: NDArray[np.uint8] = self._reasons[self._rows[top : top + count]][:, self._columns]
+        return found
 
     @property
     def cloudiness(self) -> float:
