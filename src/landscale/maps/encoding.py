@@ -35,8 +35,8 @@ def entropy(probabilities: NDArray[np.float32], *, multi_label: bool) -> NDArray
         if multi_label:
             total -= _times_log(1 - p)
     whole = classes * np.log(2) if multi_label else np.log(max(classes, 2))
-    relative: NDArray[np.float32] = np.clip(total / np.float32(whole), 0, 1)
-    return relative
+    part: NDArray[np.float32] = np.clip(total / np.float32(whole), 0, 1)
+    return part
 
 
 def _times_log(p: NDArray[np.float32]) -> NDArray[np.float32]:

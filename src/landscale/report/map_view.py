@@ -168,8 +168,7 @@ def _band_names(path: Path, file: Any) -> tuple[list[str], list[str]]:
 def _classes(file: Any, count: int) -> NDArray[np.int64]:
     """The classes of a class map, reduced; `count` where nothing is mapped."""
     values: NDArray[np.int64] = file.read(1, out_shape=_shape(file), resampling=Resampling.mode).astype(np.int64)
-    classes: NDArray[np.int64] = np.minimum(values, count)
-    return classes
+    return values.clip(max=count)
 
 
 def _likeliest(file: Any) -> NDArray[np.int64]:
