@@ -1,6 +1,6 @@
 """Compare windows that are computed together with the same windows one by one: windows a second, and how far they differ.
 
-    python benchmarks/dense.py [SCENE] [--models wide_resnet resnet18 …] [--side 480]
+    python benchmarks/dense.py [SCENE] [--models wide_resnet resnet18 …] [--side 600]
 
 Both take turns on one core, at a stride of one feature cell. A model is a bundled classifier, or a network with random weights,
 whose differences mean little. SCENE is a folder of band rasters, of which the upper left corner is used; by default it is a
@@ -91,7 +91,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scene", type=Path, nargs="?")
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--side", type=int, default=480, help="pixels of the corner of the scene")
+    parser.add_argument("--side", type=int, default=600, help="pixels of the corner of the scene")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)

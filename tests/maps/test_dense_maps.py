@@ -282,7 +282,7 @@ def test_finished_parts_are_not_computed_again(monkeypatch):
     assert calls == []
     del done.parts["72"]
     mapped(classifier, pixels, 8, done)
-    assert len(calls) == 2  # this row of windows side by side, and the one above
+    assert len(calls) == 1  # this row of windows side by side and the one above, in one batch
 
 
 def test_exactly_the_pixels_without_data_are_nan():

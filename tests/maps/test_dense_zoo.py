@@ -18,6 +18,7 @@ from landscale.maps.dense import Tiling, dense_rows, positions, runs
 from landscale.models import ZOO, create_model, list_models
 from landscale.models.classifier import Classifier, Description
 from landscale.models.dense import map_side
+from landscale.models.encoders import load_encoder
 from landscale.models.registry import zoo
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -85,3 +86,31 @@ def test_networks_with_attention_over_the_patch_or_without_a_map_are_not_dense(n
 def test_other_networks_of_timm_are_dense_by_their_family():
     assert zoo("resnet34")[0].dense
     assert not zoo("vit_tiny_patch16_224")[0].dense
+
+
+@pytest.mark.parametrize("name", ["bigearthnet-s2-10", "eurosat-rgb"])
+def test_probabilities_of_bundled_weights_are_within_the_documented_bound(name, monkeypatch):
+    """Probabilities: 0.02 on average, and 0.2 at most; the page on the architecture has the figures of a real scene."""
+    monkeypatch.setattr("landscale.models.dense.reduced_precision", lambda device: False)
+    monkeypatch.setattr("landscale.models.classifier.reduced_precision", lambda device: False)
+    classifier = load_encoder(f"bundled:{name}")
+    d, side = classifier.description, round(classifier.description.ground / 10)
+    generator = np.random.default_rng(0)
+    axis = runs(2 * side, side, cells := map_side(classifier), side // cells * max(1, cells // 4), 1)
+    tiling, pixels = Tiling(side, cells, axis, axis), SimpleNamespace(ratios=dict.fromkeys(d.bands, 1))
+    smooth = torch.from_numpy(generator.normal(size=(1, 1, 3, 3)))
+    field = F.interpolate(smooth, size=(2 * side, 2 * side), mode="bilinear")[0, 0].numpy()
+    area = {}
+    for band in d.bands:
+        mean, deviation = d.statistics[band]
+        noise = generator.normal(size=field.shape) * 0.1
+        area[band] = np.clip(mean + deviation * (0.5 * field + noise), 1, None).astype(np.uint16)
+    strips = [{band: values[top : top + side] for band, values in area.items()} for top in tiling.tops]
+    found = np.concatenate([rows for rows in dense_rows(classifier, strips, tiling, pixels, {}) if rows is not None])
+    starts = positions(axis, side, cells)
+    cut = [[area[band][y : y + side, x : x + side] for band in d.bands] for y in starts for x in starts]
+    expected = classifier.probabilities({d.bands: torch.from_numpy(np.array(cut))}).numpy().reshape(found.shape)
+    assert expected.std((0, 1)).max() > 0.01
+    difference = np.abs(found - expected)
+    assert difference.mean() < 0.02
+    assert difference.max() < 0.2

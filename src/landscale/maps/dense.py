@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -104,8 +105,7 @@ def dense_rows(
     """
     plan = [(k, kept) for run in tiling.rows for k, kept in enumerate(_kept_by_start(run, tiling.cells))]
     above: Tensor | None = None
-    for (k, kept), strip in zip(plan, strips, strict=True):
-        means = None if strip is None else _row_means(classifier, strip, tiling, pixels, factors)
+    for (k, kept), means in zip(plan, _row_means(classifier, strips, tiling, pixels, factors), strict=True):
         above, joined = means, means if k == 0 or above is None or means is None else torch.cat([above, means], dim=2)
         if joined is None or (k and joined is means) or not kept:  # it was read only for the row below
             yield None
@@ -117,20 +117,37 @@ def dense_rows(
 
 
 def _row_means(
-    classifier: Classifier, strip: Strip, tiling: Tiling, pixels: ScenePixels, factors: Mapping[str, float]
-) -> Tensor:
-    """Means over as many columns of features as a window has, at the columns that are kept: (views, F, cells, columns)."""
-    device, cells = next(classifier.network.parameters()).device, tiling.cells
+    classifier: Classifier,
+    strips: Iterable[Strip | None],
+    tiling: Tiling,
+    pixels: ScenePixels,
+    factors: Mapping[str, float],
+) -> Iterator[Tensor | None]:
+    """For each strip, means over as many columns of features as a window has, at the columns that are kept.
+
+    Each is (views, F, cells, columns). Strips of a narrow scene are computed together, so that batches are large.
+    """
+    device = next(classifier.network.parameters()).device
     lefts = [start for run in tiling.columns for start in run.starts]
-    parts = []
-    for k in range(0, len(lefts), BATCH):
-        planes = cut_windows(strip, pixels, lefts[k : k + BATCH], tiling.side, device)
-        parts.append(window_maps(classifier, convert(planes, factors)))
-    means, begin, maps = [], 0, torch.cat(parts, dim=1)
+    remaining = iter(strips)
+    while group := list(islice(remaining, max(1, BATCH // len(lefts)))):
+        places = [(strip, left) for strip in group if strip is not None for left in lefts]
+        parts = []
+        for k in range(0, len(places), BATCH):
+            planes = cut_windows(places[k : k + BATCH], pixels, tiling.side, device)
+            parts.append(window_maps(classifier, convert(planes, factors)))
+        maps = iter(torch.cat(parts, dim=1).split(len(lefts), dim=1) if parts else ())
+        for strip in group:
+            yield None if strip is None else _join(next(maps), tiling)
+
+
+def _join(maps: Tensor, tiling: Tiling) -> Tensor:
+    """Maps of the windows of a strip (views, n, F, cells, cells) → the means of `_row_means`."""
+    means, begin = [], 0
     for run in tiling.columns:
         end = begin + len(run.starts)
         joined = maps[:, begin:end].permute(0, 2, 3, 1, 4).flatten(3)  # (views, F, cells, cells of all windows)
-        means.append(F.avg_pool2d(joined, (1, cells), stride=1)[..., list(run.kept)])
+        means.append(F.avg_pool2d(joined, (1, tiling.cells), stride=1)[..., list(run.kept)])
         begin = end
     return torch.cat(means, dim=3)
 

@@ -112,14 +112,14 @@ def read_strips(
             yield strip
 
 
-def cut_windows(strip: Strip, pixels: ScenePixels, columns: Sequence[int], side: int, device: torch.device) -> Native:
-    """The windows of a strip that begin at `columns`, as planes of a batch on the device."""
+def cut_windows(places: Sequence[tuple[Strip, int]], pixels: ScenePixels, side: int, device: torch.device) -> Native:
+    """Windows of strips, each given by its first column, as planes of a batch on the device."""
     groups: dict[int, list[str]] = {}
     for band, ratio in pixels.ratios.items():
         groups.setdefault(ratio, []).append(band)
     planes: Native = {}
     for ratio, bands in groups.items():
         edge = side // ratio
-        cut = [[strip[b][:, x // ratio : x // ratio + edge] for b in bands] for x in columns]
+        cut = [[strip[b][:, x // ratio : x // ratio + edge] for b in bands] for strip, x in places]
         planes[tuple(bands)] = torch.from_numpy(np.array(cut)).to(device)
     return planes

@@ -160,6 +160,7 @@ def _one_by_one(
             continue
         found = []
         for k in range(0, len(windows.columns), BATCH):
-            planes = cut_windows(strip, pixels, windows.columns[k : k + BATCH], windows.side, device)
+            places = [(strip, left) for left in windows.columns[k : k + BATCH]]
+            planes = cut_windows(places, pixels, windows.side, device)
             found.append(classifier.probabilities(convert(planes, factors)).cpu().numpy())
         yield np.concatenate(found)[None]
