@@ -136,7 +136,7 @@ def _row_means(
         for k in range(0, len(places), BATCH):
             planes = cut_windows(places[k : k + BATCH], pixels, tiling.side, device)
             parts.append(window_maps(classifier, convert(planes, factors)))
-        maps = iter(torch.cat(parts, dim=1).split(len(lefts), dim=1) if parts else ())
+        maps = iter(torch.split(torch.cat(parts, dim=1), len(lefts), dim=1) if parts else ())
         for strip in group:
             yield None if strip is None else _join(next(maps), tiling)
 

@@ -133,7 +133,7 @@ def _window_rows(
     if tiling:
         found = dense_rows(classifier, strips, tiling, pixels, factors)
     else:
-        found = _one_by_one(classifier, strips, windows, pixels, factors)
+        found = one_by_one(classifier, strips, windows, pixels, factors)
     for top, n, lacks, computed in zip(tops, completed, missing, ahead(found, CLASSIFIED), strict=True):
         if not n:
             continue
@@ -145,7 +145,7 @@ def _window_rows(
         yield from probabilities
 
 
-def _one_by_one(
+def one_by_one(
     classifier: Classifier,
     strips: Iterable[Strip | None],
     windows: WindowGrid,
