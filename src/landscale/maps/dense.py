@@ -136,9 +136,14 @@ def _row_means(
         for k in range(0, len(places), BATCH):
             planes = cut_windows(places[k : k + BATCH], pixels, tiling.side, device)
             parts.append(window_maps(classifier, convert(planes, factors)))
-        maps = iter(torch.split(torch.cat(parts, dim=1), len(lefts), dim=1) if parts else ())
+        maps = torch.cat(parts, dim=1) if parts else None
+        done = 0
         for strip in group:
-            yield None if strip is None else _join(next(maps), tiling)
+            if strip is None or maps is None:
+                yield None
+                continue
+            yield _join(maps[:, done : done + len(lefts)], tiling)
+            done += len(lefts)
 
 
 def _join(maps: Tensor, tiling: Tiling) -> Tensor:
