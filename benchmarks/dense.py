@@ -48,9 +48,8 @@ def measure(name: str, scene: Path, side: int, rounds: int) -> dict[str, Any]:
     with ScenePixels(product, classifier.description.bands) as pixels:
         factors = compare_units(classifier.description, scene_source(product, pixels)).factors
         window = round(classifier.description.ground / pixels.gsd)
-        pixels.height = pixels.width = width = min(side, pixels.height, pixels.width) // window * window
-        read, ratios = pixels.read, pixels.ratios
-        pixels.read = lambda band, row, rows: read(band, row, rows, 0, width // ratios[band])  # type: ignore[assignment]
+        width = min(side, pixels.height, pixels.width) // window * window
+        pixels.crop(0, 0, width, width)
         together = window_grid(classifier, pixels, None)
         tiling = together.tiling
         assert tiling is not None

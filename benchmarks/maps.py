@@ -63,7 +63,7 @@ def main(side: int, weights: str, stride: int | None, folder: Path) -> None:
         str(grid.stride),
     ]
     begun = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen([str(word) for word in command])
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - begun
     assert status == 0

@@ -89,11 +89,13 @@ def torch_runs(network: Portable) -> dict[str, Run]:
 
     def eager(planes: Planes) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return network(*map(torch.from_numpy, planes)).numpy()
+            found: NDArray[np.float32] = network(*map(torch.from_numpy, planes)).numpy()
+            return found
 
     def bf16(planes: Planes) -> NDArray[np.float32]:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            return compiled(*map(torch.from_numpy, planes)).float().numpy()
+            found: NDArray[np.float32] = compiled(*map(torch.from_numpy, planes)).float().numpy()
+            return found
 
     return {"eager_fp32": eager, "compiled_bf16": bf16}
 
@@ -125,7 +127,7 @@ def main() -> None:
         exports = {
             to: open_exported(export_model(options.model, folder / to, to, store=store)) for to in ("onnx", "openvino")
         }
-        planes = exports["onnx"].planes
+        planes = tuple(exports["onnx"].planes)
         onnx, openvino = (folder / to / MODELS[to] for to in ("onnx", "openvino"))
         int8 = folder / "int8.onnx"
         quantise(onnx, int8, store, planes, options.calibration)
