@@ -35,7 +35,8 @@ CASES: dict[str, Callable[[watched.Bait], Callable[..., int]]] = {
     "unclear": lambda bait: run_twice,
     "hang": lambda bait: lambda *_: time.sleep(60),
     "crash": lambda bait: lambda *_: os.kill(os.getpid(), signal.SIGSEGV),
-    "over 2 GB": lambda bait: lambda *_: (bytearray(300 << 20), time.sleep(60)),
+    # Far more than the limit: a forked process has less memory than its parent, by the pages that are not inherited.
+    "over 2 GB": lambda bait: lambda *_: (bytearray(1500 << 20), time.sleep(60)),
     "code run": lambda bait: lambda *_: os.system("true"),
     "code run: bait": lambda bait: lambda *_: os.close(os.open(bait.folder / "secret", os.O_RDONLY)),
     "code run: elsewhere": lambda bait: lambda *_: (bait.folder.parent / "other").write_text("x"),
