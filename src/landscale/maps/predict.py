@@ -60,8 +60,7 @@ def predict(
     Args:
         model: a classifier in eval mode, which is used on the device it is on, or the name of weights
             (`models.encoders.find_encoder`).
-        scene: one scene or several, each a folder of band rasters at native resolution; offsets of digital numbers are removed
-            (`scenes.scene`).
+        scene: one scene or several, each a product in any layout of `scenes.scene`; offsets of digital numbers are removed.
         out: the class map to write: uint8, the likeliest class by its index, 255 where nothing is mapped. The legend, a style for
             QGIS and a quick look are written beside it (`maps.files`).
         stride: distance between windows in pixels of the finest grid (`windows.window_grid`); by default that of the features of

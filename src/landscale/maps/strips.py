@@ -78,26 +78,17 @@ def read_strips(
     """
     readers = {band: BandRows(pixels, band, side // ratio) for band, ratio in pixels.ratios.items()}
     finest = [band for band, ratio in pixels.ratios.items() if ratio == 1]
-    files: dict[int, list[str]] = {}  # an open file is used by one thread at a time
-    for band in pixels.ratios:
-        files.setdefault(id(pixels.files[band]), []).append(band)
-    with ThreadPoolExecutor(min(len(files), usable_cores()), "decode") as pool:
+    with ThreadPoolExecutor(min(len(readers), usable_cores()), "decode") as pool:
         for top, used in zip(tops, wanted, strict=True):
             bottom = pixels.height if top == tops[-1] else top + side
             first = min(top, empty.rows)
-
-            def decode(
-                bands: list[str], top: int = top, bottom: int = bottom, first: int = first, used: bool = used
-            ) -> Strip:
-                found = {}
-                for band in bands:
-                    ratio = pixels.ratios[band]
-                    if used or ratio == 1:
-                        from_row = first if ratio == 1 else top // ratio
-                        found[band] = readers[band].rows(from_row, bottom if ratio == 1 else (top + side) // ratio)
-                return found
-
-            raw = {band: rows for part in pool.map(decode, files.values()) for band, rows in part.items()}
+            decoded = {}
+            for band, ratio in pixels.ratios.items():
+                if ratio == 1:
+                    decoded[band] = pool.submit(readers[band].rows, first, bottom)
+                elif used:
+                    decoded[band] = pool.submit(readers[band].rows, top // ratio, (top + side) // ratio)
+            raw = {band: rows.result() for band, rows in decoded.items()}
             known = empty.rows - first
             empty.add(np.all([raw[band][known:] == 0 for band in finest], axis=0))
             if not used:
