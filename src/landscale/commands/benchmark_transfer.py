@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from landscale.commands.command import AddCommand, list_of, print_result
+from landscale.commands.command import AddCommand, add_probing, list_of, print_result
 from landscale.runtime.signals import requeued_by_signals
 
 FRACTIONS = [0.01, 0.1, 1.0]  # of the labels, unless --fraction or --shots are given
@@ -31,27 +31,7 @@ def add_command(add: AddCommand) -> None:
         metavar="NAMES",
         help="folders of runs or of weights, or names that `landscale models --encoders` lists",
     )
-    parser.add_argument(
-        "--protocol",
-        type=list_of(str),
-        default=["knn", "linear", "fine-tune", "scratch"],
-        metavar="NAMES",
-        help="of knn, linear, fine-tune, lora, scratch, as in `landscale probe` (default: all but lora)",
-    )
-    parser.add_argument(
-        "--fraction", type=list_of(float), default=[], metavar="0.01,0.1,1", help="fractions of the training labels"
-    )
-    parser.add_argument(
-        "--shots",
-        type=list_of(int),
-        default=[],
-        metavar="1,5,10",
-        help="training patches of each class (default: the fractions 0.01, 0.1 and 1)",
-    )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="draws of the patches (default: 1)")
-    parser.add_argument(
-        "--recipe", help="recipe of trainings, without its model and input (default: 30 epochs of AdamW)"
-    )
+    add_probing(parser, "knn,linear,fine-tune,scratch", "the fractions 0.01, 0.1 and 1")
     parser.add_argument(
         "--out",
         type=Path,
@@ -60,7 +40,6 @@ def add_command(add: AddCommand) -> None:
         help="folder of the study: tables, charts, page and probes (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument_group("recipe keys", "set any key of the recipe of trainings as --key value")
 
 
 def _measure_transfer(options: argparse.Namespace) -> int:

@@ -108,6 +108,38 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_probing(parser: argparse.ArgumentParser, protocols: str, all_or_default: str) -> None:
+    """Add the options of probes: protocols, amounts of labels, draws, and the recipe of trainings.
+
+    Args:
+        parser: the parser of a command that takes words of recipe keys.
+        protocols: names of the default protocols, between commas.
+        all_or_default: the amounts of labels without `--fraction` and `--shots`, for the help.
+    """
+    parser.add_argument(
+        "--protocol",
+        type=list_of(str),
+        default=protocols.split(","),
+        metavar="NAMES",
+        help=f"knn, linear: on frozen features; fine-tune, lora, scratch: trained (default: {protocols})",
+    )
+    parser.add_argument(
+        "--fraction", type=list_of(float), default=[], metavar="0.01,0.1,1", help="fractions of the training labels"
+    )
+    parser.add_argument(
+        "--shots",
+        type=list_of(int),
+        default=[],
+        metavar="1,5,10",
+        help=f"training patches of each class (default: {all_or_default})",
+    )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="draws of the patches (default: 1)")
+    parser.add_argument(
+        "--recipe", help="recipe of trainings, without its model and input (default: 30 epochs of AdamW)"
+    )
+    parser.add_argument_group("recipe keys", "set any key of the recipe of trainings as --key value")
+
+
 def list_of(kind: Callable[[str], T]) -> Callable[[str], list[T]]:
     """The type of an option with values between commas."""
 

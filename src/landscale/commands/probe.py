@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from landscale.commands.command import AddCommand, add_weights, list_of, print_result
+from landscale.commands.command import AddCommand, add_probing, add_weights, print_result
 from landscale.runtime.signals import requeued_by_signals
 
 
@@ -22,29 +22,8 @@ def add_command(add: AddCommand) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the results (default: probes/STORE-DIGEST of the weights)"
     )
-    parser.add_argument(
-        "--protocol",
-        type=list_of(str),
-        default=["knn", "linear"],
-        metavar="NAMES",
-        help="knn, linear: on frozen features; fine-tune, lora, scratch: trained (default: knn,linear)",
-    )
-    parser.add_argument(
-        "--fraction", type=list_of(float), default=[], metavar="0.01,0.1,1", help="fractions of the training labels"
-    )
-    parser.add_argument(
-        "--shots",
-        type=list_of(int),
-        default=[],
-        metavar="1,5,10",
-        help="training patches of each class (default: all)",
-    )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="draws of the patches (default: 1)")
-    parser.add_argument(
-        "--recipe", help="recipe of trainings, without its model and input (default: 30 epochs of AdamW)"
-    )
+    add_probing(parser, "knn,linear", "all")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument_group("recipe keys", "set any key of the recipe of trainings as --key value")
 
 
 def _probe_encoder(options: argparse.Namespace) -> int:
