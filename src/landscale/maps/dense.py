@@ -104,16 +104,20 @@ def dense_rows(
         factors: by which the scene's units are converted.
     """
     plan = [(k, kept) for run in tiling.rows for k, kept in enumerate(_kept_by_start(run, tiling.cells))]
-    above: Tensor | None = None
+    above: list[Tensor] | None = None
     for (k, kept), means in zip(plan, _row_means(classifier, strips, tiling, pixels, factors), strict=True):
-        above, joined = means, means if k == 0 or above is None or means is None else torch.cat([above, means], dim=2)
-        if joined is None or (k and joined is means) or not kept:  # it was read only for the row below
+        before, above = above if k else None, means
+        if means is None or (k and before is None) or not kept:  # it was read only for the row below
             yield None
             continue
-        squares = F.avg_pool2d(joined, (tiling.cells, 1), stride=1)  # (views, F, rows, columns)
-        chosen = squares[:, :, kept].permute(0, 2, 3, 1)
-        found = classify_means(classifier, chosen.flatten(1, 2))
-        yield found.view(*chosen.shape[1:3], -1).cpu().numpy()
+        joined = means if before is None else (torch.cat(pair, dim=1) for pair in zip(before, means, strict=True))
+        found = classify_means(classifier, (_squares(view, kept, tiling.cells) for view in joined))
+        yield found.view(len(kept), -1, found.shape[-1]).cpu().numpy()
+
+
+def _squares(means: Tensor, kept: list[int], cells: int) -> Tensor:
+    """Means over columns of features (F, rows, columns) → those over squares (n, F) that begin at the rows `kept`."""
+    return F.avg_pool2d(means, (cells, 1), stride=1)[:, kept].permute(1, 2, 0).flatten(0, 1)
 
 
 def _row_means(
@@ -122,12 +126,13 @@ def _row_means(
     tiling: Tiling,
     pixels: ScenePixels,
     factors: Mapping[str, float],
-) -> Iterator[Tensor | None]:
+) -> Iterator[list[Tensor] | None]:
     """For each strip, means over as many columns of features as a window has, at the columns that are kept.
 
-    Each is (views, F, cells, columns). Strips of a narrow scene are computed together, so that batches are large.
+    There is one tensor (F, cells, columns) for each view: one at a time, memory holds less. Strips of a narrow scene are
+    computed together, so that batches are large.
     """
-    device = next(classifier.network.parameters()).device
+    device = classifier.device
     lefts = [start for run in tiling.columns for start in run.starts]
     remaining = iter(strips)
     while group := list(islice(remaining, max(1, BATCH // len(lefts)))):
@@ -136,25 +141,26 @@ def _row_means(
         for k in range(0, len(places), BATCH):
             planes = cut_windows(places[k : k + BATCH], pixels, tiling.side, device)
             parts.append(window_maps(classifier, convert(planes, factors)))
-        maps = torch.cat(parts, dim=1) if parts else None
+        windows = [torch.cat(views) for views in zip(*parts, strict=True)]
+        del parts
         done = 0
         for strip in group:
-            if strip is None or maps is None:
+            if strip is None:
                 yield None
                 continue
-            yield _join(maps[:, done : done + len(lefts)], tiling)
+            yield [_join(view[done : done + len(lefts)], tiling) for view in windows]
             done += len(lefts)
 
 
 def _join(maps: Tensor, tiling: Tiling) -> Tensor:
-    """Maps of the windows of a strip (views, n, F, cells, cells) → the means of `_row_means`."""
+    """Maps of the windows of a strip (n, F, cells, cells) → the means of `_row_means`."""
     means, begin = [], 0
     for run in tiling.columns:
         end = begin + len(run.starts)
-        joined = maps[:, begin:end].permute(0, 2, 3, 1, 4).flatten(3)  # (views, F, cells, cells of all windows)
+        joined = maps[begin:end].permute(1, 2, 0, 3).flatten(2)  # (F, cells, cells of all windows)
         means.append(F.avg_pool2d(joined, (1, tiling.cells), stride=1)[..., list(run.kept)])
         begin = end
-    return torch.cat(means, dim=3)
+    return torch.cat(means, dim=2)
 
 
 def _kept_by_start(run: Run, cells: int) -> list[list[int]]:

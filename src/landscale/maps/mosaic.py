@@ -13,9 +13,9 @@ from landscale.maps.area import Area
 from landscale.maps.frame import Frame
 from landscale.maps.layers import Layer, Rows
 from landscale.maps.masks import Reason
+from landscale.maps.rasters import CHUNK
 
 Overlap = Literal["mean", "least-cloud"]
-CHUNK = 128  # rows that are merged at once; those of 19 classes of a whole tile have 107 MB
 
 
 def by_cloud(layers: Sequence[Layer]) -> list[Layer]:

@@ -37,6 +37,9 @@ from landscale.runtime.parts import resumable_parts
 from landscale.runtime.progress import console, print_notes, progress_bar
 
 Numbers = Literal["uint8", "float32"]
+CACHE = (
+    128  # MB of GDAL's cache; every block is read and written once, so more would only hold what is not needed again
+)
 
 
 def predict(
@@ -98,7 +101,7 @@ def predict(
     d = classifier.description
     if len(d.classes) > MOST_CLASSES:
         raise LandscaleError(f"the weights have {len(d.classes)} classes, of which a map can have {MOST_CLASSES}")
-    with rasterio.Env(GDAL_CACHEMAX=1024), ExitStack() as stack:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), ExitStack() as stack:
         frame, area, layers = open_layers(scenes, classifier, stride, stack, offset=offset, mask=mask, aoi=aoi)
         if overlap == "least-cloud":
             layers = by_cloud(layers)

@@ -18,11 +18,12 @@ from landscale.maps.encoding import NODATA, STEPS
 from landscale.maps.frame import Frame
 
 WriteRows = Callable[[int, NDArray[np.generic]], None]
+CHUNK = 64  # rows of a map that are computed and written at once; those of 19 classes of a whole tile have 53 MB
 _PROFILE = {
     "driver": "GTiff",
     "tiled": True,
     "blockxsize": 512,
-    "blockysize": 512,
+    "blockysize": CHUNK,  # so that no block waits in GDAL's cache for its other rows
     "compress": "deflate",
     "BIGTIFF": "IF_SAFER",
 }

@@ -8,9 +8,8 @@ for all windows in between it is an approximation.
 The approximation is close because of what all these squares have in common. The features of a patch depend on their position in
 it: convolutions pad its border with zeros, so features near the border differ from those in the middle. Every square of the
 joined map has exactly one feature of each position in a patch, whatever its place. Applying the convolutions to a large area
-instead would remove the border that the network saw around every patch in training. On a real scene and with the bundled weights
-that changes probabilities by 0.006 to 0.06 on average and up to 0.5, adjacent windows by 0.001 to 0.007 and up to 0.14
-(`docs/architecture.md`; `benchmarks/dense.py` measures others). Tests on synthetic areas allow 0.02 on average and 0.2 at most.
+instead would remove the border that the network saw around every patch in training. `docs/architecture.md` has measured
+differences, `benchmarks/dense.py` measures others. Tests on synthetic areas allow 0.02 on average and 0.2 at most.
 
 A network is `dense` in the registry if its features are a map of what is near them. Networks that end otherwise (tokens, other
 poolings than the mean, query heads), or whose features depend so much on the whole patch that the approximation is poor
@@ -19,6 +18,7 @@ poolings than the mean, query heads), or whose features depend so much on the wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -66,9 +66,9 @@ def window_maps(classifier: Classifier, planes: Native) -> Tensor:
 
 
 @torch.inference_mode()
-def classify_means(classifier: Classifier, means: Tensor) -> Tensor:
-    """Probabilities (n, C) float32, the mean over the views, from means of maps (views, n, F)."""
-    device = means.device.type
+def classify_means(classifier: Classifier, means: Iterable[Tensor]) -> Tensor:
+    """Probabilities (n, C) float32, the mean over the views, from the means of maps (n, F) of each view."""
+    device = classifier.device.type
     with torch.autocast(device, torch.bfloat16, enabled=reduced_precision(device)):
         parts = [classifier.activate(classifier.network.forward_head(m[:, :, None, None])) for m in means]  # type: ignore[operator]
     return torch.stack(parts).mean(0)
