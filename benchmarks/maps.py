@@ -4,7 +4,7 @@
 
 The tile is a synthetic product in JPEG 2000. `decode` reads all strips, `network` classifies as many strips that are in memory,
 `pixels` interpolates the windows and takes the likeliest class, `write` writes as many rows of classes as a COG; each alone, with
-all cores. `over_longest` is the wall time of the command divided by the longest of them, `over_sum` by all together: where each of
+all cores. `over_longest` is the wall time of the command over the longest of them, `over_sum` over all together: where each of
 them keeps every core busy, their sum is the least that is possible. `one_by_one` is the time that the same windows would take if
 the network were given each of them, by the rate of 512 of them.
 """
