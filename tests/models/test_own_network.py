@@ -53,6 +53,7 @@ def own_network(tmp_path_factory):
 
     yield
     sys.path.remove(str(folder))
+    del sys.modules["own_network"]  # a tool that shuffles tests runs this fixture more than once
     del ZOO["mean_spectrum"]
 
 
