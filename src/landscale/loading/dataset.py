@@ -66,7 +66,7 @@ class PatchDataset(Dataset[PatchItem]):
         self.store = store if isinstance(store, PatchStore) else open_store(store)
         self._arguments = (split, bands, side, labels, upsample)
         layout = self.store.layout
-        self.bands = tuple(layout.bands) if bands is None else band_set(bands).names
+        self.bands = layout.image_bands if bands is None else band_set(bands).names
         self._planes = self.store.planes_for(self.bands)
         self.side = layout.side if side is None else side
         self.upsample = upsample

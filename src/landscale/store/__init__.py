@@ -2,7 +2,19 @@
 
 from landscale.store.band_sums import moments
 from landscale.store.checksums import checksum
-from landscale.store.layout import BAD, COLUMNS, PENDING, SHARES, SPLITS, SUPER, WHOLE, Layout, Plane
+from landscale.store.layout import (
+    BAD,
+    COLUMNS,
+    NO_CLASS,
+    PENDING,
+    REFERENCE,
+    SHARES,
+    SPLITS,
+    SUPER,
+    WHOLE,
+    Layout,
+    Plane,
+)
 from landscale.store.lmdb import is_environment
 from landscale.store.patches import PatchStore
 from landscale.store.reader import open_store
@@ -12,7 +24,9 @@ from landscale.store.writer import StoreWriter, create_store, train_statistics
 __all__ = [
     "BAD",
     "COLUMNS",
+    "NO_CLASS",
     "PENDING",
+    "REFERENCE",
     "SHARES",
     "SPLITS",
     "SUPER",

@@ -5,6 +5,8 @@ Datasets. N is the number of patches, C the number of classes, "bands" counts al
     data_10m, data_20m, data_60m   (N, bands, side, side)  pixels of one plane, in the unit and dtype of the source
     data_s1                        (N, 2, side, side)      where present: Sentinel-1's VV and VH in dB, float32
     data_super                     (N, 12, 120, 120)       where requested: all bands of level 2A, upsampled to 10 m
+    reference_map                  (N, 1, side, side) uint8  where present: the class of every pixel of the finest plane, as its
+                                                           number in `classes` from 0; 255 where it has none of them
     classes                        (N, C) uint8            1 for each class of a patch, else 0
     name, tile, crs, date, country (N,) fixed-length text  UTF-8; `crs` as EPSG:n, `date` in ISO 8601; empty where unknown
     split, state                   (N,) uint8              HDF5 enumerations, `SPLITS` and `STATES`
@@ -62,6 +64,8 @@ PENDING, WHOLE, BAD = range(3)
 SHARES = ("nodata_share", "cloud_share", "shadow_share", "snow_share")  # columns: fractions of the patch's area
 COLUMNS = ("name", "split", "state", "tile", "crs", "origin", "date", "country", "snow", "cloud", *SHARES)
 SUPER = "data_super"  # key of the plane with all bands at 10 m, which a store may have besides the native planes
+REFERENCE = "reference_map"  # key, and name of the only band, of the plane with the class of every pixel
+NO_CLASS = 255  # value of pixels of it that have none of the classes
 _GSD_IN_KEY = re.compile(r"data_(\d+)m")
 
 # Of a band or class. Without control characters, with which a name could change a terminal.
@@ -76,11 +80,11 @@ class Plane:
     the pixels, one of `vocabulary.units.UNITS`. stretch: of 8-bit pixels, the digital number that 255 stands for; None: unknown.
 
     Raises:
-        ValueError: gsd or stretch is not a positive number, a band occurs more than once, there is no such unit, or pixels of
-            another unit than 8-bit have a stretch.
+        ValueError: gsd or stretch is not a positive number, a band occurs more than once, there is no such unit, pixels of
+            another unit than 8-bit have a stretch, or only one of key, band and unit is that of a reference map.
     """
 
-    key: Annotated[str, Meta(pattern=r"^data_[\w.]{1,60}$")]
+    key: Annotated[str, Meta(pattern=r"^(data_[\w.]{1,60}|reference_map)$")]
     bands: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=4096)]
     side: Annotated[int, Meta(ge=1, le=1 << 16)]
     gsd: int | float
@@ -98,6 +102,12 @@ class Plane:
         if self.stretch is not None and not (self.unit == "8-bit" and 0 < self.stretch < math.inf):
             raise ValueError(
                 f"plane {self.key}: stretch is {self.stretch!r} and unit {self.unit}, expected a positive number and 8-bit"
+            )
+        marks = self.key == REFERENCE, REFERENCE in self.bands, self.unit == "class"
+        if any(marks) and not (all(marks) and self.bands == (REFERENCE,) and self.dtype == "uint8"):
+            raise ValueError(
+                f"plane {self.key}: has bands {', '.join(self.bands)}, unit {self.unit} and dtype {self.dtype}; a reference map"
+                f" has the key and band {REFERENCE}, the unit class and the dtype uint8"
             )
 
     @property
@@ -191,6 +201,16 @@ class Layout:
     def stretches(self) -> dict[str, float]:
         """By key of a plane, the digital number that 255 stands for in it; only where it is known."""
         return {plane.key: plane.stretch for plane in self.planes if plane.stretch is not None}
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the store has the class of every pixel."""
+        return any(plane.key == REFERENCE for plane in self.planes)
+
+    @property
+    def image_bands(self) -> tuple[str, ...]:
+        """All bands but the reference map, plane by plane."""
+        return tuple(band for band in self.bands if band != REFERENCE)
 
     @property
     def side(self) -> int:

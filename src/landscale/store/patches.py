@@ -14,7 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from landscale.errors import BadStore, UnknownName
-from landscale.store.layout import BAD, COLUMNS, SPLITS, SUPER, WHOLE, Layout, Plane
+from landscale.store.layout import BAD, COLUMNS, REFERENCE, SPLITS, SUPER, WHOLE, Layout, Plane
 from landscale.vocabulary.bands import BANDS
 
 
@@ -138,9 +138,12 @@ class PatchStore(ABC):
         if upsampled and all(p.key != SUPER for p in self.layout.planes):
             raise BadStore(self.path, f"has no {SUPER}; prepare it with --upsample bilinear, bicubic or dsen2")
         missing = [band for band in bands if band not in self.layout.bands]
+        if missing == [REFERENCE]:
+            raise BadStore(self.path, "has no reference maps, the classes of pixels; prepare it with --reference-maps")
         if missing:
-            raise BadStore(self.path, f"lacks {', '.join(missing)}; it has {', '.join(self.layout.bands)}")
-        return tuple(p for p in self.layout.planes if set(p.bands) & set(bands) and (p.key == SUPER) == upsampled)
+            raise BadStore(self.path, f"lacks {', '.join(missing)}; it has {', '.join(self.layout.image_bands)}")
+        planes = (p for p in self.layout.planes if set(p.bands) & set(bands))
+        return tuple(p for p in planes if (p.key == SUPER) == upsampled or p.key == REFERENCE)
 
     def summary(self) -> dict[str, Any]:
         """What `landscale info` prints: patches, splits, bands, classes, statistics; can be written as JSON."""

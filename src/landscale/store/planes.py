@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from landscale.store.layout import Plane
+from landscale.store.layout import REFERENCE, Plane
 from landscale.vocabulary.bands import BANDS, band_set
 from landscale.vocabulary.units import Level
 
@@ -17,4 +17,5 @@ SENTINEL2 = tuple(
     for gsd in (10, 20, 60)
 )
 SENTINEL1 = (Plane("data_s1", ("VV", "VH"), 120, 10, "float32", "dB"),)
+REFERENCE_MAP = Plane(REFERENCE, (REFERENCE,), 120, 10, "uint8", "class")
 LEVEL: Level = "L2A"

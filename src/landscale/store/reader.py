@@ -16,7 +16,7 @@ from landscale.errors import BadStore
 from landscale.runtime.progress import console
 from landscale.store.checksums import checksum, digests, seals, stored_digests
 from landscale.store.file import StoreFile
-from landscale.store.layout import PENDING, SPLITS, STATES, WHOLE, Layout
+from landscale.store.layout import PENDING, REFERENCE, SPLITS, STATES, WHOLE, Layout
 from landscale.store.lmdb import is_environment
 from landscale.store.patches import PatchStore
 from landscale.store.structure import DIGESTED, Structure, read_structure
@@ -140,7 +140,7 @@ def _open_hdf5(path: Path, unfinished: bool, check: bool) -> Hdf5Store:
         _check_values(path, structure.attributes.layout, classes, splits, states, statistics)
     by_band: dict[str, tuple[float, float]] = {}
     for band, (m, s) in zip(structure.attributes.layout.bands, statistics, strict=True):
-        if np.isfinite(m) and (m, s) != (0, 0):
+        if band != REFERENCE and np.isfinite(m) and (m, s) != (0, 0):
             by_band.setdefault(band, (float(m), float(s)))  # of the native plane, which comes before data_super
     about = structure.attributes
     attributes = {"plan": about.plan, "provenance": about.provenance}

@@ -2,7 +2,8 @@
 
 A digital number is the reflectance × 10,000, as in ESA's products once their offset is subtracted. 8-bit values are those of
 pictures, which map the digital numbers from 0 to some number, the picture's stretch, linearly to 0…255 and clip larger ones to
-255. Most pictures do not record their stretch, so they cannot be converted into any other unit.
+255. Most pictures do not record their stretch, so they cannot be converted into any other unit. A class is the number of a class
+of the store, from 0, or 255 for none.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-Unit = Literal["digital number", "reflectance", "8-bit", "dB", "unknown"]
+Unit = Literal["digital number", "reflectance", "8-bit", "dB", "class", "unknown"]
 Level = Literal["L1C", "L2A", "not applicable", "unknown"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -22,12 +23,14 @@ RANGES: dict[Unit, tuple[float, float]] = {
     "reflectance": (-1, 6.5535),
     "8-bit": (0, 255),
     "dB": (-100, 60),
+    "class": (0, 255),
 }
 _NAMES: dict[Unit, str] = {
     "digital number": "digital numbers",
     "reflectance": "reflectance (0 to 1)",
     "8-bit": "8-bit picture values",
     "dB": "dB",
+    "class": "numbers of classes",
     "unknown": "numbers of unknown unit",
 }
 

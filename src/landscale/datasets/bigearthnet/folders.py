@@ -26,7 +26,7 @@ from landscale.datasets.splits import (
 from landscale.datasets.survey import OneByOne, Survey, acquisition_times, check_names
 from landscale.errors import BadInput
 from landscale.store import Layout
-from landscale.store.planes import LEVEL, SENTINEL2
+from landscale.store.planes import LEVEL, REFERENCE_MAP, SENTINEL2
 from landscale.store.reben_metadata import read_metadata
 from landscale.vocabulary.nomenclatures import Nomenclature, nomenclature
 
@@ -34,7 +34,12 @@ FOLDER_S2 = "BigEarthNet-S2"
 V1, V2 = ({"source": "bigearthnet", "version": version} for version in ("v1", "v2"))
 
 
-def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lists: Path | None = None) -> Survey:
+def survey(
+    inputs: list[tuple[str | None, Path]],
+    labels: str | None = None,
+    lists: Path | None = None,
+    maps: Path | None = None,
+) -> Survey:
     """Survey one or several folders; one that is given as SPLIT=INPUT puts all its patches into that split.
 
     Args:
@@ -42,11 +47,13 @@ def survey(inputs: list[tuple[str | None, Path]], labels: str | None = None, lis
             itself, in which case a Sentinel-1 folder next to it is not read.
         labels: `clc43` (v1's default) or `ben19` (v2's default and only choice).
         lists: folder with v1's split, snow and cloud lists; by default `metadata` next to the patches. Refused for v2.
+        maps: the folder `Reference_Maps` of v2, with the class of every pixel: `<product>/<patch>/<patch>_reference_map.tif`.
+            Refused for v1.
 
     Raises:
         BadInput: neither version, or damaged metadata.
     """
-    surveys = [_survey_one(path, labels, lists) for _, path in inputs]
+    surveys = [_survey_one(path, labels, lists, maps) for _, path in inputs]
     for (split, path), one in zip(inputs, surveys, strict=True):
         if split is not None:
             one.table["split"] = np.uint8(split_code(split, path))
@@ -69,15 +76,19 @@ def is_synthetic(folder: Path) -> bool:
     return (folder / "synthetic.json").exists() or (folder.parent / "synthetic.json").exists()
 
 
-def _survey_one(path: Path, labels: str | None, lists: Path | None) -> Survey:
+def _survey_one(path: Path, labels: str | None, lists: Path | None, maps: Path | None) -> Survey:
     if not path.is_dir():
         raise BadInput(path, "no such folder")
+    if maps is not None and not maps.is_dir():
+        raise BadInput(maps, "no such folder")
     check_lists(lists)
     if (path / FOLDER_S2).is_dir() or path.name == FOLDER_S2:
         if lists is not None:
             raise BadInput(lists, "lists are for BigEarthNet v1; v2 has its splits in metadata.parquet")
         inside = path.name == FOLDER_S2
-        return _survey_v2(path.parent if inside else path, labels, with_radar=not inside)
+        return _survey_v2(path.parent if inside else path, labels, maps, with_radar=not inside)
+    if maps is not None:
+        raise BadInput(maps, "reference maps are those of BigEarthNet v2; v1 has none")
     if (path / "BigEarthNet-v1.0").is_dir():
         radar = path / FOLDER_V1
         return _survey_v1(
@@ -127,7 +138,7 @@ def describe_v1(names: list[str], lists: Path) -> pd.DataFrame:
     return table
 
 
-def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
+def _survey_v2(root: Path, labels: str | None, maps: Path | None, *, with_radar: bool) -> Survey:
     target = nomenclature(labels or "ben19")
     radar = root / FOLDER_V2 if with_radar and (root / FOLDER_V2).is_dir() else None
     table, classes = read_metadata(root / "metadata.parquet", target)
@@ -149,8 +160,10 @@ def _survey_v2(root: Path, labels: str | None, *, with_radar: bool) -> Survey:
         table["location"] += [
             f"{SEPARATOR}{radar}/{product(name)}/{name}" if name else SEPARATOR for name in table["partner"]
         ]
+    if maps is not None:
+        table["location"] += ("" if radar else SEPARATOR) + f"{SEPARATOR}{maps}/" + products + "/" + table["name"]
     reader = OneByOne(BigEarthNetReader(target, labels_in_json=False))
-    return Survey(layout(target, radar is not None), table.drop(columns="partner"), classes, reader, V2, notes)
+    return Survey(layout(target, radar is not None, maps is not None), table.drop(columns="partner"), classes, reader, V2, notes)
 
 
 def _are_there(folder: Path, products: pd.Series[str], names: pd.Series[str]) -> NDArray[np.bool_]:
@@ -165,7 +178,7 @@ def _are_there(folder: Path, products: pd.Series[str], names: pd.Series[str]) ->
     return np.fromiter((name in patches[one] for one, name in pairs), bool, len(names))
 
 
-def layout(target: Nomenclature, with_radar: bool) -> Layout:
-    """The store's layout: the planes of Sentinel-2, the plane of Sentinel-1 if wanted, and the classes of `target`."""
-    planes = SENTINEL2 + ((RADAR,) if with_radar else ())
+def layout(target: Nomenclature, with_radar: bool, with_maps: bool = False) -> Layout:
+    """The store's layout: the classes of `target`, and the planes of Sentinel-2, Sentinel-1 and reference maps, if wanted."""
+    planes = SENTINEL2 + ((RADAR,) if with_radar else ()) + ((REFERENCE_MAP,) if with_maps else ())
     return Layout(planes, target.names, target.name, multi_label=True, level=LEVEL)

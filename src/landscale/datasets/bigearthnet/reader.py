@@ -13,20 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.datasets.bigearthnet.sentinel1 import RADAR
+from landscale.datasets.corine_codes import UNKNOWN, cells_by_values, reference_map
 from landscale.datasets.survey import PatchDetails
 from landscale.errors import BadInput, UnknownName
 from landscale.formats.geotiff import Place, read_band
 from landscale.runtime.documents import read_json
-from landscale.store import Plane
+from landscale.store import REFERENCE, Plane
 from landscale.store.planes import SENTINEL2
 from landscale.vocabulary.nomenclatures import Nomenclature
 
-SEPARATOR = "\0"  # in a location, between the folder of the Sentinel-2 patch and that of its Sentinel-1 patch
+SEPARATOR = "\0"  # in a location, between the folders of the Sentinel-2 patch, of its Sentinel-1 patch and of its reference map
 
 
 @dataclass(frozen=True)
 class BigEarthNetReader:
-    """Reads the twelve files of a patch folder; for v1 also its labels; also its Sentinel-1 patch if wanted.
+    """Reads the twelve files of a patch folder; for v1 also its labels; also its Sentinel-1 patch and reference map if wanted.
 
     nomenclature: nomenclature of the labels. labels_in_json: whether each patch has its labels in a JSON file (v1).
     """
@@ -37,7 +38,7 @@ class BigEarthNetReader:
     def __call__(
         self, location: str, planes: Mapping[str, NDArray[np.generic]], classes: NDArray[np.uint8]
     ) -> PatchDetails:
-        optical, _, radar = location.partition(SEPARATOR)
+        optical, radar, reference, *_ = (*location.split(SEPARATOR), "", "")
         place = None
         for plane in SENTINEL2:
             place = _read_plane(optical, plane, planes[plane.key], place)
@@ -45,6 +46,8 @@ class BigEarthNetReader:
             if not radar:
                 raise BadInput(optical, "has no Sentinel-1 partner in the archive")
             place = _read_plane(radar, RADAR, planes[RADAR.key], place)
+        if REFERENCE in planes:
+            place = _read_reference(reference, planes[REFERENCE], place, self.nomenclature)
         assert place is not None
         if not self.labels_in_json:
             return PatchDetails(place)
@@ -59,6 +62,21 @@ def _read_plane(folder: str, plane: Plane, out: NDArray[np.generic], first: Plac
         first = same_place(path, read_band(path, pixels), first)
     assert first is not None
     return first
+
+
+def _read_reference(
+    folder: str, out: NDArray[np.generic], first: Place | None, target: Nomenclature
+) -> Place:
+    """Read the map of a patch, uint16 codes of CORINE, as numbers of classes into `out` (1, side, side)."""
+    path = f"{folder}/{os.path.basename(folder)}_reference_map.tif"  # noqa: PTH119
+    codes = np.empty(out.shape[1:], np.uint16)
+    place = same_place(path, read_band(path, codes), first)
+    classes = reference_map(codes, target)
+    if classes is None:
+        unknown = codes[cells_by_values(codes) == UNKNOWN]
+        raise BadInput(path, f"holds {unknown[0]}, which is no code of CORINE Land Cover (111…523)")
+    out[0] = classes
+    return place
 
 
 def same_place(path: str, place: Place, first: Place | None) -> Place:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from landscale.datasets.corine_codes import CODES, GLACIERS, corine_labels
 from landscale.datasets.tiles.corine.areas import CorineMap
-from landscale.datasets.tiles.corine.classes import CODES, GLACIERS, corine_labels
 from landscale.datasets.tiles.corine.polygon_map import open_polygon_map
 from landscale.datasets.tiles.corine.raster_map import open_raster_map
 from landscale.errors import BadInput

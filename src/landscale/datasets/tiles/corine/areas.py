@@ -19,7 +19,7 @@ from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform, transform_bounds
 
-from landscale.datasets.tiles.corine.classes import CODES
+from landscale.datasets.corine_codes import CODES
 
 SAMPLE_STEP = 10.0  # m between samples
 _BLOCK = 24_000.0  # m: patches whose corners lie in one square of this side are sampled from one part of the map

@@ -20,8 +20,8 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 from shapely.errors import ShapelyError
 
+from landscale.datasets.corine_codes import CODE_TEXTS, NO_CLASS, UNKNOWN, cells_by_values
 from landscale.datasets.tiles.corine.areas import SAMPLE_STEP, Bounds, Cells, CorineMap, project, project_bounds
-from landscale.datasets.tiles.corine.classes import CODE_TEXTS, NO_CLASS, UNKNOWN, cells_by_values
 from landscale.errors import BadInput, reason
 
 _AREA_TYPES = re.compile("Polygon|Surface|Unknown")  # layers of type Unknown may have polygons

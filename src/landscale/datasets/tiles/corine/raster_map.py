@@ -10,9 +10,9 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
+from landscale.datasets.corine_codes import NO_CLASS, UNKNOWN, cells_by_values, coarser_level
 from landscale.datasets.images import open_raster
 from landscale.datasets.tiles.corine.areas import Bounds, Cells, CorineMap, columns_and_rows, project_bounds
-from landscale.datasets.tiles.corine.classes import NO_CLASS, UNKNOWN, cells_by_values, coarser_level
 from landscale.errors import BadInput
 
 _CHECKED = 1000  # side, in cells, of the square in the middle of a raster that is checked when it is opened

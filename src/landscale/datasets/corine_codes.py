@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from landscale.store.layout import NO_CLASS as PIXEL_WITHOUT_CLASS
 from landscale.vocabulary.nomenclatures import CLC43, Nomenclature
 
 GLACIERS = 335  # the only one of the 44 classes that is not in CLC43
@@ -64,3 +65,24 @@ def corine_labels(fractions: NDArray[np.float64], nomenclature: Nomenclature, mi
         for target in nomenclature.columns([name]):
             summed[:, target] += fractions[:, column]
     return ((summed > 0) & (summed >= min_share - 1e-9)).astype(np.uint8)  # a sum that should be 0.1 may be less
+
+
+def reference_map(values: NDArray[np.integer], nomenclature: Nomenclature) -> NDArray[np.uint8] | None:
+    """The classes of pixels whose codes or grid codes are `values`, of any shape.
+
+    Returns:
+        Numbers of classes of the nomenclature from 0, `store.NO_CLASS` for land that belongs to none of them; None if a value is
+        not in CORINE's legend.
+
+    Raises:
+        UnknownName: CORINE's classes have no place in the nomenclature.
+    """
+    cells = cells_by_values(values)
+    if (cells == UNKNOWN).any():
+        return None
+    table = np.full(len(CODES) + 1, PIXEL_WITHOUT_CLASS, np.uint8)
+    for cell, land in enumerate(CLC43.classes, start=1):
+        for column in nomenclature.columns([land.name]):
+            table[cell] = column
+    found: NDArray[np.uint8] = table[cells]
+    return found
