@@ -16,7 +16,7 @@ from landscale.cli import main
 from landscale.errors import LandscaleError, UnknownName
 from landscale.loading import batches
 from landscale.models import create_model
-from landscale.models.heads import HEADS, HeadedNetwork, QueryHead, create_with_head
+from landscale.models.heads import HEADS, QueryHead, QueryNetwork, create_with_head
 from landscale.models.weights import load_model
 from landscale.store import open_store
 from landscale.testing import make_store, rgbn_plane, sentinel_planes
@@ -138,10 +138,10 @@ def test_maps_and_tokens_with_the_same_values_give_the_same_logits(head):
             x = self.convolution(x)
             return {"nchw": x, "nhwc": x.permute(0, 2, 3, 1), "tokens": x.flatten(2).transpose(1, 2)}[self.order]
 
-    first = HeadedNetwork(FixedLayout("nchw"), 5, (3, 6), **HEADS[head]).eval()
+    first = QueryNetwork(FixedLayout("nchw"), 5, (3, 6), **HEADS[head]).eval()
     x = torch.randn(2, 3, 6, 6)
     for order in ("nhwc", "tokens"):
-        other = HeadedNetwork(FixedLayout(order), 5, (3, 6), **HEADS[head]).eval()
+        other = QueryNetwork(FixedLayout(order), 5, (3, 6), **HEADS[head]).eval()
         other.load_state_dict(first.state_dict())
         assert other.num_features == 48
         torch.testing.assert_close(other(x), first(x))
@@ -191,7 +191,7 @@ def test_adding_a_head_changes_neither_weights_nor_the_random_state():
     assert not torch.equal(state, after)
     before = {k: v.clone() for k, v in trunk.state_dict().items()}
     with torch.no_grad():
-        network = HeadedNetwork(trunk, 0, (10, 24))
+        network = QueryNetwork(trunk, 0, (10, 24))
     assert torch.equal(torch.get_rng_state(), after)
     assert all(torch.equal(v, before[k]) for k, v in network.trunk.state_dict().items())
     with torch.inference_mode():
@@ -349,7 +349,7 @@ def test_the_train_command_learns_with_each_head_and_saves_it(tmp_path, capsys, 
     config = entries(run / "weights")
     assert (config["head"], config["head_options"]) == (head, options)
     first, second = load_model(run), load_model(run / "weights")
-    assert isinstance(first.network, HeadedNetwork)
+    assert isinstance(first.network, QueryNetwork)
     assert first.network.head.queries.shape == ((2 if head == "ml_decoder" else 4), 32)
     (batch,) = batches(store, first.description.bands, store.classes, [np.arange(6)], torch.device("cpu"))
     assert torch.equal(first.probabilities(batch.planes), second.probabilities(batch.planes))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from landscale.errors import LandscaleError
 from landscale.loading import Native
 from landscale.models.heads import create_with_head
-from landscale.models.input_stage import InputStage, turn
+from landscale.models.input_stage import InputStage, turn, turn_back
 from landscale.models.registry import zoo
 from landscale.store.layout import Name
 from landscale.vocabulary.bands import band
@@ -40,7 +40,7 @@ class Description:
         upsample: how coarser bands are brought to `side` (`input_stage.UPSAMPLING`).
         scale: `linear`, `log` or `both` (`input_stage.SCALES`).
         options: options of the network.
-        head: name of the head (`heads.HEADS`); `linear` is the network's own.
+        head: name of the head (`heads.HEADS`); `linear` is the network's own, `pixels` gives the class of every pixel.
         head_options: options of the head.
         thresholds: one per class in 0…1; empty in a single-label classifier.
         views: number of rotations and reflections of a patch over which probabilities are averaged: 1, 2, 4 or 8.
@@ -89,6 +89,10 @@ class Description:
         expected = {0, len(self.classes)} if self.multi_label else {0}
         if len(self.thresholds) not in expected:
             raise LandscaleError(f"found {len(self.thresholds)} thresholds for {len(self.classes)} classes")
+        if self.pixels and self.multi_label:
+            raise LandscaleError(
+                "a classifier of pixels gives each of them one class, but it is described as multi-label"
+            )
         if infinite := [name for name, pair in self.statistics.items() if not all(map(math.isfinite, pair))]:
             raise LandscaleError(f"the statistics of {infinite[0]} are not finite")
         if disordered := [name for name, (low, high) in self.limits.items() if not -math.inf < low < high < math.inf]:
@@ -102,13 +106,18 @@ class Description:
                 )
 
     @property
+    def pixels(self) -> bool:
+        """Whether it gives the class of every pixel, not of the patch."""
+        return self.head == "pixels"
+
+    @property
     def stored(self) -> bool:
         """Whether the input is `data_super`, the bands that a store holds already resampled to 10 m."""
         return self.upsample == "stored"
 
 
 class Classifier(nn.Module):
-    """Planes of raw pixels, in the units of the description → logits (n, C).
+    """Planes of raw pixels, in the units of the description → logits (n, C), or (n, C, side, side) if it classifies pixels.
 
     Args:
         description: everything but the parameters.
@@ -155,9 +164,9 @@ class Classifier(nn.Module):
             )
 
     def activate(self, logits: Tensor) -> Tensor:
-        """Logits → probabilities in 0…1, float32, at the temperature of the description."""
+        """Logits (n, C, …) → probabilities in 0…1, float32, at the temperature of the description."""
         logits = logits.float() / self.description.temperature
-        return logits.sigmoid() if self.description.multi_label else logits.softmax(-1)
+        return logits.sigmoid() if self.description.multi_label else logits.softmax(1)
 
     def digest(self) -> str:
         """SHA-256 of the description, the parameters and the buffers, in hexadecimal."""
@@ -180,6 +189,8 @@ class Classifier(nn.Module):
     def probabilities(self, planes: Native) -> Tensor:
         """(n, C) float32 in 0…1, the mean over the views of the description. The classifier should be in eval mode.
 
+        If it classifies pixels: (n, C, side, side), with the side of its input, each view turned back.
+
         The planes are in the units of the description; `models.input_units` converts others.
         """
         values = self.inputs(planes)
@@ -189,6 +200,7 @@ class Classifier(nn.Module):
         with torch.autocast(device, torch.bfloat16, enabled=reduced_precision(device)):
             for k in range(0, 8, step):
                 part = self.activate(self.network(turn(values, k).contiguous(memory_format=torch.channels_last)))
+                part = turn_back(part, k) if self.description.pixels else part
                 total = part if total is None else total + part
         assert total is not None
         return total / self.description.views

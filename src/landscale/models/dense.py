@@ -38,7 +38,7 @@ def map_side(classifier: Classifier) -> int | None:
     """
     network: Any = classifier.network
     d = classifier.description
-    if not zoo(d.model)[0].dense or not hasattr(network, "forward_features"):
+    if not zoo(d.model)[0].dense or d.pixels or not hasattr(network, "forward_features"):
         return None
     shape = (1, classifier.inputs.channels, d.side, d.side)
     waves = torch.arange(shape[1] * d.side**2, device=classifier.inputs.mean.device).sin().view(shape)

@@ -15,24 +15,24 @@ network, and its queries are not trained.
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from timm.layers import Attention, Mlp
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from landscale.errors import LandscaleError, UnknownName
+from landscale.models.headed_network import HeadedNetwork
 from landscale.models.options import HEAD_OPTIONS, check_options
+from landscale.models.pixel_head import PixelNetwork
 from landscale.models.registry import create_model
 
 HEADS: dict[str, dict[str, Any]] = {
     "linear": {},
     "ml_decoder": {"layers": 1, "groups": 100},
     "query": {"layers": 2, "among": True},
+    "pixels": {"width": 96},  # `pixel_head`
 }
 
 
@@ -111,17 +111,11 @@ class QueryHead(nn.Module):
         return logits.flatten(1)[:, : self.num_classes] + self.bias
 
 
-class HeadedNetwork(nn.Module):
-    """A network whose pooling and classifier are replaced by a `QueryHead` on its last map, with the interface of timm's models.
-
-    The network may return maps (N, D, h, w) or (N, h, w, D), or tokens (N, T, D), including prefix tokens. Modules that only
-    its own classifier used are removed, so that every parameter has a gradient. With 0 classes, or with `pre_logits`,
-    the result is the mean over tokens (N, D).
+class QueryNetwork(HeadedNetwork):
+    """A network with a `QueryHead` on its last map or tokens: (N, bands, side, side) → logits (N, classes).
 
     Args:
-        trunk: the network, which is modified; its own head is not used.
-        classes: width of the output.
-        shape: number of bands and side in pixels of its input.
+        trunk, classes, shape: as for `HeadedNetwork`.
         options: arguments of `QueryHead`; `drop_rate` is that of the trunk by default.
 
     Raises:
@@ -129,66 +123,21 @@ class HeadedNetwork(nn.Module):
     """
 
     def __init__(self, trunk: nn.Module, classes: int, shape: tuple[int, int], **options: Any) -> None:
-        super().__init__()
-        features, unused = _probe(trunk, *shape)
-        _remove_unused(trunk, unused)
-        declared = getattr(trunk, "num_features", None)
-        self.channels_last = len(features) == 4 and features[1] != declared and features[3] == declared
-        self.num_features = self.head_hidden_size = features[1 if len(features) == 4 and not self.channels_last else -1]
-        self.trunk = trunk
         self.options = {"drop_rate": getattr(trunk, "drop_rate", 0.0), **options}
         self.drop_rate = float(self.options["drop_rate"])
-        self.reset_classifier(classes)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """The features of the trunk: a map or tokens."""
-        features: Tensor = self.trunk.forward_features(x)  # type: ignore[operator]
-        return features
+        super().__init__(trunk, classes, shape)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features → (N, num_classes), or their mean over tokens (N, num_features)."""
-        tokens = self._tokens(x)
-        out: Tensor = tokens.mean(1) if pre_logits or not self.num_classes else self.head(tokens)
+        out: Tensor = super().forward_head(x) if pre_logits or not self.num_classes else self.head(self.tokens(x))
         return out
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        """The head, which takes tokens (N, T, num_features)."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh head for `num_classes` (0: none).
-
-        Raises:
-            LandscaleError: `global_pool` is given; this head does not pool.
-        """
-        if global_pool:
-            raise LandscaleError(f"a head of queries does not pool, so not '{global_pool}' either")
-        self.num_classes = num_classes
-        head = QueryHead(self.num_features, num_classes, **self.options) if num_classes else nn.Identity()
-        self.head: nn.Module = head
+    def make_head(self, classes: int) -> nn.Module:
+        return QueryHead(self.num_features, classes, **self.options)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters without weight decay in timm's optimisers, besides norms and biases."""
-        spared = getattr(self.trunk, "no_weight_decay", set)
-        return {"head.queries", *(f"trunk.{name}" for name in spared())}
-
-    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
-        """The order of a parameter for timm's `group_parameters`: the layers of the trunk, then the head.
-
-        Raises:
-            AttributeError: the trunk does not list its layers.
-        """
-        matcher = self.trunk.group_matcher(coarse=coarse)  # type: ignore[operator]
-        groups: dict[str, int] = group_parameters(self.trunk, matcher, reverse=True)
-        return lambda name: groups[name.removeprefix("trunk.")] if name.startswith("trunk.") else math.inf
-
-    def _tokens(self, x: Tensor) -> Tensor:
-        if x.ndim == 3:
-            return x
-        return x.flatten(1, 2) if self.channels_last else x.flatten(2).transpose(1, 2)
+        return {"head.queries", *super().no_weight_decay()}
 
 
 def create_with_head(
@@ -200,7 +149,9 @@ def create_with_head(
     head_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
-    """`create_model` with a head by name; `linear` is the network's own. Shapes: (N, bands, side, side) → (N, classes).
+    """`create_model` with a head by name; `linear` is the network's own.
+
+    Shapes: (N, bands, side, side) → (N, classes), or with the head `pixels` (N, classes, side, side).
 
     Raises:
         UnknownName: no such model or head. LandscaleError: the head has no such option, or the network returns no map.
@@ -208,7 +159,8 @@ def create_with_head(
     if head not in HEADS:
         raise UnknownName("head", head, HEADS)
     given = dict(head_options or {})
-    known = () if head == "linear" else ("layers", "width", "heads", "drop_rate", *HEADS[head].keys() - {"among"})
+    queries = ("layers", "width", "heads", "drop_rate", *HEADS[head].keys() - {"among"})
+    known = {"linear": (), "pixels": ("width",)}.get(head, queries)
     if refused := sorted(given.keys() - set(known)):
         raise LandscaleError(f"head '{head}' takes no option '{refused[0]}'")
     check_options(f"head '{head}'", given, HEAD_OPTIONS)
@@ -217,29 +169,10 @@ def create_with_head(
         return network
     try:
         dropout = {k: v for k, v in options.items() if k == "drop_rate"}  # not every network has it as an attribute
-        return HeadedNetwork(network, classes, (bands, side), **HEADS[head] | dropout | given)
+        if head == "pixels":
+            return PixelNetwork(network, classes, (bands, side), **HEADS[head] | given)
+        return QueryNetwork(network, classes, (bands, side), **HEADS[head] | dropout | given)
     except LandscaleError as error:
-        raise LandscaleError(f"--head {head} with model '{model}': {error}") from None
-
-
-def _probe(trunk: nn.Module, bands: int, side: int) -> tuple[tuple[int, ...], set[str]]:
-    """Shape of a trunk's features, and names of the parameters they do not depend on; computed on the meta device."""
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        twin = copy.deepcopy(trunk).to("meta").eval()
-        features = twin.forward_features(torch.empty(1, bands, side, side, device="meta"))  # type: ignore[operator]
-        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
-            given = f"features of shape {tuple(features.shape)}" if isinstance(features, Tensor) else "several features"
-            raise LandscaleError(f"it needs a map or tokens to look at, the network gives {given}")
-        named = {name: p for name, p in twin.named_parameters() if p.requires_grad}
-        gradients = torch.autograd.grad(features.sum(), list(named.values()), allow_unused=True)
-    return tuple(features.shape), {name for name, g in zip(named, gradients, strict=True) if g is None}
-
-
-def _remove_unused(trunk: nn.Module, unused: set[str]) -> None:
-    """Replace the outermost modules whose parameters are all unused by identities."""
-    left = set(unused)
-    for name, module in list(trunk.named_modules()):
-        held = {f"{name}.{key}" for key, _ in module.named_parameters()}
-        if name and held and held <= left:
-            trunk.set_submodule(name, nn.Identity())
-            left -= held
+        raise LandscaleError(
+            f"{'--task' if head == 'pixels' else '--head'} {head} with model '{model}': {error}"
+        ) from None

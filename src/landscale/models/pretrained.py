@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from landscale.errors import BadInput, reason
 from landscale.models.classifier import Classifier, Description
 from landscale.models.first_convolution import RGB, adapt_weights, channel_names, describe_mapping, map_channels
-from landscale.models.heads import HeadedNetwork
+from landscale.models.headed_network import HeadedNetwork
 from landscale.models.pretrained_files import Pretrained
 from landscale.models.pretrained_head import describe_head, query_head, rows_by_name
 from landscale.models.registry import fixed_side

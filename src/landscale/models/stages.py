@@ -12,7 +12,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from landscale.errors import LandscaleError
-from landscale.models.heads import HeadedNetwork
+from landscale.models.headed_network import HeadedNetwork
 
 
 def names_in_config(network: nn.Module, key: str) -> tuple[str, ...]:

@@ -34,7 +34,9 @@ def survey(
         from landscale.datasets.bigearthnet.archive import survey_archives
 
         if reference_maps is not None:
-            raise BadInput(reference_maps, "reference maps are read with folders of patches; unpack BigEarthNet-S2 first")
+            raise BadInput(
+                reference_maps, "reference maps are read with folders of patches; unpack BigEarthNet-S2 first"
+            )
 
         return survey_archives(inputs, labels, lists)
     from landscale.datasets.bigearthnet import folders

@@ -163,7 +163,9 @@ def _survey_v2(root: Path, labels: str | None, maps: Path | None, *, with_radar:
     if maps is not None:
         table["location"] += ("" if radar else SEPARATOR) + f"{SEPARATOR}{maps}/" + products + "/" + table["name"]
     reader = OneByOne(BigEarthNetReader(target, labels_in_json=False))
-    return Survey(layout(target, radar is not None, maps is not None), table.drop(columns="partner"), classes, reader, V2, notes)
+    return Survey(
+        layout(target, radar is not None, maps is not None), table.drop(columns="partner"), classes, reader, V2, notes
+    )
 
 
 def _are_there(folder: Path, products: pd.Series[str], names: pd.Series[str]) -> NDArray[np.bool_]:

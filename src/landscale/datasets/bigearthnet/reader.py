@@ -22,7 +22,9 @@ from landscale.store import REFERENCE, Plane
 from landscale.store.planes import SENTINEL2
 from landscale.vocabulary.nomenclatures import Nomenclature
 
-SEPARATOR = "\0"  # in a location, between the folders of the Sentinel-2 patch, of its Sentinel-1 patch and of its reference map
+SEPARATOR = (
+    "\0"  # in a location, between the folders of the Sentinel-2 patch, of its Sentinel-1 patch and of its reference map
+)
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,7 @@ def _read_plane(folder: str, plane: Plane, out: NDArray[np.generic], first: Plac
     return first
 
 
-def _read_reference(
-    folder: str, out: NDArray[np.generic], first: Place | None, target: Nomenclature
-) -> Place:
+def _read_reference(folder: str, out: NDArray[np.generic], first: Place | None, target: Nomenclature) -> Place:
     """Read the map of a patch, uint16 codes of CORINE, as numbers of classes into `out` (1, side, side)."""
     path = f"{folder}/{os.path.basename(folder)}_reference_map.tif"  # noqa: PTH119
     codes = np.empty(out.shape[1:], np.uint16)
