@@ -21,6 +21,11 @@ def add_command(add: AddCommand) -> None:
     parser.add_argument("store", type=Path, metavar="STORE.h5", help="the patch store to score on")
     parser.add_argument("--split", default="test", help="train, val or test (default: test)")
     parser.add_argument("--out", type=Path, metavar="SCORES.json", help="also write the scores to this file")
+    parser.add_argument(
+        "--pixels",
+        action="store_true",
+        help="compare with the reference maps of the store: weights of patches give all pixels of a patch its likeliest class",
+    )
     parser.add_argument("--batch", type=int, default=64, help="patches per batch (default: 64)")
     add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -57,7 +62,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
             check_agreement(ranks, settings | {"--batch": str(options.batch)})
         if isinstance(model, Classifier):
             model.to(local_device(ranks))
-        scores = evaluate(model, store, options.split, ranks, batch=options.batch)
+        scores = evaluate(model, store, options.split, ranks, batch=options.batch, pixels=options.pixels)
     if not ranks.first:
         return 0
     run = Path(options.model)

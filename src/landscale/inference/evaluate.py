@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.distributed import Ranks, local_device
+from landscale.errors import LandscaleError
+from landscale.inference.evaluate_pixels import score_pixels
 from landscale.inference.exported import ExportedModel, is_exported, open_exported
 from landscale.inference.metrics import Scores, compute_scores
+from landscale.inference.pixel_scores import PixelScores
 from landscale.loading import batches, evaluation_steps, labelled_patches, targets_by_name
 from landscale.models.classifier import Classifier
 from landscale.models.encoders import load_encoder
 from landscale.models.input_units import compare_units, convert, store_source
 from landscale.runtime.progress import console, print_notes, progress_bar
-from landscale.store import PatchStore, open_store
+from landscale.store import REFERENCE, PatchStore, open_store
 
 
 def load_predictor(model: str | Path, ranks: Ranks | None = None) -> Classifier | ExportedModel:
@@ -37,7 +40,8 @@ def evaluate(
     *,
     show: bool = True,
     notes: bool = True,
-) -> Scores:
+    pixels: bool = False,
+) -> Scores | PixelScores:
     """The scores of a split at the classifier's thresholds and at 0.5. Labels are matched by class name.
 
     Patches whose labels all lie outside the classifier's classes are left out.
@@ -51,6 +55,8 @@ def evaluate(
         batch: patches per batch.
         show: whether to show a progress bar.
         notes: whether to print lines about units that are converted, and about another processing level.
+        pixels: compare the class of every pixel with the reference maps of the store. A classifier of pixels always is; one of
+            patches gives all pixels of a patch its likeliest class.
 
     Raises:
         LandscaleError: the weights have no classes.
@@ -69,11 +75,18 @@ def evaluate(
     left_out = len(opened.patches(split)) - len(patches)
     if left_out and show and (ranks is None or ranks.first):
         console.print(f"{split}: {left_out:,} patches have none of the {len(d.classes)} classes and are left out")
-    targets = targets_by_name(opened, d.classes)[patches]
     ranks = ranks or Ranks()
     compared = compare_units(d, store_source(opened, d.bands, patches, stored=d.stored))
     if ranks.first and notes:
         print_notes(compared.notes)
+    if pixels or d.pixels:
+        if not isinstance(classifier, Classifier):
+            raise LandscaleError(
+                "an exported network cannot be compared with reference maps; give the run or its weights"
+            )
+        opened.planes_for((REFERENCE,))
+        return score_pixels(classifier, opened, patches, split, ranks, batch, show=show, factors=compared.factors)
+    targets = targets_by_name(opened, d.classes)[patches]
     probabilities = infer(classifier, opened, patches, ranks, batch, show=show, factors=compared.factors)
     thresholds = np.asarray(d.thresholds or [0.5] * len(d.classes))
     return compute_scores(probabilities, targets, d.classes, thresholds, multi_label=d.multi_label, split=split)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from landscale.vocabulary.headline import headline
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class PixelScores:
 
     pixels: how many were compared. accuracy: fraction of them with the class of the reference. mean_iou, macro_f1: means over
     the classes that have a pixel in the reference or in the map; a class that is only mapped counts as 0. confusion: pixels by
-    class of the reference (rows) and of the map (columns).
+    class of the reference (rows) and of the map (columns). split, patches: of a store, with its number of patches. steps: as in
+    `Scores`.
     """
 
     pixels: int
@@ -43,11 +47,35 @@ class PixelScores:
     macro_f1: float
     classes: tuple[ClassPixels, ...]
     confusion: tuple[tuple[int, ...], ...]
+    split: str = ""
+    patches: int = 0
+    steps: dict[str, int] | None = None
+
+    def headline(self) -> dict[str, float]:
+        """The main figures, for tables and reports: those of `HEADLINE` that exist."""
+        return headline(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain lists and numbers; None in place of NaN, which JSON does not have."""
         content: dict[str, Any] = _without_nan(asdict(self))
-        return content
+        return {key: value for key, value in content.items() if key not in ("split", "patches", "steps") or value}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> PixelScores:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: a figure is missing, unknown or of another type.
+        """
+        filled = dict(content)
+        try:
+            filled["classes"] = [
+                {k: math.nan if v is None else v for k, v in one.items()} for one in content["classes"]
+            ]
+            filled |= {key: math.nan for key in ("accuracy", "mean_iou", "macro_f1") if content[key] is None}
+            return msgspec.convert(filled, cls)
+        except (KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
+            raise ValueError(f"no scores of pixels: {str(error).replace('`', '')}") from None
 
 
 def confusion_matrix(reference: NDArray[np.integer], mapped: NDArray[np.integer], classes: int) -> NDArray[np.int64]:

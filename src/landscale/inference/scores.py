@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from landscale.errors import BadInput
+from landscale.inference.pixel_scores import PixelScores
 from landscale.runtime.documents import read_json
 from landscale.vocabulary.headline import headline
 
@@ -103,7 +104,7 @@ class Scores:
         return cls(**{"accuracy": None, **content})
 
 
-def read_scores(path: Path) -> Scores | None:
+def read_scores(path: Path) -> Scores | PixelScores | None:
     """Read a scores.json; None if it holds an empty object, which is written for a store without a val split.
 
     Raises:
@@ -113,6 +114,7 @@ def read_scores(path: Path) -> Scores | None:
     if not isinstance(content, dict):
         raise BadInput(path, "holds no scores: expected a JSON object")
     try:
-        return Scores.from_json(content) if content else None
+        kind = PixelScores if "confusion" in content else Scores
+        return kind.from_json(content) if content else None
     except ValueError as error:
         raise BadInput(path, f"holds no scores ({error})") from None

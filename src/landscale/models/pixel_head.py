@@ -53,7 +53,7 @@ class PixelHead(nn.Module):
 
 
 class PixelNetwork(HeadedNetwork):
-    """A network with a `PixelHead`, with the interface of timm's models: (N, bands, side, side) → logits (N, classes, side, side).
+    """A network with a `PixelHead` and the interface of timm's models: (N, bands, side, side) → logits (N, classes, side, side).
 
     With 0 classes, or with `pre_logits`, the result is the mean over the last map (N, D), the features of the patch.
 

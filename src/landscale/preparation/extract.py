@@ -17,7 +17,7 @@ from landscale.preparation import plan
 from landscale.preparation.overlap import IN_FLIGHT, write_while_reading
 from landscale.preparation.plan import ReadJob
 from landscale.preparation.result import DamagedPatches
-from landscale.store import BAD, WHOLE, Layout, StoreWriter, checksum, moments
+from landscale.store import BAD, NO_CLASS, REFERENCE, WHOLE, Layout, StoreWriter, checksum, moments
 from landscale.store.direct import page_aligned_buffers
 
 
@@ -93,6 +93,7 @@ class PatchColumns:
     def __init__(self, layout: Layout, planes: dict[str, NDArray[np.generic]], classes: NDArray[np.uint8]) -> None:
         n = len(classes)
         self._planes, self._classes = [planes[p.key] for p in layout.planes], classes
+        self._blanks = [NO_CLASS if p.key == REFERENCE else 0 for p in layout.planes]
         self._tiles = np.zeros(n, "S8")
         self._columns: dict[str, NDArray[Any]] = planes | {
             "classes": classes,
@@ -107,8 +108,8 @@ class PatchColumns:
         columns = self._columns
         if isinstance(found, LandscaleError):
             columns["state"][i] = BAD
-            for plane in self._planes:
-                plane[i] = 0
+            for plane, blank in zip(self._planes, self._blanks, strict=True):
+                plane[i] = blank
             return
         columns["crs"][i] = found.place.crs.encode()
         columns["origin"][i] = found.place.x, found.place.y

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from landscale.errors import BadInput, reason
+from landscale.inference.pixel_scores import PixelScores
 from landscale.inference.scores import Scores, read_scores
 from landscale.models.weights import read_config
 from landscale.runtime.documents import read_json_object
@@ -34,7 +35,7 @@ class FinishedRun:
     data: dict[str, Any]
     config: dict[str, Any]
     history: pd.DataFrame
-    scores: dict[str, Scores]
+    scores: dict[str, Scores | PixelScores]
 
     @property
     def synthetic(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from landscale.inference.pixel_scores import PixelScores
 from landscale.inference.scores import Scores
 from landscale.models.catalogue import stored_rows
 from landscale.report.finished_run import FinishedRun
@@ -36,11 +37,13 @@ class PublishedScores:
     figures: dict[str, float]
 
 
-def published_classes(run: FinishedRun, scores: Scores) -> PublishedClasses | None:
+def published_classes(run: FinishedRun, scores: Scores | PixelScores) -> PublishedClasses | None:
     """F1 of Sedona et al. 2019 for the classes of a run, with red, green and blue if the run has only these.
 
-    None if the paper has none of the classes, or the run has one class for each patch.
+    None if the paper has none of the classes, or the run has one class for each patch or pixel.
     """
+    if isinstance(scores, PixelScores):
+        return None
     rgb = set(run.config["bands"]) == _RGB
     rows = {row["name"]: sedona_class(row["name"]) for row in scores.counts}
     f1 = {name: row.rgb if rgb else row.multispectral for name, row in rows.items() if row is not None}

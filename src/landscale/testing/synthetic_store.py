@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from landscale.store import (
     BAD,
+    NO_CLASS,
+    REFERENCE,
     SPLITS,
     WHOLE,
     Layout,
@@ -69,6 +71,7 @@ def make_store(
     labels: NDArray[np.uint8] | None = None,
     pixels: Mapping[str, NDArray[np.generic]] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    reference_maps: bool = False,
 ) -> PatchStore:
     """Write a store and open it.
 
@@ -82,14 +85,22 @@ def make_store(
         pixels: by key of a plane (N, bands, side, side), instead of random ones.
         level: processing level that the store records.
         provenance: fields that are added to the attribute `provenance`.
+        reference_maps: add the class of every pixel: those of a patch lie in vertical stripes and raise their band only there; the
+            first row has none.
     """
     path = Path(path)
     planes = tuple(planes) if planes is not None else rgbn_plane()
+    if reference_maps:
+        finest = max(planes, key=lambda plane: plane.side)
+        planes += (Plane(REFERENCE, (REFERENCE,), finest.side, finest.gsd, "uint8", "class"),)
     layout = Layout(planes, tuple(classes), nomenclature, multi_label, level)
     n = sum(splits.values())
     targets = _labels(n, tuple(classes), multi_label, seed) if labels is None else labels.astype(np.uint8)
+    maps = _stripes(targets, layout.side) if reference_maps else None
     content = {
-        p.key: _pixels(p, targets, layout, seed, signal) if pixels is None or p.key not in pixels else pixels[p.key]
+        p.key: _pixels(p, targets, layout, seed, signal, maps)
+        if pixels is None or p.key not in pixels
+        else pixels[p.key]
         for p in planes
     }
     state = np.full(n, WHOLE, np.uint8)
@@ -126,10 +137,31 @@ def _labels(n: int, classes: tuple[str, ...], multi_label: bool, seed: int) -> N
     return np.stack([chosen == sorted(classes).index(c) for c in classes], axis=1).astype(np.uint8)
 
 
-def _pixels(plane: Plane, targets: NDArray[np.uint8], layout: Layout, seed: int, signal: float) -> NDArray[np.generic]:
+def _stripes(targets: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Maps (N, side, side) of the classes (N, C) of each patch in stripes; the first row has no class."""
+    maps = np.full((len(targets), side, side), NO_CLASS, np.uint8)
+    for stripes, row in zip(maps, targets, strict=True):
+        present = np.flatnonzero(row)
+        if len(present):
+            stripes[1:] = present[np.arange(side) * len(present) // side]
+    return maps
+
+
+def _pixels(
+    plane: Plane,
+    targets: NDArray[np.uint8],
+    layout: Layout,
+    seed: int,
+    signal: float,
+    maps: NDArray[np.uint8] | None,
+) -> NDArray[np.generic]:
+    """Pixels (N, bands, side, side) of a plane; classes raise them in whole patches, or where they lie in `maps`."""
+    if plane.key == REFERENCE:
+        assert maps is not None
+        return maps[:, None]
     out = np.empty((len(targets), *plane.shape), plane.dtype)
     finest = max(layout.planes, key=lambda p: p.side)
-    carriers = sorted(finest.bands)
+    carriers = sorted(band for band in finest.bands if band != REFERENCE)
     ranks = {name: k for k, name in enumerate(sorted(layout.classes))}
     unit = 10.0 if plane.dtype == "uint8" else 100.0
     for b, band in enumerate(plane.bands):
@@ -138,7 +170,9 @@ def _pixels(plane: Plane, targets: NDArray[np.uint8], layout: Layout, seed: int,
         values = mean + unit * rng.standard_normal((len(targets), plane.side, plane.side))
         for c, name in enumerate(layout.classes):
             if band in carriers and carriers.index(band) == ranks[name] % len(carriers):
-                values += unit * signal * targets[:, c, None, None]
+                ratio = layout.side // plane.side
+                where = targets[:, c, None, None] if maps is None else maps[:, ::ratio, ::ratio] == c
+                values += unit * signal * where
         top = np.iinfo(plane.dtype).max if np.issubdtype(np.dtype(plane.dtype), np.integer) else np.inf
         out[:, b] = np.clip(values if np.isinf(top) else np.rint(values), 0, top).astype(plane.dtype)
     return out

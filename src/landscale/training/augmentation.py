@@ -5,7 +5,7 @@ All random numbers come from a generator on the host that is seeded for each ste
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +61,20 @@ class Augmentation:
             blend = _pasted if paste else _mixed
             values, targets = blend(values, targets, self.cutmix if paste else self.mixup, generator)
         return values, targets
+
+
+def augment_with_maps(
+    augmentation: Augmentation, values: Tensor, maps: Tensor, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Change values (n, bands, side, side), and move the classes of their pixels (n, any side, any side) uint8 with them.
+
+    The maps are brought to the side of the values: their pixels are chosen, not interpolated.
+    """
+    moved = F.interpolate(maps[:, None].to(values.dtype), values.shape[-2:], mode="nearest-exact")
+    moves = Augmentation(turns=augmentation.turns, shift=augmentation.shift)
+    both, _ = moves(torch.cat([values, moved], 1), maps, generator)
+    values, _ = replace(augmentation, turns=False, shift=0)(both[:, :-1], maps, generator)
+    return values, both[:, -1].to(torch.uint8)
 
 
 def augmentation_at(recipe: Recipe, progress: float) -> Augmentation:

@@ -13,7 +13,7 @@ from landscale.models.classifier import Classifier, Description
 from landscale.models.encoder_input import with_encoder_input
 from landscale.models.input_stage import measure_statistics
 from landscale.models.registry import PATCH_SIDE, fixed_side, zoo
-from landscale.store import PatchStore
+from landscale.store import REFERENCE, PatchStore
 from landscale.training.frozen import Frozen
 from landscale.training.recipe import Recipe
 from landscale.vocabulary.bands import BANDS, band_set
@@ -66,6 +66,9 @@ def describe(recipe: Recipe, store: PatchStore) -> Description:
         _check_labels(store, recipe.labels, classes)
     if recipe.objective == "labels" and not classes:
         raise BadStore(store.path, "has no classes to learn; use `landscale pretrain`, which learns without labels")
+    pixels = recipe.task == "pixels"
+    if pixels:
+        store.planes_for((REFERENCE,))
     entry = zoo(recipe.model)[0]
     if recipe.progressive and fixed_side(recipe.model):
         raise LandscaleError(f"--progressive with model '{entry.name}': it is built for one side, expected []")
@@ -75,14 +78,14 @@ def describe(recipe: Recipe, store: PatchStore) -> Description:
         bands=bands,
         classes=classes,
         nomenclature=name,
-        multi_label=store.layout.multi_label,
+        multi_label=store.layout.multi_label and not pixels,
         statistics=measure_statistics(store, bands, recipe.scale),
         side=side,
         ground=store.layout.ground,
         upsample="nearest" if entry.native and recipe.upsample == Recipe.upsample else recipe.upsample,
         scale=recipe.scale,
         options=recipe.options,
-        head=recipe.head,
+        head="pixels" if pixels else recipe.head,
         head_options=recipe.head_options,
         views=recipe.views,
         units=units,
@@ -174,6 +177,13 @@ def check_training(recipe: Recipe, store: PatchStore, description: Description, 
         raise LandscaleError(f"--shift: found {recipe.shift}, expected less than the input's {least} pixels")
     if recipe.select != "last" and not store.has_split("val"):
         raise BadStore(store.path, f"has no val split, which select={recipe.select} needs; use --select last")
-    if recipe.select == "accuracy" and description.multi_label:
-        known = [figure for figure in HEADLINE if figure != "accuracy"]
-        raise UnknownName("figure of a multi-label store", "accuracy", known)
+    of_pixels = ("accuracy", "macro_f1", "mean_iou")
+    without = {"mean_iou", "accuracy"} if description.multi_label else {"mean_iou"}
+    known = of_pixels if description.pixels else [figure for figure in HEADLINE if figure not in without]
+    if recipe.select not in (*known, "last"):
+        kind = (
+            "reference maps"
+            if description.pixels
+            else f"a {'multi' if description.multi_label else 'single'}-label store"
+        )
+        raise UnknownName(f"figure of {kind}", recipe.select, known)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscale.errors import LandscaleError
+from landscale.store import NO_CLASS
 
 if TYPE_CHECKING:
     from landscale.training.recipe import Recipe
@@ -89,6 +90,27 @@ def build_loss(recipe: Recipe, targets: NDArray[np.uint8], *, multi_label: bool,
     return sigmoid_loss if multi_label else softmax_loss
 
 
+def build_pixel_loss(recipe: Recipe, pixels: NDArray[np.int64], device: torch.device) -> Loss:
+    """Cross-entropy over the pixels that have a class: logits (n, C, side, side), maps (n, side, side) uint8 → a scalar.
+
+    Args:
+        recipe: has `balance`, `balance_beta` and `smoothing`.
+        pixels: number of pixels of each class in the train split (C,), for class weights.
+        device: of the training.
+    """
+    beta = 1.0 if recipe.balance_beta is None else recipe.balance_beta
+    weight = class_weights(pixels[None], recipe.balance, beta).to(device) if recipe.balance else None
+
+    def pixel_loss(logits: Tensor, maps: Tensor) -> Tensor:
+        targets = maps.long()
+        losses = F.cross_entropy(
+            logits.float(), targets, weight, ignore_index=NO_CLASS, label_smoothing=recipe.smoothing, reduction="none"
+        )
+        return losses.sum() / (targets != NO_CLASS).sum().clamp(min=1)  # a batch may have no pixel with a class
+
+    return pixel_loss
+
+
 def binary_loss(
     logits: Tensor,
     targets: Tensor,
@@ -140,7 +162,7 @@ def positive_weights(targets: NDArray[np.uint8], power: float, beta: float = 1.0
     return torch.tensor(np.clip(ratio**power, _SMALLEST_WEIGHT, _LARGEST_WEIGHT), dtype=torch.float32)
 
 
-def class_weights(targets: NDArray[np.uint8], power: float, beta: float = 1.0) -> Tensor:
+def class_weights(targets: NDArray[np.integer], power: float, beta: float = 1.0) -> Tensor:
     """Weights of the classes of a single-label store: E(n)^−power for n patches, E the effective number, clipped to 0.05…20.
 
     They are divided by their mean over all patches, so that the mean loss keeps its size; a power of 1 with β < 1 is Cui et

@@ -32,6 +32,9 @@ class Recipe:
     objective: Literal["labels", "vicreg"] = "labels"
     """what is learnt. labels: the classes of the store; vicreg: features without labels (Bardes et al. 2022), so the weights have
     no classes"""
+    task: Literal["patches", "pixels"] = "patches"
+    """what has a class. patches: each patch, one or several; pixels: each pixel, by the reference maps of the store, with a light
+    head on the network's maps of features in place of its own"""
     model: str = "resnet50"
     """name of a model: one listed by `landscale models`, or any of timm; encoder: the network of --init with its options and
     head, which is what --init without --model means"""
@@ -110,7 +113,7 @@ class Recipe:
 
     loss: str = "bce"
     """loss of a multi-label store: bce (binary cross-entropy), asymmetric (Ridnik et al. 2021), focal (Lin et al. 2017), or one
-    that is registered; a single-label store is trained with cross-entropy"""
+    that is registered; a single-label store is trained with cross-entropy, and so are pixels"""
     smoothing: float = 0.0
     """label smoothing, in 0…1"""
     balance: float = 0.0
@@ -150,7 +153,7 @@ class Recipe:
     thresholds: Literal["half", "one", "smooth", "per_class"] = "one"
     """decision thresholds. half: 0.5; one: the best on the val split, the same for all classes; smooth: the same, from a smoothed
     score, for small val splits; per_class: one for each class"""
-    select: Literal["micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy", "last"] = "last"
+    select: Literal["micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy", "mean_iou", "last"] = "last"
     """score on the val split by which the best epoch is chosen; last: the last epoch"""
     evaluate_every: int = 1
     """epochs between evaluations, counted from the first epoch; after the first and the last there always is one"""

@@ -10,6 +10,7 @@ from landscale.distributed import Ranks
 from landscale.errors import BadInput, reason
 from landscale.inference.evaluate import evaluate, infer
 from landscale.inference.metrics import Scores, choose_thresholds
+from landscale.inference.pixel_scores import PixelScores
 from landscale.loading import labelled_patches, targets_by_name
 from landscale.models.classifier import Classifier
 from landscale.models.input_units import Comparison
@@ -32,7 +33,7 @@ def write_results(
     device: torch.device,
     steps: dict[str, int] | None,
     compared: Comparison,
-) -> Scores | None:
+) -> Scores | PixelScores | None:
     """Choose thresholds on the val split, score it with all views, write weights and scores.
 
     Args:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from landscale.errors import BadInput
 from landscale.formats.names import check_text
+from landscale.inference.pixel_scores import PixelScores
 from landscale.inference.scores import Scores, read_scores
 from landscale.runtime.documents import read_json_object, write_json
 from landscale.runtime.files import named_lock, remove_abandoned, write_text
@@ -84,7 +85,7 @@ class Run:
             raise BadInput(file, f"threads: found {threads!r}, expected a whole number from 1")
         return threads if found.get("processes", 1) == 1 else None
 
-    def scores(self) -> Scores | None:
+    def scores(self) -> Scores | PixelScores | None:
         """The scores on the val split; None if the store has no val split."""
         return read_scores(self.folder / "scores.json")
 

@@ -35,7 +35,7 @@ def batch_loss(
         inputs: the input stage, planes → (n, channels, side, side).
         network: its input → logits (n, C), or (n, members, C) for an ensemble whose members each learn the same targets.
         planes: raw digital numbers by their bands.
-        targets: (n, C) in 0…1.
+        targets: (n, C) in 0…1, or maps (n, side, side) of the numbers of classes, for logits (n, C, side, side).
         reduced: whether the network computes in bfloat16.
         augment: changes the normalised values and the targets.
     """
@@ -46,7 +46,7 @@ def batch_loss(
         values = values.contiguous(memory_format=torch.channels_last)
     with torch.autocast(values.device.type, torch.bfloat16, enabled=reduced):
         logits = network(values)
-    if logits.ndim > targets.ndim:  # (n, members, C)
+    if logits.ndim == 3 and targets.ndim == 2:  # (n, members, C)
         targets = targets[:, None].expand_as(logits)
     return loss(logits, targets)
 

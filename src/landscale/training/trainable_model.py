@@ -26,7 +26,7 @@ from landscale.loading import PatchBatch
 from landscale.models.classifier import Classifier
 from landscale.models.shared_tensors import distinct_tensors, with_shared
 from landscale.models.stages import check_layers
-from landscale.training.augmentation import augmentation_at
+from landscale.training.augmentation import augment_with_maps, augmentation_at
 from landscale.training.checkpoint import check_optimizer, pack_optimizer, unpack_optimizer
 from landscale.training.frozen import Frozen
 from landscale.training.gradients import over_ranks
@@ -225,7 +225,8 @@ class TrainableModel:
 
     def _loss(self, batch: PatchBatch, generator: torch.Generator) -> Tensor:
         """The loss, a scalar, or (1 + figures,) with what is measured besides it."""
-        augment: Augment = partial(self.augment, generator=generator)
+        of_maps = partial(augment_with_maps, self.augment) if self.recipe.task == "pixels" else self.augment
+        augment: Augment = partial(of_maps, generator=generator)
         if isinstance(self.loss, VicReg):
             augment = partial(two_views, augment)
         return batch_loss(

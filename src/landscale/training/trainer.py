@@ -21,6 +21,7 @@ from landscale.distributed import Ranks
 from landscale.errors import BadInput, Diverged, reason
 from landscale.inference.evaluate import evaluate
 from landscale.inference.metrics import Scores
+from landscale.inference.pixel_scores import PixelScores
 from landscale.loading import (
     PatchBatch,
     PlacedSplit,
@@ -32,17 +33,18 @@ from landscale.loading import (
     targets_by_name,
     train_steps,
 )
+from landscale.loading.reference import class_table, pixels_of_classes, with_pixel_targets
 from landscale.models.classifier import Classifier
 from landscale.models.input_units import compare_units, convert, store_source
 from landscale.models.shared_tensors import distinct_tensors
 from landscale.runtime.documents import typed
 from landscale.runtime.progress import console, training_bar
 from landscale.runtime.signals import Stopped, deferred_signals, ignore_scheduler_signals
-from landscale.store import PatchStore
+from landscale.store import REFERENCE, PatchStore
 from landscale.training.augmentation import augmentation_at
 from landscale.training.build import check_training
 from landscale.training.checkpoint import CheckpointWriter, TrainerCheckpoint, TrainingState, load_checkpoint
-from landscale.training.losses import build_loss
+from landscale.training.losses import Loss, build_loss, build_pixel_loss
 from landscale.training.messages import epoch_line, settings_line
 from landscale.training.planner import Planner, seconds_of_evaluation
 from landscale.training.recipe import Recipe
@@ -83,13 +85,8 @@ class Trainer:
         self.state = TrainingState(total=self._steps_left(0, 0, self.step_size), ranks=ranks.world)
         self.highest_rate = highest_rate(recipe, ranks.world)
         self.weights = rare_class_weights(self.targets[self.patches], recipe.oversample) if recipe.oversample else None
-        multi_label = self.description.multi_label
-        loss = (
-            VicReg(ranks.world)
-            if recipe.objective == "vicreg"
-            else build_loss(recipe, self.targets[self.patches], multi_label=multi_label, device=device)
-        )
-        self.model = TrainableModel(recipe, classifier, ranks, device, loss, fastest(recipe, device))
+        self.bands = (*self.description.bands, *((REFERENCE,) if self.description.pixels else ()))
+        self.model = TrainableModel(recipe, classifier, ranks, device, self._build_loss(), fastest(recipe, device))
         source = store_source(store, self.description.bands, self.patches, stored=self.description.stored)
         self.compared = compare_units(self.description, source)
         """how pixels of the store become those that the classifier takes: an encoder may have other units"""
@@ -101,7 +98,7 @@ class Trainer:
     def fit(self) -> None:
         """Train for all remaining steps."""
         d, recipe = self.description, self.recipe
-        self.placed = place(self.store, d.bands, d.stored, self.patches, self.ranks, self.device, recipe.placement)
+        self.placed = place(self.store, self.bands, d.stored, self.patches, self.ranks, self.device, recipe.placement)
         self.model.freeze(self.state.progress)
         self._announce()
         planner = self._planner()
@@ -193,7 +190,7 @@ class Trainer:
         d, factors = self.description, self.compared.factors
         incoming = batches(
             self.store,
-            d.bands,
+            self.bands,
             self.targets,
             parts,
             self.device,
@@ -201,7 +198,19 @@ class Trainer:
             ranks=self.ranks,
             placed=self.placed,
         )
+        if d.pixels:
+            table = torch.from_numpy(class_table(self.store, d.classes)).to(self.device)
+            incoming = (with_pixel_targets(batch, table) for batch in incoming)
         return (replace(batch, planes=convert(batch.planes, factors)) for batch in incoming) if factors else incoming
+
+    def _build_loss(self) -> Loss:
+        recipe, d = self.recipe, self.description
+        if recipe.objective == "vicreg":
+            return VicReg(self.ranks.world)
+        if d.pixels:
+            pixels = pixels_of_classes(self.store, self.patches, d.classes)
+            return build_pixel_loss(recipe, pixels, self.device)
+        return build_loss(recipe, self.targets[self.patches], multi_label=d.multi_label, device=self.device)
 
     def step(
         self, parts: Sequence[NDArray[np.int64]], incoming: Iterator[PatchBatch], signalled: int = 0
@@ -269,7 +278,7 @@ class Trainer:
                 console.print(epoch_line(row, state, recipe.epochs, state.seen), soft_wrap=True)
         return evaluation_seconds
 
-    def finish(self) -> Scores | None:
+    def finish(self) -> Scores | PixelScores | None:
         """Choose thresholds on the val split, score it with all views, write weights and scores."""
         self.classifier.inputs.side = self.description.side
         self.writer.wait()

@@ -14,6 +14,7 @@ import torch
 from landscale.distributed import Ranks, local_device
 from landscale.distributed.agreement import check_agreement
 from landscale.inference.metrics import Scores
+from landscale.inference.pixel_scores import PixelScores
 from landscale.loading import labelled_patches
 from landscale.runtime.documents import write_json
 from landscale.runtime.portability import usable_cores
@@ -36,7 +37,7 @@ def train(
     ranks: Ranks | None = None,
     device: torch.device | None = None,
     max_time: float | None = None,
-) -> Scores | None:
+) -> Scores | PixelScores | None:
     """Train on a store's train split, into a run folder. Called again with the same arguments, it resumes.
 
         scores = landscale.train("papoutsis2022", "ben.h5", "runs/first")
@@ -74,7 +75,7 @@ def _train(
     device: torch.device,
     max_time: float | None,
     begun: float,
-) -> Scores | None:
+) -> Scores | PixelScores | None:
     _check_same_start(recipe, store, run, ranks)
     resumes = run.ended or run.last.exists()  # then the weights come from the checkpoint
     beginning = find_beginning(recipe, run, resumes=resumes)

@@ -12,6 +12,7 @@ HEADLINE_NAMES = {
     "micro_ap": "micro AP",
     "macro_ap": "macro AP",
     "accuracy": "accuracy",
+    "mean_iou": "mean IoU",  # of the pixels of maps
 }
 HEADLINE = tuple(HEADLINE_NAMES)
 

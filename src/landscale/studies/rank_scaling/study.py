@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from landscale.errors import BadInput, LandscaleError
-from landscale.inference.scores import read_scores
+from landscale.inference.scores import Scores, read_scores
 from landscale.loading import labelled_patches
 from landscale.runtime.documents import read_json, write_json
 from landscale.runtime.files import write_text
@@ -255,7 +255,7 @@ def _epochs_and_scores(run: Run, starts: Sequence[int]) -> Figures:
     found: Figures = {"epochs": epochs, "support": {}}
     scored = {"": run.scores(), "test_": read_scores(run.test_scores_file) if run.test_scores_file.exists() else None}
     for prefix, scores in scored.items():
-        if scores is not None:
+        if isinstance(scores, Scores):
             found |= {f"{prefix}micro_f1": scores.micro_f1_at_half, f"{prefix}macro_f1": scores.macro_f1_at_half}
             found["support"][scores.split] = [scores.classes_with_support, len(scores.counts)]
     return found
