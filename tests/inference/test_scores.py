@@ -102,9 +102,9 @@ def test_a_file_with_missing_or_unknown_scores_is_refused(scores, tmp_path, chan
 
 def test_headline_lists_the_same_metrics_everywhere(scores, single_label):
     """The same list is used in history, tables, report, model card, studies and for `select` of recipes."""
-    assert HEADLINE == tuple(HEADLINE_NAMES) == ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy")
-    assert tuple(scores.headline()) == HEADLINE[:-1]
-    assert tuple(single_label.headline()) == HEADLINE
+    assert HEADLINE == tuple(HEADLINE_NAMES) == ("micro_f1", "macro_f1", "micro_ap", "macro_ap", "accuracy", "mean_iou")
+    assert tuple(scores.headline()) == HEADLINE[:4]
+    assert tuple(single_label.headline()) == HEADLINE[:5]
     assert all(value == getattr(single_label, key) for key, value in single_label.headline().items())
     assert headline({"micro_f1": 0.5, "accuracy": None, "patches": 3}) == {"micro_f1": 0.5}
     assert set(get_args(get_type_hints(Recipe)["select"])) == {*HEADLINE, "last"}
@@ -118,7 +118,7 @@ def test_an_added_metric_is_in_the_scores_and_the_headline(without_added_metrics
     register_metric("mean_error", mean_error)
     found = compute_scores(PROBABILITIES, TARGETS, ("lake", "ice"), 0.5, multi_label=True, split="val")
     assert found.extra == {"mean_error": pytest.approx(2.4 / 6)}
-    assert tuple(found.headline()) == (*HEADLINE[:-1], "mean_error")
+    assert tuple(found.headline()) == (*HEADLINE[:4], "mean_error")
     assert headline(found.to_json()) == found.headline()
     show_scores(found)
     assert "mean_error: 0.4000" in capsys.readouterr().out

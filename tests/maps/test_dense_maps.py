@@ -90,6 +90,9 @@ class Memory:
     def __init__(self):
         self.parts = {}
 
+    def has(self, name):
+        return name in self.parts
+
     def get(self, name):
         return self.parts.get(name)
 

@@ -203,7 +203,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "other.h5") == "is an HDF5 file but not a patch store: it has no attribute layout"
     with h5py.File(tmp_path / "later.h5", "w") as file:
         file.attrs.update(layout="{}", format=99)
-    assert refused(tmp_path / "later.h5") == "has format 99, this program reads 2 to 4; prepare it again"
+    assert refused(tmp_path / "later.h5") == "has format 99, this program reads 2 to 5; prepare it again"
     (tmp_path / "folder.h5").mkdir()
     assert "is not a file" in refused(tmp_path / "folder.h5")
 

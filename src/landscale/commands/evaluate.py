@@ -72,7 +72,8 @@ def _evaluate_model(options: argparse.Namespace) -> int:
         write_json(options.out, scores.to_json())
     elif (run / "run.json").exists():
         try:
-            write_json(run / f"scores-{options.split}.json", scores.to_json())
+            kind = "-pixels" if options.pixels and not model.description.pixels else ""  # they are no scores of patches
+            write_json(run / f"scores-{options.split}{kind}.json", scores.to_json())
         except OSError as error:  # as on read-only media: the scores are printed all the same
             console.print(f"{run}: the scores are not saved there ({error.strerror})", soft_wrap=True)
     return print_result(options, scores.to_json(), lambda: show_scores(scores))

@@ -67,22 +67,23 @@ def corine_labels(fractions: NDArray[np.float64], nomenclature: Nomenclature, mi
     return ((summed > 0) & (summed >= min_share - 1e-9)).astype(np.uint8)  # a sum that should be 0.1 may be less
 
 
-def reference_map(values: NDArray[np.integer], nomenclature: Nomenclature) -> NDArray[np.uint8] | None:
-    """The classes of pixels whose codes or grid codes are `values`, of any shape.
+def reference_map(codes: NDArray[np.integer], nomenclature: Nomenclature) -> NDArray[np.uint8]:
+    """The classes of pixels whose CORINE codes of level 3 are `codes`, of any shape.
 
     Returns:
-        Numbers of classes of the nomenclature from 0, `store.NO_CLASS` for land that belongs to none of them; None if a value is
-        not in CORINE's legend.
+        Numbers of classes of the nomenclature from 0, `store.NO_CLASS` for land that belongs to none of them and for codes that
+        stand for none (0, 990, 995, 999).
 
     Raises:
+        ValueError: a number is none of these codes; grid codes are not.
         UnknownName: CORINE's classes have no place in the nomenclature.
     """
-    cells = cells_by_values(values)
-    if (cells == UNKNOWN).any():
-        return None
-    table = np.full(len(CODES) + 1, PIXEL_WITHOUT_CLASS, np.uint8)
-    for cell, land in enumerate(CLC43.classes, start=1):
+    known = np.array([0, *CODES, *_UNCLASSIFIED])
+    if not np.isin(codes, known).all():
+        raise ValueError(f"{codes[~np.isin(codes, known)][0]} is no code of CORINE Land Cover, expected 111…523")
+    table = np.full(1000, PIXEL_WITHOUT_CLASS, np.uint8)
+    for land in CLC43.classes:
         for column in nomenclature.columns([land.name]):
-            table[cell] = column
-    found: NDArray[np.uint8] = table[cells]
+            table[land.code] = column
+    found: NDArray[np.uint8] = table[codes]
     return found

@@ -37,9 +37,9 @@ from landscale.runtime.parts import resumable_parts
 from landscale.runtime.progress import console, print_notes, progress_bar
 
 Numbers = Literal["uint8", "float32"]
-CACHE = (
-    128  # MB of GDAL's cache; every block is read and written once, so more would only hold what is not needed again
-)
+# MB of GDAL's cache. Every block is read and written once, so more would only hold what is not needed again.
+CACHE = 128
+_OF_PIXELS = "the likeliest class of the pixel"
 
 
 def predict(
@@ -225,8 +225,8 @@ def _notes(tags: Mapping[str, str]) -> list[str]:
     """Lines about a map for its readers, by the metadata of its rasters."""
     side, stride = float(tags["WINDOW_METRES"]) / 1000, float(tags["STRIDE_METRES"])
     lines = [
-        f"Each pixel shows {tags['CLASS_RULE']} by windows of {side:g} km, {stride:g} m apart:"
-        " the class of a neighbourhood, not of the single pixel.",
+        f"Each pixel shows {tags['CLASS_RULE']} by windows of {side:g} km, {stride:g} m apart"
+        + ("." if tags["CLASS_RULE"] == _OF_PIXELS else ": the class of a neighbourhood, not of the single pixel."),
         "Clouds are not masked."
         if tags["MASK"] == "none"
         else f"Not mapped: what the {tags['MASK']} marks, and nodata.",
@@ -242,6 +242,12 @@ def _mask_name(layers: Sequence[Layer], mask: str | Path | bool) -> str:
     return "scene classification" if mask is True else f"mask {Path(str(mask)).name}"
 
 
+def _class_rule(d: Description) -> str:
+    if d.pixels:
+        return _OF_PIXELS
+    return "the likeliest of several labels" if d.multi_label else "the likeliest class"
+
+
 def _tags(d: Description, digest: str, layers: Sequence[Layer], frame: Frame, colours: Sequence[str]) -> dict[str, str]:
     """The metadata of the rasters: where the map comes from, and what its values mean."""
     windows = layers[0].windows
@@ -253,7 +259,7 @@ def _tags(d: Description, digest: str, layers: Sequence[Layer], frame: Frame, co
         "SCENE": ", ".join(sorted(layer.name for layer in layers)),
         "WINDOW_METRES": windows.side * frame.gsd,
         "STRIDE_METRES": windows.stride * frame.gsd,
-        "CLASS_RULE": "the likeliest of several labels" if d.multi_label else "the likeliest class",
+        "CLASS_RULE": _class_rule(d),
         "CLASSES": legend_tag(d.classes, colours),
     }
     if dates := sorted({layer.date for layer in layers if layer.date}):

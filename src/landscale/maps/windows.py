@@ -2,8 +2,9 @@
 
 The windows are as large on the ground as the patches that the classifier was trained on. They are given to the network one by
 one, or computed together (`maps.dense`), where the network allows it and the stride is a whole number of its feature cells.
-`maps.blend` makes probabilities of pixels from those of windows. The last windows of a row and of the scene are moved inward,
-so that they cover every pixel without padding. A scene smaller than a window is padded with copies of its border pixels.
+`maps.blend` makes probabilities of pixels from those of windows; `maps.pixelwise` blends windows of a classifier of pixels. The
+last windows of a row and of the scene are moved inward, so that they cover every pixel without padding. A scene smaller than a
+window is padded with copies of its border pixels.
 
 Decoding, the network, and what the caller does with the results happen at the same time, in threads.
 """
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from landscale.maps.ahead import ahead
 from landscale.maps.blend import interpolate
 from landscale.maps.dense import BATCH, Tiling, dense_rows, positions, runs
+from landscale.maps.pixelwise import blended_rows, classified_rows, needed_rows
 from landscale.maps.strips import EmptyPixels, Strip, cut_windows, read_strips
 from landscale.models.classifier import Classifier
 from landscale.models.dense import map_side
@@ -107,9 +109,12 @@ def probability_rows(
         BadInput: a file of the scene is damaged.
     """
     empty = EmptyPixels(pixels)
-    rows = _window_rows(classifier, pixels, windows, done, factors, empty, advance)
-    shape = pixels.height, pixels.width
-    for top, values in interpolate(rows, windows.rows, windows.columns, windows.side, shape):
+    if classifier.description.pixels:
+        parts = _pixel_rows(classifier, pixels, windows, done, factors, empty, advance)
+    else:
+        rows = _window_rows(classifier, pixels, windows, done, factors, empty, advance)
+        parts = interpolate(rows, windows.rows, windows.columns, windows.side, (pixels.height, pixels.width))
+    for top, values in parts:
         values[:, empty.get(top, top + values.shape[1])] = np.nan
         yield top, values
 
@@ -127,7 +132,7 @@ def _window_rows(
     tiling, across = windows.tiling, max(pixels.width, windows.side)
     tops = tiling.tops if tiling else windows.rows
     completed = tiling.completed() if tiling else [1] * len(tops)
-    missing = [n > 0 and done.get(str(top)) is None for top, n in zip(tops, completed, strict=True)]
+    missing = [n > 0 and not done.has(str(top)) for top, n in zip(tops, completed, strict=True)]
     needed = tiling.needed(missing) if tiling else missing
     strips = ahead(read_strips(pixels, tops, needed, windows.side, across, empty), DECODED)
     if tiling:
@@ -143,6 +148,24 @@ def _window_rows(
             done.put(str(top), probabilities)
         advance(n * len(windows.columns))
         yield from probabilities
+
+
+def _pixel_rows(
+    classifier: Classifier,
+    pixels: ScenePixels,
+    windows: WindowGrid,
+    done: Parts,
+    factors: Mapping[str, float],
+    empty: EmptyPixels,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """As `probability_rows`, of a classifier of pixels, without NaN."""
+    side, across = windows.side, max(pixels.width, windows.side)
+    missing = [not done.has(str(top)) for top in windows.rows]
+    wanted = needed_rows(windows.rows, side, missing)
+    strips = ahead(read_strips(pixels, windows.rows, wanted, side, across, empty), DECODED)
+    found = classified_rows(classifier, strips, windows.columns, side, pixels, factors, advance)
+    return blended_rows(ahead(found, CLASSIFIED), windows.rows, side, pixels.height, done, missing)
 
 
 def one_by_one(

@@ -32,8 +32,8 @@ HEADS: dict[str, dict[str, Any]] = {
     "linear": {},
     "ml_decoder": {"layers": 1, "groups": 100},
     "query": {"layers": 2, "among": True},
-    "pixels": {"width": 96},  # `pixel_head`
 }
+PIXELS = "pixels"  # the head of the task pixels (`pixel_head`); its only option is the width
 
 
 class DecoderLayer(nn.Module):
@@ -156,11 +156,12 @@ def create_with_head(
     Raises:
         UnknownName: no such model or head. LandscaleError: the head has no such option, or the network returns no map.
     """
-    if head not in HEADS:
+    if head not in (*HEADS, PIXELS):
         raise UnknownName("head", head, HEADS)
     given = dict(head_options or {})
-    queries = ("layers", "width", "heads", "drop_rate", *HEADS[head].keys() - {"among"})
-    known = {"linear": (), "pixels": ("width",)}.get(head, queries)
+    known: tuple[str, ...] = () if head == "linear" else ("width",)
+    if HEADS.get(head):
+        known += ("layers", "heads", "drop_rate", *HEADS[head].keys() - {"among"})
     if refused := sorted(given.keys() - set(known)):
         raise LandscaleError(f"head '{head}' takes no option '{refused[0]}'")
     check_options(f"head '{head}'", given, HEAD_OPTIONS)
@@ -169,10 +170,10 @@ def create_with_head(
         return network
     try:
         dropout = {k: v for k, v in options.items() if k == "drop_rate"}  # not every network has it as an attribute
-        if head == "pixels":
-            return PixelNetwork(network, classes, (bands, side), **HEADS[head] | given)
+        if head == PIXELS:
+            return PixelNetwork(network, classes, (bands, side), **given)
         return QueryNetwork(network, classes, (bands, side), **HEADS[head] | dropout | given)
     except LandscaleError as error:
         raise LandscaleError(
-            f"{'--task' if head == 'pixels' else '--head'} {head} with model '{model}': {error}"
+            f"{'--task' if head == PIXELS else '--head'} {head} with model '{model}': {error}"
         ) from None

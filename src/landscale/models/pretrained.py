@@ -88,7 +88,7 @@ def begin_from(classifier: Classifier, found: Pretrained) -> dict[str, Any]:
 def _split_head(
     found: Pretrained, encoder: Description | None, d: Description, whole: nn.Module
 ) -> tuple[Pretrained, dict[str, Tensor]]:
-    """Split weights with a query head into those of the trunk and, if our head has the same options, of the head."""
+    """Split weights with an added head into those of the trunk and, if our head has the same options, of the head."""
     if encoder is None or encoder.head == "linear":
         return found, {}
     trunk, head = (
@@ -97,7 +97,13 @@ def _split_head(
     )
     queries = {}
     if d.classes and encoder.classes and (d.head, d.head_options) == (encoder.head, encoder.head_options):
-        queries = query_head(whole.head.state_dict(), head, d.classes, encoder.classes)  # type: ignore[union-attr,operator]
+        own: dict[str, Tensor] = whole.head.state_dict()  # type: ignore[union-attr,operator]
+        if not d.pixels:
+            queries = query_head(own, head, d.classes, encoder.classes)
+        elif d.classes == encoder.classes and {k: t.shape for k, t in own.items()} == {
+            k: t.shape for k, t in head.items()
+        }:
+            queries = head
     return replace(found, tensors=trunk), queries
 
 

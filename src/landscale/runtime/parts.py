@@ -27,6 +27,10 @@ class Parts:
         """Parts of one of several computations, whose names may be those of the others."""
         return Parts(self._folder, f"{self._prefix}{name}-")
 
+    def has(self, name: str) -> bool:
+        """Whether the array of that name is finished."""
+        return (self._folder / f"{self._prefix}{name}.npy").exists()
+
     def get(self, name: str) -> NDArray[Any] | None:
         """The array of that name; None if it is not finished."""
         file = self._folder / f"{self._prefix}{name}.npy"

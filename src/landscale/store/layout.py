@@ -26,8 +26,8 @@ case its pixels are 0.
 
 Attributes of the file:
 
-    format      4 (this program also reads 3, which lacks `digests`, and `unit` and `level` in `layout`; and 2, which also
-                lacks `gsd`)
+    format      4, or 5 with a reference map (this program also reads 3, which lacks `digests`, and `unit` and `level` in
+                `layout`; and 2, which also lacks `gsd`)
     layout      JSON of `Layout`: by plane the key, bands, side in pixels, gsd in metres per pixel, dtype, unit and, only where it
                 is known, stretch; class names, nomenclature, multi_label, level
     classes     class names again, as text; each plane has its `bands` in the same form
@@ -57,7 +57,8 @@ from numpy.typing import NDArray
 from landscale.vocabulary.units import LEVELS, UNITS, Level, Unit
 
 FORMAT = 4
-READABLE = (2, 3, 4)  # formats that can be opened
+FORMAT_WITH_MAPS = 5  # of stores with reference maps, so that earlier programs, which do not know them, say so
+READABLE = (2, 3, 4, 5)  # formats that can be opened
 SPLITS = ("none", "train", "val", "test")
 STATES = ("pending", "whole", "bad")
 PENDING, WHOLE, BAD = range(3)

@@ -17,7 +17,7 @@ from landscale.runtime.portability import reserve_space
 from landscale.store.checksums import digests, seals
 from landscale.store.direct import PAGE, DirectFile
 from landscale.store.file import StoreFile
-from landscale.store.layout import FORMAT, SHARES, SPLITS, WHOLE, Layout
+from landscale.store.layout import FORMAT, FORMAT_WITH_MAPS, SHARES, SPLITS, WHOLE, Layout
 from landscale.store.statistics import PART, mean_and_deviation
 from landscale.store.structure import TEXT, dataset_shapes, read_structure
 
@@ -115,7 +115,9 @@ def write_structure(
             file[key][...] = values
         texts = {"layout": json.dumps(layout.to_json()), **attributes}
         file.attrs.update(
-            format=FORMAT, classes=_texts(layout.classes), **{k: _texts([t])[0] for k, t in texts.items()}
+            format=FORMAT_WITH_MAPS if layout.has_reference else FORMAT,
+            classes=_texts(layout.classes),
+            **{k: _texts([t])[0] for k, t in texts.items()},
         )
 
 

@@ -85,8 +85,8 @@ def make_store(
         pixels: by key of a plane (N, bands, side, side), instead of random ones.
         level: processing level that the store records.
         provenance: fields that are added to the attribute `provenance`.
-        reference_maps: add the class of every pixel: those of a patch lie in vertical stripes and raise their band only there; the
-            first row has none.
+        reference_maps: add the class of every pixel: the classes of a patch lie in vertical stripes and raise their band only
+            there; the first row has none.
     """
     path = Path(path)
     planes = tuple(planes) if planes is not None else rgbn_plane()

@@ -6,8 +6,12 @@ import math
 import time
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from landscale.distributed import Ranks
 from landscale.inference.evaluate import infer
+from landscale.inference.evaluate_pixels import score_pixels
 from landscale.models.classifier import Classifier
 from landscale.store import PatchStore
 
@@ -62,8 +66,15 @@ class Planner:
 def seconds_of_evaluation(classifier: Classifier, store: PatchStore, world: int) -> float:
     """Estimated seconds of an evaluation of the val split on `world` ranks, from two batches after a first one."""
     patches = store.patches("val")
-    infer(classifier, store, patches[:64], Ranks(), show=False)
+
+    def work(rows: NDArray[np.int64]) -> None:
+        if classifier.description.pixels:
+            score_pixels(classifier, store, rows, "val", Ranks(), 64, show=False, factors={})
+        else:
+            infer(classifier, store, rows, Ranks(), show=False)
+
+    work(patches[:64])
     begun = time.monotonic()
-    infer(classifier, store, patches[:128], Ranks(), show=False)
+    work(patches[:128])
     a_batch = (time.monotonic() - begun) / math.ceil(len(patches[:128]) / 64)
     return a_batch * math.ceil(len(patches) / 64 / world)

@@ -79,8 +79,8 @@ def with_network(recipe: Recipe, beginning: Beginning, store: PatchStore) -> Rec
 def _from_encoder(recipe: Recipe, encoder: Description, store: PatchStore) -> dict[str, Any]:
     """The keys of the network's head and input that the recipe leaves to the weights."""
     found: dict[str, Any] = {}
-    if recipe.head == Recipe.head and recipe.objective == "labels":
-        found |= {"head": encoder.head, "head_options": dict(encoder.head_options)}
+    if recipe.head == Recipe.head and recipe.objective == "labels" and encoder.pixels == (recipe.task == "pixels"):
+        found |= {"head_options": dict(encoder.head_options)} | ({} if encoder.pixels else {"head": encoder.head})
     if recipe.scale == Recipe.scale:
         found["scale"] = encoder.scale
     if recipe.upsample == Recipe.upsample and not encoder.stored:

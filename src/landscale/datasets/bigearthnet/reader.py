@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.datasets.bigearthnet.sentinel1 import RADAR
-from landscale.datasets.corine_codes import UNKNOWN, cells_by_values, reference_map
+from landscale.datasets.corine_codes import reference_map
 from landscale.datasets.survey import PatchDetails
 from landscale.errors import BadInput, UnknownName
 from landscale.formats.geotiff import Place, read_band
@@ -71,11 +71,10 @@ def _read_reference(folder: str, out: NDArray[np.generic], first: Place | None, 
     path = f"{folder}/{os.path.basename(folder)}_reference_map.tif"  # noqa: PTH119
     codes = np.empty(out.shape[1:], np.uint16)
     place = same_place(path, read_band(path, codes), first)
-    classes = reference_map(codes, target)
-    if classes is None:
-        unknown = codes[cells_by_values(codes) == UNKNOWN]
-        raise BadInput(path, f"holds {unknown[0]}, which is no code of CORINE Land Cover (111…523)")
-    out[0] = classes
+    try:
+        out[0] = reference_map(codes, target)
+    except ValueError as error:
+        raise BadInput(path, f"holds a wrong number: {error}") from None
     return place
 
 
