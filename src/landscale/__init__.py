@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from landscale.export.weights import export_model
     from landscale.inference.embed import embed
     from landscale.inference.evaluate import evaluate
+    from landscale.inference.pixel_scores import PixelScores
     from landscale.inference.scores import Scores
     from landscale.maps.predict import predict
     from landscale.models.encoders import load_encoder as load_model
@@ -43,6 +44,7 @@ __all__ = [
     "Diverged",
     "LandscaleError",
     "LostRank",
+    "PixelScores",
     "Recipe",
     "Scores",
     "UnknownName",
@@ -61,6 +63,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "PixelScores": "landscale.inference.pixel_scores",
     "Recipe": "landscale.training.recipe",
     "Scores": "landscale.inference.scores",
     "create_model": "landscale.models.registry",
