@@ -19,6 +19,7 @@ NAMES = {
     *(
         "Recipe",
         "Scores",
+        "PixelScores",
         "LandscaleError",
         "UnknownName",
         "BadInput",

@@ -1,7 +1,7 @@
 """Probabilities of pixels from a classifier of pixels: windows that overlap, blended by weights that fall to their borders.
 
 The weight of a pixel is the product of two tents, which are 1 in the middle of the window and nearly 0 at its border, where the
-network knows least of the surroundings. So no border of a window is visible.
+network sees least of the surroundings. So no border of a window is visible.
 
 Rows of pixels are finished, and kept for an interrupted map, when the last window above them is done. They are kept as
 float16, and used as that, so that a map that was interrupted equals one that was not.

@@ -57,7 +57,7 @@ from numpy.typing import NDArray
 from landscale.vocabulary.units import LEVELS, UNITS, Level, Unit
 
 FORMAT = 4
-FORMAT_WITH_MAPS = 5  # of stores with reference maps, so that earlier programs, which do not know them, say so
+FORMAT_WITH_MAPS = 5  # of stores with reference maps, so that earlier versions refuse them by their number
 READABLE = (2, 3, 4, 5)  # formats that can be opened
 SPLITS = ("none", "train", "val", "test")
 STATES = ("pending", "whole", "bad")
