@@ -80,11 +80,16 @@ def command_adder(parent: argparse.ArgumentParser, metavar: str, dest: str) -> A
     return add
 
 
-def add_weights(parser: argparse.ArgumentParser, name: str, *, exported: bool = False) -> None:
-    """Add a positional argument for weights, which `models.encoders.find_encoder` takes; `exported`: or an exported network."""
+def add_weights(parser: argparse.ArgumentParser, name: str, *, exported: bool = False, class_map: bool = False) -> None:
+    """Add a positional argument for weights, which `models.encoders.find_encoder` takes.
+
+    exported: or an exported network. class_map: or a map that `landscale predict` wrote.
+    """
     about = "folder of a run or of weights, or a name that `landscale models --encoders` lists"
     about += "; or a folder that `landscale export --format onnx` or `openvino` wrote" if exported else ""
-    parser.add_argument(name, metavar="RUN|WEIGHTS|EXPORT" if exported else "RUN|WEIGHTS", help=about)
+    about += "; or a class map that `landscale predict` wrote" if class_map else ""
+    kinds = "RUN|WEIGHTS" + "|EXPORT" * exported + "|MAP.tif" * class_map
+    parser.add_argument(name, metavar=kinds, help=about)
 
 
 def add_offset(parser: argparse.ArgumentParser) -> None:

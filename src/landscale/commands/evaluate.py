@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from landscale.commands.command import AddCommand, add_timeout, add_weights, print_result
+from landscale.commands.evaluate_map import add_options, evaluate_map, is_class_map
 from landscale.errors import BadInput
 
 
@@ -14,11 +15,17 @@ def add_command(add: AddCommand) -> None:
     parser = add(
         "evaluate",
         _evaluate_model,
-        "score a model on a split of a store",
+        "score a model on a split of a store, or a class map against a reference",
         "landscale evaluate runs/eca ben.h5 --split test --json",
     )
-    add_weights(parser, "model", exported=True)
-    parser.add_argument("store", type=Path, metavar="STORE.h5", help="the patch store to score on")
+    add_weights(parser, "model", exported=True, class_map=True)
+    parser.add_argument(
+        "store",
+        type=Path,
+        metavar="STORE.h5|REFERENCE",
+        help="the patch store to score on; for a class map a raster of classes (a map, CORINE, or any with --legend), or"
+        " reference points (a vector file, or csv with x,y or lon,lat)",
+    )
     parser.add_argument("--split", default="test", help="train, val or test (default: test)")
     parser.add_argument("--out", type=Path, metavar="SCORES.json", help="also write the scores to this file")
     parser.add_argument(
@@ -28,6 +35,7 @@ def add_command(add: AddCommand) -> None:
     )
     parser.add_argument("--batch", type=int, default=64, help="patches per batch (default: 64)")
     add_timeout(parser)
+    add_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -46,6 +54,8 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.runtime.progress import console
     from landscale.store import open_store
 
+    if is_class_map(options.model):
+        return evaluate_map(options)
     if options.batch < 1:
         raise BadInput("--batch", f"found {options.batch}, expected at least 1")
     store = open_store(options.store)

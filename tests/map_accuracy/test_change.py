@@ -1,0 +1,120 @@
+"""`compare`: the table of changes, the map of changes, regions, and areas adjusted for the errors of the maps."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import shapely
+from pyogrio.raw import write
+from rio_cogeo.cogeo import cog_validate
+
+from class_maps import CLASSES, LEFT, TOP, blocks, write_class_map
+from landscale.map_accuracy.estimates import estimate
+
+BEFORE = blocks([[0, 1, 1], [2, 2, 255], [3, 3, 1]])
+AFTER = blocks([[0, 0, 1], [2, 0, 1], [255, 3, 1]])
+
+
+@pytest.fixture
+def maps(tmp_path):
+    names = CLASSES[::-1]  # matched by name
+    turned = np.array([3, 2, 1, 0, *[255] * 252], np.uint8)[AFTER]
+    colours = ("#80f2e6", "#80ff00", "#ffffa8", "#e6004d")
+    return (
+        write_class_map(tmp_path / "old.tif", BEFORE),
+        write_class_map(tmp_path / "new.tif", turned, classes=names, colours=colours),
+    )
+
+
+def test_table_and_map(cli, maps, tmp_path):
+    out = tmp_path / "change.tif"
+    answer = cli("compare", *maps, out, "--json")
+    assert answer.code == 0, answer.err
+    square = 400 / 100  # hectares
+    expected = np.zeros((4, 4))
+    expected[0, 0], expected[1, 0], expected[2, 0] = square, square, square
+    expected[1, 1], expected[2, 2], expected[3, 3] = 2 * square, square, square
+    assert np.allclose(answer.json["matrix"], expected)
+    assert (answer.json["compared"], answer.json["changed"]) == (pytest.approx(7 * square), pytest.approx(2 * square))
+    table = pd.read_csv(tmp_path / "change.csv", index_col=0)
+    assert list(table.columns) == list(CLASSES)
+    assert np.allclose(table.to_numpy(), expected)
+    with rasterio.open(out) as file:
+        values, legend = file.read(1), json.loads(file.tags()["CLASSES"])
+        assert file.nodata == 255
+        assert file.colormap(1)[0][:3] == (232, 232, 232)
+    names = {row["value"]: row["name"] for row in legend}
+    assert names == {0: "unchanged", 1: "Arable land → Urban fabric", 2: "Broad-leaved forest → Urban fabric"}
+    nowhere = (BEFORE == 255) | (AFTER == 255)
+    assert ((values == 255) == nowhere).all()
+    assert ((values == 0) == ((BEFORE == AFTER) & ~nowhere)).all()
+    assert ((values == 1) == ((BEFORE == 1) & (AFTER == 0))).all()
+    assert cog_validate(out, strict=True)[0]
+    assert "Arable land → Urban fabric" in (tmp_path / "change.tif.aux.xml").read_text()
+    assert cli("compare", *maps, out).code == 0  # its own result may be replaced
+
+
+def test_maps_on_other_grids_are_compared_by_the_nearest_pixel(cli, maps, tmp_path):
+    coarse = write_class_map(tmp_path / "coarse.tif", AFTER[::2, ::2][:, :20], gsd=20.0)
+    found = cli("compare", maps[0], coarse, tmp_path / "c.tif", "--json").json
+    assert found["resampled"]
+    west = np.s_[:, :40]
+    both = (BEFORE[west] != 255) & (AFTER[west] != 255)
+    assert found["compared"] == pytest.approx(both.sum() / 100)
+
+
+def test_regions_and_adjusted_areas(cli, maps, tmp_path):
+    halves = [shapely.box(LEFT, TOP - 600, LEFT + 300, TOP), shapely.box(LEFT + 300, TOP - 600, LEFT + 600, TOP)]
+    write(
+        tmp_path / "r.gpkg",
+        geometry=shapely.to_wkb(np.array(halves, object)),
+        field_data=[np.array(["west", "east"], object)],
+        fields=["district"],
+        geometry_type="Polygon",
+        crs="EPSG:32632",
+    )
+    counts = np.array([[9, 1, 0, 0], [0, 8, 2, 0], [0, 0, 10, 0], [0, 0, 0, 10]])
+    accuracy = estimate(counts, np.array([(k == BEFORE).sum() / 100 for k in range(4)]), CLASSES)
+    (tmp_path / "a.json").write_text(json.dumps(accuracy.to_json()))
+    words = (
+        "--regions",
+        tmp_path / "r.gpkg",
+        "--region-column",
+        "district",
+        "--accuracy",
+        tmp_path / "a.json",
+        tmp_path / "a.json",
+    )
+    found = cli("compare", *maps, tmp_path / "c.tif", *words, "--json").json
+    rows = {(row["region"], row["name"]): row for row in found["regions"]}
+    nowhere = (BEFORE == 255) | (AFTER == 255)
+    for region, part in (("west", np.s_[:, :30]), ("east", np.s_[:, 30:]), ("all", np.s_[:, :])):
+        for k, name in enumerate(CLASSES):
+            for when, values in (("before", BEFORE), ("after", AFTER)):
+                expected = ((values[part] == k) & ~nowhere[part]).sum() / 100
+                assert rows[region, name][when] == pytest.approx(expected)
+        areas = np.array([rows[region, name]["before"] for name in CLASSES])
+        adjusted = [rows[region, name]["before_adjusted"] for name in CLASSES]
+        by_hand = counts / counts.sum(1, keepdims=True)
+        assert [value for value, _ in adjusted] == pytest.approx((areas @ by_hand).tolist())
+        assert all(width >= 0 for _, width in adjusted)
+    assert "±" in cli("compare", *maps, tmp_path / "c.tif", *words).out
+    assert "expected name" in cli("compare", *maps, tmp_path / "d.tif", *words[:2]).lines[-1]
+
+
+def test_what_cannot_be_compared_is_refused_and_nothing_is_written(cli, maps, tmp_path):
+    old, new = maps
+    out = tmp_path / "c.tif"
+    other = write_class_map(tmp_path / "other.tif", BEFORE, classes=(*CLASSES[:3], "Sea"))
+    away = write_class_map(tmp_path / "away.tif", BEFORE, left=LEFT + 1e6)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert cli("compare", old, other, out).code == 2
+    assert "cover the same place" in cli("compare", old, away, out).lines[-1]
+    assert "is an input" in cli("compare", old, new, old).lines[-1]
+    assert "exists and is not a comparison" in cli("compare", old, new, other).lines[-1]
+    assert cli("compare", old, tmp_path / "none.tif", out).code == 2
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
