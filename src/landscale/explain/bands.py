@@ -67,7 +67,7 @@ def band_importance(
         for occlusion, which is not random, and for one repeat.
     """
     d = classifier.description
-    sets = {band: (band,) for band in d.bands}
+    sets: dict[str, tuple[str, ...]] = {band: (band,) for band in d.bands}
     sets |= {name: own for name, group in GROUPS.items() if len(own := tuple(b for b in group if b in d.bands)) > 1}
     rng = np.random.default_rng(seed)
     n = len(values)

@@ -37,7 +37,7 @@ class Deletion:
 
     def areas(self) -> dict[str, NDArray[np.float64]]:
         """By order, the area (n,) under the curve of each patch: its mean probability over all removed fractions."""
-        return {order: np.trapezoid(curve, FRACTIONS, axis=1) for order, curve in self.curves.items()}
+        return {order: np.asarray(np.trapezoid(curve, FRACTIONS, axis=1)) for order, curve in self.curves.items()}
 
     def summary(self) -> dict[str, float | int]:
         """The mean area by order, number of patches, and in how many of them `marked` has a smaller area than `moved`."""
@@ -88,5 +88,5 @@ def _curve(classifier: Classifier, values: Tensor, ranks: Tensor, wanted: int) -
     """The probability of a class at each of `FRACTIONS`, for one view."""
     counts = [round(fraction * ranks.numel()) for fraction in FRACTIONS]
     stack = torch.stack([values * (ranks >= count) for count in counts])
-    parts = [classifier.activate(classifier.network(part))[:, wanted] for part in stack.split(_BATCH)]
+    parts = [classifier.activate(classifier.network(part))[:, wanted] for part in torch.split(stack, _BATCH)]
     return torch.cat(parts).cpu().numpy().astype(np.float64)

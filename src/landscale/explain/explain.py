@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscale.distributed import Ranks, local_device
-from landscale.errors import BadInput, LandscaleError, UnknownName
+from landscale.errors import LandscaleError, UnknownName
 from landscale.explain.bands import COLUMNS, band_importance
 from landscale.explain.deletion import Deletion, delete
 from landscale.explain.examples import KINDS, PICKS, Example, Pick, choose_examples, decisions
 from landscale.explain.files import write_heat_map
+from landscale.explain.folder import SUMMARY, check_folder
 from landscale.explain.heat_maps import heat_maps
 from landscale.explain.page import Section, page
 from landscale.inference.evaluate import infer
@@ -30,12 +30,11 @@ from landscale.models.classifier import Classifier
 from landscale.models.encoders import find_encoder, load_encoder
 from landscale.models.input_units import compare_units, convert, store_source
 from landscale.report.true_colour import RGB, true_colour
-from landscale.runtime.documents import read_json, write_json
+from landscale.runtime.documents import write_json
 from landscale.runtime.files import atomic_folder
 from landscale.runtime.progress import print_notes, progress_bar
 from landscale.store import PatchStore, open_store
 
-SUMMARY = "explanation.json"
 MOST_REPEATS = 10
 
 
@@ -169,36 +168,6 @@ def explain(
     return summary
 
 
-def check_folder(folder: Path, inputs: Iterable[Path]) -> None:
-    """Refuse a folder that is an input, inside one or around one, or holds anything but an older explanation; nothing is changed.
-
-    Raises:
-        BadInput: it is.
-    """
-    place = Path(os.path.realpath(folder))
-    for given in inputs:
-        source = Path(os.path.realpath(given))
-        if place.is_relative_to(source) or source.is_relative_to(place):
-            raise BadInput(folder, f"is the input {given}, or inside or around it; choose another folder")
-    if not os.path.lexists(folder):
-        return
-    if not folder.is_dir() or folder.is_symlink():
-        raise BadInput(folder, "is not a folder, expected a new one")
-    names = {path.name for path in folder.iterdir()}
-    if names and not _is_explanation(folder, names):
-        raise BadInput(folder, "is neither empty nor an older explanation; choose another folder or remove it")
-
-
-def _is_explanation(folder: Path, names: set[str]) -> bool:
-    if names != {SUMMARY, "index.html", "bands.csv", "heat_maps", "heat_maps.csv"}:
-        return False
-    try:
-        content = read_json(folder / SUMMARY)
-    except LandscaleError:
-        return False
-    return isinstance(content, dict) and content.get("kind") == "explanation"
-
-
 @dataclass(frozen=True)
 class _Pixels:
     """A store's pixels as a classifier gets them. factors: as for `input_units.convert`."""
@@ -281,7 +250,7 @@ def _sections(
             wanted=classes[e.wanted],
             kind=e.kind,
             probability=e.probability,
-            labels=[classes[c] for c in np.flatnonzero(targets[e.place])],
+            labels=[name for name, own in zip(classes, targets[e.place], strict=True) if own],
             picture=pictures[e.place],
             heat=values,
         )

@@ -36,7 +36,7 @@ def inner_layers(network: nn.Module) -> list[nn.Module]:
     if isinstance(network, HeadedNetwork):
         return []  # its head reads all tokens
     if isinstance(network, VisionTransformer):
-        return [network.blocks[-1].norm1]
+        return [network.blocks[-1].norm1]  # type: ignore[list-item]
     if isinstance(network, KBranch):
         return [branch.convolutions for branch in network.branches.values()]  # type: ignore[misc]
     if isinstance(network, Trio):
@@ -118,6 +118,6 @@ def _as_grid(network: nn.Module, features: Tensor) -> Tensor:
         tokens = features[:, int(getattr(trunk, "num_prefix_tokens", 0)) :]
         side = math.isqrt(tokens.shape[1])
         if side * side == tokens.shape[1]:
-            return tokens.transpose(1, 2).unflatten(2, (side, side))
+            return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
     shape = tuple(features.shape)
     raise LandscaleError(f"a {type(network).__name__} returns features of shape {shape}, expected a map or tokens")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib import colormaps
 from numpy.typing import NDArray
@@ -53,20 +53,13 @@ def page(
         deletion: the curves of all examples whose class was found.
         importance: rows of `bands.band_importance`.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names of classes and patches may contain markup
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     classes = [
         (wanted, [(kind, [_shown(section) for section in part]) for kind, part in groupby(group, lambda s: s.kind)])
         for wanted, group in groupby(sections, lambda s: s.wanted)
     ]
     labels = list(dict.fromkeys(row["class"] for row in importance))
     by_key = {(row["bands"], row["class"], row["method"]): row for row in importance}
-    return environment.get_template("page.html.j2").render(
+    return _template("page.html.j2").render(
         summary=summary,
         classes=classes,
         deletion_chart=_deletion_chart(deletion) if deletion else None,
@@ -78,12 +71,41 @@ def page(
     )
 
 
-def overlay(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A picture (side, side, 3) under its heat map: from black at 0, which is transparent, to yellow at the maximum."""
-    relative = heat / max(float(heat.max()), 1e-12)
+def scene_page(summary: Mapping[str, Any], picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> str:
+    """The HTML text for a scene.
+
+    Args:
+        summary: as `explain_scene` returns it.
+        picture: the scene in true colour, (height, width, 3).
+        heat: of each class, 0…1 on their common scale, (C, height, width).
+    """
+    shown = [
+        (name, _data_url(overlay(picture, values, 1.0))) for name, values in zip(summary["classes"], heat, strict=True)
+    ]
+    return _template("scene.html.j2").render(summary=summary, picture=_data_url(picture), classes=shown)
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # names of classes and patches may contain markup
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def overlay(picture: NDArray[np.uint8], heat: NDArray[np.float32], highest: float | None = None) -> NDArray[np.uint8]:
+    """A picture (height, width, 3) under its heat map: from black at 0, which is transparent, to yellow at `highest`.
+
+    By default this is the maximum of the map.
+    """
+    relative = np.clip(heat / max(float(heat.max()) if highest is None else highest, 1e-12), 0, 1)
     colours = 255 * colormaps["inferno"](relative)[..., :3]
     opacity = _STRONGEST * relative[..., None]
-    return (opacity * colours + (1 - opacity) * picture).astype(np.uint8)
+    mixed: NDArray[np.uint8] = (opacity * colours + (1 - opacity) * picture).astype(np.uint8)
+    return mixed
 
 
 def _shown(section: Section) -> dict[str, Any]:
