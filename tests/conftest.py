@@ -32,6 +32,7 @@ pytest_plugins = [
     "local_hub",
     "published",
     "sharpening",
+    "spots",
     "streamed",
 ]
 

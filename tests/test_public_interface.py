@@ -15,7 +15,7 @@ from landscale.errors import BadStore
 
 NAMES = {
     *("open_store", "prepare", "train", "evaluate", "predict", "embed", "probe", "load_model", "create_model"),
-    *("list_models", "export_model"),
+    *("list_models", "export_model", "explain"),
     *(
         "Recipe",
         "Scores",

@@ -23,6 +23,7 @@ from landscale.errors import BadInput, BadStore, Diverged, LandscaleError, LostR
 from landscale.models.registration import register_when_timm_is_imported
 
 if TYPE_CHECKING:
+    from landscale.explain.explain import explain
     from landscale.export.weights import export_model
     from landscale.inference.embed import embed
     from landscale.inference.evaluate import evaluate
@@ -52,6 +53,7 @@ __all__ = [
     "create_model",
     "embed",
     "evaluate",
+    "explain",
     "export_model",
     "list_models",
     "load_model",
@@ -69,6 +71,7 @@ _MODULES = {
     "create_model": "landscale.models.registry",
     "embed": "landscale.inference.embed",
     "evaluate": "landscale.inference.evaluate",
+    "explain": "landscale.explain.explain",
     "export_model": "landscale.export.weights",
     "list_models": "landscale.models.registry",
     "load_model": "landscale.models.encoders:load_encoder",

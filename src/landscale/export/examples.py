@@ -11,13 +11,12 @@ from landscale.inference.evaluate import infer
 from landscale.models.classifier import Classifier
 from landscale.models.input_units import compare_units, store_source
 from landscale.report.charts import Picture, picture_sheet
+from landscale.report.true_colour import RGB, true_colour
 from landscale.runtime.progress import print_notes
 from landscale.store import PatchStore
 
 PATCHES = 8
 MOST_NAMES = 4  # classes listed below a patch
-RGB = ("B04", "B03", "B02")
-_BRIGHTENING = 0.7  # exponent of values from 0 to 1; below 1, dark forests stay visible next to bright clouds
 
 
 def picture_of_examples(classifier: Classifier, store: PatchStore) -> bytes:
@@ -39,7 +38,7 @@ def picture_of_examples(classifier: Classifier, store: PatchStore) -> bytes:
     return picture_sheet(
         [
             Picture(pixels, [f"label: {label}", *([f"predicted: {guess}"] if guess else [])])
-            for pixels, label, guess in zip(_true_colour(store, patches), labels, predicted, strict=True)
+            for pixels, label, guess in zip(true_colour(store, patches), labels, predicted, strict=True)
         ]
     )
 
@@ -60,17 +59,3 @@ def _predictions(classifier: Classifier, store: PatchStore, patches: NDArray[np.
 def _names(chosen: NDArray[np.bool_], classes: tuple[str, ...]) -> list[str]:
     lists = [[classes[k] for k in np.flatnonzero(row)] for row in chosen]
     return [", ".join(names[:MOST_NAMES]) + (" …" if len(names) > MOST_NAMES else "") or "none" for names in lists]
-
-
-def _true_colour(store: PatchStore, patches: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """(n, side, side, 3) uint8. All patches together are stretched from their 2nd to their 98th percentile."""
-    planes = {band: plane for plane in reversed(store.planes_for(RGB)) for band in plane.bands}
-    pixels = {key: store.pixels(key, patches) for key in {planes[band].key for band in RGB}}
-    channels = [pixels[planes[band].key][:, planes[band].bands.index(band)].astype(np.float32) for band in RGB]
-    side = max(channel.shape[-1] for channel in channels)
-    nearest = [np.arange(side) * channel.shape[-1] // side for channel in channels]
-    same_side = [channel[:, rows][:, :, rows] for channel, rows in zip(channels, nearest, strict=True)]
-    values = np.nan_to_num(np.stack(same_side, axis=-1))
-    low, high = np.percentile(values, (2, 98), axis=(0, 1, 2))
-    stretched: NDArray[np.float32] = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
-    return (255 * stretched**_BRIGHTENING).astype(np.uint8)

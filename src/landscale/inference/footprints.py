@@ -34,7 +34,7 @@ def footprint_corners(store: PatchStore, rows: NDArray[np.int64]) -> Floats:
         here = (systems == name) & np.isfinite(origins).all(axis=1)
         if not name or not here.any():
             continue
-        side = _side(name, float(store.layout.ground))
+        side = side_in_units(name, float(store.layout.ground))
         if side is None:
             continue
         try:
@@ -62,7 +62,7 @@ def _transformed(crs: CRS, corners: Floats) -> Floats:
     return np.stack([longitudes, latitudes], axis=1).reshape(-1, 4, 2)
 
 
-def _side(name: str, ground: float) -> float | None:
+def side_in_units(name: str, ground: float) -> float | None:
     """`ground` metres in the units of a coordinate reference system; None if it is not one, or has no unit of length."""
     try:
         crs = CRS.from_string(name)

@@ -13,20 +13,21 @@ class ReducedMap:
     """The pixels at the centre of squares of `step` × `step` pixels, so that a map has at most `longest` in a row or column.
 
     Attributes:
+        rows, columns: which rows and columns of the map these are.
         classes: (height, width) uint8, the class; `encoding.NODATA` where nothing is mapped.
         probability: (height, width) uint8, its probability as in `encoding.to_bytes`.
     """
 
     def __init__(self, frame: Frame, longest: int) -> None:
         self.step = -(-max(frame.width, frame.height) // longest)
-        self._rows = np.arange(min(self.step // 2, frame.height - 1), frame.height, self.step)
-        self._columns = np.arange(min(self.step // 2, frame.width - 1), frame.width, self.step)
-        self.classes = np.full((len(self._rows), len(self._columns)), NODATA, np.uint8)
+        self.rows = np.arange(min(self.step // 2, frame.height - 1), frame.height, self.step)
+        self.columns = np.arange(min(self.step // 2, frame.width - 1), frame.width, self.step)
+        self.classes = np.full((len(self.rows), len(self.columns)), NODATA, np.uint8)
         self.probability = self.classes.copy()
 
     def add(self, top: int, classes: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
         """Take over rows of the map from `top` on: classes (rows, width) and the probabilities (C, rows, width)."""
-        kept = (self._rows >= top) & (self._rows < top + len(classes))
-        rows = self._rows[kept] - top
-        self.classes[kept] = classes[rows][:, self._columns]
-        self.probability[kept] = to_bytes(probabilities[:, rows][:, :, self._columns].max(axis=0))
+        kept = (self.rows >= top) & (self.rows < top + len(classes))
+        rows = self.rows[kept] - top
+        self.classes[kept] = classes[rows][:, self.columns]
+        self.probability[kept] = to_bytes(probabilities[:, rows][:, :, self.columns].max(axis=0))

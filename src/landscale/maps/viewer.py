@@ -72,7 +72,7 @@ def viewer_page(
     return templates.get_template("viewer.html.j2").render(
         generator=Markup(GENERATOR),
         title=", ".join(sorted(layer.name for layer in layers)),
-        picture=_uri(_true_colour(frame, reduced, layers), "jpeg"),
+        picture=_uri(true_colour_picture(frame, reduced, layers), "jpeg"),
         class_map=_uri(_class_image(reduced.classes, entries), "png"),
         legend=[(entry, 100 * entry.pixels / mapped) for entry in found],
         width=width,
@@ -94,7 +94,7 @@ def _class_image(classes: NDArray[np.uint8], entries: Sequence[Entry]) -> Image.
     return image
 
 
-def _true_colour(frame: Frame, reduced: ReducedMap, layers: Sequence[Layer]) -> Image.Image:
+def true_colour_picture(frame: Frame, reduced: ReducedMap, layers: Sequence[Layer]) -> Image.Image:
     """The scenes in the pixels of the reduced map; the first one with data is on top."""
     step = reduced.step
     channels = np.zeros((3, *reduced.classes.shape), np.uint16)
