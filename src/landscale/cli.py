@@ -36,7 +36,8 @@ EXAMPLES = """examples:
 
 COMMANDS = (
     *("demo", "download", "prepare", "info", "verify", "models", "train", "pretrain", "evaluate", "predict"),
-    *("sample", "compare", "explain", "report", "export", "publish", "embed", "probe", "superres", "scale", "benchmark"),
+    *("sample", "compare", "explain", "report", "export", "publish"),
+    *("embed", "probe", "superres", "scale", "benchmark"),
 )
 """The modules of `landscale.commands` that add a command, in the order of `landscale --help`."""
 

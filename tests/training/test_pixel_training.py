@@ -151,6 +151,18 @@ def test_max_time_plans_with_evaluations_of_pixels(pixel_store, tmp_path):
     assert scores.pixels > 0
 
 
+def test_commands_that_need_labels_of_patches_refuse_weights_of_pixels(run, pixel_store, tmp_path, capsys):
+    assert main(["explain", str(run), str(pixel_store.path), str(tmp_path / "e")]) == 2
+    assert "these weights classify pixels" in capsys.readouterr().err
+    assert main(["export", str(run), str(tmp_path / "o"), "--format", "onnx"]) == 2
+    assert "these weights classify pixels" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+    assert main(["export", str(run), str(tmp_path / "w"), "--format", "weights"]) == 0
+    assert load_model(tmp_path / "w").description.pixels
+    assert main(["embed", str(run), str(pixel_store.path), str(tmp_path / "f.parquet")]) == 0
+    capsys.readouterr()
+
+
 # ---- parts
 
 

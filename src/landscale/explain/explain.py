@@ -113,7 +113,7 @@ def explain(
     inputs = [opened.path] if isinstance(model, Classifier) else [opened.path, Path(model), find_encoder(model)]
     check_folder(out, [path for path in inputs if path.exists()])
     classifier = model if isinstance(model, Classifier) else load_encoder(model).to(local_device(None))
-    classifier.check_classes()
+    classifier.check_patches("explain")
     classifier.eval()
     d = classifier.description
     choices.check(d.classes)

@@ -21,7 +21,7 @@ from landscale.errors import LandscaleError
 from landscale.loading import Native
 from landscale.loading.resize import resize
 from landscale.models.classifier import Classifier
-from landscale.models.heads import HeadedNetwork
+from landscale.models.headed_network import HeadedNetwork
 from landscale.models.input_stage import turn, turn_back
 from landscale.models.k_branch import KBranch
 from landscale.models.trio import SpatialMember, Trio

@@ -90,7 +90,7 @@ def explain_scene(
     inputs += [] if isinstance(model, Classifier) else [Path(model), find_encoder(model)]
     check_folder(out, [path for path in inputs if path.exists()])
     classifier = model if isinstance(model, Classifier) else load_encoder(model).to(local_device())
-    classifier.check_classes()
+    classifier.check_patches("explain")
     classifier.eval()
     d = classifier.description
     for name in classes:

@@ -54,7 +54,7 @@ def export_network(
             probabilities differ from those of PyTorch by more than `TOLERANCE`.
         BadStore: the store lacks a band. BadInput: its unit cannot be converted into that of the weights.
     """
-    classifier.check_classes()
+    classifier.check_patches("export --format onnx, openvino and pt2")
     d = classifier.description
     planes = input_planes(d, provenance, store)
     network = Portable(deepcopy(classifier).cpu().eval(), planes)

@@ -163,6 +163,21 @@ class Classifier(nn.Module):
                 " and train --init take encoders"
             )
 
+    def check_patches(self, what: str) -> None:
+        """Refuse an encoder, and a classifier of pixels, where only labels of patches make sense.
+
+        Args:
+            what: the command, for the message.
+
+        Raises:
+            LandscaleError: the network gives no probabilities of patches.
+        """
+        self.check_classes()
+        if self.description.pixels:
+            raise LandscaleError(
+                f"{what}: these weights classify pixels, expected weights that were trained on labels of patches"
+            )
+
     def activate(self, logits: Tensor) -> Tensor:
         """Logits (n, C, …) → probabilities in 0…1, float32, at the temperature of the description."""
         logits = logits.float() / self.description.temperature
