@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from landscale.commands.command import AddCommand, add_timeout, add_weights, print_result
+from landscale.commands.runtimes import add_runtime, opened_in_runtime
 from landscale.errors import BadInput
 
 
@@ -22,6 +24,7 @@ def add_command(add: AddCommand) -> None:
     parser.add_argument("--split", default="test", help="train, val or test (default: test)")
     parser.add_argument("--out", type=Path, metavar="SCORES.json", help="also write the scores to this file")
     parser.add_argument("--batch", type=int, default=64, help="patches per batch (default: 64)")
+    add_runtime(parser)
     add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -30,7 +33,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.distributed import local_device, process_group
     from landscale.distributed.agreement import check_agreement
     from landscale.inference.evaluate import evaluate
-    from landscale.inference.exported import is_exported, open_exported
+    from landscale.inference.exported import ExportedModel, Predictor, is_exported, open_exported
     from landscale.inference.scores import read_scores
     from landscale.inference.scores_table import show_scores
     from landscale.models.classifier import Classifier
@@ -50,8 +53,13 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     folder = Path(options.model) if exported else find_encoder(options.model)
     if options.out:
         check_output(options.out, "a file of scores", read_scores, [folder, options.store])
-    model = open_exported(folder) if exported else load_model(folder)
-    with process_group(options.timeout) as ranks:
+    with ExitStack() as stack:
+        chosen = stack.enter_context(opened_in_runtime(options.model, options.runtime, store))
+        if isinstance(chosen, ExportedModel):
+            model: Predictor = chosen
+        else:
+            model = open_exported(folder) if exported else load_model(folder)
+        ranks = stack.enter_context(process_group(options.timeout))
         if ranks.world > 1:  # one rank need not read all weights for their digest
             settings = {"weights": model.digest(), "store": store.fingerprint(), "--split": options.split}
             check_agreement(ranks, settings | {"--batch": str(options.batch)})
@@ -65,7 +73,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
         scores = replace(scores, steps=read_config(folder).get("provenance", {}).get("steps"))
     if options.out:
         write_json(options.out, scores.to_json())
-    elif (run / "run.json").exists():
+    elif options.runtime in (None, "torch") and (run / "run.json").exists():
         try:
             write_json(run / f"scores-{options.split}.json", scores.to_json())
         except OSError as error:  # as on read-only media: the scores are printed all the same
