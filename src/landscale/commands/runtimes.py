@@ -57,7 +57,7 @@ def opened_in_runtime(
 
         source = find_encoder(model)
         with tempfile.TemporaryDirectory(prefix="landscale-") as place:
-            # The folder is removed in the end, so its licence, which some weights do not record, tells nothing to anybody.
+            # Some weights do not record their licence, which exports need; this one is removed in the end, so any will do.
             folder = export_model(model, Path(place) / runtime, runtime, licence="other", store=store)
             exported = open_exported(folder)
             exported.path = source  # what error messages name
