@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from landscale.commands.command import AddCommand, add_timeout, add_weights, print_result
 from landscale.commands.evaluate_map import add_options, evaluate_map, is_class_map
+from landscale.commands.runtimes import add_runtime, opened_in_runtime
 from landscale.errors import BadInput
 
 
@@ -34,6 +36,7 @@ def add_command(add: AddCommand) -> None:
         help="compare with the reference maps of the store: weights of patches give all pixels of a patch its likeliest class",
     )
     parser.add_argument("--batch", type=int, default=64, help="patches per batch (default: 64)")
+    add_runtime(parser)
     add_timeout(parser)
     add_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -43,7 +46,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     from landscale.distributed import local_device, process_group
     from landscale.distributed.agreement import check_agreement
     from landscale.inference.evaluate import evaluate
-    from landscale.inference.exported import is_exported, open_exported
+    from landscale.inference.exported import ExportedModel, Predictor, is_exported, open_exported
     from landscale.inference.scores import read_scores
     from landscale.inference.scores_table import show_scores
     from landscale.models.classifier import Classifier
@@ -65,8 +68,13 @@ def _evaluate_model(options: argparse.Namespace) -> int:
     folder = Path(options.model) if exported else find_encoder(options.model)
     if options.out:
         check_output(options.out, "a file of scores", read_scores, [folder, options.store])
-    model = open_exported(folder) if exported else load_model(folder)
-    with process_group(options.timeout) as ranks:
+    with ExitStack() as stack:
+        chosen = stack.enter_context(opened_in_runtime(options.model, options.runtime, store))
+        if isinstance(chosen, ExportedModel):
+            model: Predictor = chosen
+        else:
+            model = open_exported(folder) if exported else load_model(folder)
+        ranks = stack.enter_context(process_group(options.timeout))
         if ranks.world > 1:  # one rank need not read all weights for their digest
             settings = {"weights": model.digest(), "store": store.fingerprint(), "--split": options.split}
             check_agreement(ranks, settings | {"--batch": str(options.batch)})
@@ -80,7 +88,7 @@ def _evaluate_model(options: argparse.Namespace) -> int:
         scores = replace(scores, steps=read_config(folder).get("provenance", {}).get("steps"))
     if options.out:
         write_json(options.out, scores.to_json())
-    elif (run / "run.json").exists():
+    elif options.runtime in (None, "torch") and (run / "run.json").exists():
         try:
             kind = "-pixels" if options.pixels and not model.description.pixels else ""  # they are no scores of patches
             write_json(run / f"scores-{options.split}{kind}.json", scores.to_json())

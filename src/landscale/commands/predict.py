@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landscale.commands.command import AddCommand, add_offset, add_weights, print_result
+from landscale.commands.runtimes import add_runtime, opened_in_runtime
 from landscale.errors import BadInput
 from landscale.scenes import LAYOUTS
 
@@ -21,7 +22,7 @@ def add_command(add: AddCommand) -> None:
         "map the classes of a scene, or of several; run the same command again to resume",
         "landscale predict runs/eca SCENE map.tif",
     )
-    add_weights(parser, "model")
+    add_weights(parser, "model", exported=True)
     parser.add_argument(
         "scenes",
         nargs="+",
@@ -39,6 +40,7 @@ def add_command(add: AddCommand) -> None:
         " 30 for ResNets, or half a patch for networks that take window by window)",
     )
     add_offset(parser)
+    add_runtime(parser)
     parser.add_argument(
         "--probabilities",
         nargs="?",
@@ -82,21 +84,22 @@ def _predict_scene(options: argparse.Namespace) -> int:
 
     if options.stride is not None and options.stride < 1:
         raise BadInput("--stride", f"found {options.stride}, expected at least 1")
-    written = predict(
-        options.model,
-        options.scenes,
-        options.out,
-        options.stride,
-        offset=options.offset,
-        probabilities=options.probabilities,
-        show_entropy=options.entropy,
-        mask=options.mask if options.mask is not None else not options.no_mask,
-        aoi=options.aoi,
-        overlap=options.overlap,
-        polygons=options.polygons,
-        smallest_area=options.smallest_area,
-        viewer=options.viewer,
-    )
+    with opened_in_runtime(options.model, options.runtime) as model:
+        written = predict(
+            model,
+            options.scenes,
+            options.out,
+            options.stride,
+            offset=options.offset,
+            probabilities=options.probabilities,
+            show_entropy=options.entropy,
+            mask=options.mask if options.mask is not None else not options.no_mask,
+            aoi=options.aoi,
+            overlap=options.overlap,
+            polygons=options.polygons,
+            smallest_area=options.smallest_area,
+            viewer=options.viewer,
+        )
     return print_result(options, written.to_json(), lambda: _print_summary(written))
 
 

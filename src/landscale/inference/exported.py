@@ -20,7 +20,7 @@ from torch import Tensor
 
 from landscale.errors import BadInput, LandscaleError, reason
 from landscale.loading import Native
-from landscale.models.classifier import Description, reduced_precision
+from landscale.models.classifier import Classifier, Description, reduced_precision
 from landscale.runtime.documents import json_object, read_json_object, typed
 from landscale.runtime.files import sha256_of
 
@@ -88,6 +88,10 @@ class ExportedModel:
                 )
         bands = [arrays[names][:, k] for names, k in (places[band] for band in plane.bands)]
         return np.stack(bands, axis=1, dtype=np.float32, casting="unsafe")
+
+
+Predictor = Classifier | ExportedModel
+"""What computes probabilities from raw pixels: a classifier in PyTorch, or an exported network."""
 
 
 def is_exported(folder: str | Path) -> bool:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscale.errors import BadInput
+from landscale.inference.exported import Predictor
 from landscale.maps.area import Area
 from landscale.maps.frame import Frame, common_frame
 from landscale.maps.masks import PixelMask, find_mask
 from landscale.maps.windows import WindowGrid, probability_rows, window_grid
-from landscale.models.classifier import Classifier
 from landscale.models.input_units import compare_units, scene_source
 from landscale.runtime.parts import Parts
 from landscale.scenes.pixels import ScenePixels
@@ -76,7 +76,7 @@ class Layer:
         return {**self.scene.identity(), "part": part, **windows}
 
     def rows(
-        self, frame: Frame, lengths: Sequence[int], classifier: Classifier, done: Parts, advance: Callable[[int], None]
+        self, frame: Frame, lengths: Sequence[int], classifier: Predictor, done: Parts, advance: Callable[[int], None]
     ) -> Generator[Rows]:
         """Yield the rows of the layer that lie in the frame, `lengths` at a time.
 
@@ -100,7 +100,7 @@ class Layer:
 
 def open_layers(
     paths: Sequence[Path],
-    classifier: Classifier,
+    classifier: Predictor,
     stride: int | None,
     stack: ExitStack,
     *,
@@ -154,7 +154,7 @@ def open_layers(
 
 
 def _layer(
-    scene: Scene, pixels: ScenePixels, frame: Frame, classifier: Classifier, stride: int | None, *, cropped: bool
+    scene: Scene, pixels: ScenePixels, frame: Frame, classifier: Predictor, stride: int | None, *, cropped: bool
 ) -> Layer | None:
     """The layer of a scene; None if it lies outside the frame."""
     compared = compare_units(classifier.description, scene_source(scene, pixels))

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 
-from landscale.distributed import local_device
 from landscale.errors import LandscaleError
+from landscale.inference.evaluate import load_predictor
+from landscale.inference.exported import ExportedModel, Predictor, is_exported
 from landscale.maps.encoding import MOST_CLASSES, entropy, likeliest, to_bytes
 from landscale.maps.files import SOFTWARE, check_files, map_files
 from landscale.maps.frame import Frame
@@ -31,7 +32,7 @@ from landscale.maps.reduced import ReducedMap
 from landscale.maps.summary import ClassArea, MapSummary
 from landscale.maps.viewer import check_true_colour, viewer_page
 from landscale.models.classifier import Classifier, Description
-from landscale.models.encoders import find_encoder, load_encoder
+from landscale.models.encoders import find_encoder
 from landscale.runtime.files import atomic_files, remove_abandoned
 from landscale.runtime.parts import resumable_parts
 from landscale.runtime.progress import console, print_notes, progress_bar
@@ -43,7 +44,7 @@ _OF_PIXELS = "the likeliest class of the pixel"
 
 
 def predict(
-    model: Classifier | str | Path,
+    model: Predictor | str | Path,
     scene: str | Path | Sequence[str | Path],
     out: str | Path,
     stride: int | None = None,
@@ -61,8 +62,8 @@ def predict(
     """Write the map of a scene, or of several scenes of one UTM zone. After an interruption, the same call resumes.
 
     Args:
-        model: a classifier in eval mode, which is used on the device it is on, or the name of weights
-            (`models.encoders.find_encoder`).
+        model: a classifier in eval mode, which is used on the device it is on; the name of weights
+            (`models.encoders.find_encoder`); or a network that was exported for another runtime, or its folder.
         scene: one scene or several, each a product in any layout of `scenes.scene`; offsets of digital numbers are removed.
         out: the class map to write: uint8, the likeliest class by its index, 255 where nothing is mapped. The legend, a style for
             QGIS and a quick look are written beside it (`maps.files`).
@@ -90,14 +91,17 @@ def predict(
     _check_arguments(scenes, mask, overlap, probabilities, polygons, smallest_area)
     aoi = None if aoi is None else Path(aoi)
     inputs: list[str | Path] = [*scenes, *(path for path in (aoi, mask) if isinstance(path, str | Path))]
-    if not isinstance(model, Classifier):
-        inputs.append(find_encoder(model))
+    if isinstance(model, ExportedModel):
+        inputs.append(model.path)
+    elif not isinstance(model, Classifier):
+        inputs.append(model if is_exported(model) else find_encoder(model))
     paths = map_files(
         out, probabilities=probabilities is not None, entropy=show_entropy, viewer=viewer, polygons=polygons
     )
     check_files(paths, inputs)
-    classifier = model if isinstance(model, Classifier) else load_encoder(model).to(local_device())
-    classifier.check_classes()
+    classifier = load_predictor(model) if isinstance(model, str | Path) else model
+    if isinstance(classifier, Classifier):
+        classifier.check_classes()
     d = classifier.description
     if len(d.classes) > MOST_CLASSES:
         raise LandscaleError(f"the weights have {len(d.classes)} classes, of which a map can have {MOST_CLASSES}")

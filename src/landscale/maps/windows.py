@@ -2,6 +2,7 @@
 
 The windows are as large on the ground as the patches that the classifier was trained on. They are given to the network one by
 one, or computed together (`maps.dense`), where the network allows it and the stride is a whole number of its feature cells.
+Exported networks take them one by one.
 `maps.blend` makes probabilities of pixels from those of windows; `maps.pixelwise` blends windows of a classifier of pixels. The
 last windows of a row and of the scene are moved inward, so that they cover every pixel without padding. A scene smaller than a
 window is padded with copies of its border pixels.
@@ -18,6 +19,7 @@ from math import gcd, lcm
 import numpy as np
 from numpy.typing import NDArray
 
+from landscale.inference.exported import Predictor
 from landscale.maps.ahead import ahead
 from landscale.maps.blend import interpolate
 from landscale.maps.dense import BATCH, Tiling, dense_rows, positions, runs
@@ -51,7 +53,7 @@ class WindowGrid:
         return len(self.rows) * len(self.columns)
 
 
-def window_grid(classifier: Classifier, pixels: ScenePixels, stride: int | None) -> WindowGrid:
+def window_grid(classifier: Predictor, pixels: ScenePixels, stride: int | None) -> WindowGrid:
     """Windows of the classifier's ground size that cover a scene.
 
     Args:
@@ -64,7 +66,7 @@ def window_grid(classifier: Classifier, pixels: ScenePixels, stride: int | None)
     """
     grid = lcm(*pixels.ratios.values())
     side = max(grid, round(classifier.description.ground / pixels.gsd) // grid * grid)
-    cells = map_side(classifier)
+    cells = map_side(classifier) if isinstance(classifier, Classifier) else None
     cell = side // gcd(side, cells) if cells else side  # the least whole number of pixels that is one of cells
     if cells and cell < side and (stride or cell) % cell == 0 and (stride or cell) < side:
         stride = stride or cell
@@ -86,7 +88,7 @@ def window_starts(length: int, side: int, stride: int, grid: int) -> list[int]:
 
 
 def probability_rows(
-    classifier: Classifier,
+    classifier: Predictor,
     pixels: ScenePixels,
     windows: WindowGrid,
     done: Parts,
@@ -109,7 +111,7 @@ def probability_rows(
         BadInput: a file of the scene is damaged.
     """
     empty = EmptyPixels(pixels)
-    if classifier.description.pixels:
+    if isinstance(classifier, Classifier) and classifier.description.pixels:
         parts = _pixel_rows(classifier, pixels, windows, done, factors, empty, advance)
     else:
         rows = _window_rows(classifier, pixels, windows, done, factors, empty, advance)
@@ -120,7 +122,7 @@ def probability_rows(
 
 
 def _window_rows(
-    classifier: Classifier,
+    classifier: Predictor,
     pixels: ScenePixels,
     windows: WindowGrid,
     done: Parts,
@@ -135,7 +137,7 @@ def _window_rows(
     missing = [n > 0 and not done.has(str(top)) for top, n in zip(tops, completed, strict=True)]
     needed = tiling.needed(missing) if tiling else missing
     strips = ahead(read_strips(pixels, tops, needed, windows.side, across, empty), DECODED)
-    if tiling:
+    if tiling and isinstance(classifier, Classifier):
         found = dense_rows(classifier, strips, tiling, pixels, factors)
     else:
         found = one_by_one(classifier, strips, windows, pixels, factors)
@@ -169,14 +171,13 @@ def _pixel_rows(
 
 
 def one_by_one(
-    classifier: Classifier,
+    classifier: Predictor,
     strips: Iterable[Strip | None],
     windows: WindowGrid,
     pixels: ScenePixels,
     factors: Mapping[str, float],
 ) -> Iterator[NDArray[np.float32] | None]:
     """Probabilities (1, n, C) of the n windows of each strip; None for None."""
-    device = next(classifier.network.parameters()).device
     for strip in strips:
         if strip is None:
             yield None
@@ -184,6 +185,6 @@ def one_by_one(
         found = []
         for k in range(0, len(windows.columns), BATCH):
             places = [(strip, left) for left in windows.columns[k : k + BATCH]]
-            planes = cut_windows(places, pixels, windows.side, device)
+            planes = cut_windows(places, pixels, windows.side, classifier.device)
             found.append(classifier.probabilities(convert(planes, factors)).cpu().numpy())
         yield np.concatenate(found)[None]
