@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from landscale.commands.command import AddCommand, add_offset, add_weights, print_result
 from landscale.commands.runtimes import add_runtime, opened_in_runtime
-from landscale.errors import BadInput
+from landscale.errors import BadInput, LandscaleError
 from landscale.scenes import LAYOUTS
 
 if TYPE_CHECKING:
@@ -77,6 +77,29 @@ def add_command(add: AddCommand) -> None:
         "--viewer", action="store_true", help="also write OUT.html, which shows the map over the scene in a browser"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    many = parser.add_argument_group("a map for each scene")
+    many.add_argument(
+        "--each",
+        action="store_true",
+        help="OUT is a folder, in which each scene gets its own map; finished maps are kept, and a scene that fails does not"
+        " stop the others. A SCENE may be a text file (.txt) with one path a line",
+    )
+    many.add_argument("--workers", type=int, default=1, help="processes, which share the cores (default: 1)")
+    many.add_argument("--scheduler", metavar="ADDRESS", help="address of a dask scheduler whose workers do the work")
+    many.add_argument(
+        "--part",
+        type=_part,
+        default=(1, 1),
+        metavar="K/N",
+        help="only every N-th scene, from the K-th on; in a SLURM array $SLURM_ARRAY_TASK_ID/N",
+    )
+
+
+def _part(word: str) -> tuple[int, int]:
+    k, slash, n = word.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        raise argparse.ArgumentTypeError(f"found {word}, expected K/N with K from 1 to N")
+    return int(k), int(n)
 
 
 def _predict_scene(options: argparse.Namespace) -> int:
@@ -84,6 +107,10 @@ def _predict_scene(options: argparse.Namespace) -> int:
 
     if options.stride is not None and options.stride < 1:
         raise BadInput("--stride", f"found {options.stride}, expected at least 1")
+    if options.each:
+        return _predict_each(options)
+    if (options.workers, options.scheduler, options.part) != (1, None, (1, 1)):
+        raise LandscaleError("--workers, --scheduler and --part belong to --each, a map for each scene")
     with opened_in_runtime(options.model, options.runtime) as model:
         written = predict(
             model,
@@ -101,6 +128,40 @@ def _predict_scene(options: argparse.Namespace) -> int:
             viewer=options.viewer,
         )
     return print_result(options, written.to_json(), lambda: _print_summary(written))
+
+
+def _predict_each(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from landscale.maps.many import predict_each
+
+    refused = {"--polygons": options.polygons, "--mask": options.mask, "--runtime": options.runtime}
+    for flag, value in refused.items():
+        if value is not None:
+            raise LandscaleError(f"{flag} is for one map; leave it out with --each")
+    if options.workers < 1:
+        raise BadInput("--workers", f"found {options.workers}, expected at least 1")
+    found = predict_each(
+        options.model,
+        options.scenes,
+        options.out,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        part=options.part,
+        stride=options.stride,
+        offset=options.offset,
+        probabilities=options.probabilities,
+        show_entropy=options.entropy,
+        mask=not options.no_mask,
+        aoi=options.aoi,
+        viewer=options.viewer,
+    )
+    failed = [one for one in found if one.state == "failed"]
+    counts = ", ".join(f"{sum(one.state == state for one in found)} {state}" for state in ("written", "kept", "failed"))
+    print_result(options, {"maps": [asdict(one) for one in found]}, lambda: print(f"{options.out}: {counts}"))
+    if failed:
+        raise LandscaleError(f"{len(failed)} of {len(found)} scenes failed, the first: {failed[0].problem}")
+    return 0
 
 
 def _print_summary(written: MapSummary) -> None:

@@ -58,6 +58,7 @@ def predict(
     polygons: str | Path | None = None,
     smallest_area: float = 0.0,
     viewer: bool = False,
+    request: str = "",
 ) -> MapSummary:
     """Write the map of a scene, or of several scenes of one UTM zone. After an interruption, the same call resumes.
 
@@ -79,6 +80,7 @@ def predict(
         polygons: also write this GeoPackage with the areas of the class map (`maps.polygons`).
         smallest_area: in square metres, of the polygons.
         viewer: also write an HTML page that shows the map over the scene in true colour.
+        request: the tag REQUEST of the rasters, by which `maps.many` recognises finished maps.
 
     Raises:
         LandscaleError: the weights have no classes, or too many, or arguments contradict each other.
@@ -121,7 +123,11 @@ def predict(
         *_, temporary = places = stack.enter_context(atomic_files(list(paths.values())))
         places_of = dict(zip(paths, places, strict=True))
         colours = map_colours(d.classes)
-        tags = _tags(d, digest, layers, frame, colours) | {"MASK": _mask_name(layers, mask)}
+        tags = (
+            _tags(d, digest, layers, frame, colours)
+            | {"MASK": _mask_name(layers, mask)}
+            | ({"REQUEST": request} if request else {})
+        )
         counts, reasons = np.zeros(len(d.classes), np.int64), np.zeros(len(Reason), np.int64)
         reduced = ReducedMap(frame, LONGEST)
         windows = sum(layer.windows.windows for layer in layers)
