@@ -1,4 +1,4 @@
-"""Speed and scores of one trained network in several runtimes on the CPU: PyTorch, ONNX Runtime and OpenVINO, down to int8.
+r"""Speed and scores of one trained network in several runtimes on the CPU: PyTorch, ONNX Runtime and OpenVINO, down to int8.
 
     python benchmarks/runtimes.py RUN|WEIGHTS STORE.h5 [--batch 64] [--rounds 5]
 
@@ -6,6 +6,14 @@ The goal for ResNet-50 at 12×120×120: at least 4 times eager float32 in bfloat
 of raw pixels, with the input stage. int8 is static quantisation of convolutions and dense layers by ONNX Runtime, calibrated with
 patches of the train split; OpenVINO runs the same file. The scores are those of the test split at the thresholds of the weights.
 A busy machine is refused; with `--anyway` the results are printed and not recorded.
+
+A network and a store of random pixels, where no real ones are at hand. Their scores show whether the runtimes agree, and not
+what int8 costs on real images.
+
+    python -c "from landscale.testing import make_store, sentinel_planes; make_store('s.h5', planes=sentinel_planes(120), \
+        splits={'train': 512, 'val': 64, 'test': 192}, signal=0.1)"
+    landscale train --store s.h5 --run resnet50 --model resnet50 --bands s2-12 --batch 16 --max-time 100s
+    python benchmarks/runtimes.py resnet50 s.h5
 """
 
 from __future__ import annotations
