@@ -91,6 +91,11 @@ def test_each_band_takes_the_weights_of_the_nearest_colour():
     assert matrix[S2.index("B02")].tolist() == [0, 0, 0.5]
 
 
+def test_channels_of_the_same_name_keep_their_weights_and_others_begin_with_zeros():
+    found = map_channels(("B02", "B11", "B03"), ("B03", "B08", "B02"))
+    assert found.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+
+
 def test_rgb_weights_in_any_band_order_are_copied_bit_for_bit():
     weight = torch.randn(8, 3, 3, 3)
     assert torch.equal(adapt_weights(weight, map_channels(("B04", "B03", "B02"), RGB)), weight)

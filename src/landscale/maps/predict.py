@@ -6,10 +6,10 @@ Probabilities of windows are stored until the map is complete, so a killed proce
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 import rasterio
@@ -36,7 +36,12 @@ from landscale.models.encoders import find_encoder
 from landscale.runtime.files import atomic_files, remove_abandoned
 from landscale.runtime.parts import resumable_parts
 from landscale.runtime.progress import console, print_notes, progress_bar
+from landscale.scenes.array_dataset import as_stack, is_dataset, is_zarr, open_zarr
 
+if TYPE_CHECKING:
+    import xarray
+
+SceneInput = Union[str, Path, "xarray.Dataset", "xarray.DataArray"]
 Numbers = Literal["uint8", "float32"]
 # MB of GDAL's cache. Every block is read and written once, so more would only hold what is not needed again.
 CACHE = 128
@@ -45,7 +50,7 @@ _OF_PIXELS = "the likeliest class of the pixel"
 
 def predict(
     model: Predictor | str | Path,
-    scene: str | Path | Sequence[str | Path],
+    scene: SceneInput | Sequence[SceneInput],
     out: str | Path,
     stride: int | None = None,
     *,
@@ -65,7 +70,8 @@ def predict(
     Args:
         model: a classifier in eval mode, which is used on the device it is on; the name of weights
             (`models.encoders.find_encoder`); or a network that was exported for another runtime, or its folder.
-        scene: one scene or several, each a product in any layout of `scenes.scene`; offsets of digital numbers are removed.
+        scene: one scene or several, each a product in any layout of `scenes.scene`; offsets of digital numbers are removed. Or a
+            dataset of xarray, or the path of a Zarr folder (`scenes.array_dataset`), which are written into a temporary raster.
         out: the class map to write: uint8, the likeliest class by its index, 255 where nothing is mapped. The legend, a style for
             QGIS and a quick look are written beside it (`maps.files`).
         stride: distance between windows in pixels of the finest grid (`windows.window_grid`); by default that of the features of
@@ -89,7 +95,30 @@ def predict(
             input, or exists and was not written by this function.
     """
     out = Path(out)
-    scenes = [Path(scene)] if isinstance(scene, str | Path) else [Path(path) for path in scene]
+    given = [scene] if is_dataset(scene) or isinstance(scene, str | Path) else list(scene)
+    if any(is_dataset(one) or is_zarr(Path(one)) for one in given):  # type: ignore[arg-type]
+        check_files(
+            map_files(out, probabilities=True, entropy=True, viewer=True, polygons=polygons),
+            [one for one in given if isinstance(one, str | Path)],
+        )
+        with ExitStack() as stack:
+            return predict(
+                model,
+                [stack.enter_context(_as_raster(one)) for one in given],
+                out,
+                stride,
+                offset=offset,
+                probabilities=probabilities,
+                show_entropy=show_entropy,
+                mask=mask,
+                aoi=aoi,
+                overlap=overlap,
+                polygons=polygons,
+                smallest_area=smallest_area,
+                viewer=viewer,
+                request=request,
+            )
+    scenes = [Path(path) for path in given]  # type: ignore[arg-type]
     _check_arguments(scenes, mask, overlap, probabilities, polygons, smallest_area)
     aoi = None if aoi is None else Path(aoi)
     inputs: list[str | Path] = [*scenes, *(path for path in (aoi, mask) if isinstance(path, str | Path))]
@@ -192,6 +221,14 @@ def predict(
         stride=layers[0].windows.stride,
         offset=layers[0].scene.offset,
     )
+
+
+def _as_raster(scene: SceneInput) -> AbstractContextManager[Path]:
+    """A path for a scene; a dataset of xarray or Zarr is written into a temporary raster."""
+    if is_dataset(scene):
+        return as_stack(scene)
+    path = Path(scene)  # type: ignore[arg-type]
+    return as_stack(open_zarr(path), path.stem) if is_zarr(path) else nullcontext(path)
 
 
 def _check_arguments(
