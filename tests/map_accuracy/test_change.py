@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
+from PIL import Image
 from pyogrio.raw import write
 from rio_cogeo.cogeo import cog_validate
 
@@ -106,14 +107,68 @@ def test_regions_and_adjusted_areas(cli, maps, tmp_path):
     assert "expected name" in cli("compare", *maps, tmp_path / "d.tif", *words[:2]).lines[-1]
 
 
+def test_error_matrices_are_matched_by_the_names_of_classes(cli, maps, tmp_path):
+    """The same errors in the order of either map adjust the areas in the same way."""
+    counts = np.array([[9, 1, 0, 0], [0, 8, 2, 0], [3, 0, 7, 0], [0, 0, 0, 10]])
+    areas = np.array([4.0, 12.0, 8.0, 4.0])
+    for name, classes, order in (("own", CLASSES, [0, 1, 2, 3]), ("turned", CLASSES[::-1], [3, 2, 1, 0])):
+        accuracy = estimate(counts[np.ix_(order, order)], areas[order], classes)
+        (tmp_path / f"{name}.json").write_text(json.dumps(accuracy.to_json()))
+    found = [
+        cli("compare", *maps, tmp_path / "c.tif", "--accuracy", tmp_path / "own.json", tmp_path / name, "--json").json
+        for name in ("own.json", "turned.json")
+    ]
+    assert found[0]["regions"] == found[1]["regions"]
+    other = estimate(counts, areas, (*CLASSES[:3], "Sea"))
+    (tmp_path / "sea.json").write_text(json.dumps(other.to_json()))
+    answer = cli("compare", *maps, tmp_path / "d.tif", "--accuracy", tmp_path / "own.json", tmp_path / "sea.json")
+    assert answer.code == 2
+    assert "unknown class of an error matrix 'Sea'" in answer.lines[-1]
+
+
+def test_an_interval_that_cannot_be_estimated_is_null(cli, maps, tmp_path):
+    accuracy = estimate(np.diag([1, 9, 9, 9]), np.array([4.0, 12.0, 8.0, 4.0]), CLASSES)
+    (tmp_path / "a.json").write_text(json.dumps(accuracy.to_json()))
+    words = ("--accuracy", tmp_path / "a.json", tmp_path / "a.json")
+    answer = cli("compare", *maps, tmp_path / "c.tif", *words, "--json")
+    assert "NaN" not in answer.out
+    assert answer.json["regions"][0]["before_adjusted"] == [pytest.approx(4.0), None]
+    assert "nan" not in cli("compare", *maps, tmp_path / "c.tif", *words).out
+
+
+def test_quick_look_and_files_of_others(cli, maps, tmp_path):
+    out = tmp_path / "change.tif"
+    assert cli("compare", *maps, out).code == 0
+    with Image.open(tmp_path / "change.png") as picture:
+        colours = set(picture.convert("RGB").getdata())
+        assert max(picture.size) <= 1500
+    assert {(0xE8, 0xE8, 0xE8), (0xE6, 0x00, 0x4D)} <= colours  # unchanged; what became urban fabric
+    for name in ("change.qml", "change.csv", "change.png"):
+        kept = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_text("made by hand")
+        answer = cli("compare", *maps, out)
+        assert answer.code == 2
+        assert f"{name}: exists and is not" in answer.lines[-1]
+        assert (tmp_path / name).read_text() == "made by hand"
+        (tmp_path / name).write_bytes(kept)
+    assert cli("compare", *maps, out).code == 0
+
+
 def test_what_cannot_be_compared_is_refused_and_nothing_is_written(cli, maps, tmp_path):
     old, new = maps
     out = tmp_path / "c.tif"
     other = write_class_map(tmp_path / "other.tif", BEFORE, classes=(*CLASSES[:3], "Sea"))
     away = write_class_map(tmp_path / "away.tif", BEFORE, left=LEFT + 1e6)
+    damaged = write_class_map(tmp_path / "damaged.tif", np.where(BEFORE == 1, 77, BEFORE))
+    region = {"geometry": shapely.to_wkb(np.array([shapely.box(LEFT, TOP - 600, LEFT + 300, TOP)], object))}
+    region |= {"field_data": [np.array(["all"], object)], "fields": ["name"]}
+    write(tmp_path / "all.gpkg", **region, geometry_type="Polygon", crs="EPSG:32632")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert cli("compare", old, other, out).code == 2
     assert "cover the same place" in cli("compare", old, away, out).lines[-1]
+    assert "has the value 77" in cli("compare", old, damaged, out).lines[-1]
+    assert "expected .tif" in cli("compare", old, new, tmp_path / "c.csv").lines[-1]
+    assert "a region named 'all'" in cli("compare", old, new, out, "--regions", tmp_path / "all.gpkg").lines[-1]
     assert "is an input" in cli("compare", old, new, old).lines[-1]
     assert "exists and is not a comparison" in cli("compare", old, new, other).lines[-1]
     assert cli("compare", old, tmp_path / "none.tif", out).code == 2

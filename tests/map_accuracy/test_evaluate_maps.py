@@ -11,6 +11,7 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyogrio import read_dataframe
+from rasterio import Affine
 from rasterio.transform import from_origin
 from rasterio.warp import transform
 
@@ -88,6 +89,40 @@ def test_any_raster_with_a_legend(cli, class_map, tmp_path):
     assert "no code of CORINE" in cli("evaluate", class_map, write_raster(tmp_path / "x.tif", values + 50)).lines[-1]
 
 
+@pytest.mark.parametrize("nodata", [None, 9])
+def test_pixels_beyond_a_smaller_raster_are_not_compared(cli, class_map, tmp_path, nodata):
+    """0 is a class of the raster, and also what GDAL fills the outside with."""
+    west = np.where(VALUES == 255, 0, VALUES)[:, :20].astype(np.uint8)
+    raster = write_raster(tmp_path / "west.tif", west, nodata=nodata)
+    legend = tmp_path / "legend.csv"
+    legend.write_text("value,name\n" + "".join(f"{k},{name}\n" for k, name in enumerate(CLASSES)))
+    found = scores(cli, class_map, raster, "--legend", legend)
+    assert (found.pixels, found.accuracy) == (west.size, 1)
+
+
+def test_pixels_that_a_raster_masks_are_not_compared(cli, class_map, tmp_path):
+    raster = write_raster(tmp_path / "masked.tif", np.where(VALUES == 255, 0, VALUES).astype(np.uint8))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(raster, "r+") as file:
+        file.write_mask(VALUES == 3)
+    legend = tmp_path / "legend.csv"
+    legend.write_text("value,name\n" + "".join(f"{k},{name}\n" for k, name in enumerate(CLASSES)))
+    found = scores(cli, class_map, raster, "--legend", legend)
+    assert (found.pixels, found.accuracy) == ((VALUES == 3).sum(), 1)
+
+
+def test_maps_of_rotated_or_oblong_pixels_are_refused(cli, class_map, tmp_path):
+    with rasterio.open(class_map) as file:
+        profile, tags, values = file.profile, file.tags(), file.read(1)
+    for k, grid in enumerate((Affine(10, 0, LEFT, 0, -20, TOP), Affine(10, 3, LEFT, 3, -10, TOP))):
+        path = tmp_path / f"grid-{k}.tif"
+        with rasterio.open(path, "w", **profile | {"transform": grid, "driver": "GTiff"}) as file:
+            file.write(values, 1)
+            file.update_tags(**tags)
+        answer = cli("evaluate", path, class_map)
+        assert answer.code == 2
+        assert "rotated or oblong pixels" in answer.lines[-1]
+
+
 def test_a_raster_elsewhere_or_of_something_else_is_refused(cli, class_map, tmp_path):
     away = write_class_map(tmp_path / "away.tif", VALUES, left=LEFT + 1e6)
     assert "cover the same place" in cli("evaluate", class_map, away).lines[-1]
@@ -135,6 +170,24 @@ def test_points_of_a_csv_in_either_coordinates(cli, class_map, sampled, tmp_path
     shown = cli("evaluate", class_map, tmp_path / "xy.csv")
     assert "16 reference points" in shown.out
     assert "Olofsson" in shown.out
+
+
+def test_a_csv_may_name_its_coordinate_reference_system(cli, class_map, sampled, tmp_path):
+    sampled.to_csv(tmp_path / "own.csv", index=False)
+    x, y = transform("EPSG:32632", "EPSG:3035", sampled["x"], sampled["y"])
+    named = sampled.assign(x=x, y=y, crs="EPSG:3035")
+    named.to_csv(tmp_path / "named.csv", index=False)
+    first, second = (cli("evaluate", class_map, tmp_path / name, "--json").json for name in ("own.csv", "named.csv"))
+    assert first == second
+    for column, expected in (
+        (["EPSG:3035", "EPSG:4326"] * 9, "the same one in every row"),
+        ("nowhere", "a code such as"),
+        ("", "found none"),
+    ):
+        named.assign(crs=column).to_csv(tmp_path / "wrong.csv", index=False)
+        answer = cli("evaluate", class_map, tmp_path / "wrong.csv")
+        assert answer.code == 2
+        assert expected in answer.lines[-1]
 
 
 def test_finer_classes_and_numbers_are_understood_and_unknown_ones_refused(cli, class_map, sampled, tmp_path):

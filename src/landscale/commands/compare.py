@@ -28,7 +28,7 @@ def add_command(add: AddCommand) -> None:
         "out",
         type=Path,
         metavar="OUT.tif",
-        help="map of the changes; legend, style and the table OUT.csv are written beside it",
+        help="map of the changes; legend, style, quick look and the table OUT.csv are written beside it",
     )
     parser.add_argument("--regions", type=Path, metavar="FILE", help="polygons of a vector file, for areas by region")
     parser.add_argument(
@@ -89,7 +89,7 @@ def _print_change(found: Change) -> None:
         if not (row.before or row.after):
             continue
         adjusted = [
-            "" if pair is None else f"{pair[0]:,.1f} ± {pair[1]:,.1f}"
+            "" if pair is None else f"{pair[0]:,.1f}" + ("" if pair[1] is None else f" ± {pair[1]:,.1f}")
             for pair in (row.before_adjusted, row.after_adjusted)
         ]
         table.add_row(

@@ -7,7 +7,8 @@ errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +21,19 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from landscale.errors import BadInput, UnknownName, reason
+from landscale.map_accuracy.change_files import SOFTWARE, TABLE_CORNER, change_files, check_change_files
 from landscale.map_accuracy.class_map import ClassMap, open_class_map
-from landscale.map_accuracy.estimates import SampleEstimates, estimate
+from landscale.map_accuracy.estimates import SampleEstimates, Z, estimate
 from landscale.map_accuracy.regions import Region, read_regions
 from landscale.maps.encoding import NODATA
 from landscale.maps.frame import Frame
 from landscale.maps.legend import Entry, attribute_table, legend_tag, qgis_style
+from landscale.maps.quick_look import LONGEST, quick_look
 from landscale.maps.rasters import growing_raster
+from landscale.maps.reduced import ReducedMap
 from landscale.runtime.files import atomic_files
-from landscale.runtime.outputs import check_output
 from landscale.runtime.progress import progress_bar
 
-SOFTWARE = "landscale compare"
 UNCHANGED, UNCHANGED_COLOUR = 0, "#e8e8e8"
 _MOST_CHANGES = 253  # kinds of change with a value of their own; the others share the last value
 _WHOLE = "all"  # name of the region that is the whole map
@@ -41,15 +43,16 @@ _WHOLE = "all"  # name of the region that is the whole map
 class RegionArea:
     """One class in a region: hectares in both maps, and if error matrices were given, adjusted for the errors of the maps.
 
-    before_adjusted, after_adjusted: hectares and the half width of their 95 % interval.
+    before_adjusted, after_adjusted: hectares, and the half width of their 95 % interval, which is None if a class of the map has
+    a single reference point.
     """
 
     region: str
     name: str
     before: float
     after: float
-    before_adjusted: tuple[float, float] | None = None
-    after_adjusted: tuple[float, float] | None = None
+    before_adjusted: tuple[float, float | None] | None = None
+    after_adjusted: tuple[float, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,11 @@ class _Pair:
         """Classes before and after, NODATA in both where either has none."""
         first = self.before.read(window)
         try:
-            second = self.table[self.warped.read(1, window=window)]
+            values = self.warped.read(1, window=window)
         except RasterioError as error:
             raise BadInput(self.after.path, f"cannot be decoded ({reason(error)})") from None
+        self.after.check_values(values)
+        second = self.table[values]
         nowhere = (first == NODATA) | (second == NODATA)
         first[nowhere], second[nowhere] = NODATA, NODATA
         return first, second
@@ -100,7 +105,8 @@ def compare_maps(
 
     Args:
         before, after: class maps of the same classes, which are matched by name.
-        out: GeoTIFF: 0 unchanged, 1… a kind of change each, the largest first, 255 nodata. `OUT.csv` has the table.
+        out: GeoTIFF: 0 unchanged, 1… a kind of change each, the largest first, 255 nodata. `OUT.csv` has the
+            table, `OUT.png` a picture.
         regions: vector file of polygons, for areas by region.
         region_column: with their names; polygons of the same name are one region.
         accuracy: estimates from reference points of both maps. Their error rates are applied to the areas of each region, which
@@ -111,15 +117,13 @@ def compare_maps(
             lacks. LandscaleError: a class that a map has in a region has no reference point.
     """
     out = Path(out)
-    paths = {"style": out.with_suffix(".qml"), "legend": out.with_name(f"{out.name}.aux.xml")}
-    paths |= {"table": out.with_suffix(".csv"), "map": out}
-    inputs = [before, after, *([regions] if regions is not None else [])]
-    for path in reversed(paths.values()):
-        check_output(path, "a comparison of landscale", lambda _: _is_comparison(out), inputs)
+    paths = change_files(out)
+    check_change_files(paths, [before, after, *([regions] if regions is not None else [])])
     with _open_pair(before, after) as pair:
-        if accuracy is not None:
-            _check_accuracy(pair.before.classes, accuracy)
+        errors = None if accuracy is None else [_counts_of(one, pair.before.classes) for one in accuracy]
         places = read_regions(Path(regions), region_column, pair.before.file.crs) if regions is not None else []
+        if any(place.name == _WHOLE for place in places):
+            raise BadInput(str(regions), f"has a region named '{_WHOLE}', which stands for the whole map; rename it")
         count = len(pair.before.classes)
         total, by_region = (
             np.zeros((count, count), np.int64),
@@ -137,7 +141,9 @@ def compare_maps(
             entries = _entries(changes, total, pair.before)
             with atomic_files(list(paths.values())) as temporaries:
                 place_of = dict(zip(paths, temporaries, strict=True))
-                _write_map(place_of["map"], out, pair, changes, entries, advance)
+                reduced = _write_map(place_of["map"], out, pair, changes, entries, advance)
+                title = f"{pair.before.path.name} → {pair.after.path.name}"
+                place_of["quick_look"].write_bytes(quick_look(reduced, entries, title))
                 place_of["legend"].write_text(attribute_table(entries), encoding="utf-8")
                 place_of["style"].write_text(qgis_style(entries), encoding="utf-8")
                 hectares = total * pair.before.hectares
@@ -146,7 +152,7 @@ def compare_maps(
         rows = [
             row
             for name, pixels in marginals.items()
-            for row in _region_rows(name, pixels * pair.before.hectares, pair.before.classes, accuracy)
+            for row in _region_rows(name, pixels * pair.before.hectares, pair.before.classes, errors)
         ]
         return Change(
             classes=pair.before.classes,
@@ -219,11 +225,13 @@ def _entries(changes: NDArray[np.uint8], total: NDArray[np.int64], of: ClassMap)
 
 
 def _write_map(
-    path: Path, out: Path, pair: _Pair, changes: NDArray[np.uint8], entries: list[Entry], advance: object
-) -> None:
+    path: Path, out: Path, pair: _Pair, changes: NDArray[np.uint8], entries: list[Entry], advance: Callable[[int], None]
+) -> ReducedMap:
+    """Write the map of the changes, and return it with fewer pixels."""
     file = pair.before.file
     grid = file.transform
     frame = Frame(file.crs, grid.c, grid.f, grid.a, file.width, file.height)
+    reduced = ReducedMap(frame, LONGEST)
     colours = [entry.colour for entry in entries]
     tags = {
         "TIFFTAG_SOFTWARE": SOFTWARE,
@@ -238,48 +246,41 @@ def _write_map(
             values = np.full(first.shape, NODATA, np.uint8)
             values[known] = changes[first[known], second[known]]
             write(window.row_off, values[None])
-            advance(window.height)  # type: ignore[operator]
+            reduced.add(window.row_off, values)
+            advance(window.height)
+    return reduced
 
 
 def _region_rows(
     region: str,
     areas: NDArray[np.floating],
     classes: tuple[str, ...],
-    accuracy: tuple[SampleEstimates, SampleEstimates] | None,
+    errors: Sequence[NDArray[np.int64]] | None,
 ) -> Iterator[RegionArea]:
-    adjusted: list[list[tuple[float, float] | None]] = [[None] * len(classes)] * 2
-    if accuracy is not None:
+    adjusted: list[list[tuple[float, float | None] | None]] = [[None] * len(classes)] * 2
+    if errors is not None:
         adjusted = []
-        for one, of_map in zip(accuracy, areas, strict=True):
+        for counts, of_map in zip(errors, areas, strict=True):
             if not of_map.sum():
                 adjusted.append([(0.0, 0.0)] * len(classes))
                 continue
-            found = estimate(np.array(one.counts), of_map, classes)
-            adjusted.append([(row.area.value, row.area.high - row.area.value) for row in found.classes])
+            found = [row.area for row in estimate(counts, of_map, classes).classes]
+            adjusted.append([(a.value, None if math.isnan(a.error) else Z * a.error) for a in found])
     for k, name in enumerate(classes):
         yield RegionArea(region, name, float(areas[0, k]), float(areas[1, k]), adjusted[0][k], adjusted[1][k])
 
 
-def _check_accuracy(classes: tuple[str, ...], accuracy: tuple[SampleEstimates, SampleEstimates]) -> None:
-    for one in accuracy:
-        names = tuple(row.name for row in one.classes)
-        if names != classes:
-            unknown = next((name for name in names if name not in classes), names[0] if names else "")
-            raise UnknownName("class of an error matrix", unknown, classes)
+def _counts_of(accuracy: SampleEstimates, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """The error matrix of a map, with its rows and columns in the order of `classes`, which that of the map may not be."""
+    names = [row.name for row in accuracy.classes]
+    for name in [*(name for name in names if name not in classes), *(name for name in classes if name not in names)]:
+        raise UnknownName("class of an error matrix", name, classes if name in names else names)
+    order = [names.index(name) for name in classes]
+    return np.array(accuracy.counts, np.int64)[np.ix_(order, order)]
 
 
 def _csv(classes: tuple[str, ...], hectares: NDArray[np.floating]) -> str:
     import pandas as pd
 
-    table = pd.DataFrame(hectares, index=pd.Index(classes, name="hectares, from"), columns=list(classes))
+    table = pd.DataFrame(hectares, index=pd.Index(classes, name=TABLE_CORNER), columns=list(classes))
     return str(table.to_csv(float_format="%.4f"))
-
-
-def _is_comparison(out: Path) -> bool:
-    import rasterio
-
-    try:
-        with rasterio.open(out, driver="GTiff") as file:
-            return bool(file.tags().get("TIFFTAG_SOFTWARE") == SOFTWARE)
-    except RasterioError:
-        return False

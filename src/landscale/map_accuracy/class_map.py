@@ -60,10 +60,14 @@ class ClassMap:
             values: NDArray[np.uint8] = self.file.read(1, window=window)
         except RasterioError as error:
             raise BadInput(self.path, f"cannot be decoded ({reason(error)})") from None
+        self.check_values(values)
+        return values
+
+    def check_values(self, values: NDArray[np.uint8]) -> None:
+        """Raise BadInput for a value that is neither a class nor `encoding.NODATA`."""
         wrong = values[(values >= len(self.classes)) & (values != NODATA)]
         if wrong.size:
             raise BadInput(self.path, f"has the value {wrong[0]}, but names {len(self.classes)} classes")
-        return values
 
     def pixels(self) -> NDArray[np.int64]:
         """Number of pixels of each class (C,)."""
@@ -78,7 +82,8 @@ def open_class_map(path: str | Path) -> Iterator[ClassMap]:
     """Open a class map.
 
     Raises:
-        BadInput: it cannot be read, or is no class map of `landscale predict`, or has no coordinate reference system in metres.
+        BadInput: it cannot be read, or is no class map of `landscale predict`, or has no coordinate reference system in metres,
+            or its pixels are not squares in rows from west to east.
     """
     path = Path(path)
     if not path.exists():
@@ -99,4 +104,9 @@ def open_class_map(path: str | Path) -> Iterator[ClassMap]:
             raise BadInput(path, "has a damaged tag CLASSES: its values are not 0, 1, 2, …")
         if not file.crs or not file.crs.is_projected or file.crs.linear_units_factor[1] != 1:
             raise BadInput(path, "has no coordinate reference system in metres, which areas need")
+        grid = file.transform
+        if grid.b or grid.d or grid.a <= 0 or abs(grid.a + grid.e) > 1e-6 * grid.a:
+            raise BadInput(
+                path, "has rotated or oblong pixels, expected the square ones that `landscale predict` writes"
+            )
         yield ClassMap(path, file, tuple(e.name for e in entries), tuple(e.colour for e in entries))

@@ -45,7 +45,8 @@ def score_points(map_path: str | Path, points: str | Path, column: str = COLUMN)
 
     Args:
         map_path: the class map.
-        points: a vector file of points, or a csv with `x` and `y` in the coordinates of the map, or `lon` and `lat`.
+        points: a vector file of points, or a csv with `x` and `y` in the coordinates of the map, or `lon` and `lat`. A column
+            `crs` of the csv, such as EPSG:3035 in every row, names another coordinate reference system.
         column: which holds the class of a point, by its name, or by its number in the map. Points without one do not count.
 
     Raises:
@@ -129,7 +130,20 @@ def _read_table(path: Path, column: str) -> tuple[NDArray[np.float64], NDArray[n
     except ValueError as error:
         raise BadInput(path, f"has a coordinate that is no number ({reason(error)})") from None
     own = None if pair == _XY[0] else CRS.from_epsg(4326)
+    if "crs" in named:
+        own = _one_crs(path, {str(value).strip() for value in table[named["crs"]]})
     return x, y, own, [str(name).strip() for name in table[named[column.lower()]]]
+
+
+def _one_crs(path: Path, found: set[str]) -> CRS:
+    """The coordinate reference system that every row of a table names."""
+    if len(found) != 1 or not all(found):
+        raise BadInput(path, f"crs: found {', '.join(sorted(found)[:3]) or 'none'}, expected the same one in every row")
+    (name,) = found
+    try:
+        return CRS.from_user_input(name)
+    except CRSError as error:
+        raise BadInput(path, f"crs: found '{name}', expected a code such as EPSG:3035 ({reason(error)})") from None
 
 
 def _read_vector(path: Path, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64], CRS | None, list[str]]:

@@ -106,7 +106,9 @@ def _open_reference(path: Path, of: ClassMap, legend: str | Path | None) -> Iter
             table = _table_of(path, file, of, legend, corine=corine)
             options = {"crs": of.file.crs, "transform": of.file.transform, "resampling": Resampling.nearest}
             size = {"width": of.file.width, "height": of.file.height}
-            with WarpedVRT(file, **options, **size, warp_mem_limit=64) as warped:
+            # Without nodata, GDAL would fill what lies beyond the raster with 0, which may be a class; alpha marks it.
+            beyond = {"add_alpha": file.nodata is None}
+            with WarpedVRT(file, **options, **size, **beyond, warp_mem_limit=64) as warped:
                 yield _Reference(path, warped, table, corine)
     except RasterioError as error:
         raise BadInput(path, f"cannot be read ({reason(error)})") from None

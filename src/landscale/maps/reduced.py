@@ -25,9 +25,10 @@ class ReducedMap:
         self.classes = np.full((len(self.rows), len(self.columns)), NODATA, np.uint8)
         self.probability = self.classes.copy()
 
-    def add(self, top: int, classes: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
-        """Take over rows of the map from `top` on: classes (rows, width) and the probabilities (C, rows, width)."""
+    def add(self, top: int, classes: NDArray[np.uint8], probabilities: NDArray[np.float32] | None = None) -> None:
+        """Take over rows of the map from `top` on: classes (rows, width), and probabilities (C, rows, width) if there are any."""
         kept = (self.rows >= top) & (self.rows < top + len(classes))
         rows = self.rows[kept] - top
         self.classes[kept] = classes[rows][:, self.columns]
-        self.probability[kept] = to_bytes(probabilities[:, rows][:, :, self.columns].max(axis=0))
+        if probabilities is not None:
+            self.probability[kept] = to_bytes(probabilities[:, rows][:, :, self.columns].max(axis=0))

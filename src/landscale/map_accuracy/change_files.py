@@ -1,0 +1,83 @@
+"""The files of a comparison of two maps: their names, and by what `landscale compare` recognises those that it wrote earlier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import rasterio
+from PIL import Image
+from rasterio.errors import RasterioError
+
+from landscale.errors import BadInput
+from landscale.maps.files import COMMENT
+from landscale.maps.files import SOFTWARE as WRITER_OF_LEGENDS
+from landscale.runtime.outputs import check_output
+
+SOFTWARE = "landscale compare"  # a tag of the map of changes
+TABLE_CORNER = "hectares, from"  # the first cell of the table
+_BEGINNING = 2000  # bytes of a text file that are searched
+
+
+def change_files(out: Path) -> dict[str, Path]:
+    """The paths by what they are; the map of changes, named by the user, is the last.
+
+    Raises:
+        BadInput: `out` has another suffix than a GeoTIFF, so two files might have the same name.
+    """
+    if out.suffix.lower() not in {".tif", ".tiff"}:
+        raise BadInput(out, "has the wrong suffix for a map of changes, expected .tif")
+    return {
+        "style": out.with_suffix(".qml"),
+        "quick_look": out.with_suffix(".png"),
+        "legend": out.with_name(f"{out.name}.aux.xml"),  # the name that GDAL expects
+        "table": out.with_suffix(".csv"),
+        "map": out,
+    }
+
+
+def check_change_files(paths: dict[str, Path], inputs: Iterable[str | Path]) -> None:
+    """Refuse the paths before anything is computed.
+
+    Raises:
+        BadInput: a path is an input or in one, or has a file that `landscale compare` did not write as this.
+    """
+    inputs = list(inputs)
+    for kind in reversed(paths):  # the path that the user gave is checked first
+        about, recognises = _KINDS[kind]
+        check_output(paths[kind], about, recognises, inputs)
+
+
+def _is_map(path: Path) -> bool:
+    try:
+        with rasterio.open(path, driver="GTiff") as file:
+            return bool(file.tags().get("TIFFTAG_SOFTWARE") == SOFTWARE)
+    except RasterioError:
+        return False
+
+
+def _has(text: str) -> Callable[[Path], bool]:
+    def recognises(path: Path) -> bool:
+        with path.open("rb") as file:
+            return text.encode() in file.read(_BEGINNING)
+
+    return recognises
+
+
+def _is_legend(path: Path) -> bool:
+    """Whether it belongs to a map of changes: QGIS adds statistics to it, and drops the comment."""
+    return _is_map(path.with_name(path.name.removesuffix(".aux.xml")))
+
+
+def _is_quick_look(path: Path) -> bool:
+    with Image.open(path, formats=["PNG"]) as image:
+        return image.info.get("Software") == WRITER_OF_LEGENDS
+
+
+_KINDS: dict[str, tuple[str, Callable[[Path], bool]]] = {
+    "map": ("a comparison of landscale", _is_map),
+    "table": ("the table of a comparison of landscale", _has(TABLE_CORNER)),
+    "style": ("the style of a comparison of landscale", _has(COMMENT)),
+    "legend": ("the legend of a comparison of landscale", _is_legend),
+    "quick_look": ("the quick look of a comparison of landscale", _is_quick_look),
+}
