@@ -46,11 +46,11 @@ def picture(store: PatchStore, out: Path) -> bytes:
     names = store.column("name").tolist()
     colours = true_colour(store, np.array([names.index(name) for name in chosen["patch"]], np.int64))
     sheet = []
-    for row, pixels in zip(chosen.itertuples(), colours, strict=True):
-        with rasterio.open(out / str(row.file)) as file:
+    for row, pixels in zip(chosen.to_dict("records"), colours, strict=True):
+        with rasterio.open(out / str(row["file"])) as file:
             heat = file.read(1)
-        wanted = str(chosen.loc[row.Index, "class"])
-        sheet += [Picture(pixels, [wanted]), Picture(overlay(pixels, heat), [f"probability {row.probability:.2f}"])]
+        shown = [f"probability {row['probability']:.2f}"]
+        sheet += [Picture(pixels, [str(row["class"])]), Picture(overlay(pixels, heat), shown)]
     return picture_sheet(sheet)
 
 

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -78,7 +79,7 @@ def parts(scene: Path, weights: str, stride: int | None, folder: Path) -> tuple[
     return grid, taken
 
 
-def in_a_process(function: Callable[..., object], *arguments: object) -> object:
+def in_a_process(function: Callable[..., Any], *arguments: object) -> Any:
     """Run in a process of its own, whose memory is free afterwards."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
@@ -98,7 +99,7 @@ def peak_memory(process: subprocess.Popen[bytes]) -> float:
 def main(side: int, weights: str, stride: int | None, folder: Path) -> None:
     in_a_process(write_country, folder / "country", 1, side)
     scene = next((folder / "country").glob("*.SAFE"))
-    grid, taken = in_a_process(parts, scene, weights, stride, folder)  # type: ignore[misc]
+    grid, taken = in_a_process(parts, scene, weights, stride, folder)
     command = [sys.executable, "-m", "landscale", "predict", weights, str(scene), str(folder / "map.tif")]
     begun = time.perf_counter()
     process = subprocess.Popen([*command, "--stride", str(grid.stride)])

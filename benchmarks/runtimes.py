@@ -35,6 +35,7 @@ from landscale.export.portable import Portable
 from landscale.export.weights import export_model
 from landscale.inference.evaluate import evaluate
 from landscale.inference.exported import MODELS, ExportedModel, InputPlane, Run, open_exported, open_network
+from landscale.inference.scores import Scores
 from landscale.models.classifier import reduced_precision
 from landscale.models.encoders import load_encoder
 from landscale.store import PatchStore, open_store
@@ -152,10 +153,12 @@ def main() -> None:
         rows = np.resize(store.patches("test"), options.batch)
         pixels = planes_of(store, planes, rows)
         rates = interleaved({key: turn(run, pixels) for key, run in runs.items()}, options.rounds)
-        scores = {
-            key: evaluate(ExportedModel(folder, d, planes, run, key), store, "test", batch=options.batch, show=False)
-            for key, run in runs.items()
-        }
+        scores = {}
+        for key, run in runs.items():
+            model = ExportedModel(folder, d, planes, run, key)
+            found = evaluate(model, store, "test", batch=options.batch, show=False)
+            assert isinstance(found, Scores)
+            scores[key] = found
     speedup = {key: rate / rates["eager_fp32"] for key, rate in rates.items()}
     best = {kind: max((v for key, v in speedup.items() if key.endswith(kind)), default=0.0) for kind in GOALS}
     results = {

@@ -58,7 +58,9 @@ def test_a_dataset_an_array_and_zarr_give_the_map_of_the_rasters(tmp_path, pixel
 
 
 def test_units_and_nodata_follow_the_rules_of_rasters(tmp_path, pixels):
-    expected = probabilities(predict(Stub(BANDS), write_scene(tmp_path / "scene", pixels), tmp_path / "a.tif", offset=1000))
+    expected = probabilities(
+        predict(Stub(BANDS), write_scene(tmp_path / "scene", pixels), tmp_path / "a.tif", offset=1000)
+    )
     found = probabilities(predict(Stub(BANDS), dataset_of(pixels), tmp_path / "b.tif", offset=1000))
     assert np.array_equal(found[0], expected[0], equal_nan=True)
     pixels["B02"][:20], pixels["B04"][:20] = 65535, 65535

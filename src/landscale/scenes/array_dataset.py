@@ -51,11 +51,12 @@ def open_zarr(path: Path) -> xarray.Dataset:
     except ImportError:
         raise LandscaleError("a Zarr folder needs xarray and zarr: pip install 'landscale[xarray]'") from None
     try:
-        return xarray.open_zarr(path, mask_and_scale=False, decode_times=False)
+        found: xarray.Dataset = xarray.open_zarr(path, mask_and_scale=False, decode_times=False)
     except ImportError:
         raise LandscaleError("a Zarr folder needs xarray and zarr: pip install 'landscale[xarray]'") from None
     except Exception as error:  # zarr raises many kinds for a damaged folder
         raise BadInput(path, f"cannot be read as Zarr ({reason(error)})") from None
+    return found
 
 
 @contextmanager
@@ -75,7 +76,12 @@ def as_stack(dataset: xarray.Dataset | xarray.DataArray, name: str = "dataset") 
     dtype = np.result_type(*(band.dtype for band in bands.values()))
     if dtype.kind not in "iuf":
         raise BadInput(name, f"has {dtype} pixels, expected numbers")
-    nodata = {value for band in bands.values() for key in ("_FillValue", "nodata") if (value := band.attrs.get(key)) is not None}
+    nodata = {
+        value
+        for band in bands.values()
+        for key in ("_FillValue", "nodata")
+        if (value := band.attrs.get(key)) is not None
+    }
     if len(nodata) > 1:
         raise BadInput(name, f"has bands with different nodata values ({', '.join(map(str, sorted(nodata)))})")
     with tempfile.TemporaryDirectory(prefix="landscale-") as folder:
