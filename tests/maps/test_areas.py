@@ -14,6 +14,7 @@ from rasterio.warp import transform_geom
 from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
 
 from landscale.errors import BadInput
+from landscale.formats.vectors import read_vector
 from landscale.maps.layers import _needed
 from landscale.maps.windows import WindowGrid, window_starts
 from mapped import ORIGIN, Stub, draw_scene, names_in, predict, read_map, read_raster, write_band, write_scene
@@ -164,3 +165,16 @@ def test_multipolygons_of_geojson_without_a_collection_are_read(whole, tmp_path)
     expected = expected[0, :60, :70].copy()
     expected[:10, 10:] = expected[10:50] = expected[50:, :60] = np.nan
     assert np.allclose(found, expected, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("beginning", ["", "\ufeff \n"])
+def test_a_description_of_layers_elsewhere_is_not_followed(tmp_path, beginning):
+    """A virtual layer of GDAL would read any other file, and a remote one fetch a URL, whatever the suffix says."""
+    secret = tmp_path / "secret.csv"
+    secret.write_text("x,y\n1,2\n")
+    layer = f'<OGRVRTLayer name="secret"><SrcDataSource>{secret}</SrcDataSource></OGRVRTLayer>'
+    for name in ("area.vrt", "area.geojson", "area.gpkg"):
+        path = tmp_path / name
+        path.write_text(f"{beginning}<OGRVRTDataSource>{layer}</OGRVRTDataSource>", encoding="utf-8")
+        with pytest.raises(BadInput, match="describes a layer in other files"):
+            read_vector(path)

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import rasterio
-from PIL import Image
-from rasterio.errors import RasterioError
-
 from landscale.errors import BadInput
-from landscale.maps.files import COMMENT
-from landscale.maps.files import SOFTWARE as WRITER_OF_LEGENDS
+from landscale.maps.files import COMMENT, is_quick_look, mentions, written_by
 from landscale.runtime.outputs import check_output
 
 SOFTWARE = "landscale compare"  # a tag of the map of changes
 TABLE_CORNER = "hectares, from"  # the first cell of the table
-_BEGINNING = 2000  # bytes of a text file that are searched
 
 
 def change_files(out: Path) -> dict[str, Path]:
@@ -48,20 +42,7 @@ def check_change_files(paths: dict[str, Path], inputs: Iterable[str | Path]) -> 
         check_output(paths[kind], about, recognises, inputs)
 
 
-def _is_map(path: Path) -> bool:
-    try:
-        with rasterio.open(path, driver="GTiff") as file:
-            return bool(file.tags().get("TIFFTAG_SOFTWARE") == SOFTWARE)
-    except RasterioError:
-        return False
-
-
-def _has(text: str) -> Callable[[Path], bool]:
-    def recognises(path: Path) -> bool:
-        with path.open("rb") as file:
-            return text.encode() in file.read(_BEGINNING)
-
-    return recognises
+_is_map = written_by(SOFTWARE)
 
 
 def _is_legend(path: Path) -> bool:
@@ -69,15 +50,10 @@ def _is_legend(path: Path) -> bool:
     return _is_map(path.with_name(path.name.removesuffix(".aux.xml")))
 
 
-def _is_quick_look(path: Path) -> bool:
-    with Image.open(path, formats=["PNG"]) as image:
-        return image.info.get("Software") == WRITER_OF_LEGENDS
-
-
 _KINDS: dict[str, tuple[str, Callable[[Path], bool]]] = {
     "map": ("a comparison of landscale", _is_map),
-    "table": ("the table of a comparison of landscale", _has(TABLE_CORNER)),
-    "style": ("the style of a comparison of landscale", _has(COMMENT)),
+    "table": ("the table of a comparison of landscale", mentions(TABLE_CORNER)),
+    "style": ("the style of a comparison of landscale", mentions(COMMENT)),
     "legend": ("the legend of a comparison of landscale", _is_legend),
-    "quick_look": ("the quick look of a comparison of landscale", _is_quick_look),
+    "quick_look": ("the quick look of a comparison of landscale", is_quick_look),
 }

@@ -15,14 +15,13 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform
 from rasterio.windows import Window
-from shapely.errors import ShapelyError
 
 from landscale.errors import BadInput, UnknownName, reason
 from landscale.formats.content import read_text
+from landscale.formats.vectors import read_vector
 from landscale.map_accuracy.class_map import ClassMap, open_class_map
 from landscale.map_accuracy.estimates import SampleEstimates, estimate
 from landscale.maps.encoding import NODATA
-from landscale.runtime.files import check_regular
 from landscale.vocabulary.nomenclatures import columns_by_name
 
 COLUMN = "class"  # of the class that an interpreter has given a point
@@ -147,22 +146,11 @@ def _one_crs(path: Path, found: set[str]) -> CRS:
 
 
 def _read_vector(path: Path, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64], CRS | None, list[str]]:
-    from pyogrio.raw import read
-
-    check_regular(path)
-    try:
-        information, _, content, fields = read(path, force_2d=True)
-        shapes = shapely.from_wkb(content)
-        own = CRS.from_user_input(information["crs"]) if information["crs"] else None
-    except (RuntimeError, ValueError, ShapelyError, CRSError) as error:  # pyogrio's errors are the first two
-        raise BadInput(path, f"cannot be read as a vector file ({reason(error)})") from None
-    if own is None:
-        raise BadInput(path, "has no coordinate reference system")
-    names = [str(name) for name in information["fields"]]
-    if column not in names:
-        raise BadInput(path, f"has the columns {', '.join(names)}, expected {column}; name another by --column")
-    if any(shape is None or shape.geom_type != "Point" for shape in shapes):
+    layer = read_vector(path)
+    if column not in layer.columns:
+        raise BadInput(path, f"has the columns {', '.join(layer.columns)}, expected {column}; name another by --column")
+    if any(shape is None or shape.geom_type != "Point" for shape in layer.shapes):
         raise BadInput(path, "holds something else than points, expected a sample of reference points")
-    values = fields[names.index(column)]
+    values = layer.columns[column]
     texts = ["" if pd.isna(value) else str(value).strip().removesuffix(".0") for value in values]
-    return shapely.get_x(shapes), shapely.get_y(shapes), own, texts
+    return shapely.get_x(layer.shapes), shapely.get_y(layer.shapes), layer.crs, texts

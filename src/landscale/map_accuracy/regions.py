@@ -12,15 +12,13 @@ import shapely
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
 from rasterio.features import rasterize
 from rasterio.warp import transform
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
-from shapely.errors import ShapelyError
 
 from landscale.errors import BadInput, reason
-from landscale.runtime.files import check_regular
+from landscale.formats.vectors import read_vector
 
 
 @dataclass(frozen=True)
@@ -47,28 +45,16 @@ def read_regions(path: Path, column: str, crs: CRS) -> list[Region]:
     Raises:
         BadInput: the file cannot be read, lacks the column, or has no polygon.
     """
-    from pyogrio.raw import read
-
-    check_regular(path)
-    try:
-        information, _, content, fields = read(path, force_2d=True)
-        shapes = shapely.from_wkb(content)
-        own = CRS.from_user_input(information["crs"]) if information["crs"] else None
-    except (RuntimeError, ValueError, ShapelyError, CRSError) as error:  # pyogrio's errors are the first two
-        raise BadInput(path, f"cannot be read as a vector file ({reason(error)})") from None
-    names = [str(name) for name in information["fields"]]
-    if own is None:
-        raise BadInput(path, "has no coordinate reference system")
-    if column not in names:
-        raise BadInput(
-            path, f"has the columns {', '.join(names) or 'none'}, expected {column}; name another by --region-column"
-        )
+    layer = read_vector(path)
+    if column not in layer.columns:
+        found_columns = ", ".join(layer.columns) or "none"
+        raise BadInput(path, f"has the columns {found_columns}, expected {column}; name another by --region-column")
 
     def project(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.column_stack(transform(own, crs, xy[:, 0], xy[:, 1]))
+        return np.column_stack(transform(layer.crs, crs, xy[:, 0], xy[:, 1]))
 
     found: dict[str, list[Any]] = {}
-    for value, shape in zip(fields[names.index(column)], shapes, strict=True):
+    for value, shape in zip(layer.columns[column], layer.shapes, strict=True):
         if shape is None or pd.isna(value):
             continue
         parts = [part for part in shapely.get_parts(shape).tolist() if part.geom_type == "Polygon"]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
 from rasterio.features import rasterize
 from rasterio.warp import transform
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
-from shapely.errors import ShapelyError
 
 from landscale.errors import BadInput, reason
+from landscale.formats.vectors import read_vector
 from landscale.maps.frame import Bounds, Frame
-from landscale.runtime.files import check_regular
 
 
 class Area:
@@ -33,7 +30,8 @@ class Area:
     """
 
     def __init__(self, path: Path, crs: CRS) -> None:
-        geometries, own = _read(path)
+        layer = read_vector(path)
+        own, geometries = layer.crs, [shape for shape in layer.shapes if shape is not None]
         polygons = [part for part in shapely.get_parts(geometries).tolist() if part.geom_type == "Polygon"]
         if not polygons:
             raise BadInput(path, "has no polygon, expected the area to be mapped")
@@ -57,26 +55,3 @@ class Area:
         strip = window_transform(Window(0, top, frame.width, rows), frame.transform)
         inside = rasterize(self._polygons, out_shape=(rows, frame.width), transform=strip, fill=0, default_value=1)
         return np.asarray(inside == 0)
-
-
-def _read(path: Path) -> tuple[NDArray[Any], CRS]:
-    """The geometries of the first layer, and their coordinate reference system."""
-    from pyogrio.raw import read
-
-    check_regular(path)
-    try:
-        information, _, content, _ = read(path, columns=[], force_2d=True)
-        found = shapely.from_wkb(content)
-        crs = CRS.from_user_input(information["crs"]) if information["crs"] else None
-    except (
-        RuntimeError,
-        ValueError,
-        ShapelyError,
-        CRSError,
-    ) as error:  # pyogrio's errors are RuntimeErrors or ValueErrors
-        raise BadInput(path, f"cannot be read as a vector file ({reason(error)})") from None
-    if crs is None:
-        raise BadInput(
-            path, "has no coordinate reference system; give it one, or use GeoJSON in longitude and latitude"
-        )
-    return np.array([geometry for geometry in found if geometry is not None], object), crs

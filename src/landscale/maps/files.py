@@ -55,15 +55,25 @@ def check_files(paths: dict[str, Path], inputs: Iterable[str | Path]) -> None:
         taken[place] = about
 
 
-def _is_raster(path: Path) -> bool:
-    try:
-        with rasterio.open(path, driver="GTiff") as file:
-            return bool(file.tags().get("TIFFTAG_SOFTWARE") == SOFTWARE)
-    except RasterioError:
-        return False
+def written_by(software: str) -> Callable[[Path], bool]:
+    """Recognise rasters by the program in their tags."""
+
+    def recognises(path: Path) -> bool:
+        try:
+            with rasterio.open(path, driver="GTiff") as file:
+                return bool(file.tags().get("TIFFTAG_SOFTWARE") == software)
+        except RasterioError:
+            return False
+
+    return recognises
 
 
-def _has(text: str) -> Callable[[Path], bool]:
+_is_raster = written_by(SOFTWARE)
+
+
+def mentions(text: str) -> Callable[[Path], bool]:
+    """Recognise text files by a text near their beginning."""
+
     def recognises(path: Path) -> bool:
         with path.open("rb") as file:
             return text.encode() in file.read(_BEGINNING)
@@ -73,10 +83,10 @@ def _has(text: str) -> Callable[[Path], bool]:
 
 def _is_legend(path: Path) -> bool:
     """Whether a legend was written here, or belongs to a map that was: QGIS adds statistics to it, and drops the comment."""
-    return _has(COMMENT)(path) or _is_raster(path.with_name(path.name.removesuffix(".aux.xml")))
+    return mentions(COMMENT)(path) or _is_raster(path.with_name(path.name.removesuffix(".aux.xml")))
 
 
-def _is_quick_look(path: Path) -> bool:
+def is_quick_look(path: Path) -> bool:
     with Image.open(path, formats=["PNG"]) as image:
         return image.info.get("Software") == SOFTWARE
 
@@ -100,9 +110,9 @@ _KINDS: dict[str, tuple[str, Callable[[Path], bool]]] = {
     "map": ("a map of landscale", _is_raster),
     "probabilities": ("the probabilities of a map of landscale", _is_raster),
     "entropy": ("the entropy of a map of landscale", _is_raster),
-    "style": ("the style of a map of landscale", _has(COMMENT)),
+    "style": ("the style of a map of landscale", mentions(COMMENT)),
     "legend": ("the legend of a map of landscale", _is_legend),
-    "quick_look": ("the quick look of a map of landscale", _is_quick_look),
-    "viewer": ("the viewer of a map of landscale", _has(GENERATOR)),
+    "quick_look": ("the quick look of a map of landscale", is_quick_look),
+    "viewer": ("the viewer of a map of landscale", mentions(GENERATOR)),
     "polygons": ("the polygons of a map of landscale", _is_polygons),
 }
