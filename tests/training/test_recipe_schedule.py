@@ -155,6 +155,7 @@ def test_shipped_recipes_have_valid_and_consistent_values(name):
 # Values of the keys that neither paper mentions: no further augmentation, no averaged weights, one view.
 NOT_IN_PAPERS = {
     "objective": "labels",
+    "task": "patches",
     "expander": 1024,
     "head": "linear",
     "head_options": {},
