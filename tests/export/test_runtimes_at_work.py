@@ -17,7 +17,7 @@ from landscale.models.weights import save_weights
 from landscale.testing import make_store, sentinel_planes
 from mapped import draw_scene, predict, read_map, write_scene
 
-RUNTIMES = ("onnx", "openvino")
+RUNTIMES = ("onnx", pytest.param("openvino", marks=pytest.mark.slow))
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of weights, exports of them, a store, and a scene whose pixels lie where the network was trained."""
     place = tmp_path_factory.mktemp("work")
     save_weights(place / "weights", small_classifier(), {})
-    for runtime in (*RUNTIMES, "pt2"):
+    for runtime in ("onnx", "openvino", "pt2"):
         landscale.export_model(place / "weights", place / runtime, runtime)
     make_store(place / "s.h5", planes=sentinel_planes(24), splits={"train": 4, "test": 11}, seed=5)
     pixels = draw_scene(61, 83, names=BANDS)
