@@ -288,8 +288,9 @@ def test_an_area_or_mask_is_never_replaced_by_any_file_of_a_map(tmp_path, name):
     write_map(Stub(), scene, out, **options)
     before = (tmp_path / name).read_bytes()
     (tmp_path / "link").symlink_to(tmp_path / name)
+    (tmp_path / f"hard{(tmp_path / name).suffix}").hardlink_to(tmp_path / name)  # as MAP.TIF where case is ignored
     given = "aoi" if name.endswith(".gpkg") else "mask"
-    for path in (tmp_path / name, tmp_path / "link"):
+    for path in (tmp_path / name, tmp_path / "link", tmp_path / f"hard{(tmp_path / name).suffix}"):
         with pytest.raises(BadInput, match="is an input of this command"):
             write_map(Stub(), scene, out, **options | {given: path})
     assert (tmp_path / name).read_bytes() == before

@@ -165,7 +165,9 @@ def test_a_stack_has_its_scene_classification_as_a_band(tmp_path):
     folder = write_scene(tmp_path / "scene", bands)
     fine = codes().repeat(2, 0).repeat(2, 1)
     write_band(folder / "SCL.tif", fine, 10)
-    layers = {name: values.repeat(SIDE // len(values), 0).repeat(SIDE // len(values), 1) for name, values in bands.items()}
+    layers = {
+        name: values.repeat(SIDE // len(values), 0).repeat(SIDE // len(values), 1) for name, values in bands.items()
+    }
     layers["SCL"] = np.where(fine == 0, 65_535, fine).astype(np.uint16)
     write_band(tmp_path / "one.tif", layers["B02"], 10)
     with rasterio.open(tmp_path / "one.tif") as file:

@@ -126,10 +126,11 @@ def _jobs(model: str, scenes: Sequence[str | Path], folder: Path, options: Mappi
         name = path.resolve().name
         while Path(name).suffix.lower() in _SUFFIXES:
             name = Path(name).stem
-        if name in jobs:
-            raise BadInput(path, f"would have the same map {name}.tif as {jobs[name].scene}")
-        jobs[name] = _Job(model, str(path), str(folder / f"{name}.tif"), options)
-    return [jobs[name] for name in sorted(jobs)]
+        key = name.casefold()  # some file systems ignore case
+        if key in jobs:
+            raise BadInput(path, f"would have the same map {name}.tif as {jobs[key].scene}")
+        jobs[key] = _Job(model, str(path), str(folder / f"{name}.tif"), options)
+    return [jobs[key] for key in sorted(jobs)]
 
 
 def _map_scene(job: _Job, classifier: Predictor) -> SceneMap:

@@ -85,7 +85,9 @@ def _crop_to(pixels: ScenePixels, scene_folder: Path, map_file: Path, file: Any)
     gsd, whole = pixels.gsd, pixels.bounds
     left, top = (file.bounds.left - whole.left) / gsd, (whole.top - file.bounds.top) / gsd
     column, row = round(left), round(top)
-    same_grid = file.crs == pixels.crs and np.allclose(file.res, gsd) and np.allclose((left, top), (column, row), atol=0.1)
+    same_grid = (
+        file.crs == pixels.crs and np.allclose(file.res, gsd) and np.allclose((left, top), (column, row), atol=0.1)
+    )
     inside = 0 <= column <= pixels.width - file.width and 0 <= row <= pixels.height - file.height
     if not same_grid or not inside:
         raise BadInput(map_file, f"is not a map of {scene_folder}: their bounds or coordinate systems differ")
