@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -90,6 +91,20 @@ def test_the_classification_may_be_a_geotiff(
     product = write_tiffs(tmp_path, PRODUCT, bands, classification(SIDE), compress="lzw")
     store = open_store(prepared("tiles", product, "--corine", clc))
     assert store.column("cloud_share").max() > 0.1
+
+
+def test_the_classification_may_be_a_band_of_a_stack(tile: Tile, bands: Bands, tmp_path: Path) -> None:
+    """Numbers are uint16 as those of the bands, and the nodata value of the raster stands for code 0."""
+    with rasterio.open(write_tiffs(tmp_path, PRODUCT, bands) / "B02.tif") as file:
+        profile = file.profile | {"count": 2, "nodata": 65_535}
+    scl = classification(SIDE).repeat(2, 0).repeat(2, 1).astype(np.uint16)
+    scl[scl == 0] = 65_535
+    with rasterio.open(tmp_path / f"{PRODUCT}.tif", "w", **profile) as file:
+        file.write(np.stack([bands["B02"], scl]))
+        file.descriptions = "B02", "SCL"
+    (stack,) = open_tiles(tmp_path / f"{PRODUCT}.tif")
+    corners = np.array([[0, 0], [60, 120]])
+    assert np.array_equal(mask_fractions(stack, corners, 120), mask_fractions(tile, corners, 120))
 
 
 @pytest.mark.parametrize("option", ["--max-cloud", "--max-snow"])

@@ -239,6 +239,63 @@ def test_two_files_of_a_map_never_have_one_path(tmp_path):
     assert names_in(tmp_path) == {"scene"}
 
 
+FILES = {
+    "map.tif": "map",
+    "map.tif.aux.xml": "legend",
+    "map.qml": "style",
+    "map.png": "quick look",
+    "map.html": "viewer",
+    "map-probabilities.tif": "probabilities",
+    "map-entropy.tif": "entropy",
+    "areas.gpkg": "polygons",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("how", ["symbolic link", "hard link", "link to the folder", "broken link"])
+def test_no_file_of_a_map_replaces_an_input_or_what_a_link_points_at(tmp_path, name, how):
+    """Whatever a file of the map is called by, the input keeps its bytes; a link that points at nothing becomes a file."""
+    bands = draw_scene(24, 24, names=("B02", "B03", "B04"))
+    scene, out = write_scene(tmp_path / "scene", bands), tmp_path / "out"
+    out.mkdir()
+    before = {path.name: path.read_bytes() for path in scene.iterdir()}
+    if how == "symbolic link":
+        (out / name).symlink_to(scene / "B02.tif")
+    elif how == "hard link":
+        (out / name).hardlink_to(scene / "B02.tif")
+    elif how == "link to the folder":
+        out.rmdir()
+        out.symlink_to(scene, target_is_directory=True)
+    else:
+        (out / name).symlink_to(tmp_path / "nothing")
+    model = Stub(("B02", "B03", "B04"))
+    options = {"probabilities": "uint8", "show_entropy": True, "viewer": True, "polygons": out / "areas.gpkg"}
+    if how == "broken link":
+        write_map(model, scene, out / "map.tif", **options)
+        assert not (tmp_path / "nothing").exists()
+    else:
+        with pytest.raises(BadInput):
+            write_map(model, scene, out / "map.tif", **options)
+        assert names_in(out) <= {name, *before}
+    assert {path.name: path.read_bytes() for path in scene.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith((".tif", ".gpkg"))])
+def test_an_area_or_mask_is_never_replaced_by_any_file_of_a_map(tmp_path, name):
+    """Even where `landscale predict` wrote it itself, so that it would replace it otherwise."""
+    scene, out = write_scene(tmp_path / "scene", draw_scene(24, 24)), tmp_path / "map.tif"
+    options = {"probabilities": "uint8", "show_entropy": True, "polygons": tmp_path / "areas.gpkg"}
+    write_map(Stub(), scene, out, **options)
+    before = (tmp_path / name).read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    (tmp_path / f"hard{(tmp_path / name).suffix}").hardlink_to(tmp_path / name)  # as MAP.TIF where case is ignored
+    given = "aoi" if name.endswith(".gpkg") else "mask"
+    for path in (tmp_path / name, tmp_path / "link", tmp_path / f"hard{(tmp_path / name).suffix}"):
+        with pytest.raises(BadInput, match="is an input of this command"):
+            write_map(Stub(), scene, out, **options | {given: path})
+    assert (tmp_path / name).read_bytes() == before
+
+
 def test_a_failure_while_files_are_finished_leaves_the_older_map(tmp_path, monkeypatch):
     scene = write_scene(tmp_path / "scene", draw_scene(24, 24))
     write_map(Stub(), scene, tmp_path / "map.tif")

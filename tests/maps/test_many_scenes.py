@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import torch
 
+from conftest import command
 from landscale.maps import many
 from landscale.models.classifier import Classifier
 from landscale.models.weights import save_weights
-from mapped import SIDE, description_with, draw_scene, write_scene
+from mapped import ORIGIN, SIDE, description_with, draw_scene, write_band, write_scene
+from slurm import slurm
 
 NAMES = ("B02", "B04")
 
@@ -33,7 +41,7 @@ def scenes(tmp_path):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_maps_are_those_of_each_scene_alone_for_any_workers_and_parts(cli, weights, scenes, tmp_path):
@@ -70,8 +78,78 @@ def test_a_finished_map_is_kept_until_anything_of_it_changes(cli, weights, scene
     assert states("--stride", SIDE // 3) == ["written", "written"]
     write_scene(paths[1], draw_scene(40, 46, seed=9, names=NAMES))
     assert states("--stride", SIDE // 3) == ["kept", "written"]
+    write_band(paths[0] / "SCL.tif", np.full((20, 20), 4, np.uint8), 20)
+    assert states("--stride", SIDE // 3) == ["written", "kept"]
     (tmp_path / "out" / "scene_0.tif").unlink()
     assert states("--stride", SIDE // 3) == ["written", "kept"]
+
+
+def test_an_area_that_changed_under_its_name_is_mapped_again(cli, weights, scenes, tmp_path):
+    scene, area = sorted(scenes.iterdir())[0], tmp_path / "area.geojson"
+    for rows, expected in ((20, "written"), (20, "kept"), (30, "written")):
+        x, y = ORIGIN
+        ring = [[x, y], [x + 300, y], [x + 300, y - 10 * rows], [x, y - 10 * rows], [x, y]]
+        crs = {"type": "name", "properties": {"name": "EPSG:32632"}}
+        area.write_text(json.dumps({"type": "Polygon", "coordinates": [ring], "crs": crs}))
+        answer = cli("predict", weights, scene, tmp_path / "out", "--each", "--aoi", area, "--json")
+        assert answer.code == 0, answer.lines
+        assert [one["state"] for one in answer.json["maps"]] == [expected]
+        with rasterio.open(tmp_path / "out" / "scene_0.tif") as file:
+            assert file.shape == (rows, 30)
+
+
+def test_the_number_of_threads_does_not_change_a_byte(cli, weights, scenes, tmp_path):
+    threads = torch.get_num_threads()
+    for n in (1, 2, 3):
+        torch.set_num_threads(n)
+        try:
+            answer = cli(
+                "predict", weights, *scenes.iterdir(), tmp_path / str(n), "--each", "--probabilities", "float32"
+            )
+        finally:
+            torch.set_num_threads(threads)
+        assert answer.code == 0, answer.lines
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
+
+
+@pytest.mark.parametrize(("kills", "workers"), [(2, 1), pytest.param(12, 2, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_ends_with_the_same_maps(cli, weights, tmp_path, seed, kills, workers):
+    """At every moment, a map is complete or absent, and the next call keeps those that are complete."""
+    scenes = [write_scene(tmp_path / f"s{k}.SAFE", draw_scene(300, 300, seed=k, names=NAMES)) for k in range(4)]
+    assert cli("predict", weights, *scenes, tmp_path / "first", "--each").code == 0
+    expected, out, rng = contents(tmp_path / "first"), tmp_path / "second", random.Random(seed)
+    words = "predict", weights, *scenes, out, "--each", "--workers", workers
+    out.mkdir()
+    for _ in range(kills):
+        before = out.stat().st_mtime_ns
+        process = command(*words)
+        while process.poll() is None and out.stat().st_mtime_ns == before:  # until it begins with a scene
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        found = {name: content for name, content in contents(out).items() if not name.startswith(".")}
+        assert found.items() <= expected.items()
+    answer = cli(*words)
+    assert answer.code == 0, answer.lines
+    assert contents(out) == expected
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_the_jobs_of_a_slurm_array_write_the_same_maps(cli, weights, scenes, tmp_path):
+    paths = sorted(scenes.iterdir())
+    assert cli("predict", weights, *paths, tmp_path / "one", "--each").code == 0
+    (tmp_path / "list.txt").write_text("\n".join(map(str, paths)))
+    program = Path(sys.executable).with_name("landscale")
+    words = f"{program} predict {weights} {tmp_path}/list.txt {tmp_path}/two --each --part $SLURM_ARRAY_TASK_ID/3"
+    with slurm(tmp_path / "slurm") as environment:
+        submit = ["sbatch", "--wait", "--array=1-3", f"--output={tmp_path}/%a.log", f"--wrap={words}"]
+        variables = os.environ | environment
+        done = subprocess.run(submit, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, [path.read_text() for path in tmp_path.glob("*.log")] or done.stderr
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_a_scene_that_fails_is_named_and_the_others_are_mapped(cli, weights, scenes, tmp_path):

@@ -157,3 +157,31 @@ def test_the_scene_classification_of_a_product_is_found(tmp_path, packed):
     assert summary.not_mapped["snow"] == 4 * (scl == 11).sum()
     with rasterio.open(tmp_path / "map.tif") as file:
         assert (file.tags()["SCENE"], file.tags()["ACQUIRED"]) == (f"{name}.SAFE", "2022-07-06T08:56:11Z")
+
+
+def test_a_stack_has_its_scene_classification_as_a_band(tmp_path):
+    """The map is that of the same scene in a folder; 65535, which is no code, marks pixels without data."""
+    bands = draw_scene(SIDE, SIDE)
+    folder = write_scene(tmp_path / "scene", bands)
+    fine = codes().repeat(2, 0).repeat(2, 1)
+    write_band(folder / "SCL.tif", fine, 10)
+    layers = {
+        name: values.repeat(SIDE // len(values), 0).repeat(SIDE // len(values), 1) for name, values in bands.items()
+    }
+    layers["SCL"] = np.where(fine == 0, 65_535, fine).astype(np.uint16)
+    write_band(tmp_path / "one.tif", layers["B02"], 10)
+    with rasterio.open(tmp_path / "one.tif") as file:
+        profile = file.profile | {"count": len(layers)}
+    names = sorted(layers, key=lambda name: name != "SCL")  # the first of the raster
+    with rasterio.open(tmp_path / "stack.tif", "w", **profile) as file:
+        file.write(np.stack([layers[name] for name in names]))
+        file.descriptions = names
+    expected = predict(Stub(), folder, tmp_path / "a.tif")
+    found = predict(Stub(), tmp_path / "stack.tif", tmp_path / "b.tif")
+    assert expected.not_mapped["cloud"] > 0
+    assert found.not_mapped == expected.not_mapped
+    assert np.array_equal(read_raster(tmp_path / "a.tif")[0], read_raster(tmp_path / "b.tif")[0])
+    with rasterio.open(tmp_path / "stack.tif", "r+") as file:
+        file.descriptions = ["scl_20m", "SCL", *names[2:]]
+    with pytest.raises(BadInput, match="has two bands named SCL: 1 and 2"):
+        predict(Stub(), tmp_path / "stack.tif", tmp_path / "b.tif")

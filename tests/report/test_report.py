@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from base64 import b64decode
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
+from rasterio.windows import Window
 
 from landscale.errors import BadInput
 from landscale.inference.metrics import compute_scores
@@ -473,6 +474,27 @@ def test_the_legend_says_what_the_map_shows(tmp_path):
         file.update_tags(WINDOW_METRES=1200.0, STRIDE_METRES=300.0)
     words = " ".join(Page(write_report([tmp_path / "run"], tmp_path, scene, chart)).words.split())
     assert "interpolated between the centres of the overlapping windows of 1.2 km, 300 m apart:" in words
+
+
+def test_a_map_of_an_area_is_shown_over_its_part_of_the_scene(tmp_path):
+    """As the map of a scene that is no larger than the area; a map that reaches beyond its scene is refused."""
+    scene, chart = make_scene(tmp_path / "whole")
+    (tmp_path / "part").mkdir()
+    window = Window(100, 20, 90, 50)
+    for source, place in [(chart, tmp_path / "part.tif")] + [
+        (path, tmp_path / "part" / path.name) for path in scene.glob("*.tif")
+    ]:
+        with rasterio.open(source) as file:
+            profile = file.profile | {"width": 90, "height": 50, "transform": file.window_transform(window)}
+            with rasterio.open(place, "w", **profile) as cut:
+                cut.write(file.read(window=window))
+                cut.descriptions = file.descriptions
+    seen = render_map_view(scene, tmp_path / "part.tif")
+    expected = render_map_view(tmp_path / "part", tmp_path / "part.tif")
+    assert seen == replace(expected, scene="whole")
+    assert seen.size.startswith("0.9 × 0.5 km")
+    with pytest.raises(BadInput, match="bounds or coordinate systems differ"):
+        render_map_view(tmp_path / "part", chart)
 
 
 def test_a_map_of_another_place_is_refused(tmp_path):

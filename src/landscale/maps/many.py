@@ -27,10 +27,11 @@ from landscale.errors import BadInput, LandscaleError, reason
 from landscale.inference.evaluate import load_predictor
 from landscale.inference.exported import Predictor
 from landscale.maps.predict import predict
-from landscale.runtime.files import check_regular
+from landscale.runtime.files import check_regular, sha256_of
 from landscale.runtime.portability import usable_cores
 from landscale.runtime.progress import console
 from landscale.runtime.workers import exit_with_parent, interrupts_left_to_parent, start_fork_server
+from landscale.scenes.product_files import stat_of
 from landscale.scenes.scene import open_scene
 
 LIST = ".txt"  # suffix of a file with the path of a scene on each line
@@ -125,10 +126,11 @@ def _jobs(model: str, scenes: Sequence[str | Path], folder: Path, options: Mappi
         name = path.resolve().name
         while Path(name).suffix.lower() in _SUFFIXES:
             name = Path(name).stem
-        if name in jobs:
-            raise BadInput(path, f"would have the same map {name}.tif as {jobs[name].scene}")
-        jobs[name] = _Job(model, str(path), str(folder / f"{name}.tif"), options)
-    return [jobs[name] for name in sorted(jobs)]
+        key = name.casefold()  # some file systems ignore case
+        if key in jobs:
+            raise BadInput(path, f"would have the same map {name}.tif as {jobs[key].scene}")
+        jobs[key] = _Job(model, str(path), str(folder / f"{name}.tif"), options)
+    return [jobs[key] for key in sorted(jobs)]
 
 
 def _map_scene(job: _Job, classifier: Predictor) -> SceneMap:
@@ -145,10 +147,14 @@ def _map_scene(job: _Job, classifier: Predictor) -> SceneMap:
 def _request(job: _Job, classifier: Predictor) -> str:
     """A digest of all that determines a map."""
     scene = open_scene(Path(job.scene), job.options.get("offset"))
+    mask = scene.classification and stat_of(scene.classification)
+    files = [sha256_of(value) for value in job.options.values() if isinstance(value, Path)]  # an area, a mask
     content = {
         "weights": classifier.digest(),
         "scene": scene.identity(),
+        "classification": mask and [mask.st_size, mask.st_mtime_ns],
         "options": {key: str(value) for key, value in job.options.items()},
+        "files": files,
         "landscale": version("landscale"),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode(errors="surrogateescape")).hexdigest()

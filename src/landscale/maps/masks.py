@@ -1,8 +1,6 @@
 """Which pixels of a scene are not mapped, and why: nodata, cloud, cloud shadow, snow, or what a raster of the user marks.
 
-Codes of the scene classification (SCL; ESA, Sentinel-2 Level-2A Algorithm Theoretical Basis Document): 0 nodata, 1 saturated or
-defective, 3 cloud shadow, 8 and 9 cloud of medium and high probability, 10 thin cirrus, 11 snow or ice. The others (dark area,
-vegetation, bare soil, water, unclassified) are mapped. Snow is mapped if it is one of the classes.
+Codes of the scene classification without a reason below are mapped. Snow is mapped if it is one of the classes.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from landscale.errors import BadInput, reason
 from landscale.formats.rasters import open_raster_file
 from landscale.scenes.pixels import ScenePixels
 from landscale.scenes.scene import Scene
+from landscale.vocabulary import scene_classification as scl
 
 
 class Reason(IntEnum):
@@ -42,13 +41,13 @@ class Reason(IntEnum):
 
 
 _SCL = {
-    0: Reason.NODATA,
-    1: Reason.SATURATED,
-    3: Reason.SHADOW,
-    8: Reason.CLOUD,
-    9: Reason.CLOUD,
-    10: Reason.CIRRUS,
-    11: Reason.SNOW,
+    scl.NODATA: Reason.NODATA,
+    scl.SATURATED: Reason.SATURATED,
+    scl.SHADOW: Reason.SHADOW,
+    scl.CLOUD_MEDIUM: Reason.CLOUD,
+    scl.CLOUD_HIGH: Reason.CLOUD,
+    scl.CIRRUS: Reason.CIRRUS,
+    scl.SNOW: Reason.SNOW,
 }
 _HIDDEN = (Reason.SHADOW, Reason.CLOUD, Reason.CIRRUS)
 _SNOW_CLASS = re.compile(r"\b(snow|ice|glaciers?)\b", re.IGNORECASE)
@@ -61,12 +60,13 @@ class PixelMask:
         pixels: the scene, or the part of it that is read.
         path: a raster in the same coordinate reference system that covers it, with pixels of any size.
         reasons: (256,) the reason for each value of the raster; larger values have that of 255.
+        index: of the band of the raster, from 1.
 
     Raises:
         BadInput: the raster cannot be read or decoded, lies elsewhere, or does not cover the scene.
     """
 
-    def __init__(self, pixels: ScenePixels, path: Path, reasons: NDArray[np.uint8]) -> None:
+    def __init__(self, pixels: ScenePixels, path: Path, reasons: NDArray[np.uint8], index: int = 1) -> None:
         centres = np.arange(max(pixels.width, pixels.height)) + 0.5
         try:
             with open_raster_file(path) as file:
@@ -91,7 +91,7 @@ class PixelMask:
                     raise BadInput(path, f"does not cover the scene or area to be mapped ({_extent(pixels)})")
                 rows, columns = np.minimum(rows, file.height - 1), np.minimum(columns, file.width - 1)
                 window = Window.from_slices((rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1))
-                values = file.read(1, window=window)
+                values = file.read(index, window=window)
         except RasterioError as error:
             raise BadInput(path, f"cannot be read ({reason(error)})") from None
         if values.dtype != np.uint8:
@@ -130,10 +130,11 @@ def find_mask(scene: Scene, pixels: ScenePixels, mask: str | Path | bool, classe
     if scene.classification is None:
         return None
     reasons = np.zeros(256, np.uint8)
+    reasons[scl.SNOW + 1 :] = Reason.NODATA  # no code, such as the nodata value of an export
     for code, why in _SCL.items():
         if why != Reason.SNOW or not any(_SNOW_CLASS.search(name) for name in classes):
             reasons[code] = why
-    return PixelMask(pixels, scene.classification, reasons)
+    return PixelMask(pixels, scene.classification, reasons, scene.classification_index)
 
 
 def _extent(pixels: ScenePixels) -> str:

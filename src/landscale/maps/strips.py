@@ -1,4 +1,7 @@
-"""Strips of a scene from north to south: bands are decoded in parallel, every block of a file once, ahead of their use."""
+"""Strips of a scene from north to south: bands are decoded in parallel, every block of a file once, ahead of their use.
+
+A damaged block ends the map. Preparation leaves out the patches that it touches, and reads between two columns (`scenes.strips`).
+"""
 
 from __future__ import annotations
 

@@ -58,23 +58,40 @@ class MapView:
 
 
 def render_map_view(scene_folder: Path, map_file: Path) -> MapView:
-    """Render a scene and the map that was predicted from it.
+    """Render a scene and the map that was predicted from it; of a map of an area, the part of the scene that it covers.
 
     Raises:
-        BadInput: one of them cannot be read, or the map is not of this scene.
+        BadInput: one of them cannot be read, or the map is not of this scene or a part of it.
     """
     with ScenePixels(open_scene(scene_folder), ("B04", "B03", "B02")) as pixels:
-        with _readable(scene_folder):
-            picture = true_colour(list(pixels.files.values()))
         with _readable(map_file), rasterio.open(map_file) as file:
-            if file.crs != pixels.crs or not np.allclose(file.bounds, pixels.bounds, atol=pixels.gsd):
-                raise BadInput(map_file, f"is not a map of {scene_folder}: their bounds or coordinate systems differ")
+            _crop_to(pixels, scene_folder, map_file, file)
             classes, legend = class_map(map_file, file)
             windows, clouds = _windows(file.tags()), _clouds(file.tags())
+        with _readable(scene_folder):
+            picture = true_colour(list(pixels.files.values()))
         kilometres = [f"{side * pixels.gsd / 1000:g}" for side in (pixels.width, pixels.height)]
         size = f"{' × '.join(kilometres)} km at {pixels.gsd:g} m, {pixels.crs}"
         synthetic = pixels.files["B04"].file.tags().get("TIFFTAG_IMAGEDESCRIPTION", "") == "synthetic"
     return MapView(scene_folder.resolve().name, size, windows, clouds, synthetic, _png(picture), _png(classes), legend)
+
+
+def _crop_to(pixels: ScenePixels, scene_folder: Path, map_file: Path, file: Any) -> None:
+    """Make the part of a scene that an open map covers the scene.
+
+    Raises:
+        BadInput: the map has another grid, or reaches beyond the scene.
+    """
+    gsd, whole = pixels.gsd, pixels.bounds
+    left, top = (file.bounds.left - whole.left) / gsd, (whole.top - file.bounds.top) / gsd
+    column, row = round(left), round(top)
+    same_grid = (
+        file.crs == pixels.crs and np.allclose(file.res, gsd) and np.allclose((left, top), (column, row), atol=0.1)
+    )
+    inside = 0 <= column <= pixels.width - file.width and 0 <= row <= pixels.height - file.height
+    if not same_grid or not inside:
+        raise BadInput(map_file, f"is not a map of {scene_folder}: their bounds or coordinate systems differ")
+    pixels.crop(row, column, file.height, file.width)
 
 
 def _windows(tags: dict[str, str]) -> str:

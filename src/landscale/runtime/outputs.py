@@ -30,7 +30,7 @@ def check_output(
     place = Path(os.path.realpath(path))  # unlike resolve, it raises no error for links that form a loop
     for given in inputs:
         source = Path(os.path.realpath(given))
-        if place == source:
+        if place == source or _is_same_file(place, source):
             raise BadInput(path, "is an input of this command; choose another name for the output")
         if source.is_dir() and place.is_relative_to(source):
             raise BadInput(path, f"is inside the input {given}; choose another place for the output")
@@ -42,6 +42,14 @@ def check_output(
         raise BadInput(path, f"is not a regular file, expected the name of {expected}")
     if path.stat().st_size and not _recognised(path, recognises):
         raise BadInput(path, f"exists and is not {expected}; choose another name or remove it")
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    """Whether two paths name one file, also through a hard link, or in other case where the file system ignores case."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def begins_with(line: str) -> Callable[[Path], bool]:

@@ -17,6 +17,7 @@ _LEVELS = (  # of products and granules, today's and those before 2016; of folde
     re.compile(r"S2[A-D]_T?\d{1,2}[A-Z]{3}_\d{8}\w*_(L1C|L2A)(?:\.|$)"),
 )
 _BAND = re.compile(r"(?:^|_)(B\d{1,2}A?)(?:_\d\dm)?$", re.IGNORECASE)
+_CLASSIFICATION = re.compile(r"(?:^|_)SCL(?:_\d\dm)?$", re.IGNORECASE)
 _END_OF_NAME = re.compile(r"[\s,;:(]")  # GDAL describes bands as "B4, central wavelength 665 nm"
 
 
@@ -44,6 +45,11 @@ def band_in_name(name: str) -> str | None:
     first = _END_OF_NAME.split(name.strip(), maxsplit=1)[0].upper()
     match = _BAND.search(first)
     return ALIASES.get(first) or (ALIASES.get(match[1]) if match else None)
+
+
+def is_classification(name: str) -> bool:
+    """Whether the description of a band is that of the scene classification: `SCL`, `SCL_20m`, `T33UUP_20170613_SCL`."""
+    return _CLASSIFICATION.search(_END_OF_NAME.split(name.strip(), maxsplit=1)[0]) is not None
 
 
 def plain_name(path: Path) -> str:

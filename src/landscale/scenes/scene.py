@@ -35,7 +35,7 @@ class Scene:
     level: processing level of the product.
     indexes: by band, its index from 1 in a raster of several bands.
     product: name of the product by its metadata; empty if unknown.
-    classification: the file of its scene classification.
+    classification: the file of its scene classification. classification_index: of the band in that file, from 1.
     """
 
     folder: Path
@@ -49,6 +49,7 @@ class Scene:
     indexes: Mapping[str, int] = field(default_factory=dict)
     product: str = ""
     classification: Path | None = None
+    classification_index: int = 1
 
     @property
     def pixel_unit(self) -> Unit:
@@ -75,6 +76,7 @@ class _Found:
     statement: Statement
     indexes: Mapping[str, int] = field(default_factory=dict)
     classification: Path | None = None
+    classification_index: int = 1
 
 
 def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
@@ -120,6 +122,7 @@ def open_scene(folder: str | Path, offset: int | None = None) -> Scene:
         indexes,
         statement.product,
         found.classification,
+        found.classification_index,
     )
 
 
@@ -136,8 +139,8 @@ def _find(path: Path) -> _Found:
     if is_file(path) and path.suffix.lower() == ".json":
         return _find_item(path)
     if is_file(path) and path.suffix.lower() in RASTER_DRIVERS:
-        indexes, statement = find_stack(path)
-        return _Found(path, dict.fromkeys(indexes, path), statement, indexes)
+        indexes, mask, statement = find_stack(path)
+        return _Found(path, dict.fromkeys(indexes, path), statement, indexes, path if mask else None, mask or 1)
     raise BadInput(path, f"no such scene; expected a {LAYOUTS}")
 
 

@@ -2,6 +2,9 @@
 
 Decoding a block of JPEG 2000 takes longer than everything else done with it, and GDAL's cache does not keep decoded blocks
 between two reads. Rows that are still needed stay in memory.
+
+This is for preparation: between two columns, and a damaged block only loses the patches that it touches. Maps read whole rows of
+all bands ahead, and end at a damaged block (`maps.strips`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscale.datasets.tiles.quality_masks import CLOUD_VALUES, read_covering_raster
+from landscale.datasets.tiles.quality_masks import read_covering_raster
 from landscale.errors import BadInput
 from landscale.models.input_stage import turn
 from landscale.scenes.pixels import ScenePixels
@@ -29,6 +29,7 @@ from landscale.superres.network import DIVISOR, NetworkShape, stack_inputs
 from landscale.superres.planes import GROUPS, Planes, bands_of_groups, check_grid, groups_of
 from landscale.superres.units import check_units
 from landscale.superres.wald import degrade
+from landscale.vocabulary.scene_classification import CLOUDS
 from landscale.vocabulary.units import Level
 
 
@@ -104,13 +105,14 @@ def _cloud_mask(scene: Scene, pixels: ScenePixels, height: int, width: int) -> N
     path = scene.classification
     if path is None:
         return np.zeros((height, width), bool)
-    classes, gsd = read_covering_raster(path, pixels.transform.c, pixels.transform.f, pixels.width, pixels.height)
+    extent = pixels.transform.c, pixels.transform.f, pixels.width, pixels.height
+    classes, gsd = read_covering_raster(path, *extent, scene.classification_index)
     # The classification may end up to one of its own pixels before the bands do.
     rows, columns = (
         np.minimum(np.arange(size) * 20 // int(gsd), available - 1)
         for size, available in zip((height, width), classes.shape, strict=True)
     )
-    cloud: NDArray[np.bool_] = np.isin(classes[np.ix_(rows, columns)], CLOUD_VALUES)
+    cloud: NDArray[np.bool_] = np.isin(classes[np.ix_(rows, columns)], CLOUDS)
     return cloud
 
 

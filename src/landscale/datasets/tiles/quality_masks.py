@@ -1,8 +1,4 @@
-"""The fractions of a patch that are nodata, cloud, cloud shadow and snow, by the scene classification of a product.
-
-Values of the scene classification (SCL; ESA, Sentinel-2 Level-2A Algorithm Theoretical Basis Document): 0 nodata,
-3 cloud shadow, 8 and 9 cloud of medium and high probability, 10 thin cirrus, 11 snow or ice.
-"""
+"""The fractions of a patch that are nodata, cloud, cloud shadow and snow, by the scene classification of a product."""
 
 from __future__ import annotations
 
@@ -17,12 +13,12 @@ from landscale.errors import BadInput, LandscaleError
 from landscale.scenes.pixels import ScenePixels
 from landscale.scenes.tile import Tile
 from landscale.vocabulary.bands import BANDS
+from landscale.vocabulary.scene_classification import CLOUDS, NODATA, SHADOW, SNOW
 
 # A patch gets the flag `snow`, or `cloud` (cloud and shadow together), if at least this fraction is covered. The number is
 # landscale's own; BigEarthNet publishes lists of such patches without a limit.
 FLAGGED_FROM = 0.05
-CLOUD_VALUES = (8, 9, 10)
-_VALUES = ((0,), CLOUD_VALUES, (3,), (11,))  # in the order of store.SHARES: nodata, cloud, shadow, snow
+_CODES = ((NODATA,), CLOUDS, (SHADOW,), (SNOW,))  # in the order of store.SHARES
 
 
 @dataclass(frozen=True)
@@ -90,14 +86,14 @@ def mask_fractions(tile: Tile, corners: NDArray[np.int64], side: int) -> NDArray
         fractions[:, 0] = _fraction(empty, corners, side, pixels.gsd)
         return fractions
     tile.manifest.check(path)
-    values, gsd = read_covering_raster(path, *extent)
-    for k, mask_values in enumerate(_VALUES):
-        fractions[:, k] = _fraction(np.isin(values, mask_values), corners, side, gsd)
+    values, gsd = read_covering_raster(path, *extent, tile.scene.classification_index)
+    for k, codes in enumerate(_CODES):
+        fractions[:, k] = _fraction(np.isin(values, codes), corners, side, gsd)
     return fractions
 
 
 def read_covering_raster(
-    path: Path, left: float, top: float, width: int, height: int
+    path: Path, left: float, top: float, width: int, height: int, index: int = 1
 ) -> tuple[NDArray[np.integer], float]:
     """The pixels (rows, columns) of a raster that covers a product exactly, and its metres per pixel: 10, 20 or 60.
 
@@ -107,14 +103,15 @@ def read_covering_raster(
         path: the raster.
         left, top: upper left corner of the product, in units of its CRS.
         width, height: size of the product, in px of 10 m.
+        index: of the band, from 1.
 
     Raises:
         BadInput: the raster cannot be decoded, or covers another area.
     """
     with open_raster(path) as image:
-        grid, columns, rows, values = image.transform, image.width, image.height, image.read(1)
-        if image.nodata:
-            values[values == image.nodata] = 0
+        grid, columns, rows, values = image.transform, image.width, image.height, image.read(index)
+        if nodata := image.nodatavals[index - 1]:
+            values[np.isnan(values) if np.isnan(nodata) else values == nodata] = 0
     gsd = float(grid.a)
     found, expected = (grid.c, grid.f, columns * gsd, rows * gsd), (left, top, width * 10, height * 10)
     if gsd not in (10, 20, 60) or np.abs(np.subtract(found, expected)).max() >= gsd:
