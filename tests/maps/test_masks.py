@@ -172,7 +172,7 @@ def test_a_stack_has_its_scene_classification_as_a_band(tmp_path):
     write_band(tmp_path / "one.tif", layers["B02"], 10)
     with rasterio.open(tmp_path / "one.tif") as file:
         profile = file.profile | {"count": len(layers)}
-    names = sorted(layers, key=lambda name: name != "SCL")  # the first of the raster
+    names = ["B02", "SCL", "B04", "B8A", "B01"]
     with rasterio.open(tmp_path / "stack.tif", "w", **profile) as file:
         file.write(np.stack([layers[name] for name in names]))
         file.descriptions = names
