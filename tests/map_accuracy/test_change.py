@@ -154,6 +154,18 @@ def test_quick_look_and_files_of_others(cli, maps, tmp_path):
     assert cli("compare", *maps, out).code == 0
 
 
+def test_a_class_without_a_reference_point_is_refused_before_anything_is_written(cli, maps, tmp_path):
+    errors = tmp_path / "a.json"
+    areas = np.array([(k == BEFORE).sum() / 100 for k in range(4)])
+    content = json.loads(json.dumps(estimate(np.diag([9, 8, 7, 6]), areas, CLASSES).to_json()))
+    content["counts"][2][2], content["classes"][2]["mapped"] = 0, 0.0
+    errors.write_text(json.dumps(content))
+    answer = cli("compare", *maps, tmp_path / "c.tif", "--accuracy", errors, errors)
+    assert answer.code == 2
+    assert "no reference point lies in the class 'Broad-leaved forest'" in answer.lines[-1]
+    assert not list(tmp_path.glob("c.*"))
+
+
 def test_what_cannot_be_compared_is_refused_and_nothing_is_written(cli, maps, tmp_path):
     old, new = maps
     out = tmp_path / "c.tif"

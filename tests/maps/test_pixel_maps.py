@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landscale.maps.pixelwise import blended_rows, needed_rows, tent
+from landscale.maps.pixelwise import blended_rows, needed_rows, triangular_weights
 from landscale.maps.windows import window_starts
 from landscale.models.classifier import Classifier
 from landscale.runtime.parts import Parts
@@ -95,7 +95,7 @@ def test_blending_changes_evenly_across_the_border_of_a_window():
 
 def test_weights_are_positive_and_symmetric():
     for side in (1, 2, 5, 120):
-        weights = tent(side)
+        weights = triangular_weights(side)
         assert (weights > 0).all()
         assert np.allclose(weights, weights[::-1])
         assert weights.argmax() in ((side - 1) // 2, side // 2)

@@ -137,6 +137,13 @@ def compare_maps(
                 advance(window.height)
             if not total.any():
                 raise BadInput(after, f"maps no pixel that {before} maps too; do they cover the same place?")
+            # Before anything is written, as a class without a reference point is refused.
+            marginals = {_WHOLE: np.array([total.sum(1), total.sum(0)]), **by_region}
+            rows = [
+                row
+                for name, pixels in marginals.items()
+                for row in _region_rows(name, pixels * pair.before.hectares, pair.before.classes, errors)
+            ]
             changes = _kinds_of_change(total)
             entries = _entries(changes, total, pair.before)
             with atomic_files(list(paths.values())) as temporaries:
@@ -148,12 +155,6 @@ def compare_maps(
                 place_of["style"].write_text(qgis_style(entries), encoding="utf-8")
                 hectares = total * pair.before.hectares
                 place_of["table"].write_text(_csv(pair.before.classes, hectares), encoding="utf-8")
-        marginals = {_WHOLE: np.array([total.sum(1), total.sum(0)]), **by_region}
-        rows = [
-            row
-            for name, pixels in marginals.items()
-            for row in _region_rows(name, pixels * pair.before.hectares, pair.before.classes, errors)
-        ]
         return Change(
             classes=pair.before.classes,
             matrix=tuple(tuple(map(float, row)) for row in hectares),
@@ -168,7 +169,7 @@ def compare_maps(
 @contextmanager
 def _open_pair(before: str | Path, after: str | Path) -> Iterator[_Pair]:
     with open_class_map(before) as first, open_class_map(after) as second:
-        for name in {*first.classes} ^ {*second.classes}:
+        for name in sorted({*first.classes} ^ {*second.classes}):
             raise UnknownName(f"class of {before if name in second.classes else after}", name, first.classes)
         table = np.full(256, NODATA, np.uint8)
         table[: len(second.classes)] = [first.classes.index(name) for name in second.classes]

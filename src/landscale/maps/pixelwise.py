@@ -1,6 +1,6 @@
 """Probabilities of pixels from a classifier of pixels: windows that overlap, blended by weights that fall to their borders.
 
-The weight of a pixel is the product of two tents, which are 1 in the middle of the window and nearly 0 at its border, where the
+The weight of a pixel falls linearly, along each axis, from 1 in the middle of the window to nearly 0 at its border, where the
 network sees least of the surroundings. So no border of a window is visible.
 
 Rows of pixels are finished, and kept for an interrupted map, when the last window above them is done. They are kept as
@@ -26,7 +26,7 @@ BATCH = 32
 Row = NDArray[np.float32]  # (C, side, width)
 
 
-def tent(side: int) -> NDArray[np.float32]:
+def triangular_weights(side: int) -> NDArray[np.float32]:
     """Weights (side,) of the pixels of a window along one axis: above 0, up to 1 in the middle."""
     return (1 - np.abs((2 * np.arange(side) + 1) / side - 1)).astype(np.float32)
 
@@ -54,7 +54,7 @@ def blended_rows(
         done: keeps the parts.
         missing: which of them are not kept yet.
     """
-    weights = tent(side)
+    weights = triangular_weights(side)
     recent: list[tuple[int, Row]] = []
     for k, row in enumerate(rows):
         top = tops[k]
@@ -104,7 +104,7 @@ def classified_rows(
         factors: by which the scene's units are converted.
         advance: is called with the number of windows that were classified.
     """
-    weights = tent(side)
+    weights = triangular_weights(side)
     width = max(pixels.width, lefts[-1] + side)
     for strip in strips:
         if strip is None:
